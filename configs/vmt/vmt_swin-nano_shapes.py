@@ -1,0 +1,19 @@
+# VMT-Adapter on the frozen Swin-nano that ships with the package, rendered scenes: minutes on a CPU.
+#   python tools/train.py configs/vmt/vmt_swin-nano_shapes.py
+_base_ = [
+    '../_base_/models/swin_mlp.py', '../_base_/datasets/shapes.py',
+    '../_base_/schedules/adam_60e.py', '../_base_/default_runtime.py'
+]
+pretrained = 'vmt_mm://swin_nano'
+model = dict(
+    tasks=_base_.tasks,
+    backbone=dict(
+        arch='nano',
+        tasks=list(_base_.tasks),
+        pretrained=pretrained,
+        peft=dict(type='VMTAdapter', ratio=2, gate=0.5)),
+    head=dict(channels=64))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+train_cfg = dict(max_epochs=30, val_interval=10)
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(save_best='semseg/mIoU', rule='greater'))

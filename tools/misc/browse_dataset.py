@@ -1,0 +1,60 @@
+"""Draw samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
+
+Each picture shows an image after the pipeline's augmentation and its labels for every task.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from rich.progress import track
+
+from vmt_mm.apis import friendly_errors, load_config
+from vmt_mm.datasets import Draw
+from vmt_mm.registry import DATASETS
+from vmt_mm.utils.files import write_image
+from vmt_mm.visualization import draw_panel
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--output-dir", default="work_dirs/browse", help="folder of the pictures")
+    parser.add_argument("--phase", choices=("train", "val", "test"), default="train")
+    parser.add_argument("--show-number", type=int, default=8, help="how many samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the augmentation")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Draw."""
+    args = parse_args()
+    with friendly_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get("default_scope", "vmt_mm"))
+        dataset = DATASETS.build(cfg[f"{args.phase}_dataloader"].dataset)
+        bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)
+        for index in track(range(min(args.show_number, len(dataset))), description="drawing"):
+            item = dataset[Draw(index, (args.seed, 0, index))]
+            image = item["inputs"].numpy().transpose(1, 2, 0)
+            sample = item["data_samples"]
+            panel = draw_panel(
+                np.ascontiguousarray(image[..., ::-1] if bgr else image),
+                sample,
+                dataset.tasks,
+                dataset.metainfo,
+            )
+            write_image(Path(args.output_dir) / f"{sample.sample_id}.png", panel)
+        print(f"pictures: {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Start and end of distributed runs, on GPUs (nccl) and on CPUs (gloo)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import get_world_size, init_dist
+
+from vmt_mm.errors import InputError
+
+LAUNCHERS = ("none", "pytorch", "slurm")
+
+
+@contextmanager
+def distributed(launcher: str) -> Iterator[int]:
+    """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
+
+    mmengine's own start needs a GPU in every process; here CPU processes use gloo.
+
+    Args:
+        launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+    """
+    if launcher not in LAUNCHERS:
+        raise InputError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
+    if launcher != "none":
+        if torch.cuda.is_available():
+            init_dist(launcher, backend="nccl")
+        else:
+            if launcher == "slurm":
+                _export_slurm()
+            dist.init_process_group("gloo")
+    try:
+        yield get_world_size()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _export_slurm() -> None:
+    """Set the variables that ``init_process_group`` reads, from slurm's."""
+    if "MASTER_ADDR" not in os.environ:
+        nodes = os.environ["SLURM_NODELIST"]
+        hosts = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
+        )
+        os.environ["MASTER_ADDR"] = hosts.stdout.split()[0]
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]

@@ -1,0 +1,16 @@
+"""Data sets in the one layout, their transforms and sampler."""
+
+from vmt_mm.datasets import transforms
+from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
+from vmt_mm.datasets.pascal_context import PASCALContextMT
+from vmt_mm.datasets.sampler import Draw, DrawSampler
+from vmt_mm.datasets.shapes import ShapesMT
+
+__all__ = [
+    "Draw",
+    "DrawSampler",
+    "MultiTaskDataset",
+    "PASCALContextMT",
+    "ShapesMT",
+    "transforms",
+]

@@ -1,0 +1,125 @@
+"""Any set of dense tasks from one folder layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from vmt_mm.datasets.sampler import Draw, random_state_of
+from vmt_mm.errors import InputError
+from vmt_mm.registry import DATASETS
+from vmt_mm.tasks import build_tasks
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@DATASETS.register_module()
+class MultiTaskDataset(BaseDataset):
+    """Images with labels for any subset of the tasks.
+
+    Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` for every task, and a list
+    of ids, one per line, in ``<root>/splits/<split>.txt``. A missing label file means that the
+    image has no label for that task.
+
+    Args:
+        data_root: the folder.
+        ann_file: the list of ids, relative to ``data_root``.
+        tasks: name -> task config (or built task); the model's tasks or a subset of them.
+        metainfo: per task ``dict(classes=..., palette=...)``.
+        pipeline: transforms.
+        test_mode: whether a sample that a transform drops is an error.
+        kwargs: see ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        InputError: if the folder, the list or an image is missing, or class names do not fit.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        tasks: Mapping[str, Mapping],
+        ann_file: str = "splits/train.txt",
+        metainfo: Mapping | None = None,
+        pipeline: Sequence[Any] = (),
+        test_mode: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        problem = self.find_problem(data_root, ann_file)
+        if problem:
+            raise InputError(problem)
+        self.tasks = build_tasks(tasks)
+        self.label_specs = {name: task.label for name, task in self.tasks.items()}
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            **kwargs,
+        )
+        for name, task in self.tasks.items():
+            task.check_metainfo(self.metainfo.get(name, {}), str(data_root))
+
+    @classmethod
+    def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
+        """Say in one line what a data set needs that is not there; None if all is."""
+        layout = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
+        if not Path(data_root).is_dir():
+            return (
+                f"data_root {str(data_root)!r} is not a folder: expected a data set there with "
+                f"{layout}; set it with --cfg-options data_root=FOLDER"
+            )
+        if not (Path(data_root) / ann_file).is_file():
+            return f"{Path(data_root) / ann_file}: no such list of ids; the layout is {layout}"
+        return None
+
+    def load_data_list(self) -> list[dict]:
+        """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
+        root = Path(self.data_root)
+        ids = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
+        ids = [line for line in ids if line]
+        if not ids:
+            raise InputError(f"{self.ann_file}: holds no id")
+        images = _files_by_id(root / "images", _IMAGE_SUFFIXES)
+        unknown = [i for i in ids if i not in images]
+        if unknown:
+            raise InputError(
+                f"{self.ann_file}: {len(unknown)} id(s) without an image in {root / 'images'}, "
+                f"the first is {unknown[0]!r}"
+            )
+        labels = {
+            name: _files_by_id(root / name, (spec.suffix,))
+            for name, spec in self.label_specs.items()
+        }
+        return [
+            dict(
+                sample_id=i,
+                img_path=images[i],
+                label_paths={name: files[i] for name, files in labels.items() if i in files},
+            )
+            for i in ids
+        ]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on one sample; a :class:`Draw` decides its random numbers."""
+        with random_state_of(idx):
+            results = self.get_data_info(int(idx))
+            results["label_specs"] = self.label_specs
+            results = self.pipeline(results)
+        if results is None and isinstance(idx, Draw) and not self.test_mode:
+            return self.prepare_data(idx.another(len(self)))
+        return results
+
+
+def _files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Paths of the files below ``folder`` by their id, the path relative to it without suffix."""
+    if not folder.is_dir():
+        return {}
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): str(path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes
+    }

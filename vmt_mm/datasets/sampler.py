@@ -1,0 +1,96 @@
+"""Sampling whose augmentation does not depend on workers, processes or restarts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+
+import numpy as np
+from mmengine.dataset import DefaultSampler
+
+from vmt_mm.registry import DATA_SAMPLERS
+
+
+class Draw(int):
+    """A sample's index that remembers which draw of the training it is.
+
+    It is an ``int`` to every dataset, and survives the arithmetic by which wrappers such as
+    mmengine's ``ConcatDataset`` and ``RepeatDataset`` find the index in an inner dataset.
+
+    Args:
+        index: position in the dataset.
+        key: (seed, epoch, index as drawn); what the augmentation is a function of.
+    """
+
+    key: tuple[int, int, int]
+
+    def __new__(cls, index: int, key: tuple[int, int, int]) -> Draw:  # noqa: D102
+        draw = super().__new__(cls, index)
+        draw.key = key
+        return draw
+
+    def __getnewargs__(self) -> tuple:  # noqa: D105
+        return int(self), self.key
+
+    def __sub__(self, other: int) -> Draw:  # noqa: D105
+        return Draw(int(self) - int(other), self.key)
+
+    def __mod__(self, other: int) -> Draw:  # noqa: D105
+        return Draw(int(self) % int(other), self.key)
+
+    def another(self, size: int) -> Draw:
+        """The draw that replaces this one when its sample cannot be used."""
+        seed, epoch, index = self.key
+        rng = np.random.default_rng([seed, epoch, index, 1])
+        return Draw(int(rng.integers(size)), (seed, epoch, index + size))
+
+
+@contextmanager
+def random_state_of(index: int) -> Iterator[None]:
+    """Seed Python's and NumPy's global generators by a :class:`Draw`; restore them afterwards.
+
+    So every transform, also of other libraries, becomes a function of (seed, epoch, index). A
+    plain ``int`` leaves the generators as they are.
+    """
+    if not isinstance(index, Draw):
+        yield
+        return
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    words = np.random.SeedSequence(index.key).generate_state(4)
+    random.seed(words.tobytes())
+    np.random.seed(words)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+@DATA_SAMPLERS.register_module()
+class DrawSampler(DefaultSampler):
+    """mmengine's ``DefaultSampler`` whose indices are :class:`Draw` s.
+
+    The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of
+    (seed, epoch, index), whatever the number of workers and after a resume as well.
+
+    Args:
+        dataset: the dataset.
+        shuffle: whether to shuffle.
+        seed: the same in all processes; None takes a random one that all share.
+        round_up: repeat samples so that every process gets equally many.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = None,
+        round_up: bool = True,
+    ) -> None:
+        super().__init__(dataset, shuffle, seed, round_up)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield this process's draws of the epoch."""
+        for index in super().__iter__():
+            yield Draw(index, (self.seed, self.epoch, index))

@@ -1,0 +1,113 @@
+"""The embedded data set: rendered scenes with exact labels for every task.
+
+It is rendered on first use, so that the examples and tests need no download and no licence.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
+from vmt_mm.errors import InputError
+from vmt_mm.registry import DATASETS
+from vmt_mm.rendering import (
+    CLASSES,
+    PALETTE,
+    PART_CLASSES,
+    PART_PALETTE,
+    RENDERER_VERSION,
+    write_dataset,
+)
+
+_MANIFEST = "shapes.json"
+
+
+@DATASETS.register_module()
+class ShapesMT(MultiTaskDataset):
+    """Rendered rooms with objects and people; rendered into ``data_root`` if it is not there.
+
+    Args:
+        data_root: see :class:`MultiTaskDataset`.
+        tasks: see :class:`MultiTaskDataset`.
+        render: ``dict(train=..., val=..., size=..., seed=...)``: scenes of both splits, side in
+            pixels, and seed. All data sets on one folder must ask for the same.
+        kwargs: see :class:`MultiTaskDataset`.
+
+    Raises:
+        InputError: if the folder holds something else, or scenes of other settings.
+    """
+
+    METAINFO = dict(
+        semseg=dict(classes=CLASSES, palette=PALETTE),
+        human_parts=dict(classes=PART_CLASSES, palette=PART_PALETTE),
+    )
+
+    def __init__(
+        self, data_root: str, tasks: Mapping[str, Mapping], render: Mapping[str, int], **kwargs: Any
+    ) -> None:
+        ensure_rendered(Path(data_root), **render)
+        super().__init__(data_root, tasks, **kwargs)
+
+    @classmethod
+    def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
+        """Nothing can be missing before use: the data is rendered."""
+        return super().find_problem(data_root, ann_file) if Path(data_root).exists() else None
+
+
+def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> None:
+    """Render the scenes into ``root`` unless they are there; other processes wait meanwhile.
+
+    The folder appears whole, by a rename, or not at all.
+
+    Raises:
+        InputError: if ``root`` holds something else, or scenes of other settings.
+    """
+    wanted = dict(renderer=RENDERER_VERSION, train=train, val=val, size=size, seed=seed)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(root.with_name(f".{root.name}.lock")):
+        if root.exists() and any(root.iterdir()):
+            _check_manifest(root, wanted)
+            return
+        partial = root.with_name(f".{root.name}.rendering")
+        shutil.rmtree(partial, ignore_errors=True)
+        with Progress() as progress:
+            bar = progress.add_task(f"rendering scenes into {root}", total=train + val)
+            write_dataset(
+                partial,
+                train=train,
+                val=val,
+                size=size,
+                seed=seed,
+                workers=min(8, os.cpu_count() or 1),
+                progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
+        os.replace(partial, root)
+
+
+def _check_manifest(root: Path, wanted: dict[str, int]) -> None:
+    manifest = root / _MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{root}: the folder is not empty and holds no rendered scenes")
+    found = json.loads(manifest.read_text())
+    if found != wanted:
+        raise InputError(
+            f"{root}: holds scenes rendered with {found}, but the config asks for {wanted}; "
+            "choose another data_root or delete the folder"
+        )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock that ends with the process."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,208 @@
+"""Geometric transforms that move every label with the image.
+
+The names of mmseg's transforms are taken on purpose: theirs, and mmcv's, move the image and one
+segmentation map, and would leave all other labels behind without an error. What each label does
+under a transform is asked of its :class:`~vmt_mm.tasks.labels.LabelSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import mmcv.transforms
+import mmseg.datasets.transforms
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import TRANSFORMS
+from vmt_mm.tasks.labels import LabelSpec, Warp
+
+#: ImageNet's mean colour in the channel order of mmcv's images (BGR): 0 after normalisation.
+MEAN_COLOR = (104, 116, 124)
+
+
+def map_labels(
+    results: dict, change: Callable[[LabelSpec, np.ndarray], np.ndarray], size: Sequence[int]
+) -> None:
+    """Replace every label by ``change(spec, label)``.
+
+    Args:
+        results: a sample; its labels must be of the size that the image had.
+        change: what happens to a label.
+        size: (H, W) of the image before the transform.
+
+    Raises:
+        InputError: if a label's size differs, as it does when labels are loaded after a resize.
+    """
+    for task, label in results.get("labels", {}).items():
+        if label.shape[:2] != tuple(size[:2]):
+            raise InputError(
+                f"{results.get('img_path')}: a transform moves an image of size "
+                f"{tuple(size[:2])} but its label of task {task!r} has {label.shape[:2]}; load "
+                "the labels before the first transform that moves them"
+            )
+        results["labels"][task] = change(results["label_specs"][task], label)
+
+
+@TRANSFORMS.register_module()
+class RandomWarp(BaseTransform):
+    """Random flip, rotation and zoom and the resize to a fixed size, in one interpolation.
+
+    Pixels that come from outside the image carry no label for any task. Order of the maps: flip,
+    rotation and zoom about the centre, both within the image's own frame, resize of the frame.
+
+    Args:
+        size: (width, height) of the output.
+        flip_prob: probability of mirroring left and right.
+        rotate: range of the angle in degrees, counter-clockwise as seen.
+        scale: range of the zoom, > 1 enlarges.
+        fill: colour of new pixels in the image, in its channel order.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (512, 512),
+        flip_prob: float = 0.5,
+        rotate: tuple[float, float] = (-20.0, 20.0),
+        scale: tuple[float, float] = (0.75, 1.25),
+        fill: Sequence[int] = MEAN_COLOR,
+    ) -> None:
+        if scale[0] <= 0 or scale[0] > scale[1] or rotate[0] > rotate[1]:
+            raise InputError(
+                f"RandomWarp: scale {tuple(scale)} and rotate {tuple(rotate)} must be ranges "
+                "(low, high), with a positive scale"
+            )
+        self.size = tuple(size)
+        self.flip_prob = flip_prob
+        self.rotate = tuple(rotate)
+        self.scale = tuple(scale)
+        self.fill = tuple(fill)
+
+    def transform(self, results: dict) -> dict:
+        """Warp the image and its labels."""
+        image = results["img"]
+        flip = bool(np.random.uniform() < self.flip_prob)
+        angle, scale = np.random.uniform(*self.rotate), np.random.uniform(*self.scale)
+        warp = make_warp(image.shape[:2], self.size[::-1], flip, angle, scale)
+        results["img"] = warp.apply(image, cv2.INTER_LINEAR, self.fill)
+        map_labels(results, lambda spec, label: spec.warp(label, warp), image.shape)
+        results["img_shape"] = results["img"].shape[:2]
+        return results
+
+
+def make_warp(
+    source: tuple[int, int],
+    target: tuple[int, int],
+    flip: bool = False,
+    angle: float = 0.0,
+    scale: float = 1.0,
+) -> Warp:
+    """Compose flip, rotation, zoom and resize; sizes are (H, W), the angle in degrees.
+
+    Pixel centres lie at integers, so that the frame of a size-n axis is [-0.5, n - 0.5].
+    """
+    (height, width), (out_height, out_width) = source, target
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    # Image y points down: counter-clockwise as seen is clockwise in these coordinates.
+    linear = scale * np.array([[cos, sin], [-sin, cos]])
+    if flip:
+        linear = linear @ np.diag([-1.0, 1.0])
+    stretch = np.array([out_width / width, out_height / height])
+    out_center = np.array([(out_width - 1) / 2, (out_height - 1) / 2])
+    linear = stretch[:, None] * linear
+    matrix = np.column_stack([linear, out_center - linear @ center])
+    return Warp(matrix, (out_height, out_width), flip, float(angle), float(scale))
+
+
+@TRANSFORMS.register_module()
+class Resize(mmcv.transforms.Resize):
+    """mmcv's ``Resize``, for all labels."""
+
+    def transform(self, results: dict) -> dict:
+        """Resize the image and its labels."""
+        before = results["img"].shape
+        results = super().transform(results)
+        after = results["img"].shape[:2]
+        map_labels(results, lambda spec, label: spec.resize(label, after), before)
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomResize(mmcv.transforms.RandomResize):
+    """mmcv's ``RandomResize``, for all labels."""
+
+    def __init__(
+        self, scale: Any, ratio_range: Any = None, resize_type: str = "Resize", **kwargs: Any
+    ) -> None:
+        super().__init__(scale, ratio_range, f"vmt_mm.{resize_type}", **kwargs)
+
+
+@TRANSFORMS.register_module()
+class RandomFlip(mmcv.transforms.RandomFlip):
+    """mmcv's ``RandomFlip``, for all labels; left-right only."""
+
+    def __init__(
+        self, prob: float | None = None, direction: str = "horizontal", **kwargs: Any
+    ) -> None:
+        if direction != "horizontal":
+            raise InputError(f"RandomFlip: direction must be 'horizontal', got {direction!r}")
+        super().__init__(prob, direction, **kwargs)
+
+    def _flip(self, results: dict) -> None:
+        super()._flip(results)
+        map_labels(results, lambda spec, label: spec.flip(label), results["img"].shape)
+
+
+@TRANSFORMS.register_module()
+class RandomCrop(mmseg.datasets.transforms.RandomCrop):
+    """mmseg's ``RandomCrop``, for all labels.
+
+    ``cat_max_ratio`` looks at every label of classes that the image has.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Crop the image and its labels."""
+        before = results["img"].shape
+        box = self._choose_box(results)
+        results["img"] = self.crop(results["img"], box)
+        results["img_shape"] = results["img"].shape[:2]
+        map_labels(results, lambda _, label: self.crop(label, box), before)
+        return results
+
+    def _choose_box(self, results: dict) -> tuple[int, int, int, int]:
+        height, width = results["img"].shape[:2]
+        for _ in range(10):
+            top = np.random.randint(max(height - self.crop_size[0], 0) + 1)
+            left = np.random.randint(max(width - self.crop_size[1], 0) + 1)
+            box = (top, top + self.crop_size[0], left, left + self.crop_size[1])
+            if self.cat_max_ratio >= 1 or self._is_varied(results, box):
+                break
+        return box
+
+    def _is_varied(self, results: dict, box: tuple[int, int, int, int]) -> bool:
+        for task, label in results.get("labels", {}).items():
+            spec = results["label_specs"][task]
+            if not spec.categorical:
+                continue
+            crop = self.crop(label, box)
+            counts = np.bincount(crop[crop != spec.fill])
+            if (counts > 0).sum() < 2 or counts.max() / counts.sum() >= self.cat_max_ratio:
+                return False
+        return True
+
+
+@TRANSFORMS.register_module()
+class Pad(mmcv.transforms.Pad):
+    """mmcv's ``Pad``, for all labels; new pixels carry no label."""
+
+    def transform(self, results: dict) -> dict:
+        """Pad the image and its labels below and at the right."""
+        before = results["img"].shape
+        results = super().transform(results)
+        bottom, right = np.subtract(results["img"].shape[:2], before[:2])
+        map_labels(results, lambda spec, label: spec.pad(label, bottom, right), before)
+        return results

@@ -1,0 +1,79 @@
+"""Load labels and pack samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import TRANSFORMS
+from vmt_mm.structures import MultiTaskDataSample
+
+
+@TRANSFORMS.register_module()
+class LoadLabels(BaseTransform):
+    """Read the label files that exist into ``results['labels']``, by task.
+
+    Placed after ``Resize`` in a test pipeline, as in mmseg, the labels keep their native size.
+
+    Raises:
+        InputError: if a file is unreadable, of another kind, or of another size than the image.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add ``labels`` (task -> array) and whether they are of the image's native size."""
+        specs = results["label_specs"]
+        native = tuple(results["ori_shape"][:2])
+        results["labels"] = {}
+        for task, path in results["label_paths"].items():
+            label = specs[task].decode(path)
+            if label.shape[:2] != native:
+                raise InputError(
+                    f"{path}: label of size {label.shape[:2]} (height, width), "
+                    f"but {results['img_path']} has {native}"
+                )
+            results["labels"][task] = label
+        results["labels_native"] = tuple(results["img"].shape[:2]) != native
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackMultiTaskInputs(BaseTransform):
+    """Make the model's inputs: ``inputs`` (3, H, W) uint8 and a ``MultiTaskDataSample``.
+
+    Args:
+        meta_keys: entries of the sample that become its metainfo, where present.
+
+    Raises:
+        InputError: if a label's size is not the image's, because some transform moved the image
+            and left the labels behind.
+    """
+
+    def __init__(
+        self,
+        meta_keys: Sequence[str] = ("sample_id", "img_path", "ori_shape", "img_shape"),
+    ) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Pack."""
+        image = results["img"]
+        size = tuple(image.shape[:2])
+        expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size
+        results["img_shape"] = size
+        sample = MultiTaskDataSample(
+            metainfo={key: results[key] for key in self.meta_keys if key in results}
+        )
+        for task, label in results.get("labels", {}).items():
+            if label.shape[:2] != expected:
+                raise InputError(
+                    f"{results.get('img_path')}: the label of task {task!r} has size "
+                    f"{label.shape[:2]} where {expected} is expected; a transform of the pipeline "
+                    "moves the image and not the labels"
+                )
+            sample.set_label(task, results["label_specs"][task].to_tensor(label))
+        inputs = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return dict(inputs=inputs, data_samples=sample)

@@ -1,0 +1,41 @@
+"""Write the predictions of a test in the one layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from vmt_mm.registry import HOOKS
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.files import write_image
+
+
+@HOOKS.register_module()
+class PredictionWriterHook(Hook):
+    """Writes every prediction as ``<out_dir>/<task>/<id>.png``, in the task's label format.
+
+    Args:
+        out_dir: the folder.
+    """
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = Path(out_dir)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[MultiTaskDataSample] | None = None,
+    ) -> None:
+        """Write the batch's predictions."""
+        model = getattr(runner.model, "module", runner.model)
+        for sample in outputs or ():
+            for name, task in model.tasks.items():
+                prediction = sample.prediction(name)
+                if prediction is not None:
+                    path = self.out_dir / name / f"{sample.sample_id}{task.label.suffix}"
+                    write_image(path, task.label.encode(prediction.cpu().numpy()))

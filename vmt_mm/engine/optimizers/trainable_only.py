@@ -1,0 +1,69 @@
+"""Give the optimizer what trains, in few groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TrainableOnlyConstructor:
+    """Build an optimizer over the trainable parameters alone.
+
+    mmengine's default hands frozen parameters to the optimizer too, and makes one group for each
+    parameter once any option differs.
+
+    Args:
+        optim_wrapper_cfg: the config's ``optim_wrapper``.
+        paramwise_cfg: ``dict(custom_keys={PART: dict(lr_mult=..., decay_mult=...)})`` for
+            parameters whose name contains PART; the longest match wins.
+
+    Raises:
+        InputError: if nothing trains, or an option is unknown.
+    """
+
+    def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None) -> None:
+        self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
+        self.custom_keys = dict((paramwise_cfg or {}).get("custom_keys", {}))
+        unknown = set(paramwise_cfg or {}) - {"custom_keys"}
+        for options in self.custom_keys.values():
+            unknown |= set(options) - {"lr_mult", "decay_mult"}
+        if unknown:
+            raise InputError(
+                f"paramwise_cfg: unknown option(s) {sorted(unknown)}; known: custom_keys, with "
+                "lr_mult and decay_mult"
+            )
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer and its wrapper for ``model``."""
+        model = getattr(model, "module", model)
+        wrapper_cfg = dict(self.optim_wrapper_cfg)
+        wrapper_cfg.setdefault("type", "OptimWrapper")
+        optimizer_cfg = dict(wrapper_cfg.pop("optimizer"))
+        optimizer_cfg["params"] = self._groups(
+            model, optimizer_cfg.get("lr"), optimizer_cfg.get("weight_decay", 0.0)
+        )
+        optimizer = OPTIMIZERS.build(optimizer_cfg)
+        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
+
+    def _groups(self, model: nn.Module, lr: float, weight_decay: float) -> list[dict]:
+        groups: dict[tuple[float, float], dict] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            keys = [key for key in self.custom_keys if key in name]
+            options = self.custom_keys[max(keys, key=len)] if keys else {}
+            factors = (options.get("lr_mult", 1.0), options.get("decay_mult", 1.0))
+            if factors not in groups:
+                groups[factors] = dict(
+                    params=[], lr=lr * factors[0], weight_decay=weight_decay * factors[1]
+                )
+            groups[factors]["params"].append(parameter)
+        if not groups:
+            raise InputError("the model has no trainable parameter")
+        return list(groups.values())

@@ -1,0 +1,8 @@
+"""Errors that are the user's to mend."""
+
+
+class InputError(ValueError):
+    """Bad input: the message names the file, key or value, and the rule it breaks.
+
+    The tools print the message alone, without a traceback, and exit with a non-zero code.
+    """

@@ -1,0 +1,16 @@
+"""Metrics of the tasks and their evaluator."""
+
+from vmt_mm.evaluation.iou import SegmentationMetric
+from vmt_mm.evaluation.normals import NormalsMetric
+from vmt_mm.evaluation.relative_gain import MultiTaskEvaluator, relative_gain
+from vmt_mm.evaluation.saliency import SaliencyMetric
+from vmt_mm.evaluation.task_metric import TaskMetric
+
+__all__ = [
+    "MultiTaskEvaluator",
+    "NormalsMetric",
+    "SaliencyMetric",
+    "SegmentationMetric",
+    "TaskMetric",
+    "relative_gain",
+]

@@ -1,0 +1,73 @@
+"""The evaluator of all tasks, and Delta, their mean gain over reference scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from mmengine.evaluator import BaseMetric, Evaluator
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import EVALUATOR, METRICS
+from vmt_mm.tasks import Task, build_tasks
+
+
+def relative_gain(
+    scores: Mapping[str, float], reference: Mapping[str, float], tasks: Mapping[str, Task]
+) -> float:
+    """Delta = (100 / T) sum_t (-1)^{l_t} (M_t - S_t) / S_t, l_t = 1 where lower is better.
+
+    Args:
+        scores: task -> M_t.
+        reference: task -> S_t, of single-task full fine-tuning in the paper.
+        tasks: the tasks, which know what is better.
+
+    Returns:
+        Percent.
+    """
+    gains = [
+        (1 if tasks[t].higher_is_better else -1) * (scores[t] - reference[t]) / reference[t]
+        for t in reference
+    ]
+    return 100 * float(np.mean(gains))
+
+
+@EVALUATOR.register_module()
+class MultiTaskEvaluator(Evaluator):
+    """Runs the metric that each task names, and reports ``delta`` where a reference is given.
+
+    Args:
+        tasks: name -> task config.
+        metrics: further metrics, such as mmengine's ``DumpResults``.
+        reference: task -> score of its primary metric, for every task; None reports no Delta.
+
+    Raises:
+        InputError: if the reference is not for exactly the tasks that have a primary metric.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Mapping],
+        metrics: Sequence[dict | BaseMetric] = (),
+        reference: Mapping[str, float] | None = None,
+    ) -> None:
+        self.tasks = build_tasks(tasks)
+        of_tasks = [METRICS.build(cfg) for t in self.tasks.values() if (cfg := t.metric())]
+        super().__init__([*of_tasks, *metrics])
+        scored = [name for name, task in self.tasks.items() if task.primary_metric]
+        self.reference = dict(reference) if reference else None
+        if self.reference and (
+            set(self.reference) != set(scored) or not all(v > 0 for v in self.reference.values())
+        ):
+            raise InputError(
+                f"`reference` must give a positive score for each of {scored}: {self.reference}"
+            )
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Results of all metrics, and ``delta`` where every task of the reference was scored."""
+        results = super().evaluate(size)
+        keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in self.reference or ()}
+        if keys and all(key in results for key in keys.values()):
+            scores = {task: results[key] for task, key in keys.items()}
+            results["delta"] = relative_gain(scores, self.reference, self.tasks)
+        return results

@@ -1,0 +1,111 @@
+"""The seam: what every encoder offers to PEFT methods, whatever its architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.peft import build_method
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One transformer block: the stage it belongs to and its channels."""
+
+    stage: int
+    channels: int
+
+
+class AdaptedEncoder:
+    """Mixin of a frozen encoder with a PEFT method; precedes the architecture's class.
+
+    The architecture's ``__init__`` builds its parts, then calls :meth:`set_up_seam`.
+
+    Attributes:
+        task_names: the tasks that the encoder gives features for.
+        blocks: every block, in order.
+        out_channels: channels of the four feature maps.
+        strides: strides of the four feature maps.
+    """
+
+    task_names: tuple[str, ...]
+    blocks: tuple[BlockSpec, ...]
+    out_channels: tuple[int, ...]
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+
+    def set_up_seam(
+        self,
+        tasks: Sequence[str],
+        peft: dict | None,
+        pretrained: str | None,
+        allow_random_backbone: bool,
+    ) -> None:
+        """Freeze everything and attach the method.
+
+        Args:
+            tasks: names of the tasks.
+            peft: config of the method; None adapts nothing.
+            pretrained: file of the frozen weights.
+            allow_random_backbone: accept that there is none.
+        """
+        if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
+            raise InputError(f"encoder: `tasks` must be a list of different names, got {tasks!r}")
+        self.task_names = tuple(tasks)
+        self.pretrained = pretrained
+        self.allow_random_backbone = allow_random_backbone
+        self.requires_grad_(False)
+        self.peft = build_method(peft)
+        self.peft.attach(self)
+
+    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
+        """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights, then set the method's initial values.
+
+        Raises:
+            InputError: if there are no pretrained weights and a random encoder was not asked for.
+        """
+        if self.pretrained:
+            self.load_frozen(read_state_dict(self.pretrained), self.pretrained)
+        elif self.allow_random_backbone:
+            super().init_weights()
+        else:
+            raise InputError(
+                "the encoder has no pretrained weights: set `pretrained`, or "
+                "`allow_random_backbone=True` if a random encoder is what you want"
+            )
+        self.peft.reset_from_pretrained(self)
+        self._is_init = True
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode; modules that are wholly frozen stay in eval mode."""
+        super().train(mode)
+        if mode:
+            _eval_frozen(self)
+        return self
+
+    def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        """The tasks asked for; None asks for all.
+
+        Raises:
+            InputError: if one is unknown.
+        """
+        unknown = [t for t in tasks or () if t not in self.task_names]
+        if unknown:
+            raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
+        return self.task_names if tasks is None else tuple(tasks)
+
+
+def _eval_frozen(module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        module.eval()
+        return
+    for child in module.children():
+        _eval_frozen(child)

@@ -1,0 +1,169 @@
+"""One encoder, one head per task.
+
+Letters: B images, C channels, H, W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.heads import build_head
+from vmt_mm.registry import MODELS
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import Task, build_tasks
+
+
+@MODELS.register_module()
+class MultiTaskSegmentor(BaseModel):
+    """Predicts every task of an image from one pass through the encoder.
+
+    Args:
+        tasks: name -> task config.
+        backbone: config of the encoder; its ``tasks`` default to the names above.
+        head: config of the heads.
+        task_heads: task name -> config of that task's head, where it differs.
+        data_preprocessor: see ``mmengine.model.BaseModel``.
+        test_cfg: ``dict(tasks=[...])`` predicts these tasks alone.
+        init_cfg: see ``mmengine.model.BaseModel``.
+
+    Raises:
+        InputError: if the names of tasks, encoder and heads do not agree.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Mapping],
+        backbone: Mapping,
+        head: Mapping,
+        task_heads: Mapping[str, Mapping] | None = None,
+        data_preprocessor: Mapping | None = None,
+        test_cfg: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.tasks = build_tasks(tasks)
+        self.backbone = MODELS.build(dict(backbone), default_args=dict(tasks=list(self.tasks)))
+        if set(self.backbone.task_names) != set(self.tasks):
+            raise InputError(
+                f"the model's tasks {list(self.tasks)} and its encoder's "
+                f"{list(self.backbone.task_names)} differ"
+            )
+        task_heads = dict(task_heads or {})
+        if unknown := sorted(set(task_heads) - set(self.tasks)):
+            raise InputError(f"`task_heads` for unknown task(s) {unknown}: {list(self.tasks)}")
+        self.heads = nn.ModuleDict(
+            {
+                name: build_head(
+                    task_heads.get(name, head), self.backbone.out_channels, task.out_channels
+                )
+                for name, task in self.tasks.items()
+            }
+        )
+        self.test_tasks = (test_cfg or {}).get("tasks")
+        self.backbone.select_tasks(self.test_tasks)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[MultiTaskDataSample] | None = None,
+        mode: str = "tensor",
+        tasks: Sequence[str] | None = None,
+    ) -> dict[str, Tensor] | list[MultiTaskDataSample]:
+        """Run in one of mmengine's modes.
+
+        Args:
+            inputs: (B, 3, H, W), normalised.
+            data_samples: one an image; their labels in mode 'loss'.
+            mode: 'tensor', 'loss' or 'predict'.
+            tasks: the tasks to run; None runs all. Heads not asked for are not run.
+
+        Returns:
+            tensor: task -> logits (B, C, h, w) at the head's resolution.
+            loss: ``loss_<task>`` -> weighted loss, a scalar.
+            predict: the samples with ``pred_<task>`` at the image's original size.
+        """
+        if mode == "tensor":
+            return self.logits(inputs, tasks)
+        if mode == "loss":
+            return self.loss(inputs, data_samples, tasks)
+        if mode == "predict":
+            return self.predict(inputs, data_samples, tasks)
+        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
+
+    def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Task -> logits (B, C, h, w) at the head's resolution."""
+        features = self.backbone(inputs, tasks)
+        return {name: self.heads[name](maps) for name, maps in features.items()}
+
+    def loss(
+        self,
+        inputs: Tensor,
+        data_samples: list[MultiTaskDataSample],
+        tasks: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """``loss_<task>`` -> weighted loss over the images that have the task's label.
+
+        Where none has, the loss is 0 and attached to the graph, so that every process of a
+        distributed training gets a gradient for every parameter.
+        """
+        losses = {}
+        for name, logits in self.logits(inputs, tasks).items():
+            task = self.tasks[name]
+            rows = [i for i, sample in enumerate(data_samples) if sample.label(name) is not None]
+            if not rows:
+                losses[f"loss_{name}"] = logits.float().sum() * 0
+                continue
+            target = _stack_labels(
+                task, [data_samples[i].label(name) for i in rows], inputs.shape[2:]
+            )
+            if len(rows) < len(data_samples):
+                logits = logits[rows]
+            logits = _resize(logits.float(), target.shape[2:])
+            losses[f"loss_{name}"] = task.loss(logits, target) * task.loss_weight
+        return losses
+
+    @torch.no_grad()
+    def predict(
+        self,
+        inputs: Tensor,
+        data_samples: list[MultiTaskDataSample] | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> list[MultiTaskDataSample]:
+        """Predict at each image's original size: ``pred_<task>``, (c, H, W)."""
+        size = tuple(inputs.shape[2:])
+        if data_samples is None:
+            data_samples = [MultiTaskDataSample() for _ in range(len(inputs))]
+        for name, logits in self.logits(inputs, tasks or self.test_tasks).items():
+            logits = _resize(logits.float(), size)
+            for row, sample in zip(logits, data_samples, strict=True):
+                height, width = sample.get("img_shape", size)[:2]  # the rest is padding
+                row = _resize(row[None, :, :height, :width], sample.get("ori_shape", size)[:2])
+                sample.set_prediction(name, self.tasks[name].to_prediction(row)[0])
+        return data_samples
+
+
+def _stack_labels(task: Task, labels: list[Tensor], size: Sequence[int]) -> Tensor:
+    """Stack labels (c, h, w) to (N, c, H, W); what the batch's padding adds carries no label."""
+    return torch.stack(
+        [
+            F.pad(
+                label,
+                (0, size[1] - label.shape[2], 0, size[0] - label.shape[1]),
+                value=task.label.fill,
+            )
+            for label in labels
+        ]
+    )
+
+
+def _resize(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly to (H, W)."""
+    if tuple(logits.shape[2:]) == tuple(size):
+        return logits
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)

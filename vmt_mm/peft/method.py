@@ -1,0 +1,93 @@
+"""The contract between a PEFT method and a frozen encoder.
+
+Letters: B images, L tokens, d channels of a block, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import PEFT_METHODS
+
+if TYPE_CHECKING:
+    from vmt_mm.models.backbones.seam import AdaptedEncoder
+
+
+class Branch(NamedTuple):
+    """What a method computes beside one block.
+
+    Attributes:
+        stream: (B, L, d), added to the encoder's stream; None adds nothing.
+        for_decoders: (B, L, d), kept for :meth:`PEFTMethod.for_decoders`; it never enters the
+            stream, so the encoder runs once however many tasks there are.
+    """
+
+    stream: Tensor | None = None
+    for_decoders: Tensor | None = None
+
+
+class PEFTMethod(nn.Module):
+    """A way to adapt a frozen encoder; this base adapts nothing.
+
+    The encoder freezes all its parameters, then calls :meth:`attach` in its own ``__init__``.
+    After that no parameter appears and no ``requires_grad`` changes, since distributed wrappers
+    and optimizers are built from then on. Once the frozen weights are loaded, the encoder calls
+    :meth:`reset_from_pretrained`, and never again after a resume.
+
+    A subclass creates its parameters as its own (their keys begin with ``peft.``), or unfreezes
+    the encoder's, and overrides the methods it needs. It must keep no state between calls.
+    """
+
+    def attach(self, encoder: AdaptedEncoder) -> None:
+        """Create all parameters and set ``requires_grad``; ``encoder.blocks`` says for what."""
+
+    def reset_from_pretrained(self, encoder: AdaptedEncoder) -> None:
+        """Set the initial values of the method's parameters."""
+
+    def beside_mlp(self, index: int, y: Tensor) -> Branch:
+        """Run in parallel to the MLP of a block.
+
+        Args:
+            index: of the block in ``encoder.blocks``.
+            y: (B, L, d), the residual stream that the MLP's norm also reads.
+        """
+        return Branch()
+
+    def for_decoders(
+        self,
+        stage: int,
+        feature: Tensor,
+        kept: Sequence[Tensor | None],
+        tasks: Sequence[str],
+    ) -> dict[str, Tensor]:
+        """Turn a stage's output into every task's features.
+
+        Args:
+            stage: index of the stage.
+            feature: (B, L, d), the stage's output after its norm.
+            kept: ``Branch.for_decoders`` of the stage's blocks.
+            tasks: names of the tasks that are asked for.
+
+        Returns:
+            Task name -> (B, L, d).
+        """
+        return dict.fromkeys(tasks, feature)
+
+
+def build_method(cfg: dict | None) -> PEFTMethod:
+    """Build a PEFT method; ``None`` adapts nothing.
+
+    Raises:
+        InputError: if the type is unknown.
+    """
+    if cfg is None:
+        return PEFTMethod()
+    kind = cfg.get("type")
+    if kind is None or (isinstance(kind, str) and PEFT_METHODS.get(kind) is None):
+        known = ", ".join(sorted(PEFT_METHODS.module_dict))
+        raise InputError(f"peft: unknown type {kind!r}; known: {known}")
+    return PEFT_METHODS.build(dict(cfg))

@@ -1,0 +1,43 @@
+"""Names, indices and colours of the labels that the renderer writes."""
+
+CLASSES: tuple[str, ...] = (
+    "background",
+    "box",
+    "ball",
+    "cylinder",
+    "cone",
+    "table",
+    "lamp",
+    "person",
+)
+PALETTE: list[tuple[int, int, int]] = [
+    (60, 60, 60),
+    (214, 122, 44),
+    (66, 170, 222),
+    (92, 184, 92),
+    (232, 205, 64),
+    (150, 100, 60),
+    (240, 240, 200),
+    (206, 62, 120),
+]
+BACKGROUND, BOX, BALL, CYLINDER, CONE, TABLE, LAMP, PERSON = range(len(CLASSES))
+
+PART_CLASSES: tuple[str, ...] = (
+    "background",
+    "head",
+    "torso",
+    "upper_arm",
+    "lower_arm",
+    "upper_leg",
+    "lower_leg",
+)
+PART_PALETTE: list[tuple[int, int, int]] = [
+    (0, 0, 0),
+    (228, 60, 60),
+    (66, 110, 220),
+    (245, 160, 50),
+    (250, 225, 80),
+    (70, 180, 110),
+    (150, 90, 200),
+]
+NO_PART, HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG = range(len(PART_CLASSES))

@@ -1,0 +1,5 @@
+"""Data structures."""
+
+from vmt_mm.structures.multi_task_data_sample import MultiTaskDataSample
+
+__all__ = ["MultiTaskDataSample"]

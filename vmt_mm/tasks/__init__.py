@@ -1,0 +1,21 @@
+"""Tasks: one file says everything that one kind of task means."""
+
+from vmt_mm.tasks.depth import Depth
+from vmt_mm.tasks.edge import Edge
+from vmt_mm.tasks.labels import LabelSpec, Warp
+from vmt_mm.tasks.normals import Normals
+from vmt_mm.tasks.saliency import Saliency
+from vmt_mm.tasks.segmentation import Segmentation
+from vmt_mm.tasks.task import Task, build_tasks
+
+__all__ = [
+    "Depth",
+    "Edge",
+    "LabelSpec",
+    "Normals",
+    "Saliency",
+    "Segmentation",
+    "Task",
+    "Warp",
+    "build_tasks",
+]

@@ -1,0 +1,30 @@
+"""Edges: one-pixel boundaries."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import TASKS
+from vmt_mm.tasks.binary import ForegroundTask, weighted_bce
+
+
+@TASKS.register_module()
+class Edge(ForegroundTask):
+    """Boundary pixels: cross-entropy that weighs the few positives.
+
+    Args:
+        name: see :class:`~vmt_mm.tasks.task.Task`.
+        loss_weight: see :class:`~vmt_mm.tasks.task.Task`.
+        positive_weight: weight of boundary pixels; the others get 1 minus it.
+    """
+
+    def __init__(self, name: str, loss_weight: float = 1.0, positive_weight: float = 0.95) -> None:
+        super().__init__(name, loss_weight)
+        if not 0 < positive_weight < 1:
+            raise InputError(f"{name}: positive_weight must be in (0, 1), got {positive_weight}")
+        self.positive_weight = positive_weight
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """BCE with a fixed weight on the positives."""
+        return weighted_bce(logits, target, self.label.valid(target), self.positive_weight)

@@ -1,0 +1,138 @@
+"""What a label file means and what geometry does to its values.
+
+Every transform of the data pipeline asks a :class:`LabelSpec`; none knows a task by name.
+Letters: H, W height and width in pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from vmt_mm.errors import InputError
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Warp:
+    """One affine map of an image, described so that label values can follow it.
+
+    Attributes:
+        matrix: (2, 3), from source to output pixel centres, in cv2's (x, y) coordinates.
+        size: (H, W) of the output.
+        flip: whether the map mirrors left and right, before it rotates.
+        angle: rotation in degrees, counter-clockwise as seen.
+        scale: zoom factor, > 1 enlarges; a plain resize of the frame is not a zoom.
+    """
+
+    matrix: np.ndarray
+    size: tuple[int, int]
+    flip: bool = False
+    angle: float = 0.0
+    scale: float = 1.0
+
+    def apply(self, array: np.ndarray, interpolation: int, fill: float | tuple) -> np.ndarray:
+        """Resample ``array`` (H, W[, C]); pixels from outside the source become ``fill``."""
+        height, width = self.size
+        return cv2.warpAffine(
+            array, self.matrix, (width, height), flags=interpolation, borderValue=fill
+        )
+
+
+class LabelSpec:
+    """File format of a label and the effect of flip, rotation and scale on its values.
+
+    In memory a label is an array (H, W) or (H, W, C). This base holds one value a pixel that is
+    never blended with a neighbour's: subclasses say how to read it.
+    """
+
+    suffix: ClassVar[str] = ".png"
+    #: Whether values are class indices.
+    categorical: ClassVar[bool] = False
+    #: Value of pixels that carry no label; what a warp brings in from outside gets it.
+    fill: ClassVar[float] = IGNORE
+
+    def decode(self, path: str | Path) -> np.ndarray:
+        """Read a label file into memory, (H, W[, C])."""
+        raise NotImplementedError
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Turn values (C, H, W), of a label or a prediction, into the image to write."""
+        raise NotImplementedError
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Mask (N, 1, H, W) of the pixels that carry a label, of targets (N, C, H, W)."""
+        return target != self.fill
+
+    def to_tensor(self, label: np.ndarray) -> Tensor:
+        """Convert a label to a tensor (C, H, W)."""
+        channels_first = label[None] if label.ndim == 2 else label.transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(channels_first))
+
+    def warp(self, label: np.ndarray, warp: Warp) -> np.ndarray:
+        """Resample the label by ``warp`` and let its values follow flip, rotation and scale."""
+        label = self._resample(label, warp)
+        if warp.flip:
+            label = self._flip_values(label)
+        if warp.angle:
+            label = self._rotate_values(label, warp.angle)
+        if warp.scale != 1.0:
+            label = self._scale_values(label, warp.scale)
+        return label
+
+    def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Resize to ``size`` (H, W)."""
+        return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def flip(self, label: np.ndarray) -> np.ndarray:
+        """Mirror left and right."""
+        return self._flip_values(np.ascontiguousarray(label[:, ::-1]))
+
+    def pad(self, label: np.ndarray, bottom: int, right: int) -> np.ndarray:
+        """Append rows below and columns at the right that carry no label."""
+        widths = [(0, bottom), (0, right)] + [(0, 0)] * (label.ndim - 2)
+        return np.pad(label, widths, constant_values=self.fill)
+
+    def _resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
+        return warp.apply(label, cv2.INTER_NEAREST, self.fill)
+
+    def _flip_values(self, label: np.ndarray) -> np.ndarray:
+        return label
+
+    def _rotate_values(self, label: np.ndarray, angle: float) -> np.ndarray:
+        return label
+
+    def _scale_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+        return label
+
+
+def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
+    """Read a label image (H, W) or (H, W, 3); palette images give their indices.
+
+    Args:
+        path: the file.
+        rule: what the file must be, for the error message.
+        dtype: NumPy type of its values.
+        channels: 1 or 3.
+
+    Raises:
+        InputError: if the file cannot be decoded or is another kind of image.
+    """
+    # Pillow, because cv2 expands palettes to colours and VOC-like labels are palette images.
+    try:
+        with Image.open(path) as image:
+            values = np.array(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
+    if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
+        kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"
+        raise InputError(f"{path}: expected {rule}, got {kind}")
+    return values

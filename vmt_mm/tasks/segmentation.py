@@ -1,0 +1,124 @@
+"""Segmentation into classes: semantic segmentation and human parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import TASKS
+from vmt_mm.tasks.labels import IGNORE, LabelSpec, read_label
+from vmt_mm.tasks.task import Task
+
+_IGNORE_COLOR = (224, 224, 224)
+
+
+class ClassIndex(LabelSpec):
+    """8-bit class indices, 255 = ignore."""
+
+    categorical = True
+
+    def decode(self, path: str | Path) -> np.ndarray:
+        """Read indices (H, W), uint8."""
+        return read_label(path, "8-bit class indices in one channel", np.uint8)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Indices (1, H, W) to an image (H, W), uint8."""
+        return values[0].astype(np.uint8)
+
+
+@TASKS.register_module()
+class Segmentation(Task):
+    """One class a pixel: softmax cross-entropy, mean IoU.
+
+    Args:
+        name: see :class:`Task`.
+        num_classes: classes, background included.
+        loss_weight: see :class:`Task`.
+        skip_background: leave images without any foreground label out of the metric, as the
+            field does for human parts.
+        absent: 'skip' leaves classes that occur in neither labels nor predictions of the whole
+            set out of the mean IoU; 'zero' counts them as 0, as part of the field does.
+    """
+
+    primary_metric = "mIoU"
+    label = ClassIndex()
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        loss_weight: float = 1.0,
+        skip_background: bool = False,
+        absent: str = "skip",
+    ) -> None:
+        super().__init__(name, loss_weight)
+        if not 2 <= num_classes <= IGNORE:
+            raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes}")
+        self.out_channels = num_classes
+        self.skip_background = skip_background
+        self.absent = absent
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, mean over the valid pixels."""
+        index = target[:, 0].long()
+        total = F.cross_entropy(logits, index, ignore_index=IGNORE, reduction="sum")
+        return total / (index != IGNORE).sum().clamp(min=1)
+
+    def to_prediction(self, logits: Tensor) -> Tensor:
+        """Most likely class, (N, 1, H, W), uint8."""
+        return logits.argmax(dim=1, keepdim=True).to(torch.uint8)
+
+    def metric(self) -> dict:
+        """IoU over the whole set."""
+        return dict(
+            type="SegmentationMetric",
+            task=self.name,
+            num_classes=self.out_channels,
+            ignore_index=IGNORE,
+            skip_background=self.skip_background,
+            absent=self.absent,
+        )
+
+    def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
+        """Colour of each pixel's class; ignored pixels light grey."""
+        palette = np.tile(np.uint8(_IGNORE_COLOR), (256, 1))
+        palette[: self.out_channels] = self._palette(meta)
+        return palette[values[0].astype(np.uint8)]
+
+    def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
+        """Classes that occur, most frequent first."""
+        names = meta.get("classes", [str(i) for i in range(self.out_channels)])
+        counts = np.bincount(values[0].astype(np.uint8).ravel(), minlength=256)
+        palette = self._palette(meta)
+        order = np.argsort(-counts[: self.out_channels], kind="stable")
+        return [(names[i], tuple(int(v) for v in palette[i])) for i in order if counts[i]]
+
+    def check_metainfo(self, meta: Mapping, source: str) -> None:
+        """Refuse class names that are not ``num_classes`` many."""
+        names = meta.get("classes")
+        if names is not None and len(names) != self.out_channels:
+            raise InputError(
+                f"{source}: {len(names)} class names for task {self.name!r}, "
+                f"but its num_classes is {self.out_channels}"
+            )
+
+    def _palette(self, meta: Mapping) -> np.ndarray:
+        if meta.get("palette") is not None:
+            return np.uint8(meta["palette"])
+        return voc_palette(self.out_channels)
+
+
+def voc_palette(num_classes: int) -> np.ndarray:
+    """PASCAL VOC's colours, (num_classes, 3) uint8: bits of the index spread over R, G and B."""
+    index = np.arange(num_classes)
+    colors = np.zeros((num_classes, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colors[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colors.astype(np.uint8)

@@ -1,0 +1,102 @@
+"""The contract of a dense task: everything that one output of the model means.
+
+A new kind of task is one subclass of :class:`Task`, registered in ``TASKS``, and one line in a
+config. Letters: N images, C channels, H, W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from mmengine.registry import build_from_cfg
+from torch import Tensor
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import TASKS
+from vmt_mm.tasks.labels import LabelSpec
+
+
+class Task:
+    """One dense prediction task.
+
+    Args:
+        name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.
+        loss_weight: factor of the loss in the sum over tasks.
+    """
+
+    #: Format of the label files and their behaviour under geometry.
+    label: LabelSpec
+    #: Channels of the head's output.
+    out_channels: int
+    #: Metric of ``metric()`` that stands for the task in Delta; None while it has none.
+    primary_metric: ClassVar[str | None] = None
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, name: str, loss_weight: float = 1.0) -> None:
+        if not name.isidentifier():
+            raise InputError(f"task name {name!r} must be a valid identifier")
+        self.name = name
+        self.loss_weight = float(loss_weight)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Unweighted loss.
+
+        Args:
+            logits: (N, C, H, W) float32, at the label's size.
+            target: (N, c, H, W), the labels as ``label.to_tensor`` gives them.
+
+        Returns:
+            A scalar; where no pixel is valid, 0 that stays attached to the graph, so that
+            distributed training sees a gradient for every parameter.
+        """
+        raise NotImplementedError
+
+    def to_prediction(self, logits: Tensor) -> Tensor:
+        """Turn logits (N, C, H, W) into values comparable with labels, (N, c, H, W)."""
+        raise NotImplementedError
+
+    def metric(self) -> dict | None:
+        """Config of the task's metric; None if it has none."""
+        return None
+
+    def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
+        """Draw a label or a prediction.
+
+        Args:
+            values: (c, H, W).
+            meta: the dataset's metainfo of this task (``classes``, ``palette``), may be empty.
+
+        Returns:
+            RGB image (H, W, 3), uint8.
+        """
+        raise NotImplementedError
+
+    def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
+        """Names and RGB colours that explain what ``draw`` shows for these values."""
+        return []
+
+    def check_metainfo(self, meta: Mapping, source: str) -> None:
+        """Raise InputError if the metainfo of the dataset ``source`` contradicts this task."""
+
+
+def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
+    """Build the tasks of a config, ``name -> dict(type=..., ...)``, in its order.
+
+    Raises:
+        InputError: if there is none or a type is unknown.
+    """
+    if not isinstance(cfgs, Mapping) or not cfgs:
+        raise InputError(f"`tasks` must map names to task configs and hold one at least: {cfgs!r}")
+    tasks = {}
+    for name, cfg in cfgs.items():
+        if isinstance(cfg, Task):
+            tasks[name] = cfg
+            continue
+        kind = cfg.get("type")
+        if kind is None or (isinstance(kind, str) and TASKS.get(kind) is None):
+            known = ", ".join(sorted(TASKS.module_dict))
+            raise InputError(f"task {name!r}: unknown type {kind!r}; known: {known}")
+        tasks[name] = build_from_cfg(dict(cfg), TASKS, default_args=dict(name=name))
+    return tasks
