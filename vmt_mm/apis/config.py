@@ -6,6 +6,7 @@ would reach nothing. :func:`load_config` carries it to its places, and every too
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _CARRIED = {
     "pretrained": ("pretrained",),
     "allow_random_backbone": ("allow_random_backbone",),
     "image_size": ("size", "scale"),
+    "render": ("render",),
 }
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -32,8 +34,8 @@ def load_config(
 ) -> Config:
     """Read a config file and merge options into it.
 
-    - A changed ``data_root`` or ``image_size`` reaches every data set and transform that had the
-      old value, a changed ``pretrained`` or ``allow_random_backbone`` the encoder.
+    - A changed ``data_root``, ``render`` or ``image_size`` reaches every data set and transform
+      that had the old value, a changed ``pretrained`` or ``allow_random_backbone`` the encoder.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
     - On CPU, several processes get the wrapper that works there.
@@ -44,7 +46,7 @@ def load_config(
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
     cfg = Config.fromfile(path)
-    before = {key: cfg.get(key) for key in _CARRIED}
+    before = {key: copy.deepcopy(cfg.get(key)) for key in _CARRIED}
     cfg.merge_from_dict(dict(options or {}))
     for key, names in _CARRIED.items():
         if cfg.get(key) != before[key]:

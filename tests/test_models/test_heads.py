@@ -1,0 +1,90 @@
+"""Heads equal their unfactored definitions, and any mmseg head can stand in."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vmt_mm.models.heads import build_head
+
+CHANNELS = (8, 12, 20, 36)
+
+
+def pyramid(batch=2, size=(13, 10)):
+    """Feature maps of an odd-sized image, so that upsampling is no plain factor of two."""
+    sizes = [tuple(-(-s // 2**j) for s in size) for j in range(4)]
+    return [
+        torch.randn(batch, c, *s, requires_grad=True) for c, s in zip(CHANNELS, sizes, strict=True)
+    ]
+
+
+def upsample(maps):
+    size = maps[0].shape[2:]
+    return [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps]
+
+
+def unfactored_mlp(head, maps):
+    scaled = [
+        linear(m.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, m.shape[2:])
+        for linear, m in zip(head.linears, maps, strict=True)
+    ]
+    fused = head.fuse(torch.cat(upsample(scaled), dim=1))
+    return head.predict(head.dropout(F.relu(head.norm(fused))))
+
+
+def unfactored_hrnet(head, maps):
+    return head.predict(F.relu(head.norm(head.fuse(torch.cat(upsample(maps), dim=1)))))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("cfg", "unfactored"),
+    [
+        (dict(type="MLPHead", channels=16), unfactored_mlp),
+        (dict(type="HRNetHead"), unfactored_hrnet),
+    ],
+)
+def test_factored_equals_unfactored(cfg, unfactored, training):
+    head = build_head(cfg, CHANNELS, 5).train(training)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(std=0.3)
+    maps = pyramid()
+    results = []
+    for function in (head, lambda m: unfactored(head, m)):
+        torch.manual_seed(2)  # the same channels are dropped
+        for tensor in [*maps, *head.parameters()]:
+            tensor.grad = None
+        output = function(maps)
+        output.square().mean().backward()
+        gradients = [t.grad.clone() for t in [*maps, *head.parameters()]]
+        results.append([output.detach(), *gradients])
+    for ours, expected in zip(*results, strict=True):
+        assert ours.shape == expected.shape
+        # a bias before batch normalisation has no effect in training: both gradients are rounding
+        assert (ours - expected).norm() <= 1e-5 * expected.norm() + 1e-6
+
+
+def test_parameters_of_the_papers_decoders():
+    swin = (96, 192, 384, 768)
+    heads = [build_head(dict(type="MLPHead", channels=256), swin, c) for c in (21, 7, 1, 3)]
+    assert sum(p.numel() for head in heads for p in head.parameters()) == 2_537_504
+    width = sum(swin)
+    hrnet = build_head(dict(type="HRNetHead"), swin, 3)
+    expected = width * width + width + 2 * width + 3 * width + 3
+    assert sum(p.numel() for p in hrnet.parameters()) == expected
+
+
+@pytest.mark.parametrize("out_channels", [1, 3, 7])
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(type="SegformerHead", channels=16, norm_cfg=dict(type="BN")),
+        dict(type="mmseg.FPNHead", channels=16, feature_strides=[4, 8, 16, 32]),
+        dict(type="FCNHead", channels=16, in_index=2, num_convs=1),
+    ],
+)
+def test_mmseg_heads_stand_in(cfg, out_channels):
+    head = build_head(cfg, CHANNELS, out_channels)
+    assert isinstance(head, nn.Module)
+    assert head(pyramid(size=(16, 16))).shape[:2] == (2, out_channels)

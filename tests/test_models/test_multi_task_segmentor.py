@@ -1,0 +1,153 @@
+"""The model: modes, subsets of tasks, partial labels, sizes."""
+
+import pytest
+import torch
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import MODELS
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import build_tasks
+
+TASKS = dict(
+    semseg=dict(type="Segmentation", num_classes=5),
+    saliency=dict(type="Saliency", loss_weight=5.0),
+    normals=dict(type="Normals", loss_weight=10.0),
+    depth=dict(type="Depth"),
+)
+
+
+def build(**options):
+    cfg = dict(
+        type="MultiTaskSegmentor",
+        tasks=TASKS,
+        backbone=dict(
+            type="MultiTaskSwin",
+            arch="nano",
+            allow_random_backbone=True,
+            peft=dict(type="VMTAdapter"),
+        ),
+        head=dict(type="MLPHead", channels=8),
+    )
+    model = MODELS.build({**cfg, **options})
+    model.backbone.init_weights()
+    return model
+
+
+def labels(size):
+    """A label of each kind, some pixels invalid."""
+    normals = torch.nn.functional.normalize(torch.randn(3, *size), dim=0)
+    normals[:, :3] = 0
+    semseg = torch.randint(0, 5, (1, *size), dtype=torch.uint8)
+    semseg[:, :, :2] = 255
+    return dict(
+        semseg=semseg,
+        saliency=torch.randint(0, 2, (1, *size), dtype=torch.uint8),
+        normals=normals,
+        depth=torch.rand(1, *size) * 5,
+    )
+
+
+def sample(size, tasks, **meta):
+    result = MultiTaskDataSample(metainfo=dict(img_shape=size, ori_shape=size, **meta))
+    for name, values in labels(size).items():
+        if name in tasks:
+            result.set_label(name, values)
+    return result
+
+
+def test_modes_and_shapes():
+    model = build().eval()
+    images = torch.randn(2, 3, 40, 56)
+    logits = model(images, mode="tensor")
+    assert {k: v.shape[1] for k, v in logits.items()} == dict(
+        semseg=5, saliency=1, normals=3, depth=1
+    )
+    samples = model(images, [sample((40, 56), TASKS) for _ in range(2)], mode="predict")
+    assert samples[0].prediction("semseg").dtype == torch.uint8
+    assert all(samples[1].prediction(t).shape[1:] == (40, 56) for t in TASKS)
+    with pytest.raises(ValueError, match="mode must be"):
+        model(images, mode="train")
+
+
+def test_loss_is_the_weighted_loss_of_the_labelled_images():
+    model = build().eval()
+    images = torch.randn(3, 3, 32, 32)
+    samples = [sample((32, 32), ["semseg"]), sample((32, 32), TASKS), sample((32, 32), ["normals"])]
+    losses = model(images, samples, mode="loss")
+    tasks = build_tasks(TASKS)
+    for name, rows in dict(semseg=[0, 1], saliency=[1], normals=[1, 2], depth=[1]).items():
+        logits = torch.nn.functional.interpolate(
+            model(images, mode="tensor")[name], size=(32, 32), mode="bilinear"
+        )
+        target = torch.stack([samples[i].label(name) for i in rows])
+        expected = tasks[name].loss(logits[rows], target) * tasks[name].loss_weight
+        torch.testing.assert_close(losses[f"loss_{name}"], expected)
+
+
+def test_a_batch_without_any_label_of_a_task_reaches_all_parameters():
+    model = build().train()
+    samples = [sample((32, 32), ["semseg"]) for _ in range(2)]
+    losses = model(torch.randn(2, 3, 32, 32), samples, mode="loss")
+    assert losses["loss_normals"].item() == 0
+    sum(losses.values()).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+def test_images_of_different_sizes_are_padded_and_cropped():
+    model = build(data_preprocessor=dict(type="ImgDataPreprocessor", pad_size_divisor=32)).eval()
+    sizes = [(33, 40), (48, 20)]
+    data = dict(
+        inputs=[torch.randint(0, 255, (3, *s), dtype=torch.uint8) for s in sizes],
+        data_samples=[sample(s, TASKS) for s in sizes],
+    )
+    batch = model.data_preprocessor(data, training=True)
+    assert batch["inputs"].shape == (2, 3, 64, 64)
+    losses = model(**batch, mode="loss")
+    assert all(torch.isfinite(v) for v in losses.values())
+    predictions = model(**batch, mode="predict")
+    for result, size in zip(predictions, sizes, strict=True):
+        assert result.prediction("normals").shape == (3, *size)
+
+
+def test_predictions_come_at_the_original_size():
+    model = build().eval()
+    samples = [MultiTaskDataSample(metainfo=dict(img_shape=(32, 32), ori_shape=(50, 61)))]
+    (result,) = model(torch.randn(1, 3, 32, 32), samples, mode="predict")
+    assert result.prediction("normals").shape == (3, 50, 61)
+    torch.testing.assert_close(result.prediction("normals").norm(dim=0), torch.ones(50, 61))
+
+
+def test_heads_that_are_not_asked_for_are_not_run():
+    model = build(test_cfg=dict(tasks=["depth"])).eval()
+    for name in ("semseg", "saliency", "normals"):
+        model.heads[name].forward = None
+    (result,) = model(torch.randn(1, 3, 20, 24), mode="predict")
+    assert set(result.keys()) == {"pred_depth"}
+    assert list(model(torch.randn(1, 3, 20, 24), mode="tensor", tasks=["depth"])) == ["depth"]
+
+
+def test_head_per_task():
+    model = build(task_heads=dict(saliency=dict(type="HRNetHead"))).eval()
+    kinds = {name: type(head).__name__ for name, head in model.heads.items()}
+    assert kinds == dict(semseg="MLPHead", saliency="HRNetHead", normals="MLPHead", depth="MLPHead")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(tasks={}), "hold one at least"),
+        (dict(tasks=dict(a=dict(type="Flow"))), "task 'a': unknown type 'Flow'; known: Depth"),
+        (dict(task_heads=dict(edge=dict(type="HRNetHead"))), r"unknown task\(s\) \['edge'\]"),
+        (dict(head=dict(type="NoHead")), "head: unknown type 'NoHead'"),
+        (dict(test_cfg=dict(tasks=["edge"])), r"unknown task\(s\) \['edge'\]"),
+        (
+            dict(backbone=dict(type="MultiTaskSwin", arch="nano", tasks=["semseg"])),
+            "its encoder's .* differ",
+        ),
+    ],
+)
+def test_wrong_settings_are_one_message(options, message):
+    with pytest.raises(InputError, match=message):
+        build(**options)

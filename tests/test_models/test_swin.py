@@ -1,0 +1,114 @@
+"""The encoder equals mmseg's, stays frozen, and gives what it declares."""
+
+import pytest
+import torch
+from mmseg.models.backbones import SwinTransformer
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.swin import ARCHITECTURES
+from vmt_mm.registry import MODELS
+
+TASKS = ["semseg", "normals"]
+
+
+def build(**options):
+    cfg = dict(
+        type="MultiTaskSwin",
+        arch="nano",
+        tasks=TASKS,
+        allow_random_backbone=True,
+        peft=dict(type="VMTAdapter"),
+    )
+    encoder = MODELS.build({**cfg, **options})
+    encoder.init_weights()
+    return encoder
+
+
+def randomize(module):
+    """Give every parameter a value that a wrong use of it would show."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (512, 384), (50, 60), (17, 33)])
+@pytest.mark.parametrize("peft", ["VMTAdapter", "DecodersOnly", "FullFineTuning"])
+def test_start_equals_mmseg(size, peft):
+    stock = SwinTransformer(**ARCHITECTURES["nano"])
+    stock.eval()  # returns None in mmseg
+    randomize(stock)
+    encoder = build(peft=dict(type=peft)).eval()
+    missing, unknown = encoder.load_state_dict(stock.state_dict(), strict=False)
+    assert not unknown
+    assert all(key.startswith("peft.") for key in missing)
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected, features = stock(images), encoder(images)
+    assert list(features) == TASKS
+    for maps in features.values():
+        assert len(maps) == 4
+        for level, (own, theirs) in enumerate(zip(maps, expected, strict=True)):
+            stride, channels = encoder.strides[level], encoder.out_channels[level]
+            assert own.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+            assert (own - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_keys_of_the_frozen_encoder_are_mmsegs():
+    stock = set(SwinTransformer(**ARCHITECTURES["tiny"]).state_dict())
+    own = set(build(arch="tiny").state_dict())
+    assert {key for key in own if not key.startswith("peft.")} == stock
+
+
+def test_only_asked_tasks_are_computed():
+    encoder = build().eval()
+    images = torch.randn(1, 3, 64, 64)
+    assert list(encoder(images, ["normals"])) == ["normals"]
+    with pytest.raises(InputError, match=r"unknown task.*depth.*semseg"):
+        encoder(images, ["depth"])
+
+
+def test_frozen_modules_stay_in_eval_mode():
+    encoder = build(drop_path_rate=0.2)
+    assert encoder.train() is encoder
+    training = {name for name, module in encoder.named_modules() if module.training}
+    assert not any("attn" in name or "ffn" in name or "norm1" in name for name in training)
+    assert "peft.blocks.0.up" in training
+    full = build(peft=dict(type="FullFineTuning"), drop_path_rate=0.2).train()
+    assert full.stages[1].blocks[0].attn.drop.training
+
+
+def test_activation_checkpointing_changes_nothing():
+    plain, recomputing = build(), build(with_cp=True)
+    randomize(plain)
+    recomputing.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 40, 56)
+    gradients = []
+    for encoder in (plain, recomputing):
+        features = encoder.train()(images)
+        sum(m.square().mean() for maps in features.values() for m in maps).backward()
+        gradients.append({n: p.grad for n, p in encoder.named_parameters() if p.requires_grad})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert gradient is not None, name
+        torch.testing.assert_close(gradient, gradients[1][name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(arch="giant"), "`arch` 'giant' is none of"),
+        (dict(tasks=[]), "list of different names"),
+        (dict(tasks=["semseg", "semseg"]), "list of different names"),
+        (dict(peft=dict(type="Nothing")), "peft: unknown type 'Nothing'"),
+        (dict(peft=dict(type="VMTAdapter", ratio=7)), "divide every block's channels"),
+        (dict(peft=dict(type="VMTAdapter", ratio=0)), "divide every block's channels"),
+        (dict(peft=dict(type="VMTAdapter", gate=1.5)), "`gate` must be in 0..1, got 1.5"),
+        (dict(peft=dict(type="VMTAdapter", gate=1, learnable_gate=True)), "strictly between"),
+        (dict(allow_random_backbone=False), "no pretrained weights"),
+        (dict(pretrained="nowhere.pth"), "'nowhere.pth' do not exist"),
+    ],
+)
+def test_wrong_settings_are_one_message(options, message):
+    with pytest.raises(InputError, match=message):
+        build(**options)

@@ -1,0 +1,199 @@
+"""Checkpoints of every origin load to the same model; what does not fit is refused."""
+
+import re
+
+import pytest
+import torch
+from mmpretrain.models import SwinTransformer as MMPretrainSwin
+from mmseg.models.backbones import SwinTransformer
+from safetensors.torch import save_file
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.swin import ARCHITECTURES
+from vmt_mm.models.backbones.swin_checkpoint import detect_origin
+from vmt_mm.registry import MODELS
+
+NANO = ARCHITECTURES["nano"]
+
+
+def mmseg_state():
+    generator = torch.Generator().manual_seed(3)
+    state = SwinTransformer(**NANO).state_dict()
+    return {
+        k: torch.randn(v.shape, generator=generator) if v.is_floating_point() else v
+        for k, v in state.items()
+        if not re.match(r"norm\d", k)
+    }
+
+
+def concatenation_order(value):
+    """From ``nn.Unfold``'s order of a patch merging's inputs to the official one, by loops."""
+    channels = value.shape[-1] // 4
+    result = torch.empty_like(value)
+    for position, (row, column) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
+        for channel in range(channels):
+            result[..., position * channels + channel] = value[..., channel * 4 + row * 2 + column]
+    return result
+
+
+def to_official(state):
+    names = [
+        ("stages.", "layers."),
+        (".attn.w_msa.", ".attn."),
+        (".ffn.layers.0.0.", ".mlp.fc1."),
+        (".ffn.layers.1.", ".mlp.fc2."),
+        ("patch_embed.projection.", "patch_embed.proj."),
+    ]
+    official = {}
+    for key, value in state.items():
+        if "downsample" in key:
+            value = concatenation_order(value)
+        for ours, theirs in names:
+            key = key.replace(ours, theirs)
+        official[key] = value
+    official["norm.weight"] = torch.full((160,), 7.0)
+    official["norm.bias"] = torch.full((160,), 7.0)
+    official["head.weight"] = torch.zeros(10, 160)
+    official["layers.0.blocks.1.attn_mask"] = torch.zeros(4, 49, 49)
+    return official
+
+
+def to_timm(state):
+    moved = {}
+    for key, value in to_official(state).items():
+        stage = re.match(r"layers\.(\d)\.downsample\.(.*)", key)
+        moved[f"layers.{int(stage[1]) + 1}.downsample.{stage[2]}" if stage else key] = value
+    return {k.replace("head.", "head.fc."): v for k, v in moved.items()}
+
+
+def to_mmpretrain(state):
+    state = {f"backbone.{k}": v for k, v in state.items()}
+    state["backbone.norm3.weight"] = torch.full((160,), 7.0)
+    state["backbone.norm3.bias"] = torch.full((160,), 7.0)
+    state["head.fc.weight"] = torch.zeros(10, 160)
+    return {"state_dict": state, "meta": {}}
+
+
+ORIGINS = {
+    "mmseg": lambda s: {"state_dict": {f"backbone.{k}": v for k, v in s.items()}},
+    "official": lambda s: {"model": to_official(s)},
+    "timm": to_timm,
+    "mmpretrain": to_mmpretrain,
+}
+
+
+def load(path, **options):
+    encoder = MODELS.build(
+        dict(type="MultiTaskSwin", arch="nano", tasks=["a"], pretrained=str(path), **options)
+    )
+    encoder.init_weights()
+    return encoder
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_every_origin_gives_the_same_model(origin, tmp_path):
+    state = mmseg_state()
+    torch.save(ORIGINS[origin](state), tmp_path / "swin.pth")
+    own = load(tmp_path / "swin.pth").state_dict()
+    for key, value in state.items():
+        assert torch.equal(own[key], value), key
+    for level in range(4):
+        assert torch.equal(own[f"norm{level}.weight"], torch.ones(20 * 2**level))
+        assert torch.equal(own[f"norm{level}.bias"], torch.zeros(20 * 2**level))
+
+
+def test_detected_origins():
+    state = mmseg_state()
+    found = {name: detect_origin(_plain(make(state))) for name, make in ORIGINS.items()}
+    assert found == {name: name for name in ORIGINS}
+
+
+def _plain(checkpoint):
+    state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    return {k.removeprefix("backbone."): v for k, v in state.items()}
+
+
+def test_a_file_of_mmpretrains_own_model_loads_and_predicts_alike(tmp_path):
+    theirs = MMPretrainSwin(
+        arch=dict(embed_dims=20, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]),
+        img_size=56,
+        out_indices=(0, 1, 2, 3),
+        out_after_downsample=False,
+        pad_small_map=True,
+    )
+    theirs.eval()
+    file = {f"backbone.{k}": v for k, v in theirs.state_dict().items()}
+    torch.save({"state_dict": file}, tmp_path / "swin.pth")
+    images = torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        own = load(tmp_path / "swin.pth").eval()(images)["a"]
+        for level, expected in enumerate(theirs(images)):
+            torch.testing.assert_close(own[level], expected)
+
+
+def test_segmentation_checkpoints_keep_their_output_norms(tmp_path):
+    state = {**mmseg_state(), **{f"norm{i}.weight": torch.rand(20 * 2**i) for i in range(4)}}
+    torch.save(state, tmp_path / "swin.pth")
+    assert torch.equal(load(tmp_path / "swin.pth").norm2.weight, state["norm2.weight"])
+
+
+def test_safetensors_and_half_precision(tmp_path):
+    state = {k: v.half() for k, v in mmseg_state().items() if v.is_floating_point()}
+    save_file(state, tmp_path / "swin.safetensors")
+    encoder = load(tmp_path / "swin.safetensors")
+    weight = encoder.stages[0].blocks[0].attn.w_msa.qkv.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, state["stages.0.blocks.0.attn.w_msa.qkv.weight"].float())
+
+
+def test_tables_of_another_window_are_interpolated(tmp_path):
+    torch.save(mmseg_state(), tmp_path / "swin.pth")
+    encoder = load(tmp_path / "swin.pth", window_size=8)
+    assert encoder.stages[0].blocks[0].attn.w_msa.relative_position_bias_table.shape == (225, 1)
+
+
+def drop(state):
+    del state["stages.1.blocks.0.norm1.bias"]
+
+
+def add(state):
+    state["stages.1.blocks.9.norm1.bias"] = torch.zeros(40)
+
+
+def reshape(state):
+    state["patch_embed.projection.weight"] = torch.zeros(96, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop, r"1 missing key\(s\): stages.1.blocks.0.norm1.bias"),
+        (add, r"1 unknown key\(s\): stages.1.blocks.9.norm1.bias"),
+        (reshape, r"patch_embed.projection.weight \(96, 3, 4, 4\) \(model: \(20, 3, 4, 4\)\)"),
+        (dict.clear, "holds no tensors"),
+        (lambda s: (s.clear(), s.update(a=torch.zeros(1))), "no Swin checkpoint: keys like a"),
+    ],
+)
+def test_what_does_not_fit_is_refused(spoil, message, tmp_path):
+    state = mmseg_state()
+    spoil(state)
+    torch.save(state, tmp_path / "swin.pth")
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "swin.pth")
+
+
+class _Harmful:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("content", [b"no checkpoint", None])
+def test_damaged_and_harmful_files_are_refused(content, tmp_path, capsys):
+    path = tmp_path / "swin.pth"
+    if content is None:
+        torch.save({"state_dict": _Harmful()}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"swin.pth: cannot be read as weights"):
+        load(path)
+    assert "executed" not in capsys.readouterr().out

@@ -1,0 +1,175 @@
+"""The commands of the README, on a few small scenes."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmt_mm.datasets import ShapesMT
+from vmt_mm.tasks import build_tasks
+
+_spec = importlib.util.spec_from_file_location("commands", Path(__file__).parent / "commands.py")
+commands = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(commands)
+CONFIG, ROOT, options, run = commands.CONFIG, commands.ROOT, commands.options, commands.run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with one epoch of training and its scenes."""
+    folder = tmp_path_factory.mktemp("trained")
+    output = run(
+        sys.executable, "tools/train.py", CONFIG, "--work-dir", folder / "run", *options(folder)
+    )
+    return folder, output
+
+
+def losses(output):
+    """(epoch, loss) of every line of the log that has one."""
+    lines = re.findall(r"Epoch\(train\)\s+\[(\d+)\].* loss: ([\d.]+)", output)
+    return [(int(epoch), float(loss)) for epoch, loss in lines]
+
+
+def test_the_demo_can_be_run_twice(tmp_path):
+    command = [
+        "make",
+        "demo-run",
+        f"BIN={Path(sys.executable).parent}",
+        f"DEMO_DIR={tmp_path}/demo",
+        f"DEMO_OPTIONS={' '.join(options(tmp_path))}",
+    ]
+    for _ in range(2):
+        output = run(*command)
+        assert "semseg" in output
+        assert "mIoU (higher is better)" in output
+        assert "Delta" not in output  # there is no reference for these scenes
+        panel = re.search(r"a panel to look at: (\S+\.png)", output)[1]
+        assert Path(panel).stat().st_size > 10_000
+    assert list((tmp_path / "demo").rglob("vis_image/*.png"))  # drawn during validation
+
+
+def test_training_says_what_trains(trained):
+    _, output = trained
+    assert re.search(r"encoder\s+│\s+[\d,]+ │\s+[\d,]+ │\s+[\d.]+ %", output)
+    assert "UserWarning" not in output
+
+
+def test_test_writes_metrics_and_every_prediction(trained, tmp_path):
+    folder, _ = trained
+    output = run(
+        sys.executable,
+        "tools/test.py",
+        CONFIG,
+        folder / "run/epoch_1.pth",
+        *("--work-dir", tmp_path, "--out", tmp_path / "out", "--show-dir", tmp_path / "panels"),
+        *options(folder),
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    names = {"semseg/mIoU", "human_parts/mIoU", "saliency/mIoU", "saliency/maxF", "normals/mErr"}
+    assert names <= set(metrics)
+    assert f"{metrics['normals/mErr']:.2f}" in output
+    ids = (folder / "shapes/splits/val.txt").read_text().split()
+    assert sorted(p.stem for p in (tmp_path / "panels").iterdir()) == ids
+    tasks = build_tasks(
+        dict(
+            semseg=dict(type="Segmentation", num_classes=8),
+            human_parts=dict(type="Segmentation", num_classes=7),
+            saliency=dict(type="Saliency"),
+            normals=dict(type="Normals"),
+        )
+    )
+    for name, task in tasks.items():
+        assert sorted(p.stem for p in (tmp_path / "out" / name).iterdir()) == ids
+        assert task.label.decode(tmp_path / "out" / name / f"{ids[0]}.png").shape[:2] == (48, 48)
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(trained, tmp_path):
+    folder, _ = trained
+    common = [sys.executable, "tools/train.py", CONFIG, "--work-dir"]
+    two = options(folder, "default_hooks.logger.interval=1", "train_cfg.max_epochs=2")
+    whole = losses(run(*common, tmp_path / "whole", *two))
+    # stopped after the first of two epochs, the schedule being that of two
+    stopped = run(*common, tmp_path / "part", *two, "train_cfg.max_epochs=1",
+                  "param_scheduler.0.end=2")  # fmt: skip
+    resumed = losses(run(*common, tmp_path / "part", "--resume", *two))
+    assert [epoch for epoch, _ in losses(stopped)] == [1, 1]
+    assert [epoch for epoch, _ in resumed] == [2, 2]
+    assert resumed == [pair for pair in whole if pair[0] == 2]
+
+
+def test_two_processes_train_and_test(trained, tmp_path):
+    folder, _ = trained
+    output = run(
+        *("bash", "tools/dist_train.sh", CONFIG, "2", "--work-dir", tmp_path),
+        *options(folder),
+    )
+    assert "Epoch(val)" in output
+    one = run(sys.executable, "tools/test.py", CONFIG, tmp_path / "epoch_1.pth",
+              "--work-dir", tmp_path / "one", *options(folder))  # fmt: skip
+    assert "normals" in one
+    run("bash", "tools/dist_test.sh", CONFIG, tmp_path / "epoch_1.pth", "2",
+        "--work-dir", tmp_path / "two", *options(folder))  # fmt: skip
+    first, second = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert second[key] == pytest.approx(value, abs=1e-4)
+
+
+def test_missing_data_and_weights_are_one_line_each(tmp_path):
+    output = run(
+        sys.executable, ROOT / "tools/train.py", ROOT / "configs/vmt/vmt_swin-t_pascal.py",
+        code=1, cwd=tmp_path,
+    )  # fmt: skip
+    assert "Traceback" not in output
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "data/pascal_mt" in errors[0]
+    assert "splits" in errors[0]
+    assert "pretrain/swin_tiny_patch4_window7_224.pth" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tools/train.py", "configs/none.py"], "configs/none.py: no such config file"),
+        (["tools/test.py", CONFIG, "none.pth"], "none.pth: no such checkpoint"),
+        (["tools/train.py", CONFIG, "--resume", "none.pth"], "none.pth: no such checkpoint"),
+        (["tools/train.py", CONFIG, "--amp"], "--amp needs a GPU"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message):
+    import torch
+
+    if "--amp" in arguments and torch.cuda.is_available():
+        pytest.skip("a GPU is there, so --amp is no mistake")
+    output = run(sys.executable, *arguments, code=1)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_browse_and_print(trained, tmp_path):
+    folder, _ = trained
+    run(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
+        "--show-number", "2", *options(folder))  # fmt: skip
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    output = run(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
+    assert output.count(f"data_root='{folder}/shapes'") == 3
+    assert f"data_root = '{folder}/shapes'" in output
+    assert isinstance(ShapesMT.METAINFO["semseg"]["classes"], tuple)
+
+
+def test_export_of_an_encoder_loads_again(trained, tmp_path):
+    folder, _ = trained
+    out = tmp_path / "encoder.safetensors"
+    run(sys.executable, "tools/model_converters/export_encoder.py", folder / "run/epoch_1.pth", out)
+    assert out.stat().st_size < 2_000_000
+    output = run(
+        sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "run",
+        *options(folder, f"pretrained={out}"),
+    )  # fmt: skip
+    assert "loaded 108 tensors" in output or "tensors of" in output
