@@ -5,6 +5,7 @@ MMEngine, so configs mix the three freely.
 """
 
 import contextlib
+import importlib
 import io
 import warnings
 
@@ -16,6 +17,9 @@ warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformable
 warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated.*")
 with contextlib.redirect_stdout(io.StringIO()):
     import mmseg.registry as mmseg_registry
+
+    importlib.import_module("mmseg.datasets")
+    importlib.import_module("mmseg.models")
 
 
 def _child(name: str, *locations: str) -> Registry:

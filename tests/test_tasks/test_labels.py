@@ -238,8 +238,9 @@ def test_segmentation_drawing_and_legend():
 
 
 def test_voc_palette_is_the_known_one():
-    first = "000000 800000 008000 808000 000080 800080 008080 808080 400000 c00000".split()
-    known = dict(enumerate(first)) | {15: "c08080", 20: "004080", 255: "e0e0c0"}
-    palette = voc_palette(256)
-    assert {index: palette[index].tobytes().hex() for index in known} == known
-    np.testing.assert_array_equal(voc_palette(5), palette[:5])
+    assert voc_palette(8).tobytes().hex(" ", 3) == (
+        "000000 800000 008000 808000 000080 800080 008080 808080"
+    )
+    # From 8 on, the second bits of the channels count too.
+    for index, color in {8: "400000", 15: "c08080", 20: "004080", 255: "e0e0c0"}.items():
+        assert voc_palette(256)[index].tobytes().hex() == color

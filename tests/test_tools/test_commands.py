@@ -1,20 +1,15 @@
 """The commands of the README, on a few small scenes."""
 
-import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from commands import CONFIG, ROOT, options, run
 
-from vmt_mm.datasets import ShapesMT
 from vmt_mm.tasks import build_tasks
-
-_spec = importlib.util.spec_from_file_location("commands", Path(__file__).parent / "commands.py")
-commands = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(commands)
-CONFIG, ROOT, options, run = commands.CONFIG, commands.ROOT, commands.options, commands.run
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +138,6 @@ def test_missing_data_and_weights_are_one_line_each(tmp_path):
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, message):
-    import torch
-
     if "--amp" in arguments and torch.cuda.is_available():
         pytest.skip("a GPU is there, so --amp is no mistake")
     output = run(sys.executable, *arguments, code=1)
@@ -160,7 +153,6 @@ def test_browse_and_print(trained, tmp_path):
     output = run(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
     assert output.count(f"data_root='{folder}/shapes'") == 3
     assert f"data_root = '{folder}/shapes'" in output
-    assert isinstance(ShapesMT.METAINFO["semseg"]["classes"], tuple)
 
 
 def test_export_of_an_encoder_loads_again(trained, tmp_path):
@@ -172,4 +164,4 @@ def test_export_of_an_encoder_loads_again(trained, tmp_path):
         sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "run",
         *options(folder, f"pretrained={out}"),
     )  # fmt: skip
-    assert "loaded 108 tensors" in output or "tensors of" in output
+    assert re.search(rf"loaded \d+ tensors of {out} \(mmseg keys\)", output)

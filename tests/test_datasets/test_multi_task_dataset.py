@@ -1,0 +1,199 @@
+"""Data sets: the folder layout, what is wrong with a folder, and rendering on first use."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from vmt_mm.datasets import MultiTaskDataset, PASCALContextMT, ShapesMT, shapes
+from vmt_mm.errors import InputError
+
+TASKS = dict(
+    semseg=dict(type="Segmentation", num_classes=3),
+    saliency=dict(type="Saliency"),
+    normals=dict(type="Normals"),
+)
+PIPELINE = [dict(type=t) for t in ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")]
+RENDER = dict(train=2, val=1, size=16, seed=5)
+
+
+@pytest.fixture(autouse=True)
+def _set_up(monkeypatch):
+    init_default_scope("vmt_mm")
+    # One worker renders in this process: to start others takes longer than tiny scenes do.
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+
+
+def _save(path, *shape):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(shape, len(path.stem), np.uint8)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two pictures, one in a folder of its own and with fewer labels."""
+    root = tmp_path / "data"
+    _save(root / "images" / "a" / "b.c.png", 6, 8, 3)
+    _save(root / "images" / "d.jpg", 6, 8, 3)
+    for label in ("semseg/a/b.c", "semseg/d", "saliency/d", "edge/d"):
+        _save(root / f"{label}.png", 6, 8)
+    _save(root / "normals" / "d.png", 6, 8, 3)
+    (root / "splits").mkdir()
+    (root / "splits" / "train.txt").write_text("a/b.c\n\n d \n")
+    return root
+
+
+def _dataset(root, **kwargs):
+    return MultiTaskDataset(str(root), **dict(dict(tasks=TASKS, pipeline=PIPELINE), **kwargs))
+
+
+def _refused(match, *arguments, kind=MultiTaskDataset, **kwargs):
+    with pytest.raises(InputError, match=match) as caught:
+        kind(*arguments, **kwargs)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_samples_carry_the_labels_that_exist(root):
+    nested, whole = (sample["data_samples"] for sample in _dataset(root))
+    assert (nested.sample_id, whole.sample_id) == ("a/b.c", "d")
+    assert set(whole.keys()) == {"gt_semseg", "gt_saliency", "gt_normals"}
+    assert set(nested.keys()) == {"gt_semseg"}
+    assert nested.label("semseg").shape == (1, 6, 8)
+    assert (nested.label("semseg") == len("b.c")).all()
+    assert nested.label("normals") is None
+
+
+def test_tasks_may_be_a_subset_of_the_folders(root):
+    dataset = _dataset(root, tasks=dict(edge=dict(type="Edge")))
+    assert list(dataset.tasks) == ["edge"]
+    assert set(dataset[1]["data_samples"].keys()) == {"gt_edge"}
+    assert set(dataset[0]["data_samples"].keys()) == set()
+
+
+def test_label_of_another_size_is_refused(root):
+    _save(root / "saliency" / "d.png", 6, 7)
+    with pytest.raises(InputError, match=r"saliency/d\.png.*\(6, 7\).*\(6, 8\)"):
+        _dataset(root)[1]
+
+
+def test_what_a_folder_lacks_is_named(root):
+    _refused("no/such.*not a folder.*data_root", "no/such", tasks=TASKS)
+    _refused(r"splits/val\.txt", str(root), TASKS, ann_file="splits/val.txt")
+    (root / "splits" / "train.txt").write_text("d\nx/y\nz\n")
+    _refused(r"train\.txt: 2 id.*images.*'x/y'", str(root), TASKS)
+    (root / "splits" / "train.txt").write_text(" \n")
+    _refused(r"train\.txt: holds no id", str(root), TASKS)
+
+
+def test_class_names_must_be_as_many_as_classes(root):
+    names = dict(semseg=dict(classes=("a", "b")))
+    _refused("2 class names.*'semseg'.*3", str(root), TASKS, metainfo=names)
+    names["semseg"]["classes"] += ("c",)
+    assert _dataset(root, metainfo=names).metainfo["semseg"]["classes"] == ("a", "b", "c")
+    _refused("21 class names.*'semseg'.*3", str(root), TASKS, kind=PASCALContextMT)
+
+
+def test_pascal_has_21_classes_and_7_parts(root):
+    tasks = dict(
+        semseg=dict(type="Segmentation", num_classes=21),
+        human_parts=dict(type="Segmentation", num_classes=7),
+    )
+    meta = PASCALContextMT(str(root), tasks, pipeline=PIPELINE).metainfo
+    for task, count in dict(semseg=21, human_parts=7).items():
+        assert len(set(meta[task]["classes"])) == len(meta[task]["palette"]) == count
+    assert meta["semseg"]["classes"][15] == "person"
+
+
+def _shapes(root, render=RENDER, **kwargs):
+    tasks = dict(semseg=dict(type="Segmentation", num_classes=8), normals=dict(type="Normals"))
+    return ShapesMT(str(root), tasks, render, pipeline=PIPELINE, **kwargs)
+
+
+def test_shapes_render_once_on_first_use(tmp_path):
+    root = tmp_path / "deep" / "shapes"
+    assert ShapesMT.find_problem(str(root)) is None
+    dataset = _shapes(root)
+    assert len(dataset) == 2
+    assert dataset[0]["inputs"].shape == (3, 16, 16)
+    assert set(dataset[0]["data_samples"].keys()) == {"gt_semseg", "gt_normals"}
+    files = {path: path.stat() for path in root.rglob("*")}
+    assert len(_shapes(root, ann_file="splits/val.txt")) == 1
+    assert {path: path.stat() for path in root.rglob("*")} == files
+
+
+def test_shapes_fill_an_empty_folder(tmp_path):
+    (tmp_path / "shapes").mkdir()
+    assert len(_shapes(tmp_path / "shapes")) == 2
+
+
+def test_interrupted_rendering_leaves_nothing_behind(tmp_path, monkeypatch):
+    root, write = tmp_path / "shapes", shapes.write_dataset
+
+    def interrupted(folder, **kwargs):
+        write(folder, **kwargs)
+        assert not root.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shapes, "write_dataset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _shapes(root)
+    assert not root.exists()
+    # What the interrupted rendering left must not get into the next one's folder either.
+    for leftover in tmp_path.glob(".*rendering"):
+        (leftover / "images" / "stale.jpg").touch()
+    monkeypatch.setattr(shapes, "write_dataset", write)
+    assert len(_shapes(root)) == 2
+    assert len(list((root / "images").iterdir())) == 3
+    assert not list(tmp_path.glob("*rendering*"))
+
+
+@pytest.mark.parametrize("change", [dict(train=3), dict(size=8), dict(seed=6)])
+def test_scenes_of_other_settings_are_refused(tmp_path, change):
+    root = tmp_path / "shapes"
+    _shapes(root)
+    files = sorted(root.rglob("*"))
+    with pytest.raises(InputError, match=f"shapes: holds scenes.*'{next(iter(change))}'"):
+        _shapes(root, RENDER | change)
+    assert sorted(root.rglob("*")) == files
+
+
+def test_foreign_folder_is_left_alone(root):
+    files = sorted(root.rglob("*"))
+    with pytest.raises(InputError, match="data: the folder is not empty"):
+        _shapes(root)
+    assert sorted(root.rglob("*")) == files
+
+
+def _start(root, marks, gate):
+    """Body of a process that may render the folder; leaves a mark if it does."""
+    write = shapes.write_dataset
+
+    def marked(folder, **kwargs):
+        (marks / f"rendered.{os.getpid()}").touch()
+        time.sleep(0.3)  # long enough for the other process to come along
+        write(folder, **(kwargs | dict(workers=1)))
+
+    shapes.write_dataset = marked
+    gate.wait(60)
+    shapes.ensure_rendered(root, **RENDER)
+    (marks / f"complete.{os.getpid()}").write_text(str((root / "shapes.json").is_file()))
+
+
+def test_processes_that_start_together_render_once(tmp_path):
+    # Forked, as they need what this process has imported, and that alone takes seconds.
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(2)
+    arguments = (tmp_path / "shapes", tmp_path, gate)
+    processes = [context.Process(target=_start, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list(Path(tmp_path).glob("rendered.*"))) == 1
+    assert [path.read_text() for path in tmp_path.glob("complete.*")] == ["True", "True"]

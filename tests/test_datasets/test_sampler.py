@@ -1,0 +1,210 @@
+"""Augmentation as a function of (seed, epoch, index), whoever loads the sample."""
+
+import copy
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from PIL import Image
+
+from vmt_mm.datasets import Draw, DrawSampler, MultiTaskDataset
+from vmt_mm.datasets.sampler import random_state_of
+
+COUNT = 5
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope("vmt_mm")
+
+
+class Library:
+    """A third-party transform that draws from both global generators."""
+
+    def __call__(self, results):
+        results["img"] = results["img"].copy()
+        results["img"][0, 0] = np.random.randint(0, 256, 3)
+        results["img"][0, 1] = [random.randrange(256) for _ in range(3)]
+        return results
+
+
+class Note:
+    """Note the index that reaches the data set, and drop unwanted samples."""
+
+    def __init__(self, unwanted=()):
+        self.seen, self.unwanted = [], unwanted
+
+    def __call__(self, results):
+        self.seen.append(results["sample_idx"])
+        return None if results["sample_idx"] in self.unwanted else results
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for folder in ("images", "semseg", "splits"):
+        (root / folder).mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(COUNT):
+        image = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        Image.fromarray(image).save(root / "images" / f"{index}.png")
+        Image.fromarray(image[..., 0] % 4).save(root / "semseg" / f"{index}.png")
+    (root / "splits" / "train.txt").write_text("".join(f"{i}\n" for i in range(COUNT)))
+    return root
+
+
+def _dataset(root, *extra):
+    return MultiTaskDataset(
+        str(root),
+        dict(semseg=dict(type="Segmentation", num_classes=4)),
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadLabels"),
+            *extra,
+            dict(type="RandomWarp", size=(8, 8)),
+            dict(type="PhotoMetricDistortion"),
+            Library(),
+            dict(type="PackMultiTaskInputs"),
+        ],
+    )
+
+
+def _epoch(dataset, epoch=0, workers=0, seed=3, shuffle=True):
+    """Every sample of an epoch as (id, image, label)."""
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=2,
+            num_workers=workers,
+            dataset=dataset,
+            sampler=dict(type="DrawSampler", shuffle=shuffle, seed=seed),
+        ),
+        seed=0,
+    )
+    loader.sampler.set_epoch(epoch)
+    return [
+        (sample.sample_id, image, sample.label("semseg"))
+        for batch in loader
+        for image, sample in zip(batch["inputs"], batch["data_samples"], strict=True)
+    ]
+
+
+def _same(a, b):
+    assert len(a) == len(b) > 0
+    return all(
+        i == j and torch.equal(x, y) and torch.equal(s, t)
+        for (i, x, s), (j, y, t) in zip(a, b, strict=True)
+    )
+
+
+def test_workers_change_nothing(root):
+    dataset = _dataset(root)
+    np.random.seed(1)
+    random.seed(1)
+    alone = _epoch(dataset)
+    assert len({sample_id for sample_id, _, _ in alone}) == COUNT
+    # Other states of the global generators: they must not matter.
+    np.random.seed(2)
+    random.seed(2)
+    assert _same(_epoch(dataset), alone)
+    for workers in (1, 2):
+        assert _same(_epoch(dataset, workers=workers), alone)
+
+
+def test_epoch_seed_and_index_decide(root):
+    dataset = _dataset(root)
+    first = {i: (x, s) for i, x, s in _epoch(dataset)}
+    assert _same(_epoch(dataset, epoch=7), _epoch(dataset, epoch=7))
+    for other in (_epoch(dataset, epoch=1), _epoch(dataset, seed=4)):
+        for sample_id, image, label in other:
+            assert not torch.equal(image, first[sample_id][0])
+            assert not torch.equal(image[:, 0, :2], first[sample_id][0][:, 0, :2])
+            assert not torch.equal(label, first[sample_id][1])
+    # The order in which samples come does not enter.
+    for sample_id, image, _ in _epoch(dataset, shuffle=False):
+        assert torch.equal(image, first[sample_id][0])
+    marks = {tuple(image[:, 0, :2].flatten().tolist()) for image, _ in first.values()}
+    assert len(marks) == COUNT
+
+
+def test_generators_of_the_process_are_restored(root):
+    dataset = _dataset(root)
+    states = random.getstate(), np.random.get_state()
+    dataset[Draw(1, (0, 0, 1))]
+    assert random.getstate() == states[0]
+    for found, expected in zip(np.random.get_state(), states[1], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(KeyError), random_state_of(Draw(0, (0, 0, 0))):
+        np.random.random()
+        raise KeyError
+    assert random.getstate() == states[0]
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1][1])
+
+
+def test_plain_index_leaves_the_generators_alone(root):
+    dataset = _dataset(root)
+    np.random.seed(0)
+    random.seed(0)
+    first, second = dataset[1]["inputs"], dataset[1]["inputs"]
+    assert not torch.equal(first, second)
+    np.random.seed(0)
+    random.seed(0)
+    assert torch.equal(dataset[1]["inputs"], first)
+
+
+def test_draw_is_an_int_that_keeps_its_key():
+    draw = Draw(7, (1, 2, 7))
+    assert draw == 7
+    assert [*range(10)][draw] == 7
+    for copied in (pickle.loads(pickle.dumps(draw)), copy.deepcopy(draw), draw - 0, draw % 100):
+        assert type(copied) is Draw
+        assert (copied, copied.key) == (7, (1, 2, 7))
+    assert ((draw - 3), (draw - 3).key) == (4, (1, 2, 7))
+    assert ((draw % 5), (draw % 5).key) == (2, (1, 2, 7))
+
+
+def test_sampler_yields_draws_in_the_order_of_mmengine(root):
+    dataset = _dataset(root)
+    sampler = DrawSampler(dataset, seed=11)
+    orders = []
+    for epoch in (0, 3):
+        sampler.set_epoch(epoch)
+        draws = list(sampler)
+        assert sorted(draws) == list(range(COUNT))
+        assert [draw.key for draw in draws] == [(11, epoch, int(draw)) for draw in draws]
+        orders.append(draws)
+        generator = torch.Generator().manual_seed(11 + epoch)
+        assert draws == torch.randperm(COUNT, generator=generator).tolist()
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_wrappers_of_mmengine_keep_the_key(root, workers):
+    # Every sample comes several times; each time with its own, reproducible augmentation.
+    concat = ConcatDataset([_dataset(root), _dataset(root).get_subset([1, 2])])
+    for wrapped, length in ((concat, 7), (RepeatDataset(_dataset(root), 2), 10)):
+        first = _epoch(wrapped, workers=workers, shuffle=False)
+        np.random.seed(9)
+        random.seed(9)
+        assert len(first) == length
+        assert _same(_epoch(wrapped, workers=0, shuffle=False), first)
+        repeated = [(x[1], y[1]) for x in first for y in first if x is not y and x[0] == y[0]]
+        assert repeated
+        assert not any(torch.equal(a, b) for a, b in repeated)
+
+
+def test_dropped_sample_is_replaced_by_the_draw_alone(root):
+    note = Note(unwanted={1, 3})
+    dataset = _dataset(root, note)
+    results = []
+    for numpy_seed in (0, 1):
+        np.random.seed(numpy_seed)
+        results.append(dataset[Draw(1, (3, 0, 1))])
+    assert results[0]["data_samples"].sample_id not in "13"
+    assert torch.equal(results[0]["inputs"], results[1]["inputs"])
+    assert note.seen[0] == 1
+    assert note.seen[: len(note.seen) // 2] == note.seen[len(note.seen) // 2 :]

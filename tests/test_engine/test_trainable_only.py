@@ -1,0 +1,131 @@
+"""Tests of the optimizer's constructor: what trains, with which options."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from vmt_mm.engine.optimizers import TrainableOnlyConstructor
+from vmt_mm.errors import InputError
+
+_CFG = dict(optimizer=dict(type="AdamW", lr=0.1, weight_decay=0.02))
+
+
+class _Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.frozen = nn.Linear(4, 3).requires_grad_(False)
+        self.backbone.adapter = nn.Linear(3, 3)
+        self.backbone.adapter_norm = nn.LayerNorm(3)
+        self.heads = nn.ModuleDict({name: nn.Linear(3, 2) for name in "abc"})
+        self.heads["c"].bias.requires_grad_(False)
+
+
+def _names(model: nn.Module, group: dict) -> set[str]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)] for p in group["params"]}
+
+
+def _trainable(model: nn.Module) -> set[str]:
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _groups(custom_keys: dict, model: nn.Module) -> dict[tuple[float, float], set[str]]:
+    """(lr, weight decay) -> names."""
+    build = TrainableOnlyConstructor(_CFG, dict(custom_keys=custom_keys))
+    # mmengine's wrapper adds a group without parameters to its own `param_groups`.
+    groups = build(model).optimizer.param_groups
+    content = {(g["lr"], g["weight_decay"]): _names(model, g) for g in groups}
+    assert len(content) == len(groups)
+    return content
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_trainable_parameters_alone_in_one_group(wrapped: bool) -> None:
+    model = _Toy()
+    wrapper = TrainableOnlyConstructor(_CFG)(SimpleNamespace(module=model) if wrapped else model)
+    assert type(wrapper) is OptimWrapper
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    (group,) = wrapper.optimizer.param_groups
+    assert len(group["params"]) == 9
+    assert _names(model, group) == _trainable(model)
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.02)
+
+
+def test_custom_keys() -> None:
+    model = _Toy()
+    groups = _groups(
+        {
+            "backbone": dict(lr_mult=0.5),
+            "norm": dict(decay_mult=0.0),
+            "adapter_norm": dict(lr_mult=2.0, decay_mult=0.0),  # longer than both others
+            "heads.b": dict(lr_mult=0.5),  # the same options as the backbone's: no more groups
+        },
+        model,
+    )
+    assert groups == {
+        (0.1 * 0.5, 0.02): {
+            "backbone.adapter.weight",
+            "backbone.adapter.bias",
+            "heads.b.weight",
+            "heads.b.bias",
+        },
+        (0.1 * 2.0, 0.0): {"backbone.adapter_norm.weight", "backbone.adapter_norm.bias"},
+        (0.1, 0.02): {"heads.a.weight", "heads.a.bias", "heads.c.weight"},
+    }
+
+
+def test_longest_match_wins_in_any_order() -> None:
+    keys = {"heads.a": dict(lr_mult=3.0), "heads": dict(lr_mult=0.5)}
+    expected = {"heads.a.weight", "heads.a.bias"}
+    for custom_keys in (keys, dict(reversed(keys.items()))):
+        assert _groups(custom_keys, _Toy())[0.1 * 3.0, 0.02] == expected
+
+
+def test_same_group_whatever_the_key() -> None:
+    groups = _groups({"heads.a": dict(lr_mult=1.0), "norm": dict(decay_mult=1)}, _Toy())
+    assert set(groups) == {(0.1, 0.02)}
+
+
+def test_options_of_the_wrapper_stay() -> None:
+    cfg = dict(type="OptimWrapper", accumulative_counts=3, **_CFG)
+    wrapper = TrainableOnlyConstructor(cfg)(_Toy())
+    assert wrapper._accumulative_counts == 3
+    assert cfg["optimizer"] == _CFG["optimizer"]  # the config is as it was
+
+
+def test_steps_change_what_trains_alone() -> None:
+    model = _Toy()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    wrapper = TrainableOnlyConstructor(_CFG)(model)
+    wrapper.update_params(sum((p**2).sum() for p in model.parameters() if p.requires_grad) + 0.0)
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    # Biases of layer norms start at 0, where the gradient of a square is 0.
+    assert changed == _trainable(model) - {"backbone.adapter_norm.bias"}
+
+
+def test_options_that_are_not_given_are_the_optimizers_own() -> None:
+    cfg = dict(optimizer=dict(type="AdamW"))
+    (group,) = TrainableOnlyConstructor(cfg)(_Toy()).optimizer.param_groups
+    (default,) = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).param_groups
+    assert (group["lr"], group["weight_decay"]) == (default["lr"], default["weight_decay"])
+
+
+@pytest.mark.parametrize(
+    "paramwise_cfg",
+    [
+        dict(norm_decay_mult=0.0),
+        dict(custom_keys=dict(norm=dict(lr_multiplier=2.0))),
+    ],
+)
+def test_unknown_option(paramwise_cfg: dict) -> None:
+    with pytest.raises(InputError, match="norm_decay_mult|lr_multiplier"):
+        TrainableOnlyConstructor(_CFG, paramwise_cfg)
+
+
+def test_nothing_trains() -> None:
+    with pytest.raises(InputError, match="no trainable parameter"):
+        TrainableOnlyConstructor(_CFG)(_Toy().requires_grad_(False))

@@ -1,0 +1,147 @@
+"""Tests of the metrics over several processes: the results are those of one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from mmengine.dataset import DefaultSampler
+
+from vmt_mm.evaluation import MultiTaskEvaluator
+from vmt_mm.structures import MultiTaskDataSample
+
+_IMAGES = 7
+_WITHOUT_PERSON = (1, 4)
+_WITHOUT_LABELS = 5
+_TASKS = dict(
+    semseg=dict(type="Segmentation", num_classes=5),
+    human_parts=dict(type="Segmentation", num_classes=4, skip_background=True),
+    saliency=dict(type="Saliency"),
+    normals=dict(type="Normals"),
+)
+_REFERENCE = dict(semseg=50.0, human_parts=40.0, saliency=60.0, normals=20.0)
+
+
+def _sample(index: int) -> MultiTaskDataSample:
+    """Image ``index`` of the set, of its own size."""
+    rng = np.random.default_rng(index)
+    size = (6 + index, 9 - index // 2)
+    labels = dict(
+        semseg=rng.integers(0, 5, (1, *size)).astype(np.uint8),
+        human_parts=rng.integers(0, 4, (1, *size)).astype(np.uint8),
+        saliency=rng.integers(0, 2, (1, *size)).astype(np.uint8),
+        normals=rng.normal(size=(3, *size)).astype(np.float32),
+    )
+    if index in _WITHOUT_PERSON:
+        labels["human_parts"][:] = 0
+    sample = MultiTaskDataSample()
+    for name, label in labels.items():
+        if index != _WITHOUT_LABELS:
+            sample.set_label(name, torch.from_numpy(label))
+    guesses = dict(
+        semseg=np.where(rng.random(size) < 0.6, labels["semseg"], 2).astype(np.uint8),
+        human_parts=np.where(rng.random(size) < 0.6, labels["human_parts"], 1).astype(np.uint8),
+        saliency=(0.4 * labels["saliency"] + 0.6 * rng.random(size)).astype(np.float32),
+        normals=(labels["normals"] + 0.5 * rng.normal(size=(3, *size))).astype(np.float32),
+    )
+    for name, guess in guesses.items():
+        sample.set_prediction(name, torch.from_numpy(guess))
+    return sample
+
+
+def _evaluate(indices: list[int]) -> dict[str, float]:
+    """Results after this process has seen its images, in batches of 2."""
+    evaluator = MultiTaskEvaluator(_TASKS, reference=_REFERENCE)
+    for start in range(0, len(indices), 2):
+        evaluator.process([_sample(i) for i in indices[start : start + 2]])
+    return evaluator.evaluate(_IMAGES)
+
+
+def _work(rank: int, folder: Path) -> None:
+    """Be one of 4 processes, then, if among the first, one of 2; write the results."""
+    for world in (4, 2):
+        if rank >= world:
+            return
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder / f'store{world}'}", rank=rank, world_size=world
+        )
+        indices = list(DefaultSampler(range(_IMAGES), shuffle=False))
+        content = dict(indices=indices, results=_evaluate(indices))
+        (folder / f"{world}_{rank}.json").write_text(json.dumps(content))
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _fork_workers(folder: Path) -> None:
+    # Forked from a process that has imported everything and computed nothing: starting four
+    # interpreters would take far longer than the test.
+    torch.set_num_threads(1)
+    os.chdir(folder)  # where mmengine puts what it collects
+    children = []
+    for rank in range(4):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _work(rank, folder)
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    failures = [os.waitpid(child, 0)[1] for child in children]  # waits for every one
+    if any(failures):
+        sys.exit(1)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
+    """Number of processes -> what each of them saw and reported."""
+    folder = tmp_path_factory.mktemp("processes")
+    # In a session of its own and with a deadline: a process that waits for another one for
+    # ever must not stop the test run.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(folder)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        raise
+    assert process.returncode == 0, errors
+    return {
+        world: [json.loads((folder / f"{world}_{r}.json").read_text()) for r in range(world)]
+        for world in (2, 4)
+    }
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_equals_one_process(outputs: dict[int, list[dict]], world: int) -> None:
+    alone = _evaluate(list(range(_IMAGES)))
+    assert alone["semseg/images"] == 6
+    assert alone["human_parts/images"] == 4
+    assert {"semseg/mIoU", "saliency/maxF", "normals/mErr", "delta"} <= set(alone)
+    for output in outputs[world]:
+        assert output["results"] == pytest.approx(alone, abs=1e-9, rel=0)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_sampler_repeats_an_image(outputs: dict[int, list[dict]], world: int) -> None:
+    # Otherwise the test above would show little.
+    seen = [i for output in outputs[world] for i in output["indices"]]
+    assert sorted(seen) == [0, *range(_IMAGES)]
+
+
+if __name__ == "__main__":
+    _fork_workers(Path(sys.argv[1]))

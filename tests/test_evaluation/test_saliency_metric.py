@@ -1,0 +1,148 @@
+"""Tests of the saliency metric: by hand and by pixel loops."""
+
+import numpy as np
+import pytest
+import torch
+
+from vmt_mm.evaluation import SaliencyMetric
+from vmt_mm.structures import MultiTaskDataSample
+
+
+def _sample(probability: np.ndarray, label: np.ndarray | None) -> dict:
+    sample = MultiTaskDataSample()
+    sample.set_prediction("saliency", torch.from_numpy(np.float32(probability)[None]))
+    if label is not None:
+        sample.set_label("saliency", torch.from_numpy(np.uint8(label)[None]))
+    return sample.to_dict()
+
+
+def _evaluate(images: list, batch: int = 1) -> dict[str, float]:
+    metric = SaliencyMetric("saliency")
+    samples = [_sample(*image) for image in images]
+    for start in range(0, len(samples), batch):
+        metric.process(None, samples[start : start + batch])
+    return metric.evaluate(len(samples))
+
+
+# Image A, labels 1 1 0 0 0; image B, labels 0 1 and one ignored pixel.
+#   t           A: predicted J    P    R     B: predicted J   P    R    mean J  F of mean P, R
+#   0.20-0.30         3     2/3  2/3   1           2     1/2  1/2  1     7/12     14/19
+#   0.35-0.45         2      1    1    1           2     1/2  1/2  1     3/4       6/7
+#   0.50-0.55         2      1    1    1           1      0    0   0     1/2       1/2
+#   0.60              2      1    1    1           0      0    1   0     1/2       2/3
+#   0.65-0.90         1     1/2   1   1/2          0      0    1   0     1/4       2/5
+# At 0.5 over both: TP 2, FP 1, FN 1, TN 3 -> foreground 2/4, background 3/5.
+_BY_HAND = [
+    (np.array([[0.95, 0.62, 0.32, 0.1, 0.1]]), np.array([[1, 1, 0, 0, 0]])),
+    (np.array([[0.57, 0.47, 0.99]]), np.array([[0, 1, 255]])),
+]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_by_hand(batch: int) -> None:
+    assert _evaluate(_BY_HAND, batch) == pytest.approx(
+        {
+            "saliency/mIoU": 75,
+            "saliency/maxF": 600 / 7,
+            "saliency/threshold": 0.35,
+            "saliency/two_class_mIoU": 100 * (2 / 4 + 3 / 5) / 2,
+            "saliency/images": 2,
+        }
+    )
+
+
+def _ratio(part: int, whole: int, empty: float = 1.0) -> float:
+    return part / whole if whole else empty
+
+
+def _naive(images: list) -> dict[str, float]:
+    """All numbers by loops over thresholds, images and pixels."""
+    thresholds = [0.2 + 0.05 * i for i in range(15)]
+    jaccards, f_measures = [], []
+    for t in thresholds:
+        jaccard, precision, recall = [], [], []
+        for probability, label in images:
+            if label is None:
+                continue
+            both = either = predicted = labelled = 0
+            for p, g in zip(probability.ravel().tolist(), label.ravel().tolist(), strict=True):
+                if g == 255:
+                    continue
+                both += p > t and g == 1
+                either += p > t or g == 1
+                predicted += p > t
+                labelled += g == 1
+            jaccard.append(_ratio(both, either))
+            precision.append(_ratio(both, predicted))
+            recall.append(_ratio(both, labelled))
+        n = len(jaccard)
+        jaccards.append(sum(jaccard) / n)
+        p, r = sum(precision) / n, sum(recall) / n
+        f_measures.append(_ratio(2 * p * r, p + r, empty=0.0))
+    table = np.zeros((2, 2))
+    for probability, label in images:
+        if label is not None:
+            for p, g in zip(probability.ravel().tolist(), label.ravel().tolist(), strict=True):
+                if g != 255:
+                    table[g, int(p > 0.5)] += 1
+    wrong = table[0, 1] + table[1, 0]
+    return dict(
+        mIoU=100 * max(jaccards),
+        maxF=100 * max(f_measures),
+        threshold=thresholds[jaccards.index(max(jaccards))],
+        two_class_mIoU=50 * sum(table[c, c] / (table[c, c] + wrong) for c in (0, 1)),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equals_pixel_loops(seed: int, batch: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = []
+    for size in [(5, 7), (6, 3), (1, 1), (4, 4), (8, 5), (3, 3), (2, 9)]:
+        label = (rng.random(size) < 0.4).astype(np.int64)
+        probability = np.clip(0.3 * label + 0.7 * rng.random(size), 0, 1)
+        label[rng.random(size) < 0.2] = 255
+        images.append((probability, label))
+    images[3] = (images[3][0], None)
+    images[4] = (images[4][0], np.zeros_like(images[4][1]))  # nothing salient
+    images[5] = (np.zeros((3, 3)), np.zeros((3, 3), np.int64))  # and nothing predicted
+    images[6] = (np.zeros((2, 9)), images[6][1])
+    # float32, as the model predicts; no value lies on a threshold
+    results = _evaluate(images, batch)
+    assert results["saliency/images"] == 6
+    for name, value in _naive(images).items():
+        assert results[f"saliency/{name}"] == pytest.approx(value, abs=1e-6), name
+
+
+def test_both_empty_is_right() -> None:
+    results = _evaluate([(np.full((2, 2), 0.1), np.zeros((2, 2)))])
+    # A second sigmoid would turn 0.1 into 0.525, foreground at 0.5.
+    assert results["saliency/mIoU"] == 100
+    assert results["saliency/two_class_mIoU"] == 100
+
+
+def test_all_15_thresholds_count() -> None:
+    # A value between t and the next threshold is right at t alone, where it has to be above t
+    # and its neighbour must not be; every t gets its turn as the best one.
+    for i in range(15):
+        t = 0.2 + 0.05 * i
+        results = _evaluate([(np.array([[t + 0.02, t - 0.02]]), np.array([[1, 0]]))])
+        assert results["saliency/mIoU"] == 100
+        assert results["saliency/threshold"] == pytest.approx(t)
+    for p in ([0.19, 0.1], [0.99, 0.92]):  # below the first and above the last one
+        assert _evaluate([(np.array([p]), np.array([[1, 0]]))])["saliency/mIoU"] < 100
+
+
+def test_image_without_valid_pixel_changes_nothing() -> None:
+    blank = (np.array([[0.9, 0.1]]), np.array([[255, 255]]))
+    with_blank = _evaluate([_BY_HAND[0], blank, _BY_HAND[1]])
+    for name, value in _evaluate(_BY_HAND).items():
+        if name != "saliency/images":
+            assert with_blank[name] == pytest.approx(value), name
+
+
+@pytest.mark.parametrize("label", [np.array([[255, 255]]), None])
+def test_set_without_valid_pixel_reports_no_score(label: np.ndarray | None) -> None:
+    results = _evaluate([(np.array([[0.9, 0.1]]), label)])
+    assert not {"saliency/mIoU", "saliency/maxF", "saliency/two_class_mIoU"} & set(results)

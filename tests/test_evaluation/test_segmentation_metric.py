@@ -1,0 +1,188 @@
+"""Tests of the segmentation metric: by hand, by pixel loops and by mmseg's own metric."""
+
+import numpy as np
+import pytest
+import torch
+from mmseg.evaluation.metrics import IoUMetric
+
+from vmt_mm.errors import InputError
+from vmt_mm.evaluation import SegmentationMetric
+from vmt_mm.structures import MultiTaskDataSample
+
+
+def _sample(prediction: np.ndarray, label: np.ndarray | None, task: str = "semseg") -> dict:
+    """What mmengine's Evaluator hands to a metric, arrays (H, W)."""
+    sample = MultiTaskDataSample()
+    sample.set_prediction(task, torch.from_numpy(np.uint8(prediction)[None]))
+    if label is not None:
+        sample.set_label(task, torch.from_numpy(np.uint8(label)[None]))
+    return sample.to_dict()
+
+
+def _evaluate(metric: SegmentationMetric, samples: list[dict], batch: int = 1) -> dict:
+    for start in range(0, len(samples), batch):
+        metric.process(None, samples[start : start + batch])
+    return metric.evaluate(len(samples))
+
+
+def _images(
+    seed: int, classes: int, missing: tuple = (3,)
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Predictions and labels of images of different sizes, some pixels ignored."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for index, size in enumerate([(5, 7), (6, 3), (1, 1), (4, 4), (8, 5)]):
+        label = rng.integers(0, classes, size)
+        prediction = np.where(rng.random(size) < 0.5, label, rng.integers(0, classes, size))
+        label[rng.random(size) < 0.2] = 255
+        images.append((prediction, None if index in missing else label))
+    return images
+
+
+def _naive(images: list, classes: int, skip_background: bool, absent: str) -> dict[str, float]:
+    """IoU by loops over pixels and classes."""
+    tp, fp, fn = [0] * classes, [0] * classes, [0] * classes
+    right = pixels = counted = 0
+    for prediction, label in images:
+        if label is None:
+            continue
+        if skip_background and all(v in (0, 255) for v in label.ravel()):
+            continue
+        counted += 1
+        for p, g in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
+            if g == 255:
+                continue
+            pixels += 1
+            right += p == g
+            if p == g:
+                tp[g] += 1
+            else:
+                fp[p] += 1
+                fn[g] += 1
+    ious = []
+    for c in range(classes):
+        union = tp[c] + fp[c] + fn[c]
+        if union:
+            ious.append(tp[c] / union)
+        elif absent == "zero":
+            ious.append(0.0)
+    return dict(mIoU=100 * sum(ious) / len(ious), aAcc=100 * right / pixels, images=counted)
+
+
+# Image 1: labels 0 0 1 1 2 and one ignored pixel, predictions 0 1 1 1 1 (2).
+# Image 2: labels 2 0, predictions 2 0. Over both images:
+#   class 0: TP 2, predicted 2, labelled 3 -> IoU 2/3
+#   class 1: TP 2, predicted 4, labelled 2 -> IoU 2/4
+#   class 2: TP 1, predicted 1 (the one on the ignored pixel does not count), labelled 2 -> 1/2
+#   class 3: nowhere
+_BY_HAND = [
+    (np.array([[0, 1, 1], [1, 1, 2]]), np.array([[0, 0, 1], [1, 2, 255]])),
+    (np.array([[2, 0]]), np.array([[2, 0]])),
+]
+
+
+@pytest.mark.parametrize(
+    ("absent", "mean"), [("skip", (2 / 3 + 1 / 2 + 1 / 2) / 3), ("zero", (2 / 3 + 1) / 4)]
+)
+def test_by_hand(absent: str, mean: float) -> None:
+    metric = SegmentationMetric("semseg", num_classes=4, absent=absent)
+    assert _evaluate(metric, [_sample(*image) for image in _BY_HAND]) == pytest.approx(
+        {
+            "semseg/mIoU": 100 * mean,
+            "semseg/aAcc": 100 * 5 / 7,
+            "semseg/absent_classes": 1,
+            "semseg/images": 2,
+        }
+    )
+
+
+def test_absent_classes_are_only_named_where_there_are_any() -> None:
+    results = _evaluate(SegmentationMetric("semseg", 3), [_sample(*image) for image in _BY_HAND])
+    assert set(results) == {"semseg/mIoU", "semseg/aAcc", "semseg/images"}
+
+
+def test_images_without_a_person_are_skipped() -> None:
+    person = (np.array([[1, 2, 0]]), np.array([[1, 1, 0]]))
+    samples = [
+        _sample(*person, "human_parts"),
+        _sample([[1, 2, 2]], [[0, 0, 255]], "human_parts"),
+        _sample([[1, 1, 1]], [[255, 255, 255]], "human_parts"),
+        _sample([[1, 1, 1]], None, "human_parts"),
+    ]
+    # The first image alone: IoU of 0, 1, 2 is 1, 1/2 and 0.
+    skipping = SegmentationMetric("human_parts", 3, skip_background=True)
+    results = _evaluate(skipping, samples)
+    assert results["human_parts/mIoU"] == pytest.approx(50)
+    assert results["human_parts/images"] == 1
+    # With the second image: IoU of 0 is 1/3 (two background pixels are predicted 1 and 2; the
+    # third is ignored), of 1 it is 1/3, of 2 it is 0.
+    results = _evaluate(SegmentationMetric("human_parts", 3), samples)
+    assert results["human_parts/mIoU"] == pytest.approx(100 * (1 / 3 + 1 / 3) / 3)
+    assert results["human_parts/images"] == 3
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("absent", ["skip", "zero"])
+@pytest.mark.parametrize("skip_background", [False, True])
+def test_equals_pixel_loops(batch: int, absent: str, skip_background: bool) -> None:
+    images = _images(seed=1, classes=4)
+    images[1][1][images[1][1] != 255] = 0
+    # Two classes of six never occur. Batches of 2 leave a last batch of one image.
+    metric = SegmentationMetric("semseg", 6, skip_background=skip_background, absent=absent)
+    results = _evaluate(metric, [_sample(*image) for image in images], batch)
+    for name, value in _naive(images, 6, skip_background, absent).items():
+        assert results[f"semseg/{name}"] == pytest.approx(value, abs=1e-6), name
+
+
+def test_equals_mmseg() -> None:
+    images = _images(seed=2, classes=5, missing=())
+    theirs = IoUMetric()
+    theirs.dataset_meta = dict(classes=[str(i) for i in range(6)])  # class 5 never occurs
+    for prediction, label in images:
+        prediction, label = (torch.from_numpy(x)[None] for x in (prediction, label))
+        theirs.process({}, [dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=label))])
+    # `evaluate` rounds to two digits, so that its parts are called.
+    areas = [sum(area) for area in zip(*theirs.results, strict=True)]
+    iou = IoUMetric.total_area_to_metrics(*areas, metrics=["mIoU"])
+    results = _evaluate(SegmentationMetric("semseg", 6), [_sample(*image) for image in images])
+    assert results["semseg/mIoU"] == pytest.approx(100 * np.nanmean(iou["IoU"]), abs=1e-4)
+    assert results["semseg/aAcc"] == pytest.approx(100 * float(iou["aAcc"]), abs=1e-4)
+    assert theirs.evaluate(len(images))["mIoU"] == pytest.approx(results["semseg/mIoU"], abs=0.006)
+
+
+def test_image_without_valid_pixel_changes_nothing() -> None:
+    samples = [_sample(*image) for image in _BY_HAND]
+    blank = _sample([[3, 3]], [[255, 255]])
+    with_blank = _evaluate(SegmentationMetric("semseg", 4), [samples[0], blank, samples[1]])
+    without = _evaluate(SegmentationMetric("semseg", 4), samples)
+    assert with_blank["semseg/mIoU"] == without["semseg/mIoU"]
+    assert with_blank["semseg/aAcc"] == without["semseg/aAcc"]
+
+
+@pytest.mark.parametrize("skip_background", [False, True])
+@pytest.mark.parametrize("label", [[[255, 255]], None])
+def test_set_without_valid_pixel_reports_no_score(
+    skip_background: bool, label: list | None
+) -> None:
+    metric = SegmentationMetric("semseg", 3, skip_background=skip_background)
+    results = _evaluate(metric, [_sample([[0, 1]], label)])
+    assert not {"semseg/mIoU", "semseg/aAcc"} & set(results)
+
+
+@pytest.mark.parametrize("value", [4, 254])
+def test_label_out_of_range(value: int) -> None:
+    metric = SegmentationMetric("human_parts", 4)
+    with pytest.raises(InputError, match=rf"human_parts.*\b{value}\b"):
+        metric.process(None, [_sample([[0, 1]], [[1, value]], "human_parts")])
+
+
+def test_unknown_absent() -> None:
+    with pytest.raises(InputError, match="semseg.*'none'"):
+        SegmentationMetric("semseg", 3, absent="none")
+
+
+def test_results_start_anew() -> None:
+    metric = SegmentationMetric("semseg", 4)
+    first = _evaluate(metric, [_sample(*_BY_HAND[0])])
+    _evaluate(metric, [_sample(*_BY_HAND[1])])
+    assert _evaluate(metric, [_sample(*_BY_HAND[0])]) == first
