@@ -14,7 +14,7 @@ from vmt_mm.rendering import render_scene
 from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation
 
 SPECS = {
-    "semseg": Segmentation("semseg", num_classes=8).label,
+    "semseg": Segmentation.label,
     "saliency": Saliency.label,
     "normals": Normals.label,
     "edge": Edge.label,
@@ -48,10 +48,6 @@ def _sample(height, width, seed=0):
     return dict(img=image, labels=_labels(height, width, seed), label_specs=SPECS)
 
 
-def _close(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
 def _both(x, y, z):
     return -y, -x, z
 
@@ -71,8 +67,8 @@ EXACT = {
 @pytest.mark.parametrize("name", EXACT)
 def test_maps_that_move_whole_pixels_are_exact(name, size):
     arguments, move, turn = EXACT[name]
-    if arguments.get("angle") == 90 and size[0] != size[1]:
-        size = (11, 11)
+    if arguments.get("angle") == 90:
+        size = (size[0], size[0])
     sample, warp = _sample(*size), make_warp(size, size, **arguments)
     image = warp.apply(sample["img"], cv2.INTER_LINEAR, 0)
     np.testing.assert_array_equal(image, move(sample["img"]))
@@ -80,7 +76,8 @@ def test_maps_that_move_whole_pixels_are_exact(name, size):
         found = SPECS[task].warp(label, warp)
         assert found.dtype == label.dtype
         if task == "normals":
-            _close(found, np.stack(turn(*np.moveaxis(move(label), -1, 0)), -1))
+            expected = np.stack(turn(*np.moveaxis(move(label), -1, 0)), -1)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
         else:
             np.testing.assert_array_equal(found, move(label))
 
@@ -88,11 +85,11 @@ def test_maps_that_move_whole_pixels_are_exact(name, size):
 @pytest.mark.parametrize("target", [(14, 20), (21, 10)])
 def test_integer_upscale_repeats_pixels(target):
     for task, label in _labels(7, 10).items():
-        if task == "normals":
-            continue
-        expected = label.repeat(target[0] // 7, axis=0).repeat(target[1] // 10, axis=1)
-        np.testing.assert_array_equal(SPECS[task].warp(label, make_warp((7, 10), target)), expected)
-        np.testing.assert_array_equal(SPECS[task].resize(label, target), expected)
+        if task != "normals":
+            expected = label.repeat(target[0] // 7, axis=0).repeat(target[1] // 10, axis=1)
+            warped = SPECS[task].warp(label, make_warp((7, 10), target))
+            np.testing.assert_array_equal(warped, expected)
+            np.testing.assert_array_equal(SPECS[task].resize(label, target), expected)
 
 
 def test_new_pixels_carry_no_label():
@@ -135,15 +132,13 @@ def test_scene_rotated_by_hand():
     cos, sin, checked = np.cos(theta), np.sin(theta), 0
     for y, x in [(24, 24), (10, 20), (35, 14), (20, 38), (30, 30), (14, 33), (38, 25)]:
         right, up = x - 23.5, 23.5 - y
-        column = 23.5 + cos * right + sin * up
-        row = 23.5 - (-sin * right + cos * up)
+        row, column = 23.5 + sin * right - cos * up, 23.5 + cos * right + sin * up
         assert depth[y, x] == scene.depth[round(row), round(column)]
         patch = scene.normals[int(row) : int(row) + 2, int(column) : int(column) + 2]
         if np.ptp(patch.reshape(4, 3), axis=0).max() < 1e-3:  # away from edges
-            nx, ny, nz = patch[0, 0]
+            (nx, ny, nz), checked = patch[0, 0], checked + 1
             expected = (cos * nx - sin * ny, sin * nx + cos * ny, nz)
             np.testing.assert_allclose(found[y, x], expected, atol=2e-3)
-            checked += 1
     assert checked >= 3
 
 
@@ -155,7 +150,7 @@ def test_scene_flipped_shows_mirrored_vectors():
     np.testing.assert_array_equal(found["img"], scene.image[:, ::-1])
     for y, x in [(5, 5), (20, 3), (24, 40), (40, 11)]:
         nx, ny, nz = scene.normals[y, 47 - x]
-        _close(found["labels"]["normals"][y, x], (-nx, ny, nz))
+        np.testing.assert_allclose(found["labels"]["normals"][y, x], (-nx, ny, nz), atol=1e-6)
 
 
 TRANSFORM_CASES = [
@@ -165,9 +160,7 @@ TRANSFORM_CASES = [
     dict(type="RandomResize", scale=(40, 30), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomFlip", prob=1.0),
     dict(type="RandomCrop", crop_size=(7, 9)),
-    dict(type="RandomCrop", crop_size=(7, 9), cat_max_ratio=0.75),
     dict(type="Pad", size=(32, 24)),
-    dict(type="Pad", size_divisor=16),
 ]
 
 
@@ -242,16 +235,18 @@ def test_moving_labels_of_another_size_is_refused(files, cfg):
 
 
 def test_labels_left_behind_are_refused(files):
+    def crop_one(results):
+        return results | dict(labels=dict(normals=results["labels"]["normals"][:5]))
+
     with pytest.raises(InputError, match=r"picture\.png.*'semseg'.*\(12, 17\).*\(8, 8\)"):
         _run(files, "LoadLabels", dict(type="CenterCrop", crop_size=8))
-    cropped = lambda r: r | dict(labels=dict(normals=r["labels"]["normals"][:5]))  # noqa: E731
-    with pytest.raises(InputError, match="picture.png.*'normals'"):
-        _run(files, dict(type="Resize", scale=(34, 34)), "LoadLabels", cropped)
+    with pytest.raises(InputError, match=r"picture\.png.*'normals'"):
+        _run(files, dict(type="Resize", scale=(34, 34)), "LoadLabels", crop_one)
 
 
-@pytest.mark.parametrize("bad", [dict(scale=(1.2, 0.8)), dict(scale=(0, 1)), dict(rotate=(5, -5))])
-def test_empty_ranges_are_refused(bad):
-    with pytest.raises(InputError, match="RandomWarp"):
-        RandomWarp(**bad)
+def test_impossible_arguments_are_refused():
+    for bad in (dict(scale=(1.2, 0.8)), dict(scale=(0, 1)), dict(rotate=(5, -5))):
+        with pytest.raises(InputError, match="RandomWarp"):
+            RandomWarp(**bad)
     with pytest.raises(InputError, match="vertical"):
         TRANSFORMS.build(dict(type="RandomFlip", prob=0.5, direction="vertical"))

@@ -1,7 +1,8 @@
 """Data sets: the folder layout, what is wrong with a folder, and rendering on first use."""
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -121,9 +122,9 @@ def test_shapes_render_once_on_first_use(tmp_path):
     assert len(dataset) == 2
     assert dataset[0]["inputs"].shape == (3, 16, 16)
     assert set(dataset[0]["data_samples"].keys()) == {"gt_semseg", "gt_normals"}
-    files = {path: path.stat() for path in root.rglob("*")}
+    written = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*"))
     assert len(_shapes(root, ann_file="splits/val.txt")) == 1
-    assert {path: path.stat() for path in root.rglob("*")} == files
+    assert sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*")) == written
 
 
 def test_shapes_fill_an_empty_folder(tmp_path):
@@ -169,31 +170,34 @@ def test_foreign_folder_is_left_alone(root):
     assert sorted(root.rglob("*")) == files
 
 
-def _start(root, marks, gate):
-    """Body of a process that may render the folder; leaves a mark if it does."""
+def _start(root, marks, name):
+    """Ask for the rendered folder once both processes are up; mark whether this one rendered."""
     write = shapes.write_dataset
 
     def marked(folder, **kwargs):
-        (marks / f"rendered.{os.getpid()}").touch()
-        time.sleep(0.3)  # long enough for the other process to come along
+        (marks / f"rendered.{name}").touch()
+        time.sleep(0.5)  # long enough for the other process to come along
         write(folder, **(kwargs | dict(workers=1)))
 
     shapes.write_dataset = marked
-    gate.wait(60)
+    (marks / f"up.{name}").touch()
+    deadline = time.monotonic() + 100
+    while len(list(marks.glob("up.*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
     shapes.ensure_rendered(root, **RENDER)
-    (marks / f"complete.{os.getpid()}").write_text(str((root / "shapes.json").is_file()))
+    (marks / f"found.{name}").write_text(str(len(list((root / "images").iterdir()))))
 
 
-def test_processes_that_start_together_render_once(tmp_path):
-    # Forked, as they need what this process has imported, and that alone takes seconds.
-    context = multiprocessing.get_context("fork")
-    gate = context.Barrier(2)
-    arguments = (tmp_path / "shapes", tmp_path, gate)
-    processes = [context.Process(target=_start, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert len(list(Path(tmp_path).glob("rendered.*"))) == 1
-    assert [path.read_text() for path in tmp_path.glob("complete.*")] == ["True", "True"]
+def test_processes_that_start_together_render_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "write_dataset", shapes.write_dataset)  # _start changes it
+    arguments = (tmp_path / "shapes", tmp_path)
+    command = [sys.executable, __file__, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as other:
+        _start(*arguments, "here")
+        assert other.wait(60) == 0, other.stderr.read().decode()
+    assert len(list(tmp_path.glob("rendered.*"))) == 1
+    assert [path.read_text() for path in tmp_path.glob("found.*")] == ["3", "3"]
+
+
+if __name__ == "__main__":
+    _start(Path(sys.argv[1]), Path(sys.argv[2]), "there")

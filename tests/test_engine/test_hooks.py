@@ -121,6 +121,9 @@ def test_written_files_by_value(tmp_path: Path) -> None:
 def _validate(
     hook: MultiTaskVisualizationHook, runner: SimpleNamespace, batches: list, folder: Path
 ) -> list:
+    # As mmengine's loop of a validation does.
+    hook.before_val(runner)
+    hook.before_val_epoch(runner)
     names = iter(range(sum(batches)))
     for index, size in enumerate(batches):
         outputs = [_sample(f"v/{next(names)}", folder) for _ in range(size)]

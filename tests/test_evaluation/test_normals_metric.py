@@ -66,10 +66,10 @@ def test_by_hand(batch: int) -> None:
 
 def test_ends_of_the_range() -> None:
     # Rounding may put the cosine outside -1..1; the opposite direction is in the last bin.
-    vector = np.array([[[0.1, 0.7, 0.3]]], np.float32)
-    vector /= np.linalg.norm(vector)
+    vectors = np.random.default_rng(0).normal(size=(30, 30, 3))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     for sign, angle in [(1, 0), (-1, 180)]:
-        results = _evaluate([(sign * vector, vector)] * 3)
+        results = _evaluate([(sign * vectors, vectors)])
         assert results["normals/mErr"] == pytest.approx(angle, abs=1e-3)
         assert results["normals/median"] == pytest.approx(angle, abs=_BIN)
 

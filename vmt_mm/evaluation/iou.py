@@ -66,13 +66,15 @@ class SegmentationMetric(TaskMetric):
         true, predicted, label = (
             counts[k].sum(axis=0).astype(np.float64) for k in ("true", "predicted", "label")
         )
+        if not label.sum():
+            return {}
         union = predicted + label - true
         iou = np.divide(true, union, out=np.zeros_like(true), where=union > 0)
         present = union > 0
         counted = present if self.absent == "skip" else np.ones_like(present)
         results = dict(
-            mIoU=100 * float(iou[counted].mean()) if counted.any() else 0.0,
-            aAcc=100 * float(true.sum() / max(label.sum(), 1)),
+            mIoU=100 * float(iou[counted].mean()),
+            aAcc=100 * float(true.sum() / label.sum()),
         )
         if not present.all():
             results["absent_classes"] = float((~present).sum())

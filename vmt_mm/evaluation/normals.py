@@ -20,7 +20,8 @@ class NormalsMetric(TaskMetric):
     """Angle between predicted and labelled normals, over all valid pixels of the whole set.
 
     The mean is over pixels, not of the images' means; the median comes from a histogram of
-    0.05-degree bins, by linear interpolation.
+    0.05-degree bins, by linear interpolation; among an even number of pixels with a gap in the
+    middle it is the lower one.
     """
 
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:

@@ -23,6 +23,8 @@ class SaliencyMetric(TaskMetric):
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """Counts at every threshold, and at 0.5."""
         valid = label[0] != 255
+        if not valid.any():
+            return {}
         probability, truth = prediction[0][valid].float(), label[0][valid] == 1
         cuts = torch.tensor([*THRESHOLDS, 0.5], dtype=probability.dtype, device=probability.device)
         # The number of thresholds below a pixel's value tells its decision at all of them.

@@ -37,8 +37,10 @@ class ForegroundTask(Task):
         return logits.sigmoid()
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Grey image, white = foreground."""
-        return np.repeat(self.label.encode(values)[..., None], 3, axis=-1)
+        """Grey image, white = foreground; label pixels that are ignored in mid-grey."""
+        image = self.label.encode(values)
+        image[values[0] == self.label.fill] = 128
+        return np.repeat(image[..., None], 3, axis=-1)
 
 
 def weighted_bce(

@@ -32,6 +32,11 @@ class MultiTaskVisualizationHook(Hook):
         self.num_images = num_images
         self.interval = max(1, interval)
         self.show_dir = Path(show_dir) if show_dir else None
+        self._shown = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start to count the panels anew."""
+        self._shown = 0
 
     def after_val_iter(
         self,
@@ -41,10 +46,10 @@ class MultiTaskVisualizationHook(Hook):
         outputs: Sequence[MultiTaskDataSample] | None = None,
     ) -> None:
         """Add the panels of the first images to the visualizer."""
-        first = batch_idx * len(outputs or ())
-        if runner.rank != 0 or first >= self.num_images or runner.epoch % self.interval:
+        if runner.rank != 0 or runner.epoch % self.interval:
             return
-        for sample in outputs[: self.num_images - first]:
+        for sample in (outputs or ())[: self.num_images - self._shown]:
+            self._shown += 1
             name = f"val_{sample.sample_id}".replace("/", "_")
             runner.visualizer.add_image(name, self._panel(runner, sample), runner.epoch)
 
@@ -56,7 +61,7 @@ class MultiTaskVisualizationHook(Hook):
         outputs: Sequence[MultiTaskDataSample] | None = None,
     ) -> None:
         """Write the panels of all images to ``show_dir``."""
-        for sample in outputs if self.show_dir else ():
+        for sample in (outputs or ()) if self.show_dir else ():
             write_image(self.show_dir / f"{sample.sample_id}.png", self._panel(runner, sample))
 
     def _panel(self, runner: Runner, sample: MultiTaskDataSample) -> object:

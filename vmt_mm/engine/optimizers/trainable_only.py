@@ -46,12 +46,12 @@ class TrainableOnlyConstructor:
         wrapper_cfg.setdefault("type", "OptimWrapper")
         optimizer_cfg = dict(wrapper_cfg.pop("optimizer"))
         optimizer_cfg["params"] = self._groups(
-            model, optimizer_cfg.get("lr"), optimizer_cfg.get("weight_decay", 0.0)
+            model, optimizer_cfg.get("lr"), optimizer_cfg.get("weight_decay")
         )
         optimizer = OPTIMIZERS.build(optimizer_cfg)
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
-    def _groups(self, model: nn.Module, lr: float, weight_decay: float) -> list[dict]:
+    def _groups(self, model: nn.Module, lr: float | None, weight_decay: float | None) -> list[dict]:
         groups: dict[tuple[float, float], dict] = {}
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
@@ -60,9 +60,15 @@ class TrainableOnlyConstructor:
             options = self.custom_keys[max(keys, key=len)] if keys else {}
             factors = (options.get("lr_mult", 1.0), options.get("decay_mult", 1.0))
             if factors not in groups:
-                groups[factors] = dict(
-                    params=[], lr=lr * factors[0], weight_decay=weight_decay * factors[1]
-                )
+                groups[factors] = dict(params=[])
+                scaled = dict(lr=(lr, factors[0]), weight_decay=(weight_decay, factors[1]))
+                for option, (value, factor) in scaled.items():
+                    if value is not None:
+                        groups[factors][option] = value * factor
+                    elif factor != 1.0:
+                        raise InputError(
+                            f"paramwise_cfg: a factor of {option} needs the optimizer's {option}"
+                        )
             groups[factors]["params"].append(parameter)
         if not groups:
             raise InputError("the model has no trainable parameter")

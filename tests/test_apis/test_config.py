@@ -1,0 +1,175 @@
+"""Configs: changed variables arrive where they are used, batches divide, every file builds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+from vmt_mm.apis import config as config_module
+from vmt_mm.apis.config import check_inputs, load_config
+from vmt_mm.errors import InputError
+from vmt_mm.registry import DATASETS, MODELS
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+PASCAL = CONFIGS / "vmt" / "vmt_swin-t_pascal.py"
+NANO = CONFIGS / "vmt" / "vmt_swin-nano_shapes.py"
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+FILES = sorted(
+    str(path.relative_to(CONFIGS))
+    for folder in ("vmt", "baselines", "pretrain")
+    for path in (CONFIGS / folder).rglob("*.py")
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    # A config must mean the same wherever the user stands.
+    monkeypatch.chdir(tmp_path)
+    init_default_scope("vmt_mm")
+
+
+def _roots(cfg):
+    return [cfg[loader].dataset.data_root for loader in LOADERS]
+
+
+def _pipeline(cfg, loader):
+    return {entry.type: entry for entry in cfg[loader].dataset.pipeline}
+
+
+def test_data_root_reaches_every_loader():
+    assert _roots(load_config(PASCAL)) == ["data/pascal_mt"] * 3
+    assert _roots(load_config(PASCAL, dict(data_root="elsewhere"))) == ["elsewhere"] * 3
+
+
+def test_data_set_with_a_root_of_its_own_keeps_it():
+    options = {"data_root": "elsewhere", "val_dataloader.dataset.data_root": "own"}
+    assert _roots(load_config(PASCAL, options)) == ["elsewhere", "own", "elsewhere"]
+    wrapped = dict(
+        type="ConcatDataset",
+        _delete_=True,
+        datasets=[dict(type="X", data_root=root) for root in ("data/pascal_mt", "own")],
+    )
+    options = {"data_root": "elsewhere", "train_dataloader.dataset": wrapped}
+    datasets = load_config(PASCAL, options).train_dataloader.dataset.datasets
+    assert [entry.data_root for entry in datasets] == ["elsewhere", "own"]
+
+
+@pytest.mark.parametrize("path", [PASCAL, NANO])
+def test_weights_reach_the_encoder(path):
+    before = load_config(path).model.backbone
+    assert before.pretrained
+    assert not before.get("allow_random_backbone", False)
+    options = dict(pretrained=None, allow_random_backbone=True)
+    backbone = load_config(path, options).model.backbone
+    assert backbone.pretrained is None
+    assert backbone.allow_random_backbone is True
+    assert load_config(path, dict(pretrained="file")).model.backbone.pretrained == "file"
+    own = {"pretrained": "file", "model.backbone.pretrained": "own"}
+    assert load_config(path, own).model.backbone.pretrained == "own"
+
+
+@pytest.mark.parametrize("size", [(64, 32), [64, 32]])
+def test_image_size_reaches_the_transforms(size):
+    cfg = load_config(PASCAL, dict(image_size=size))
+    train, test = _pipeline(cfg, "train_dataloader"), _pipeline(cfg, "test_dataloader")
+    assert tuple(train["RandomWarp"].size) == (64, 32)
+    assert tuple(train["RandomWarp"].scale) == (0.75, 1.25)
+    assert tuple(test["Resize"].scale) == (64, 32)
+    assert tuple(_pipeline(cfg, "val_dataloader")["Resize"].scale) == (64, 32)
+
+
+def test_unchanged_config_is_left_as_it_is():
+    cfg = load_config(PASCAL, dict(data_root="data/pascal_mt"))
+    assert tuple(_pipeline(cfg, "test_dataloader")["Resize"].scale) == (512, 512)
+    assert cfg.val_dataloader.batch_size == 6
+
+
+def test_total_batch_is_divided_over_processes():
+    assert load_config(PASCAL).train_dataloader.batch_size == 12
+    assert load_config(PASCAL, world_size=4).train_dataloader.batch_size == 3
+    assert load_config(PASCAL, dict(total_batch_size=20), 5).train_dataloader.batch_size == 4
+    with pytest.raises(InputError, match="total_batch_size 12 .* 5 processes"):
+        load_config(PASCAL, world_size=5)
+
+
+def test_explicit_batch_stays_per_process():
+    cfg = load_config(PASCAL, {"train_dataloader.batch_size": 5}, world_size=4)
+    assert cfg.train_dataloader.batch_size == 5
+    assert cfg.total_batch_size == 20
+
+
+def test_batch_size_is_needed(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text("train_dataloader = dict(num_workers=0)\n")
+    with pytest.raises(InputError, match="neither total_batch_size nor"):
+        load_config(path)
+    path.write_text("test_dataloader = dict(num_workers=0)\n")
+    assert load_config(path).test_dataloader.num_workers == 0
+    with pytest.raises(InputError, match="none.py: no such config file"):
+        load_config(tmp_path / "none.py")
+
+
+def test_several_processes_on_a_cpu_get_their_wrapper(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_config(PASCAL, world_size=2).model_wrapper_cfg.device_ids is None
+    assert "model_wrapper_cfg" not in load_config(PASCAL)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "model_wrapper_cfg" not in load_config(PASCAL, world_size=2)
+
+
+def test_config_files_are_found():
+    assert {"vmt/vmt_swin-t_pascal.py", "vmt/vmt_swin-nano_shapes.py"} <= set(FILES)
+    assert {name.split("/")[0] for name in FILES} == {"vmt", "baselines", "pretrain"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_config_builds_its_model(name):
+    cfg = load_config(CONFIGS / name, dict(pretrained=None, allow_random_backbone=True))
+    assert cfg.default_scope == "vmt_mm"
+    model = MODELS.build(cfg.model)
+    names = set(cfg.model.tasks)
+    assert names == set(model.tasks) == set(model.heads) == set(model.backbone.task_names)
+    for loader in LOADERS:
+        dataset = cfg[loader].dataset
+        assert dataset.tasks == cfg.model.tasks
+        assert DATASETS.get(dataset.type) is not None
+    assert cfg.val_evaluator.tasks == cfg.test_evaluator.tasks == cfg.model.tasks
+    if "nano" in name:
+        model.eval()
+        with torch.no_grad():
+            logits = model(torch.zeros(1, 3, 32, 32))
+        channels = {task: logits[task].shape[1] for task in names}
+        assert channels == {task: model.tasks[task].out_channels for task in names}
+
+
+def test_missing_data_and_weights_are_listed_together(tmp_path):
+    with pytest.raises(InputError) as caught:
+        check_inputs(load_config(PASCAL), training=True)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "'data/pascal_mt'" in lines[0]
+    assert "data_root=FOLDER" in lines[0]
+    assert "'pretrain/swin_tiny_patch4_window7_224.pth'" in lines[1]
+    assert "pretrained=FILE" in lines[1]
+    # Testing reads no pretrained weights.
+    with pytest.raises(InputError) as caught:
+        check_inputs(load_config(PASCAL), training=False)
+    assert len(str(caught.value).splitlines()) == 1
+    # A folder without lists lacks both of them.
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    cfg = load_config(PASCAL, dict(data_root=str(tmp_path), pretrained=str(weights)))
+    with pytest.raises(InputError, match=r"(?s)splits/train\.txt.*\n.*splits/val\.txt"):
+        check_inputs(cfg, training=True)
+    (tmp_path / "splits").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "splits" / f"{split}.txt").touch()
+    check_inputs(cfg, training=True)
+
+
+def test_rendered_data_is_never_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_module, "locate", lambda pretrained: pretrained)
+    cfg = load_config(NANO, dict(data_root=str(tmp_path / "shapes")))
+    check_inputs(cfg, training=True)
+    assert not (tmp_path / "shapes").exists()

