@@ -33,7 +33,7 @@ setup(
         "torch",
         "numpy",
         "opencv-python",
-        "pillow",
+        "pillow>=10",
         "safetensors",
         "matplotlib",
         "rich",

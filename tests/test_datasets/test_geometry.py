@@ -48,18 +48,16 @@ def _sample(height, width, seed=0):
     return dict(img=image, labels=_labels(height, width, seed), label_specs=SPECS)
 
 
-def _both(x, y, z):
-    return -y, -x, z
-
-
 # Maps without interpolation: what they do to any array, and to the vector (x, y, z).
 EXACT = {
     "identity": ({}, lambda a: a, lambda x, y, z: (x, y, z)),
     "flip": (dict(flip=True), lambda a: a[:, ::-1], lambda x, y, z: (-x, y, z)),
     "quarter": (dict(angle=90), np.rot90, lambda x, y, z: (-y, x, z)),
-    "half": (dict(angle=-180), lambda a: np.rot90(a, 2), lambda x, y, z: (-x, -y, z)),
-    # The flip comes first.
-    "both": (dict(flip=True, angle=90), lambda a: np.rot90(a[:, ::-1]), _both),
+    "flip, then quarter": (
+        dict(flip=True, angle=90),
+        lambda a: np.rot90(a[:, ::-1]),
+        lambda x, y, z: (-y, -x, z),
+    ),
 }
 
 
@@ -149,14 +147,13 @@ def test_scene_flipped_shows_mirrored_vectors():
     found = RandomWarp((48, 48), flip_prob=1.0, rotate=(0, 0), scale=(1, 1))(sample)
     np.testing.assert_array_equal(found["img"], scene.image[:, ::-1])
     for y, x in [(5, 5), (20, 3), (24, 40), (40, 11)]:
-        nx, ny, nz = scene.normals[y, 47 - x]
-        np.testing.assert_allclose(found["labels"]["normals"][y, x], (-nx, ny, nz), atol=1e-6)
+        expected = scene.normals[y, 47 - x] * (-1, 1, 1)
+        np.testing.assert_allclose(found["labels"]["normals"][y, x], expected, atol=1e-6)
 
 
 TRANSFORM_CASES = [
     dict(type="RandomWarp", size=(20, 15)),
     dict(type="Resize", scale=(30, 11)),
-    dict(type="Resize", scale=(40, 40), keep_ratio=True),
     dict(type="RandomResize", scale=(40, 30), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomFlip", prob=1.0),
     dict(type="RandomCrop", crop_size=(7, 9)),
@@ -198,9 +195,8 @@ def files(tmp_path):
 
 
 def _run(files, *middle):
-    names = [dict(type=x) if isinstance(x, str) else x for x in middle]
-    load, pack = dict(type="LoadImageFromFile"), dict(type="PackMultiTaskInputs")
-    return Compose([load, *names, pack])(files)
+    steps = ["LoadImageFromFile", *middle, "PackMultiTaskInputs"]
+    return Compose([dict(type=x) if isinstance(x, str) else x for x in steps])(files)
 
 
 def test_pipeline_of_mmseg_takes_all_labels_along(files):
@@ -250,3 +246,15 @@ def test_impossible_arguments_are_refused():
             RandomWarp(**bad)
     with pytest.raises(InputError, match="vertical"):
         TRANSFORMS.build(dict(type="RandomFlip", prob=0.5, direction="vertical"))
+
+
+@pytest.mark.parametrize("name", ["RandomRotate", "RandomRotFlip", "RandomMosaic"])
+def test_transforms_that_leave_labels_behind_are_refused(name):
+    with pytest.raises(InputError, match="use RandomWarp"):
+        TRANSFORMS.build(dict(type=name, prob=0.5))
+
+
+def test_labels_are_not_loaded_after_a_flip():
+    results = dict(flip=True, label_specs={}, label_paths={}, ori_shape=(4, 4))
+    with pytest.raises(InputError, match="after a flip"):
+        TRANSFORMS.build(dict(type="LoadLabels"))(results)

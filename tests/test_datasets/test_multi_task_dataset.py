@@ -11,7 +11,7 @@ import pytest
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from vmt_mm.datasets import MultiTaskDataset, PASCALContextMT, ShapesMT, shapes
+from vmt_mm.datasets import Draw, MultiTaskDataset, PASCALContextMT, ShapesMT, shapes
 from vmt_mm.errors import InputError
 
 TASKS = dict(
@@ -91,6 +91,16 @@ def test_what_a_folder_lacks_is_named(root):
     _refused(r"train\.txt: holds no id", str(root), TASKS)
 
 
+def test_a_missing_task_folder_is_refused(root):
+    tasks = dict(semsegs=dict(type="Segmentation", num_classes=21))
+    _refused("semsegs: no folder with the labels of task 'semsegs'", str(root), tasks)
+
+
+def test_a_sample_that_no_pipeline_accepts_ends(root):
+    dataset = _dataset(root, pipeline=[lambda results: None], max_refetch=3)
+    assert dataset.prepare_data(Draw(0, (0, 0, 0))) is None
+
+
 def test_class_names_must_be_as_many_as_classes(root):
     names = dict(semseg=dict(classes=("a", "b")))
     _refused("2 class names.*'semseg'.*3", str(root), TASKS, metainfo=names)
@@ -104,6 +114,7 @@ def test_pascal_has_21_classes_and_7_parts(root):
         semseg=dict(type="Segmentation", num_classes=21),
         human_parts=dict(type="Segmentation", num_classes=7),
     )
+    (root / "human_parts").mkdir()
     meta = PASCALContextMT(str(root), tasks, pipeline=PIPELINE).metainfo
     for task, count in dict(semseg=21, human_parts=7).items():
         assert len(set(meta[task]["classes"])) == len(meta[task]["palette"]) == count
@@ -163,9 +174,22 @@ def test_scenes_of_other_settings_are_refused(tmp_path, change):
     assert sorted(root.rglob("*")) == files
 
 
+def test_what_is_no_folder_of_scenes_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: is there, but holds no rendered scenes"):
+        _shapes(tmp_path / "file")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/shapes.json").write_text("{")
+    with pytest.raises(InputError, match="torn: is there"):
+        _shapes(tmp_path / "torn")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is there"):
+        _shapes(".")
+
+
 def test_foreign_folder_is_left_alone(root):
     files = sorted(root.rglob("*"))
-    with pytest.raises(InputError, match="data: the folder is not empty"):
+    with pytest.raises(InputError, match="data: is there, but holds no rendered scenes"):
         _shapes(root)
     assert sorted(root.rglob("*")) == files
 

@@ -134,13 +134,16 @@ def test_epoch_seed_and_index_decide(root):
 def test_generators_of_the_process_are_restored(root):
     dataset = _dataset(root)
     states = random.getstate(), np.random.get_state()
+    torch_state = torch.get_rng_state()
     dataset[Draw(1, (0, 0, 1))]
     assert random.getstate() == states[0]
     for found, expected in zip(np.random.get_state(), states[1], strict=True):
         np.testing.assert_array_equal(found, expected)
     with pytest.raises(KeyError), random_state_of(Draw(0, (0, 0, 0))):
         np.random.random()
+        torch.rand(1)
         raise KeyError
+    assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == states[0]
     np.testing.assert_array_equal(np.random.get_state()[1], states[1][1])
 
@@ -154,6 +157,15 @@ def test_plain_index_leaves_the_generators_alone(root):
     np.random.seed(0)
     random.seed(0)
     assert torch.equal(dataset[1]["inputs"], first)
+
+
+def test_torchs_random_numbers_follow_the_draw_too():
+    drawn = []
+    for key in [(0, 0, 1), (0, 0, 1), (0, 1, 1)]:
+        with random_state_of(Draw(0, key)):
+            drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_draw_is_an_int_that_keeps_its_key():

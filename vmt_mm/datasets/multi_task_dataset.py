@@ -34,7 +34,8 @@ class MultiTaskDataset(BaseDataset):
         kwargs: see ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        InputError: if the folder, the list or an image is missing, or class names do not fit.
+        InputError: if the root, a task's folder, the list or an image is missing, or class names
+            do not fit.
     """
 
     def __init__(
@@ -90,6 +91,12 @@ class MultiTaskDataset(BaseDataset):
                 f"{self.ann_file}: {len(unknown)} id(s) without an image in {root / 'images'}, "
                 f"the first is {unknown[0]!r}"
             )
+        for name in self.label_specs:
+            if not (root / name).is_dir():
+                raise InputError(
+                    f"{root / name}: no folder with the labels of task {name!r}; leave the task "
+                    "out of this data set's `tasks`, or make the folder if no image has a label"
+                )
         labels = {
             name: _files_by_id(root / name, (spec.suffix,))
             for name, spec in self.label_specs.items()
@@ -105,13 +112,15 @@ class MultiTaskDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on one sample; a :class:`Draw` decides its random numbers."""
-        with random_state_of(idx):
-            results = self.get_data_info(int(idx))
-            results["label_specs"] = self.label_specs
-            results = self.pipeline(results)
-        if results is None and isinstance(idx, Draw) and not self.test_mode:
-            return self.prepare_data(idx.another(len(self)))
-        return results
+        for _ in range(self.max_refetch + 1):
+            with random_state_of(idx):
+                results = self.get_data_info(int(idx))
+                results["label_specs"] = self.label_specs
+                results = self.pipeline(results)
+            if results is not None or self.test_mode or not isinstance(idx, Draw):
+                return results
+            idx = idx.another(len(self))
+        return None
 
 
 def _files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:

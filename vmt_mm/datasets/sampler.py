@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from mmengine.dataset import DefaultSampler
 
 from vmt_mm.registry import DATA_SAMPLERS
@@ -16,7 +17,8 @@ class Draw(int):
     """A sample's index that remembers which draw of the training it is.
 
     It is an ``int`` to every dataset, and survives the arithmetic by which wrappers such as
-    mmengine's ``ConcatDataset`` and ``RepeatDataset`` find the index in an inner dataset.
+    mmengine's ``ConcatDataset`` and ``RepeatDataset`` find the index in an inner dataset. A wrapper
+    that looks indices up in a list of its own loses the key: augmentation is then plainly random.
 
     Args:
         index: position in the dataset.
@@ -48,7 +50,9 @@ class Draw(int):
 
 @contextmanager
 def random_state_of(index: int) -> Iterator[None]:
-    """Seed Python's and NumPy's global generators by a :class:`Draw`; restore them afterwards.
+    """Seed the global generators by a :class:`Draw`, restore them afterwards.
+
+    Python's, NumPy's and PyTorch's (of the CPU).
 
     So every transform, also of other libraries, becomes a function of (seed, epoch, index). A
     plain ``int`` leaves the generators as they are.
@@ -57,14 +61,17 @@ def random_state_of(index: int) -> Iterator[None]:
         yield
         return
     python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_state = torch.get_rng_state()
     words = np.random.SeedSequence(index.key).generate_state(4)
     random.seed(words.tobytes())
     np.random.seed(words)
+    torch.default_generator.manual_seed(int(words[0]))  # leaves the GPUs' generators alone
     try:
         yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
 
 
 @DATA_SAMPLERS.register_module()

@@ -72,10 +72,12 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
         InputError: if ``root`` holds something else, or scenes of other settings.
     """
     wanted = dict(renderer=RENDERER_VERSION, train=train, val=val, size=size, seed=seed)
+    root = root.resolve()
+    if _is_rendered(root, wanted):
+        return
     root.parent.mkdir(parents=True, exist_ok=True)
     with _lock(root.with_name(f".{root.name}.lock")):
-        if root.exists() and any(root.iterdir()):
-            _check_manifest(root, wanted)
+        if _is_rendered(root, wanted):  # by another process, while this one waited
             return
         partial = root.with_name(f".{root.name}.rendering")
         shutil.rmtree(partial, ignore_errors=True)
@@ -93,16 +95,20 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
         os.replace(partial, root)
 
 
-def _check_manifest(root: Path, wanted: dict[str, int]) -> None:
-    manifest = root / _MANIFEST
-    if not manifest.is_file():
-        raise InputError(f"{root}: the folder is not empty and holds no rendered scenes")
-    found = json.loads(manifest.read_text())
+def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
+    """Tell whether the scenes are there; raise InputError if something else is."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / _MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{root}: is there, but holds no rendered scenes") from None
     if found != wanted:
         raise InputError(
             f"{root}: holds scenes rendered with {found}, but the config asks for {wanted}; "
             "choose another data_root or delete the folder"
         )
+    return True
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class LabelSpec:
 
     def flip(self, label: np.ndarray) -> np.ndarray:
         """Mirror left and right."""
-        return self._flip_values(np.ascontiguousarray(label[:, ::-1]))
+        return self._flip_values(label[:, ::-1].copy())
 
     def pad(self, label: np.ndarray, bottom: int, right: int) -> np.ndarray:
         """Append rows below and columns at the right that carry no label."""
@@ -130,7 +130,7 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
     try:
         with Image.open(path) as image:
             values = np.array(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
     if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
         kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"

@@ -40,7 +40,10 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         InputError: if it cannot be encoded so.
     """
-    encoded, content = cv2.imencode(path.suffix, image if image.ndim == 2 else image[..., ::-1])
+    try:
+        encoded, content = cv2.imencode(path.suffix, image if image.ndim == 2 else image[..., ::-1])
+    except cv2.error:
+        encoded = False
     if not encoded:
         raise InputError(f"{path}: cannot encode {image.dtype} of shape {image.shape}")
     write_bytes(path, content.tobytes())

@@ -195,6 +195,17 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         return True
 
 
+@TRANSFORMS.register_module(["RandomRotate", "RandomRotFlip", "RandomMosaic"])
+class MovesOneMap:
+    """Stands for transforms of mmseg that would leave labels behind, at an unchanged size."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise InputError(
+            "RandomRotate, RandomRotFlip and RandomMosaic move the image and one segmentation map "
+            "alone; use RandomWarp, which moves the labels of all tasks"
+        )
+
+
 @TRANSFORMS.register_module()
 class Pad(mmcv.transforms.Pad):
     """mmcv's ``Pad``, for all labels; new pixels carry no label."""

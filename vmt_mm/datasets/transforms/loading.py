@@ -20,11 +20,14 @@ class LoadLabels(BaseTransform):
     Placed after ``Resize`` in a test pipeline, as in mmseg, the labels keep their native size.
 
     Raises:
-        InputError: if a file is unreadable, of another kind, or of another size than the image.
+        InputError: if a file is unreadable, of another kind, or of another size than the image, or
+            if the image was flipped before.
     """
 
     def transform(self, results: dict) -> dict:
         """Add ``labels`` (task -> array) and whether they are of the image's native size."""
+        if results.get("flip"):
+            raise InputError("LoadLabels stands after a flip of the image; load the labels before")
         specs = results["label_specs"]
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}
