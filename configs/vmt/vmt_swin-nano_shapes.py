@@ -13,7 +13,7 @@ model = dict(
         pretrained=pretrained,
         peft=dict(type='VMTAdapter', ratio=2, gate=0.5)),
     head=dict(channels=64))
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_epochs=30, val_interval=10)
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(save_best='semseg/mIoU', rule='greater'))

@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmpretrain.models import SwinTransformer as MMPretrainSwin
 from mmseg.models.backbones import SwinTransformer
 from safetensors.torch import save_file
@@ -144,6 +146,16 @@ def test_safetensors_and_half_precision(tmp_path):
     weight = encoder.stages[0].blocks[0].attn.w_msa.qkv.weight
     assert weight.dtype == torch.float32
     assert torch.equal(weight, state["stages.0.blocks.0.attn.w_msa.qkv.weight"].float())
+
+
+def test_checkpoints_of_mmengine_with_their_logs(tmp_path):
+    hub = MessageHub("checkpoint")
+    hub.update_scalar("train/loss", 0.5)
+    hub.update_info("epoch", np.float64(1))
+    torch.save(
+        {"state_dict": mmseg_state(), "message_hub": hub.state_dict()}, tmp_path / "swin.pth"
+    )
+    load(tmp_path / "swin.pth")
 
 
 def test_tables_of_another_window_are_interpolated(tmp_path):
