@@ -1,4 +1,4 @@
-"""Import, licence-free first impressions, and what the README shows."""
+"""Import, first impressions, and what the README shows."""
 
 import re
 import subprocess

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 
 from vmt_mm.analysis import metrics_table
-from vmt_mm.apis import check_inputs, distributed, friendly_errors, load_config
-from vmt_mm.apis.launch import LAUNCHERS
+from vmt_mm.apis import (
+    add_config_arguments,
+    add_run_arguments,
+    apply_run_arguments,
+    check_inputs,
+    distributed,
+    friendly_errors,
+    load_config,
+)
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import write_json
@@ -20,23 +27,17 @@ from vmt_mm.utils.files import write_json
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
+    add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--work-dir", help="folder for metrics.json and logs")
+    add_run_arguments(parser)
     parser.add_argument("--out", help="folder to write every prediction to, one folder a task")
     parser.add_argument("--show-dir", help="folder to write a panel of every image to")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
-    )
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="job launcher")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
     return parser.parse_args()
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    apply_run_arguments(cfg, args)
     if not Path(args.checkpoint).is_file():
         raise InputError(f"{args.checkpoint}: no such checkpoint")
     cfg.load_from = args.checkpoint

@@ -6,19 +6,26 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-from vmt_mm.apis import check_inputs, distributed, friendly_errors, load_config
-from vmt_mm.apis.launch import LAUNCHERS
+from vmt_mm.apis import (
+    add_config_arguments,
+    add_run_arguments,
+    apply_run_arguments,
+    check_inputs,
+    distributed,
+    friendly_errors,
+    load_config,
+)
 from vmt_mm.errors import InputError
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    add_config_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -27,18 +34,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--amp", action="store_true", help="train in bfloat16 on a GPU")
     parser.add_argument("--seed", type=int, help="seed of everything random")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
-    )
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="job launcher")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
     return parser.parse_args()
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    apply_run_arguments(cfg, args)
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
     if args.resume is not None:

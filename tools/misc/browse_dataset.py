@@ -9,11 +9,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from rich.progress import track
 
-from vmt_mm.apis import friendly_errors, load_config
+from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.datasets import Draw
 from vmt_mm.registry import DATASETS
 from vmt_mm.utils.files import write_image
@@ -23,14 +22,11 @@ from vmt_mm.visualization import draw_panel
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="config file")
+    add_config_arguments(parser)
     parser.add_argument("--output-dir", default="work_dirs/browse", help="folder of the pictures")
     parser.add_argument("--phase", choices=("train", "val", "test"), default="train")
     parser.add_argument("--show-number", type=int, default=8, help="how many samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the augmentation")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
-    )
     return parser.parse_args()
 
 

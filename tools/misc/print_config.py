@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
-
-from vmt_mm.apis import friendly_errors, load_config
+from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
-    )
+    add_config_arguments(parser)
     return parser.parse_args()
 
 

@@ -1,7 +1,20 @@
 """What the tools are made of, for use from Python."""
 
-from vmt_mm.apis.cli import friendly_errors
+from vmt_mm.apis.cli import (
+    add_config_arguments,
+    add_run_arguments,
+    apply_run_arguments,
+    friendly_errors,
+)
 from vmt_mm.apis.config import check_inputs, load_config
 from vmt_mm.apis.launch import distributed
 
-__all__ = ["check_inputs", "distributed", "friendly_errors", "load_config"]
+__all__ = [
+    "add_config_arguments",
+    "add_run_arguments",
+    "apply_run_arguments",
+    "check_inputs",
+    "distributed",
+    "friendly_errors",
+    "load_config",
+]

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vmt_mm.peft.method import PEFTMethod
+from vmt_mm.peft.method import Encoder, PEFTMethod
 from vmt_mm.registry import PEFT_METHODS
-
-if TYPE_CHECKING:
-    from vmt_mm.models.backbones.seam import AdaptedEncoder
 
 
 @PEFT_METHODS.register_module()
@@ -20,6 +15,6 @@ class DecodersOnly(PEFTMethod):
 class FullFineTuning(PEFTMethod):
     """Every parameter of the encoder trains, its output norms included."""
 
-    def attach(self, encoder: AdaptedEncoder) -> None:
+    def attach(self, encoder: Encoder) -> None:
         """Unfreeze everything."""
         encoder.requires_grad_(True)

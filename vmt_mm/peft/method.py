@@ -6,15 +6,36 @@ Letters: B images, L tokens, d channels of a block, T tasks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import PEFT_METHODS
 
-if TYPE_CHECKING:
-    from vmt_mm.models.backbones.seam import AdaptedEncoder
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One transformer block: the stage it belongs to and its channels."""
+
+    stage: int
+    channels: int
+
+
+class Encoder(Protocol):
+    """What a method may ask of an encoder, whatever its architecture.
+
+    Attributes:
+        blocks: every block, in order.
+        task_names: the tasks that the encoder gives features for.
+    """
+
+    blocks: tuple[BlockSpec, ...]
+    task_names: tuple[str, ...]
+
+    def requires_grad_(self, requires_grad: bool = True) -> nn.Module:
+        """Freeze or unfreeze all parameters."""
 
 
 class Branch(NamedTuple):
@@ -42,10 +63,10 @@ class PEFTMethod(nn.Module):
     the encoder's, and overrides the methods it needs. It must keep no state between calls.
     """
 
-    def attach(self, encoder: AdaptedEncoder) -> None:
+    def attach(self, encoder: Encoder) -> None:
         """Create all parameters and set ``requires_grad``; ``encoder.blocks`` says for what."""
 
-    def reset_from_pretrained(self, encoder: AdaptedEncoder) -> None:
+    def reset_from_pretrained(self, encoder: Encoder) -> None:
         """Set the initial values of the method's parameters."""
 
     def beside_mlp(self, index: int, y: Tensor) -> Branch:

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.init import kaiming_uniform_
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.method import Branch, PEFTMethod
+from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
 from vmt_mm.registry import PEFT_METHODS
-
-if TYPE_CHECKING:
-    from vmt_mm.models.backbones.seam import AdaptedEncoder
 
 
 class VMTBlock(nn.Module):
@@ -107,7 +103,7 @@ class VMTAdapter(PEFTMethod):
             up_bias=up_bias,
         )
 
-    def attach(self, encoder: AdaptedEncoder) -> None:
+    def attach(self, encoder: Encoder) -> None:
         """Create one adapter for every block."""
         self.stages = [block.stage for block in encoder.blocks]
         self.blocks = nn.ModuleList()
@@ -120,7 +116,7 @@ class VMTAdapter(PEFTMethod):
             hidden = block.channels // self.ratio
             self.blocks.append(VMTBlock(block.channels, hidden, encoder.task_names, **self.options))
 
-    def reset_from_pretrained(self, encoder: AdaptedEncoder) -> None:
+    def reset_from_pretrained(self, encoder: Encoder) -> None:
         """Start at the frozen encoder's features."""
         for block in self.blocks:
             block.reset()

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
@@ -18,6 +18,7 @@ from vmt_mm.tasks import Task
 _COLUMN_INCHES = 2.6
 _TITLE_INCHES = 0.27
 _LEGEND_INCHES = 0.2
+_GAP_INCHES = 0.08
 _MAX_LEGEND = 12
 
 
@@ -46,42 +47,67 @@ def draw_panel(
         for name, task in tasks.items()
     }
     lines = max((math.ceil(len(entries) / 2) for entries in legends.values()), default=0)
-    rows = max(1, len(shown))
-    figure, grid = _make_figure(image.shape[0] / image.shape[1], rows, len(tasks), lines)
-    axis = _add_axis(figure, grid[:, 0], str(sample.get("sample_id", "image")))
+    layout = _Layout(image.shape[0] / image.shape[1], max(1, len(shown)), len(tasks), lines)
+    axis = layout.add_image(str(sample.get("sample_id", "image")))
     axis.imshow(image)
-    for column, (name, task) in enumerate(tasks.items(), start=1):
+    for column, (name, task) in enumerate(tasks.items()):
         for row, (title, values) in enumerate(shown.items()):
-            axis = _add_axis(figure, grid[row, column], f"{name}: {title}")
+            axis = layout.add_tile(row, column, f"{name}: {title}")
             if values[name] is None:
                 _draw_absence(axis, f"no {title}", image.shape[:2])
             else:
                 drawn = task.draw(values[name], meta.get(name, {}))
                 axis.imshow(drawn, interpolation="nearest")
         _add_legend(axis, legends[name])
-    canvas = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(layout.figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _make_figure(aspect: float, rows: int, tasks: int, lines: int) -> tuple[Figure, GridSpec]:
-    """Make a figure with room for the image, as high as all rows together, and the tasks."""
-    width = _COLUMN_INCHES * (tasks + rows)
-    height = (_COLUMN_INCHES * aspect + _TITLE_INCHES) * rows + _LEGEND_INCHES * lines + 0.1
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
-    return figure, figure.add_gridspec(rows, tasks + 1, width_ratios=[rows] + [1] * tasks)
+class _Layout:
+    """Places the image, as high as all rows together, and one column of tiles a task.
+
+    Lengths are in inches. Positions are computed here: matplotlib's own layout engines take as
+    long as the drawing.
+    """
+
+    def __init__(self, aspect: float, rows: int, tasks: int, legend_lines: int) -> None:
+        self.tile = (_COLUMN_INCHES, _COLUMN_INCHES * aspect)
+        self.rows = rows
+        self.size = (
+            (self.tile[0] + _GAP_INCHES) * (rows + tasks) + _GAP_INCHES,
+            (self.tile[1] + _TITLE_INCHES) * rows + _LEGEND_INCHES * legend_lines + 2 * _GAP_INCHES,
+        )
+        self.figure = Figure(figsize=self.size, dpi=100)
+
+    def add_image(self, title: str) -> Axes:
+        """Add the axis of the image."""
+        width, height = self.tile[0] * self.rows, self.tile[1] * self.rows
+        return self._add(_GAP_INCHES, _TITLE_INCHES, width, height, title)
+
+    def add_tile(self, row: int, column: int, title: str) -> Axes:
+        """Add the axis of a task's tile."""
+        x = (self.tile[0] + _GAP_INCHES) * (self.rows + column) + _GAP_INCHES
+        y = (self.tile[1] + _TITLE_INCHES) * row + _TITLE_INCHES
+        return self._add(x, y, *self.tile, title)
+
+    def _add(self, x: float, y: float, width: float, height: float, title: str) -> Axes:
+        """Add an axis whose upper left corner is at (x, y)."""
+        bottom = self.size[1] - y - height
+        axis = self.figure.add_axes(
+            (
+                x / self.size[0],
+                bottom / self.size[1],
+                width / self.size[0],
+                height / self.size[1],
+            )
+        )
+        axis.axis("off")
+        axis.set_title(title, fontsize=9, pad=4)
+        return axis
 
 
-def _add_axis(figure: Figure, place: SubplotSpec, title: str) -> Axes:
-    axis = figure.add_subplot(place)
-    axis.axis("off")
-    axis.set_anchor("N")
-    axis.set_title(title, fontsize=9)
-    return axis
-
-
-def _values(tensor: object) -> np.ndarray | None:
+def _values(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.cpu().numpy()
 
 

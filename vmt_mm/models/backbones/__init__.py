@@ -1,6 +1,6 @@
 """Encoders with a seam for PEFT methods."""
 
-from vmt_mm.models.backbones.seam import AdaptedEncoder, BlockSpec
+from vmt_mm.models.backbones.seam import AdaptedEncoder
 from vmt_mm.models.backbones.swin import MultiTaskSwin
 
-__all__ = ["AdaptedEncoder", "BlockSpec", "MultiTaskSwin"]
+__all__ = ["AdaptedEncoder", "MultiTaskSwin"]

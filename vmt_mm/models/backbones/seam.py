@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
-from vmt_mm.peft import build_method
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """One transformer block: the stage it belongs to and its channels."""
-
-    stage: int
-    channels: int
+from vmt_mm.peft import BlockSpec, build_method
 
 
 class AdaptedEncoder:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.seam import AdaptedEncoder, BlockSpec
+from vmt_mm.models.backbones.seam import AdaptedEncoder
 from vmt_mm.models.backbones.swin_checkpoint import load_swin
+from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
 
 #: nano (0.9 M parameters) is this project's own; the others are the paper's.
