@@ -11,8 +11,15 @@ data_root = 'data/shapes_pretrain'
 render = dict(train=3000, val=60, size=112, seed=715517)
 tasks = dict(depth=dict(type='Depth'), edge=dict(type='Edge', loss_weight=5.0))
 instead = dict(_delete_=True, **tasks)  # replaces the four tasks that the base file gives
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadLabels'),
+    dict(type='RandomWarp', size=(112, 112), rotate=(-10, 10), scale=(0.85, 1.25)),
+    dict(type='PackMultiTaskInputs'),
+]
 train_dataloader = dict(
-    dataset=dict(data_root=data_root, tasks=instead, render=render))
+    dataset=dict(
+        data_root=data_root, tasks=instead, render=render, pipeline=train_pipeline))
 val_dataloader = dict(
     dataset=dict(data_root=data_root, tasks=instead, render=render))
 test_dataloader = val_dataloader

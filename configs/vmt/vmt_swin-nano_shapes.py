@@ -11,9 +11,10 @@ model = dict(
         arch='nano',
         tasks=list(_base_.tasks),
         pretrained=pretrained,
-        peft=dict(type='VMTAdapter', ratio=2, gate=0.5)),
+        peft=dict(type='VMTAdapter', ratio=1, gate=0.5)),
     head=dict(channels=64))
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_epochs=30, val_interval=10)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+total_batch_size = 8
+train_cfg = dict(max_epochs=24, val_interval=8)
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(save_best='semseg/mIoU', rule='greater'))

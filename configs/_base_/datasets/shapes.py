@@ -1,17 +1,17 @@
 # The embedded data set: rendered into data_root on first use, with exact labels.
 data_root = 'data/shapes'
 image_size = (112, 112)  # (width, height)
-render = dict(train=384, val=120, size=112, seed=0)
+render = dict(train=512, val=120, size=112, seed=0)
 tasks = dict(
-    semseg=dict(type='Segmentation', num_classes=8),
-    human_parts=dict(type='Segmentation', num_classes=7, loss_weight=2.0, skip_background=True),
+    semseg=dict(type='Segmentation', num_classes=8, loss_weight=4.0),
+    human_parts=dict(type='Segmentation', num_classes=7, loss_weight=4.0, skip_background=True),
     saliency=dict(type='Saliency', loss_weight=5.0),
-    normals=dict(type='Normals', loss_weight=10.0))
+    normals=dict(type='Normals', loss_weight=5.0))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='RandomWarp', size=image_size, rotate=(-10, 10), scale=(0.85, 1.25)),
+    dict(type='RandomWarp', size=image_size, rotate=(-5, 5), scale=(0.9, 1.15)),
     dict(type='PackMultiTaskInputs'),
 ]
 test_pipeline = [
