@@ -67,9 +67,10 @@ def rooms(tmp_path, monkeypatch):
 
 def test_the_readmes_config_for_own_data(rooms):
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    (rooms / "own.py").write_text(block.replace("'configs/", f"'{ROOT}/configs/"))
+    (rooms / "own.py").write_text(block.replace('"configs/', f'"{ROOT}/configs/'))
     cfg = load_config("own.py")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert cfg.val_dataloader.dataset.data_root == "my_rooms"
     assert set(dataset[0]["data_samples"].keys()) == {"gt_floor", "gt_normals"}
     assert dataset[0]["inputs"].shape == (3, 512, 512)
     model = MODELS.build(cfg.model)

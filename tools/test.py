@@ -40,22 +40,38 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     apply_run_arguments(cfg, args)
     if not Path(args.checkpoint).is_file():
         raise InputError(f"{args.checkpoint}: no such checkpoint")
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = None, False
+    hooks = list(cfg.get("custom_hooks", []))
     if args.show_dir:
-        cfg.default_hooks.visualization.show_dir = args.show_dir
+        hooks.append(dict(type="MultiTaskVisualizationHook", show_dir=args.show_dir))
     if args.out:
-        writer = dict(type="PredictionWriterHook", out_dir=args.out)
-        cfg.custom_hooks = [*cfg.get("custom_hooks", []), writer]
+        hooks.append(dict(type="PredictionWriterHook", out_dir=args.out))
+    cfg.custom_hooks = hooks
+
+
+def load_whole(runner: Runner, checkpoint: str) -> None:
+    """Load a checkpoint that must fit the model exactly.
+
+    Raises:
+        InputError: if keys are missing, unknown or of another shape.
+    """
+    try:
+        runner.load_checkpoint(checkpoint, strict=True)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        text = " ".join(line.strip()[:300] for line in lines[:4])
+        raise InputError(f"{checkpoint} does not fit the model of the config: {text}") from error
 
 
 def main() -> None:
     """Evaluate, print a table, write metrics.json."""
     args = parse_args()
     with friendly_errors(), distributed(args.launcher) as world_size:
-        cfg = load_config(args.config, args.cfg_options, world_size)
+        cfg = load_config(args.config, args.cfg_options, world_size, training=False)
         apply_args(cfg, args)
         check_inputs(cfg, training=False)
         runner = Runner.from_cfg(cfg)
+        load_whole(runner, args.checkpoint)
         metrics = runner.test()
         if runner.rank == 0:
             path = Path(runner.work_dir) / "metrics.json"

@@ -50,6 +50,8 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         if not torch.cuda.is_available():
             raise InputError("--amp needs a GPU, and none is available; train without it")
+        if not torch.cuda.is_bf16_supported():
+            raise InputError("--amp needs a GPU that computes in bfloat16; train without it")
         cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=1.0)
 
 

@@ -9,28 +9,23 @@ _base_ = [
 ]
 data_root = 'data/shapes_pretrain'
 render = dict(train=3000, val=60, size=112, seed=715517)
-tasks = dict(depth=dict(type='Depth'), edge=dict(type='Edge', loss_weight=5.0))
-instead = dict(_delete_=True, **tasks)  # replaces the four tasks that the base file gives
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadLabels'),
-    dict(type='RandomWarp', size=(112, 112), rotate=(-10, 10), scale=(0.85, 1.25)),
-    dict(type='PackMultiTaskInputs'),
-]
+tasks = dict(
+    _delete_=True,
+    depth=dict(type='Depth'),
+    edge=dict(type='Edge', loss_weight=5.0))
 train_dataloader = dict(
-    dataset=dict(
-        data_root=data_root, tasks=instead, render=render, pipeline=train_pipeline))
-val_dataloader = dict(
-    dataset=dict(data_root=data_root, tasks=instead, render=render))
-test_dataloader = val_dataloader
-val_evaluator = dict(tasks=instead)
-test_evaluator = val_evaluator
+    dataset=dict(pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadLabels'),
+        dict(type='RandomWarp', size=(112, 112), rotate=(-10, 10), scale=(0.85, 1.25)),
+        dict(type='PackMultiTaskInputs'),
+    ]))
 total_batch_size = 16
 model = dict(
-    tasks=tasks,
+    tasks=_base_.tasks,
     backbone=dict(
         arch='nano',
-        tasks=['depth', 'edge'],
+        tasks=list(_base_.tasks),
         allow_random_backbone=True,
         peft=dict(type='FullFineTuning')),
     head=dict(channels=64))

@@ -65,8 +65,10 @@ def test_weights_reach_the_encoder(path):
     assert backbone.pretrained is None
     assert backbone.allow_random_backbone is True
     assert load_config(path, dict(pretrained="file")).model.backbone.pretrained == "file"
-    own = {"pretrained": "file", "model.backbone.pretrained": "own"}
+    own = {"model.backbone.pretrained": "own"}
     assert load_config(path, own).model.backbone.pretrained == "own"
+    with pytest.raises(InputError, match="pretrained='file' reaches nothing"):
+        load_config(path, {"pretrained": "file", **own})
 
 
 @pytest.mark.parametrize("size", [(64, 32), [64, 32]])
@@ -112,8 +114,10 @@ def test_batch_size_is_needed(tmp_path):
 
 def test_several_processes_on_a_cpu_get_their_wrapper(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert load_config(PASCAL, world_size=2).model_wrapper_cfg.device_ids is None
     assert "model_wrapper_cfg" not in load_config(PASCAL)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    wrapper = load_config(PASCAL).model_wrapper_cfg
+    assert (wrapper.device_ids, wrapper.broadcast_buffers) == (None, False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert "model_wrapper_cfg" not in load_config(PASCAL, world_size=2)
 
@@ -173,3 +177,40 @@ def test_rendered_data_is_never_missing(tmp_path, monkeypatch):
     cfg = load_config(NANO, dict(data_root=str(tmp_path / "shapes")))
     check_inputs(cfg, training=True)
     assert not (tmp_path / "shapes").exists()
+
+
+def test_a_file_that_builds_on_another_carries_too(tmp_path):
+    base = CONFIGS / "vmt/vmt_swin-t_pascal.py"
+    (tmp_path / "own.py").write_text(
+        f"_base_ = {str(base)!r}\n"
+        "data_root = 'mine'\npretrained = 'own.pth'\nimage_size = (64, 32)\nreference = None\n"
+        "tasks = dict(_delete_=True, saliency=dict(type='Saliency'))\n"
+    )
+    cfg = load_config(tmp_path / "own.py", {"data_root": "other"})
+    for name in ("train", "val", "test"):
+        assert cfg[f"{name}_dataloader"].dataset.data_root == "other"
+        assert cfg[f"{name}_dataloader"].dataset.tasks == dict(saliency=dict(type="Saliency"))
+    assert cfg.model.tasks == dict(saliency=dict(type="Saliency"))
+    assert cfg.model.backbone.tasks == ["saliency"]
+    assert cfg.model.backbone.pretrained == "own.pth"
+    assert cfg.train_dataloader.dataset.pipeline[2].size == (64, 32)
+    assert cfg.val_dataloader.dataset.pipeline[1].scale == (64, 32)
+    assert cfg.val_evaluator.reference is None
+
+
+def test_a_variable_that_reaches_nothing_is_refused(tmp_path):
+    base = CONFIGS / "vmt/vmt_swin-t_pascal.py"
+    (tmp_path / "own.py").write_text(
+        f"_base_ = {str(base)!r}\n"
+        + "".join(
+            f"{n}_dataloader = dict(dataset=dict(data_root='fixed'))\n"
+            for n in ("train", "val", "test")
+        )
+    )
+    with pytest.raises(InputError, match="data_root='other' reaches nothing"):
+        load_config(tmp_path / "own.py", {"data_root": "other"})
+
+
+def test_a_test_does_not_mind_the_training_batch():
+    cfg = load_config(CONFIGS / "vmt/vmt_swin-t_pascal.py", world_size=8, training=False)
+    assert "batch_size" not in cfg.train_dataloader

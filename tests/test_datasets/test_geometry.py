@@ -254,7 +254,18 @@ def test_transforms_that_leave_labels_behind_are_refused(name):
         TRANSFORMS.build(dict(type=name, prob=0.5))
 
 
-def test_labels_are_not_loaded_after_a_flip():
-    results = dict(flip=True, label_specs={}, label_paths={}, ori_shape=(4, 4))
-    with pytest.raises(InputError, match="after a flip"):
-        TRANSFORMS.build(dict(type="LoadLabels"))(results)
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(type="RandomFlip", prob=1.0),
+        dict(type="RandomCrop", crop_size=(2, 2)),
+        dict(type="Pad", size=(8, 8)),
+        dict(type="RandomWarp", size=(4, 4)),
+    ],
+)
+def test_labels_are_not_loaded_after_a_move(cfg):
+    results = dict(img=np.zeros((4, 4, 3), np.uint8), img_shape=(4, 4), ori_shape=(4, 4))
+    results.update(label_specs={}, label_paths={})
+    moved = TRANSFORMS.build(cfg)(dict(results))
+    with pytest.raises(InputError, match="only Resize may be before it"):
+        TRANSFORMS.build(dict(type="LoadLabels"))(moved)

@@ -1,14 +1,17 @@
 """Tests of the optimizer's constructor: what trains, with which options."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from torch import nn
 
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
 from vmt_mm.errors import InputError
+from vmt_mm.registry import PARAM_SCHEDULERS
 
 _CFG = dict(optimizer=dict(type="AdamW", lr=0.1, weight_decay=0.02))
 
@@ -129,3 +132,27 @@ def test_unknown_option(paramwise_cfg: dict) -> None:
 def test_nothing_trains() -> None:
     with pytest.raises(InputError, match="no trainable parameter"):
         TrainableOnlyConstructor(_CFG)(_Toy().requires_grad_(False))
+
+
+def test_the_papers_schedule():
+    """Adam 1e-4, weight decay 1e-4, one group, falling linearly to 0 by iteration."""
+    cfg = Config.fromfile(Path(__file__).parents[2] / "configs/_base_/schedules/adam_60e.py")
+    assert cfg.optim_wrapper.pop("constructor") == TrainableOnlyConstructor.__name__
+    constructor = TrainableOnlyConstructor(cfg.optim_wrapper)
+    wrapper = constructor(nn.Linear(2, 2))
+    (group,) = wrapper.optimizer.param_groups
+    assert type(wrapper.optimizer) is torch.optim.Adam
+    assert (group["lr"], group["weight_decay"]) == (1e-4, 1e-4)
+    (schedule,) = cfg.param_scheduler
+    assert schedule.pop("convert_to_iter_based")
+    epoch_length = 2
+    scheduler = PARAM_SCHEDULERS.get(schedule.pop("type")).build_iter_from_epoch(
+        wrapper.optimizer, end=cfg.train_cfg.max_epochs, epoch_length=epoch_length, **schedule
+    )
+    rates = []
+    for _ in range(60 * epoch_length):
+        rates.append(group["lr"])
+        wrapper.optimizer.step()
+        scheduler.step()
+    steps = len(rates) - 1
+    assert rates == pytest.approx([1e-4 * (1 - i / steps) for i in range(steps + 1)], abs=1e-12)

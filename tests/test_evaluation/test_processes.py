@@ -103,7 +103,7 @@ def _fork_workers(folder: Path) -> None:
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     """Number of processes -> what each of them saw and reported."""
     folder = tmp_path_factory.mktemp("processes")
-    # In a session of its own and with a deadline: a process that waits for another one for
+    # In a process group of its own and with a deadline: a process that waits for another one for
     # ever must not stop the test run.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     process = subprocess.Popen(

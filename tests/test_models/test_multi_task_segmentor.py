@@ -119,6 +119,21 @@ def test_predictions_come_at_the_original_size():
     torch.testing.assert_close(result.prediction("normals").norm(dim=0), torch.ones(50, 61))
 
 
+def test_native_labels_in_training_are_refused():
+    sample_ = MultiTaskDataSample(metainfo=dict(img_shape=(32, 32), ori_shape=(50, 50)))
+    sample_.set_label("semseg", torch.zeros(1, 50, 50, dtype=torch.uint8))
+    with pytest.raises(InputError, match="LoadLabels stands before Resize"):
+        build()(torch.randn(1, 3, 32, 32), [sample_], mode="loss")
+
+
+def test_init_cfg_of_heads_is_followed():
+    model = build(
+        head=dict(type="MLPHead", channels=8, init_cfg=dict(type="Constant", layer="Conv2d", val=7))
+    )
+    model.init_weights()
+    assert (model.heads["depth"].predict.weight == 7).all()
+
+
 def test_heads_that_are_not_asked_for_are_not_run():
     model = build(test_cfg=dict(tasks=["depth"])).eval()
     for name in ("semseg", "saliency", "normals"):

@@ -2,12 +2,13 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from commands import CONFIG, ROOT, options, run
+from commands import CONFIG, ROOT, SMALL, options, run
 
 from vmt_mm.tasks import build_tasks
 
@@ -84,7 +85,9 @@ def test_test_writes_metrics_and_every_prediction(trained, tmp_path):
 def test_a_resumed_run_goes_on_where_it_stopped(trained, tmp_path):
     folder, _ = trained
     common = [sys.executable, "tools/train.py", CONFIG, "--work-dir"]
-    two = options(folder, "default_hooks.logger.interval=1", "train_cfg.max_epochs=2")
+    # without dropout, whose random state is not part of a checkpoint
+    two = options(folder, "default_hooks.logger.interval=1", "train_cfg.max_epochs=2",
+                  "model.head.dropout_ratio=0")  # fmt: skip
     whole = losses(run(*common, tmp_path / "whole", *two))
     # stopped after the first of two epochs, the schedule being that of two
     stopped = run(*common, tmp_path / "part", *two, "train_cfg.max_epochs=1",
@@ -113,6 +116,44 @@ def test_two_processes_train_and_test(trained, tmp_path):
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert second[key] == pytest.approx(value, abs=1e-4)
+
+
+def test_one_and_four_processes_start(trained, tmp_path):
+    folder, _ = trained
+    for number in "14":
+        run("bash", "tools/dist_test.sh", CONFIG, folder / "run/epoch_1.pth", number,
+            "--work-dir", tmp_path / number, *options(folder))  # fmt: skip
+    one, four = (json.loads((tmp_path / number / "metrics.json").read_text()) for number in "14")
+    assert one == pytest.approx(four, abs=1e-4)
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
+    folder, _ = trained
+    output = run(
+        sys.executable, "tools/test.py", "configs/baselines/decoders_swin-nano_shapes.py",
+        folder / "run/epoch_1.pth", "--work-dir", tmp_path, *options(folder), code=1,
+    )  # fmt: skip
+    assert "epoch_1.pth does not fit the model of the config" in output
+    assert "peft.blocks.0" in output
+    assert "Traceback" not in output
+
+
+def test_partial_labels_of_photographs_train_and_test(trained, tmp_path):
+    folder, _ = trained
+    root = tmp_path / "partial"
+    shutil.copytree(folder / "shapes", root)
+    for number, task in enumerate(["semseg", "human_parts", "saliency", "normals"]):
+        for file in sorted((root / task).iterdir())[number::2]:
+            file.unlink()
+    run(
+        sys.executable, "tools/train.py", "configs/vmt/vmt_swin-t_pascal.py",
+        "--work-dir", tmp_path / "run", "--cfg-options", f"data_root={root}", "pretrained=None",
+        "allow_random_backbone=True", "model.backbone.arch=nano", "total_batch_size=4",
+        *SMALL[3:4], *SMALL[5:],
+    )  # fmt: skip
+    (log,) = (tmp_path / "run").rglob("scalars.json")
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert {"semseg/mIoU", "saliency/maxF", "normals/mErr", "delta"} <= set(last)
 
 
 def test_missing_data_and_weights_are_one_line_each(tmp_path):

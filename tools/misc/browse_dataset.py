@@ -15,6 +15,7 @@ from rich.progress import track
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.datasets import Draw
 from vmt_mm.registry import DATASETS
+from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import write_image
 from vmt_mm.visualization import draw_panel
 
@@ -37,6 +38,7 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get("default_scope", "vmt_mm"))
         dataset = DATASETS.build(cfg[f"{args.phase}_dataloader"].dataset)
+        tasks = build_tasks(cfg.model.tasks)
         bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)
         for index in track(range(min(args.show_number, len(dataset))), description="drawing"):
             item = dataset[Draw(index, (args.seed, 0, index))]
@@ -45,7 +47,7 @@ def main() -> None:
             panel = draw_panel(
                 np.ascontiguousarray(image[..., ::-1] if bgr else image),
                 sample,
-                dataset.tasks,
+                tasks,
                 dataset.metainfo,
             )
             write_image(Path(args.output_dir) / f"{sample.sample_id}.png", panel)

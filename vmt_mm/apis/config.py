@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 
 from vmt_mm.errors import InputError
@@ -21,60 +22,109 @@ from vmt_mm.registry import DATASETS
 #: Top-level variable -> names of the entries below that take its value.
 _CARRIED = {
     "data_root": ("data_root",),
-    "pretrained": ("pretrained",),
-    "allow_random_backbone": ("allow_random_backbone",),
     "image_size": ("size", "scale"),
     "render": ("render",),
+    "tasks": ("tasks",),
+    "reference": ("reference",),
 }
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+#: Top-level variables of the encoder.
+_OF_BACKBONE = ("pretrained", "allow_random_backbone")
 
 
 def load_config(
-    path: str | Path, options: Mapping[str, Any] | None = None, world_size: int = 1
+    path: str | Path,
+    options: Mapping[str, Any] | None = None,
+    world_size: int = 1,
+    training: bool = True,
 ) -> Config:
     """Read a config file and merge options into it.
 
-    - A changed ``data_root``, ``render`` or ``image_size`` reaches every data set and transform
-      that had the old value, a changed ``pretrained`` or ``allow_random_backbone`` the encoder.
+    - A top-level ``data_root``, ``image_size``, ``render``, ``tasks`` or ``reference`` that a file
+      or the options set anew reaches every place that had the value of a file below;
+      ``pretrained`` and ``allow_random_backbone`` reach the encoder. A place with a value of its
+      own keeps it.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
-    - On CPU, several processes get the wrapper that works there.
+    - In a process group on CPU, the model gets the wrapper that works there.
+
+    Args:
+        path: config file.
+        options: ``--cfg-options``.
+        world_size: number of processes.
+        training: whether the training batch matters.
 
     Raises:
-        InputError: if the file is missing, or the batch does not divide.
+        InputError: if the file is missing, a variable reaches nothing, or the batch does not
+            divide.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
     cfg = Config.fromfile(path)
-    before = {key: copy.deepcopy(cfg.get(key)) for key in _CARRIED}
+    bases, file = list(_bases(path)), copy.deepcopy(cfg)
     cfg.merge_from_dict(dict(options or {}))
-    for key, names in _CARRIED.items():
-        if cfg.get(key) != before[key]:
-            _carry(cfg, key, names, before[key])
-    _divide_batch(cfg, world_size)
-    if world_size > 1 and not torch.cuda.is_available():
-        cfg.setdefault("model_wrapper_cfg", dict(type="MMDistributedDataParallel", device_ids=None))
+    for key in (*_CARRIED, *_OF_BACKBONE):
+        if key not in cfg:
+            continue
+        former = [c.get(key) for c in (*bases, file) if c.get(key) != cfg[key]]
+        reached = not former or _carry(cfg, key, former)
+        anew = file.get(key) != cfg[key] or any(value is not None for value in former)
+        if anew and not reached:
+            raise InputError(
+                f"the top-level {key}={cfg[key]!r} reaches nothing: every place that uses it has a "
+                "value of its own; set it there"
+            )
+    if training:
+        _divide_batch(cfg, world_size)
+    if dist.is_initialized() and not torch.cuda.is_available():
+        # mmengine's default asks for a GPU; like it, leave buffers alone between validations
+        wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+        cfg.setdefault("model_wrapper_cfg", wrapper)
     return cfg
 
 
-def _carry(cfg: Config, key: str, names: tuple[str, ...], old: object) -> None:
-    """Give the new value to every entry of these names that had the old one."""
+def _bases(path: str | Path) -> Iterator[Config]:
+    """Every config that a file builds on, by ``_base_``."""
+    for base in Config._get_base_files(str(path)):
+        base_path = Config._get_cfg_path(base, str(path))[0]
+        yield Config.fromfile(base_path)
+        yield from _bases(base_path)
+
+
+def _carry(cfg: Config, key: str, former: list) -> bool:
+    """Give the new value to every entry that had a former one; tell whether any has it."""
     new = cfg[key]
-    if key in ("pretrained", "allow_random_backbone"):
+    if key in _OF_BACKBONE:
         backbone = cfg.get("model", {}).get("backbone")
-        if backbone is not None and backbone.get(key) == old:
+        if backbone is not None and backbone.get(key) in former:
             backbone[key] = new
-        return
-    for loader in _LOADERS:
-        for entry in _dicts(cfg.get(loader)):
-            for name in names:
-                if name in entry and _same(entry[name], old):
-                    entry[name] = new
+        return backbone is not None and backbone.get(key) == new
+    found = False
+    for tree in [value for name, value in cfg.items() if name != key]:
+        for entry in _dicts(tree):
+            for name in set(_CARRIED[key]) & set(entry):
+                entry[name] = _replace(entry[name], former, new)
+                found = found or _plain(entry[name]) in (_plain(new), _names(new))
+    return found
 
 
-def _same(value: object, old: object) -> bool:
-    as_tuple = [tuple(v) if isinstance(v, (list, tuple)) else v for v in (value, old)]
-    return as_tuple[0] == as_tuple[1]
+def _replace(value: object, former: list, new: object) -> object:
+    """Return ``new`` where ``value`` is a former one; names where it lists a former one's."""
+    for old in former:
+        if old is None:
+            continue
+        if _plain(value) == _plain(old):
+            return copy.deepcopy(new)
+        if isinstance(value, list) and value == _names(old):
+            return _names(new)
+    return value
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _names(value: object) -> object:
+    return list(value) if isinstance(value, dict) else None
 
 
 def _dicts(node: object) -> Iterator[ConfigDict]:
@@ -92,6 +142,7 @@ def _divide_batch(cfg: Config, world_size: int) -> None:
     if loader is None:
         return
     if "batch_size" in loader:
+        # explicit, per process: the config that is dumped says what the total then is
         cfg.total_batch_size = loader.batch_size * world_size
     elif total is None:
         raise InputError("the config sets neither total_batch_size nor train_dataloader.batch_size")

@@ -29,6 +29,11 @@ def distributed(launcher: str) -> Iterator[int]:
         raise InputError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
     if launcher != "none":
         if torch.cuda.is_available():
+            if int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
+                raise InputError(
+                    f"more processes than the {torch.cuda.device_count()} GPU(s) of this machine; "
+                    "CUDA_VISIBLE_DEVICES= (empty) runs them on the CPU"
+                )
             init_dist(launcher, backend="nccl")
         else:
             if launcher == "slurm":

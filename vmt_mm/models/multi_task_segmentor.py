@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
-from torch import Tensor, nn
+from mmengine.model import BaseModel, ModuleDict
+from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
@@ -57,7 +57,7 @@ class MultiTaskSegmentor(BaseModel):
         task_heads = dict(task_heads or {})
         if unknown := sorted(set(task_heads) - set(self.tasks)):
             raise InputError(f"`task_heads` for unknown task(s) {unknown}: {list(self.tasks)}")
-        self.heads = nn.ModuleDict(
+        self.heads = ModuleDict(
             {
                 name: build_head(
                     task_heads.get(name, head), self.backbone.out_channels, task.out_channels
@@ -99,7 +99,14 @@ class MultiTaskSegmentor(BaseModel):
     def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task -> logits (B, C, h, w) at the head's resolution."""
         features = self.backbone(inputs, tasks)
-        return {name: self.heads[name](maps) for name, maps in features.items()}
+        logits = {name: self.heads[name](maps) for name, maps in features.items()}
+        for name, values in logits.items():
+            if not isinstance(values, Tensor):
+                raise InputError(
+                    f"the head of task {name!r}, {type(self.heads[name]).__name__}, returns no "
+                    "single map of logits and cannot serve as a task's head"
+                )
+        return logits
 
     def loss(
         self,
@@ -119,9 +126,7 @@ class MultiTaskSegmentor(BaseModel):
             if not rows:
                 losses[f"loss_{name}"] = logits.float().sum() * 0
                 continue
-            target = _stack_labels(
-                task, [data_samples[i].label(name) for i in rows], inputs.shape[2:]
-            )
+            target = _stack_labels(task, [data_samples[i] for i in rows], inputs.shape[2:])
             if len(rows) < len(data_samples):
                 logits = logits[rows]
             logits = _resize(logits.float(), target.shape[2:])
@@ -148,18 +153,21 @@ class MultiTaskSegmentor(BaseModel):
         return data_samples
 
 
-def _stack_labels(task: Task, labels: list[Tensor], size: Sequence[int]) -> Tensor:
+def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence[int]) -> Tensor:
     """Stack labels (c, h, w) to (N, c, H, W); what the batch's padding adds carries no label."""
-    return torch.stack(
-        [
-            F.pad(
-                label,
-                (0, size[1] - label.shape[2], 0, size[0] - label.shape[1]),
-                value=task.label.fill,
+    padded = []
+    for sample in samples:
+        label = sample.label(task.name)
+        height, width = label.shape[1:]
+        if (height, width) != tuple(sample.get("img_shape", (height, width))[:2]):
+            raise InputError(
+                f"{sample.get('img_path')}: the label of task {task.name!r} has its native size "
+                f"{(height, width)}, the image {sample.img_shape}; in a training pipeline "
+                "LoadLabels stands before Resize"
             )
-            for label in labels
-        ]
-    )
+        bottom, right = size[0] - height, size[1] - width
+        padded.append(F.pad(label, (0, right, 0, bottom), value=task.label.fill))
+    return torch.stack(padded)
 
 
 def _resize(logits: Tensor, size: Sequence[int]) -> Tensor:

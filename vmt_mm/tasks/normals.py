@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
@@ -43,7 +43,9 @@ class NormalMap(LabelSpec):
 
     def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Interpolate the valid neighbours and re-normalise."""
-        return _interpolate(label, lambda x: cv2.resize(x, size[::-1], interpolation=1))
+        return _interpolate(
+            label, lambda x: cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR)
+        )
 
     def _resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         return _interpolate(label, lambda x: warp.apply(x, cv2.INTER_LINEAR, 0))
@@ -64,7 +66,7 @@ def _normalize(normals: np.ndarray) -> np.ndarray:
     return normals / np.maximum(length, 1e-12)
 
 
-def _interpolate(label: np.ndarray, resample: callable) -> np.ndarray:
+def _interpolate(label: np.ndarray, resample: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Resample (H, W, 3), leaving invalid neighbours out, and re-normalise."""
     weight = resample(label.any(axis=-1).astype(np.float32))
     # Invalid vectors are zero and so add nothing; the length of the sum does not matter.

@@ -47,6 +47,12 @@ def map_labels(
         results["labels"][task] = change(results["label_specs"][task], label)
 
 
+def mark_moved(results: dict) -> dict:
+    """Note that labels loaded from now on would not match the image."""
+    results["moved"] = "labels" not in results
+    return results
+
+
 @TRANSFORMS.register_module()
 class RandomWarp(BaseTransform):
     """Random flip, rotation and zoom and the resize to a fixed size, in one interpolation.
@@ -90,7 +96,7 @@ class RandomWarp(BaseTransform):
         results["img"] = warp.apply(image, cv2.INTER_LINEAR, self.fill)
         map_labels(results, lambda spec, label: spec.warp(label, warp), image.shape)
         results["img_shape"] = results["img"].shape[:2]
-        return results
+        return mark_moved(results)
 
 
 def make_warp(
@@ -155,6 +161,7 @@ class RandomFlip(mmcv.transforms.RandomFlip):
     def _flip(self, results: dict) -> None:
         super()._flip(results)
         map_labels(results, lambda spec, label: spec.flip(label), results["img"].shape)
+        mark_moved(results)
 
 
 @TRANSFORMS.register_module()
@@ -171,7 +178,7 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         results["img"] = self.crop(results["img"], box)
         results["img_shape"] = results["img"].shape[:2]
         map_labels(results, lambda _, label: self.crop(label, box), before)
-        return results
+        return mark_moved(results)
 
     def _choose_box(self, results: dict) -> tuple[int, int, int, int]:
         height, width = results["img"].shape[:2]
@@ -216,4 +223,4 @@ class Pad(mmcv.transforms.Pad):
         results = super().transform(results)
         bottom, right = np.subtract(results["img"].shape[:2], before[:2])
         map_labels(results, lambda spec, label: spec.pad(label, bottom, right), before)
-        return results
+        return mark_moved(results)

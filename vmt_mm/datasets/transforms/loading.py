@@ -21,13 +21,16 @@ class LoadLabels(BaseTransform):
 
     Raises:
         InputError: if a file is unreadable, of another kind, or of another size than the image, or
-            if the image was flipped before.
+            if a transform other than Resize moved the image before.
     """
 
     def transform(self, results: dict) -> dict:
         """Add ``labels`` (task -> array) and whether they are of the image's native size."""
-        if results.get("flip"):
-            raise InputError("LoadLabels stands after a flip of the image; load the labels before")
+        if results.get("moved"):
+            raise InputError(
+                "LoadLabels stands after a transform that moves the image; only Resize may be"
+                " before it"
+            )
         specs = results["label_specs"]
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}

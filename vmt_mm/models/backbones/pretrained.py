@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -61,7 +62,9 @@ def read_state_dict(pretrained: str) -> dict[str, Tensor]:
         elif location.endswith(".safetensors"):
             content = load_file(location)
         else:
-            with torch.serialization.safe_globals(_log_types()):
+            # before torch 2.5 there is no such list: a checkpoint with logs in it is then refused
+            allow = getattr(torch.serialization, "safe_globals", None)
+            with allow(_log_types()) if allow else nullcontext():
                 content = torch.load(location, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
