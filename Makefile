@@ -23,7 +23,7 @@ demo-run:
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) $(DEMO_OPTIONS)
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" \
 	    --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/panels $(DEMO_OPTIONS)
-	@echo "a panel to look at: $$(find $(DEMO_DIR)/panels -name '*.png' | sort | head -n 1)"
+	@echo "a panel to look at: $$(find $(DEMO_DIR)/panels -name '*.png' | sort | head -n 6 | tail -n 1)"
 
 test: setup lint
 	$(BIN)/python -m pytest

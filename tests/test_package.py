@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -61,6 +62,8 @@ def rooms(tmp_path, monkeypatch):
     for file in (tmp_path / "my_rooms/human_parts").iterdir():
         file.unlink()
     (tmp_path / "my_rooms/semseg").rename(tmp_path / "my_rooms/floor")
+    for file in (tmp_path / "my_rooms/floor").iterdir():
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED) % 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

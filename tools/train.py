@@ -62,7 +62,14 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options, world_size)
         apply_args(cfg, args)
         check_inputs(cfg, training=True)
-        Runner.from_cfg(cfg).train()
+        runner = Runner.from_cfg(cfg)
+        loader = runner.train_dataloader
+        if not len(loader):
+            raise InputError(
+                f"{len(loader.dataset)} training image(s) give no batch of "
+                f"{cfg.train_dataloader.batch_size} per process; set a smaller total_batch_size"
+            )
+        runner.train()
 
 
 if __name__ == "__main__":

@@ -244,3 +244,10 @@ def test_voc_palette_is_the_known_one():
     # From 8 on, the second bits of the channels count too.
     for index, color in {8: "400000", 15: "c08080", 20: "004080", 255: "e0e0c0"}.items():
         assert voc_palette(256)[index].tobytes().hex() == color
+
+
+def test_a_class_that_does_not_exist_is_refused(tmp_path):
+    spec = Segmentation("semseg", num_classes=4).label
+    Image.fromarray(np.uint8([[0, 3], [255, 4]])).save(tmp_path / "label.png")
+    with pytest.raises(InputError, match=r"label.png: expected .* 0..3 or 255 .*, found 4"):
+        spec.decode(tmp_path / "label.png")

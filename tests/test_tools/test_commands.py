@@ -138,6 +138,16 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
     assert "Traceback" not in output
 
 
+def test_fewer_images_than_a_batch_are_one_line(trained, tmp_path):
+    folder, _ = trained
+    output = run(
+        sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path,
+        *options(folder, "total_batch_size=17"), code=1,
+    )  # fmt: skip
+    assert "error: 16 training image(s) give no batch of 17 per process" in output
+    assert "Traceback" not in output
+
+
 def test_partial_labels_of_photographs_train_and_test(trained, tmp_path):
     folder, _ = trained
     root = tmp_path / "partial"

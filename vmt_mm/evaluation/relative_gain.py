@@ -40,6 +40,8 @@ class MultiTaskEvaluator(Evaluator):
         tasks: name -> task config.
         metrics: further metrics, such as mmengine's ``DumpResults``.
         reference: task -> score of its primary metric, for every task; None reports no Delta.
+        collect_device: how processes exchange counts: 'cpu' through files in a folder that all
+            nodes see, 'gpu' over the network.
 
     Raises:
         InputError: if the reference is not for exactly the tasks that have a primary metric.
@@ -50,9 +52,15 @@ class MultiTaskEvaluator(Evaluator):
         tasks: Mapping[str, Mapping],
         metrics: Sequence[dict | BaseMetric] = (),
         reference: Mapping[str, float] | None = None,
+        collect_device: str = "cpu",
     ) -> None:
         self.tasks = build_tasks(tasks)
-        of_tasks = [METRICS.build(cfg) for t in self.tasks.values() if (cfg := t.metric())]
+        collect = dict(collect_device=collect_device)
+        of_tasks = [
+            METRICS.build(cfg, default_args=collect)
+            for task in self.tasks.values()
+            if (cfg := task.metric())
+        ]
         super().__init__([*of_tasks, *metrics])
         scored = [name for name, task in self.tasks.items() if task.primary_metric]
         self.reference = dict(reference) if reference else None

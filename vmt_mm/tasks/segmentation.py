@@ -23,9 +23,17 @@ class ClassIndex(LabelSpec):
 
     categorical = True
 
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
     def decode(self, path: str | Path) -> np.ndarray:
-        """Read indices (H, W), uint8."""
-        return read_label(path, "8-bit class indices in one channel", np.uint8)
+        """Read indices (H, W), uint8; raise InputError if one is out of range."""
+        rule = f"8-bit class indices 0..{self.num_classes - 1} or {IGNORE} in one channel"
+        values = read_label(path, rule, np.uint8)
+        wrong = values[(values >= self.num_classes) & (values != IGNORE)]
+        if wrong.size:
+            raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
+        return values
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Indices (1, H, W) to an image (H, W), uint8."""
@@ -47,7 +55,6 @@ class Segmentation(Task):
     """
 
     primary_metric = "mIoU"
-    label = ClassIndex()
 
     def __init__(
         self,
@@ -61,6 +68,7 @@ class Segmentation(Task):
         if not 2 <= num_classes <= IGNORE:
             raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes}")
         self.out_channels = num_classes
+        self.label = ClassIndex(num_classes)
         self.skip_background = skip_background
         self.absent = absent
 

@@ -33,7 +33,7 @@ train_dataloader = dict(
         render=render,
         pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=12,
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
