@@ -14,7 +14,7 @@ from vmt_mm.rendering import render_scene
 from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation
 
 SPECS = {
-    "semseg": Segmentation.label,
+    "semseg": Segmentation("semseg", num_classes=21).label,
     "saliency": Saliency.label,
     "normals": Normals.label,
     "edge": Edge.label,

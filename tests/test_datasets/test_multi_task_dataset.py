@@ -15,7 +15,7 @@ from vmt_mm.datasets import Draw, MultiTaskDataset, PASCALContextMT, ShapesMT, s
 from vmt_mm.errors import InputError
 
 TASKS = dict(
-    semseg=dict(type="Segmentation", num_classes=3),
+    semseg=dict(type="Segmentation", num_classes=4),
     saliency=dict(type="Saliency"),
     normals=dict(type="Normals"),
 )
@@ -103,10 +103,10 @@ def test_a_sample_that_no_pipeline_accepts_ends(root):
 
 def test_class_names_must_be_as_many_as_classes(root):
     names = dict(semseg=dict(classes=("a", "b")))
-    _refused("2 class names.*'semseg'.*3", str(root), TASKS, metainfo=names)
-    names["semseg"]["classes"] += ("c",)
-    assert _dataset(root, metainfo=names).metainfo["semseg"]["classes"] == ("a", "b", "c")
-    _refused("21 class names.*'semseg'.*3", str(root), TASKS, kind=PASCALContextMT)
+    _refused("2 class names.*'semseg'.*4", str(root), TASKS, metainfo=names)
+    names["semseg"]["classes"] += ("c", "d")
+    assert _dataset(root, metainfo=names).metainfo["semseg"]["classes"] == ("a", "b", "c", "d")
+    _refused("21 class names.*'semseg'.*4", str(root), TASKS, kind=PASCALContextMT)
 
 
 def test_pascal_has_21_classes_and_7_parts(root):
