@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Test on several GPUs (or CPU processes): tools/dist_test.sh CONFIG CHECKPOINT GPUS [ARGS of tools/test.py]
 set -euo pipefail
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
 CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Train on several GPUs (or CPU processes): tools/dist_train.sh CONFIG GPUS [ARGS of tools/train.py]
 set -euo pipefail
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
 CONFIG=$1
 GPUS=$2
 python -m torch.distributed.run \

@@ -6,6 +6,7 @@ A row: config -> which names train (a predicate), whether the start equals the f
 import pytest
 import torch
 
+from vmt_mm import peft
 from vmt_mm.registry import MODELS, PEFT_METHODS
 
 TASKS = dict(
@@ -58,7 +59,7 @@ def step(model, optimizer=None):
 
 def test_every_method_has_a_row():
     used = {options.get("type", name) for name, (options, _) in METHODS.items()}
-    own = {n for n, c in PEFT_METHODS.module_dict.items() if c.__module__.startswith("vmt_mm.")}
+    own = {n for n, c in PEFT_METHODS.module_dict.items() if c.__module__.startswith(peft.__name__)}
     assert used == own
 
 
