@@ -214,3 +214,12 @@ def test_a_variable_that_reaches_nothing_is_refused(tmp_path):
 def test_a_test_does_not_mind_the_training_batch():
     cfg = load_config(CONFIGS / "vmt/vmt_swin-t_pascal.py", world_size=8, training=False)
     assert "batch_size" not in cfg.train_dataloader
+
+
+@pytest.mark.parametrize(
+    ("metric", "rule"),
+    [("normals/mErr", "less"), ("semseg/mIoU", "greater"), ("delta", "greater")],
+)
+def test_the_best_checkpoint_follows_the_task(metric, rule):
+    cfg = load_config(PASCAL, {"default_hooks.checkpoint.save_best": metric})
+    assert cfg.default_hooks.checkpoint.rule == rule

@@ -24,7 +24,9 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
-    parser.add_argument("--output-dir", default="work_dirs/browse", help="folder of the pictures")
+    parser.add_argument(
+        "--output-dir", help="folder of the pictures; work_dirs/browse/<config> by default"
+    )
     parser.add_argument("--phase", choices=("train", "val", "test"), default="train")
     parser.add_argument("--show-number", type=int, default=8, help="how many samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the augmentation")
@@ -40,6 +42,7 @@ def main() -> None:
         dataset = DATASETS.build(cfg[f"{args.phase}_dataloader"].dataset)
         tasks = build_tasks(cfg.model.tasks)
         bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)
+        folder = Path(args.output_dir or f"work_dirs/browse/{Path(args.config).stem}")
         for index in track(range(min(args.show_number, len(dataset))), description="drawing"):
             item = dataset[Draw(index, (args.seed, 0, index))]
             image = item["inputs"].numpy().transpose(1, 2, 0)
@@ -50,8 +53,8 @@ def main() -> None:
                 tasks,
                 dataset.metainfo,
             )
-            write_image(Path(args.output_dir) / f"{sample.sample_id}.png", panel)
-        print(f"pictures: {args.output_dir}")
+            write_image(folder / f"{sample.sample_id}.png", panel)
+        print(f"pictures: {folder}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
-from vmt_mm.registry import DATASETS
+from vmt_mm.registry import DATASETS, TASKS
 
 #: Top-level variable -> names of the entries below that take its value.
 _CARRIED = {
@@ -45,6 +45,7 @@ def load_config(
       own keeps it.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
+    - The checkpoint hook's ``rule`` follows the task whose metric ``save_best`` names.
     - In a process group on CPU, the model gets the wrapper that works there.
 
     Args:
@@ -73,6 +74,7 @@ def load_config(
                 f"the top-level {key}={cfg[key]!r} reaches nothing: every place that uses it has a "
                 "value of its own; set it there"
             )
+    _set_best_rule(cfg)
     if training:
         _divide_batch(cfg, world_size)
     if dist.is_initialized() and not torch.cuda.is_available():
@@ -135,6 +137,15 @@ def _dicts(node: object) -> Iterator[ConfigDict]:
     if isinstance(node, (list, tuple)):
         for child in node:
             yield from _dicts(child)
+
+
+def _set_best_rule(cfg: Config) -> None:
+    """Let the task say which way its primary metric is better, where ``save_best`` names it."""
+    hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
+    task, _, metric = str(hook.get("save_best")).partition("/")
+    kind = TASKS.get(str(cfg.get("model", {}).get("tasks", {}).get(task, {}).get("type")))
+    if kind is not None and kind.primary_metric == metric:
+        hook["rule"] = "greater" if kind.higher_is_better else "less"
 
 
 def _divide_batch(cfg: Config, world_size: int) -> None:

@@ -102,7 +102,10 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
     try:
         found = json.loads((root / _MANIFEST).read_text())
     except (OSError, ValueError):
-        raise InputError(f"{root}: is there, but holds no rendered scenes") from None
+        raise InputError(
+            f"{root}: is there, but holds no rendered scenes; this config renders its data: give a "
+            "new folder, or use a config for data of your own"
+        ) from None
     if found != wanted:
         raise InputError(
             f"{root}: holds scenes rendered with {found}, but the config asks for {wanted}; "
