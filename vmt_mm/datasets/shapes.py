@@ -21,14 +21,13 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.rendering import (
     CLASSES,
+    MANIFEST,
     PALETTE,
     PART_CLASSES,
     PART_PALETTE,
-    RENDERER_VERSION,
+    manifest,
     write_dataset,
 )
-
-_MANIFEST = "shapes.json"
 
 
 @DATASETS.register_module()
@@ -71,7 +70,7 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
     Raises:
         InputError: if ``root`` holds something else, or scenes of other settings.
     """
-    wanted = dict(renderer=RENDERER_VERSION, train=train, val=val, size=size, seed=seed)
+    wanted = manifest(train, val, size, seed)
     root = root.resolve()
     if _is_rendered(root, wanted):
         return
@@ -100,7 +99,7 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / _MANIFEST).read_text())
+        found = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError):
         raise InputError(
             f"{root}: is there, but holds no rendered scenes; this config renders its data: give a "

@@ -2,15 +2,16 @@
 
 from .labels import CLASSES, PALETTE, PART_CLASSES, PART_PALETTE
 from .render import RenderedScene, render_scene
-from .writer import RENDERER_VERSION, write_dataset
+from .writer import MANIFEST, manifest, write_dataset
 
 __all__ = [
     "CLASSES",
+    "MANIFEST",
     "PALETTE",
     "PART_CLASSES",
     "PART_PALETTE",
-    "RENDERER_VERSION",
     "RenderedScene",
+    "manifest",
     "render_scene",
     "write_dataset",
 ]

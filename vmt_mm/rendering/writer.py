@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from .render import RenderedScene, render_scene
 
 # To be raised whenever the same arguments come to give other pixels.
 RENDERER_VERSION = 1
+#: File that tells what a folder was rendered with.
+MANIFEST = "shapes.json"
 
 FOLDERS = ("images", "semseg", "human_parts", "saliency", "normals", "edge", "depth", "splits")
 # Scenes handed to a worker at a time: enough to hide the hand-over, few enough for a smooth bar.
@@ -87,6 +90,11 @@ def _run_all(jobs: list[_Job], workers: int) -> Iterator[None]:
             raise
 
 
+def manifest(train: int, val: int, size: int, seed: int) -> dict[str, Any]:
+    """Return what ``MANIFEST`` holds for these settings."""
+    return {"renderer": RENDERER_VERSION, "train": train, "val": val, "size": size, "seed": seed}
+
+
 def write_dataset(
     root: Path,
     train: int,
@@ -121,7 +129,7 @@ def write_dataset(
     for done, _ in enumerate(_run_all(jobs, workers), start=1):
         if progress is not None:
             progress(done, len(jobs))
-    facts = {"renderer": RENDERER_VERSION, "train": train, "val": val, "size": size, "seed": seed}
+    facts = manifest(train, val, size, seed)
     if extra_splits:
         facts["extra_splits"] = dict(extra_splits)
-    (root / "shapes.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (root / MANIFEST).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from torch import nn
 
 from vmt_mm.analysis import count_parameters, render_table
 from vmt_mm.registry import HOOKS
+from vmt_mm.utils.wrappers import unwrap
 
 
 @HOOKS.register_module()
@@ -17,7 +18,7 @@ class ParameterTableHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Log the table."""
-        model = getattr(runner.model, "module", runner.model)
+        model = unwrap(runner.model)
         runner.logger.info(f"parameters\n{parameter_table(model)}")
 
 

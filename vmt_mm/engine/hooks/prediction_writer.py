@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import write_image
+from vmt_mm.utils.wrappers import unwrap
 
 
 @HOOKS.register_module()
@@ -32,7 +33,7 @@ class PredictionWriterHook(Hook):
         outputs: Sequence[MultiTaskDataSample] | None = None,
     ) -> None:
         """Write the batch's predictions."""
-        model = getattr(runner.model, "module", runner.model)
+        model = unwrap(runner.model)
         for sample in outputs or ():
             for name, task in model.tasks.items():
                 prediction = sample.prediction(name)

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import write_image
+from vmt_mm.utils.wrappers import unwrap
 from vmt_mm.visualization import draw_panel
 
 
@@ -65,6 +66,6 @@ class MultiTaskVisualizationHook(Hook):
             write_image(self.show_dir / f"{sample.sample_id}.png", self._panel(runner, sample))
 
     def _panel(self, runner: Runner, sample: MultiTaskDataSample) -> object:
-        model = getattr(runner.model, "module", runner.model)
+        model = unwrap(runner.model)
         image = mmcv.imread(sample.img_path, channel_order="rgb")
         return draw_panel(image, sample, model.tasks, runner.visualizer.dataset_meta or {})
