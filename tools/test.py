@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 from rich.console import Console
 
 from vmt_mm.analysis import metrics_table
@@ -16,10 +15,9 @@ from vmt_mm.apis import (
     apply_run_arguments,
     check_inputs,
     distributed,
-    friendly_errors,
     load_config,
 )
-from vmt_mm.errors import InputError
+from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import write_json
 
@@ -38,9 +36,7 @@ def parse_args() -> argparse.Namespace:
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
     apply_run_arguments(cfg, args)
-    if not Path(args.checkpoint).is_file():
-        raise InputError(f"{args.checkpoint}: no such checkpoint")
-    cfg.load_from, cfg.resume = None, False
+    cfg.load_from, cfg.resume = args.checkpoint, False
     hooks = list(cfg.get("custom_hooks", []))
     if args.show_dir:
         hooks.append(dict(type="MultiTaskVisualizationHook", show_dir=args.show_dir))
@@ -49,29 +45,14 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     cfg.custom_hooks = hooks
 
 
-def load_whole(runner: Runner, checkpoint: str) -> None:
-    """Load a checkpoint that must fit the model exactly.
-
-    Raises:
-        InputError: if keys are missing, unknown or of another shape.
-    """
-    try:
-        runner.load_checkpoint(checkpoint, strict=True)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        text = " ".join(line.strip()[:300] for line in lines[:4])
-        raise InputError(f"{checkpoint} does not fit the model of the config: {text}") from error
-
-
 def main() -> None:
     """Evaluate, print a table, write metrics.json."""
     args = parse_args()
-    with friendly_errors(), distributed(args.launcher) as world_size:
+    with distributed(args.launcher) as world_size:
         cfg = load_config(args.config, args.cfg_options, world_size, training=False)
         apply_args(cfg, args)
         check_inputs(cfg, training=False)
-        runner = Runner.from_cfg(cfg)
-        load_whole(runner, args.checkpoint)
+        runner = MultiTaskRunner.from_cfg(cfg)
         metrics = runner.test()
         if runner.rank == 0:
             path = Path(runner.work_dir) / "metrics.json"

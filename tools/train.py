@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import os
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from vmt_mm.apis import (
     add_config_arguments,
@@ -15,9 +14,9 @@ from vmt_mm.apis import (
     apply_run_arguments,
     check_inputs,
     distributed,
-    friendly_errors,
     load_config,
 )
+from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 
 
@@ -30,23 +29,29 @@ def parse_args() -> argparse.Namespace:
         "--resume",
         nargs="?",
         const="auto",
-        help="go on from this checkpoint, or from the newest one in the work dir",
+        help="go on from this checkpoint, or from the newest whole one in the work dir",
     )
     parser.add_argument("--amp", action="store_true", help="train in bfloat16 on a GPU")
     parser.add_argument("--seed", type=int, help="seed of everything random")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same losses every time, if slower"
+    )
     return parser.parse_args()
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
     apply_run_arguments(cfg, args)
+    cfg.randomness = dict(cfg.get("randomness", {}))
     if args.seed is not None:
-        cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
+        cfg.randomness["seed"] = args.seed
+    if args.deterministic:
+        cfg.randomness["deterministic"] = True
+    if cfg.randomness.get("deterministic"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by CUDA's library
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
-        if cfg.load_from and not Path(cfg.load_from).is_file():
-            raise InputError(f"--resume {cfg.load_from}: no such checkpoint")
     if args.amp:
         if not torch.cuda.is_available():
             raise InputError("--amp needs a GPU, and none is available; train without it")
@@ -58,18 +63,11 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
-    with friendly_errors(), distributed(args.launcher) as world_size:
+    with distributed(args.launcher) as world_size:
         cfg = load_config(args.config, args.cfg_options, world_size)
         apply_args(cfg, args)
         check_inputs(cfg, training=True)
-        runner = Runner.from_cfg(cfg)
-        loader = runner.train_dataloader
-        if not len(loader):
-            raise InputError(
-                f"{len(loader.dataset)} training image(s) give no batch of "
-                f"{cfg.train_dataloader.batch_size} per process; set a smaller total_batch_size"
-            )
-        runner.train()
+        MultiTaskRunner.from_cfg(cfg).train()
 
 
 if __name__ == "__main__":

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The tools print the message alone, without a traceback, and exit with a non-zero code.
     """
+
+
+class DamagedFileError(InputError):
+    """A data file that cannot be used; a data set may be told to skip it."""

@@ -1,4 +1,5 @@
 default_scope = 'vmt_mm'
+runner_type = 'MultiTaskRunner'  # whole checkpoints, strict loading, exact resume
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
@@ -18,5 +19,10 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each process normalises with its own batch; their statistics are averaged before validation.
     sync_buffers=dict(type='SyncBuffersHook'),
+    # SIGTERM and SIGINT end a training with a checkpoint.
+    graceful_stop=dict(type='GracefulStopHook'),
+    # A loss that is no number stops the training; action='skip' leaves at most max_skips steps out.
+    finite_loss=dict(type='FiniteLossHook', action='stop', max_skips=10),
+    labels=dict(type='LabelReportHook'),
     parameters=dict(type='ParameterTableHook'),
     visualization=dict(type='MultiTaskVisualizationHook', num_images=2))

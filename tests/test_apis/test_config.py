@@ -6,8 +6,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from vmt_mm.apis import config as config_module
-from vmt_mm.apis.config import check_inputs, load_config
+from vmt_mm.apis import check_inputs, input_check, load_config
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, MODELS
 
@@ -48,7 +47,9 @@ def test_data_set_with_a_root_of_its_own_keeps_it():
     wrapped = dict(
         type="ConcatDataset",
         _delete_=True,
-        datasets=[dict(type="X", data_root=root) for root in ("data/pascal_mt", "own")],
+        datasets=[
+            dict(type="PASCALContextMT", data_root=root) for root in ("data/pascal_mt", "own")
+        ],
     )
     options = {"data_root": "elsewhere", "train_dataloader.dataset": wrapped}
     datasets = load_config(PASCAL, options).train_dataloader.dataset.datasets
@@ -173,7 +174,7 @@ def test_missing_data_and_weights_are_listed_together(tmp_path):
 
 
 def test_rendered_data_is_never_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(config_module, "locate", lambda pretrained: pretrained)
+    monkeypatch.setattr(input_check, "locate", lambda pretrained: pretrained)
     cfg = load_config(NANO, dict(data_root=str(tmp_path / "shapes")))
     check_inputs(cfg, training=True)
     assert not (tmp_path / "shapes").exists()

@@ -98,7 +98,8 @@ def test_a_missing_task_folder_is_refused(root):
 
 def test_a_sample_that_no_pipeline_accepts_ends(root):
     dataset = _dataset(root, pipeline=[lambda results: None], max_refetch=3)
-    assert dataset.prepare_data(Draw(0, (0, 0, 0))) is None
+    with pytest.raises(InputError, match="train.txt: 4 samples in a row could not be used"):
+        dataset.prepare_data(Draw(0, (0, 0, 0)))
 
 
 def test_class_names_must_be_as_many_as_classes(root):

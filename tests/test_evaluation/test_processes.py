@@ -1,16 +1,15 @@
 """Tests of the metrics over several processes: the results are those of one process."""
 
 import json
-import os
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed
 from mmengine.dataset import DefaultSampler
+from processes import fork_group, run_forked
 
 from vmt_mm.evaluation import MultiTaskEvaluator
 from vmt_mm.structures import MultiTaskDataSample
@@ -62,64 +61,18 @@ def _evaluate(indices: list[int]) -> dict[str, float]:
     return evaluator.evaluate(_IMAGES)
 
 
-def _work(rank: int, folder: Path) -> None:
-    """Be one of 4 processes, then, if among the first, one of 2; write the results."""
-    for world in (4, 2):
-        if rank >= world:
-            return
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder / f'store{world}'}", rank=rank, world_size=world
-        )
-        indices = list(DefaultSampler(range(_IMAGES), shuffle=False))
-        content = dict(indices=indices, results=_evaluate(indices))
-        (folder / f"{world}_{rank}.json").write_text(json.dumps(content))
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
-def _fork_workers(folder: Path) -> None:
-    # Forked from a process that has imported everything and computed nothing: starting four
-    # interpreters would take far longer than the test.
-    torch.set_num_threads(1)
-    os.chdir(folder)  # where mmengine puts what it collects
-    children = []
-    for rank in range(4):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                _work(rank, folder)
-                code = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    failures = [os.waitpid(child, 0)[1] for child in children]  # waits for every one
-    if any(failures):
-        sys.exit(1)
+def _work(rank: int, world: int, folder: Path) -> None:
+    """Evaluate this process's images; write what it saw and reports."""
+    indices = list(DefaultSampler(range(_IMAGES), shuffle=False))
+    content = dict(indices=indices, results=_evaluate(indices))
+    (folder / f"{world}_{rank}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     """Number of processes -> what each of them saw and reported."""
     folder = tmp_path_factory.mktemp("processes")
-    # In a process group of its own and with a deadline: a process that waits for another one for
-    # ever must not stop the test run.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    process = subprocess.Popen(
-        [sys.executable, __file__, str(folder)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=90)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        raise
-    assert process.returncode == 0, errors
+    run_forked(__file__, folder)
     return {
         world: [json.loads((folder / f"{world}_{r}.json").read_text()) for r in range(world)]
         for world in (2, 4)
@@ -144,4 +97,6 @@ def test_sampler_repeats_an_image(outputs: dict[int, list[dict]], world: int) ->
 
 
 if __name__ == "__main__":
-    _fork_workers(Path(sys.argv[1]))
+    for _world in (4, 2):
+        _folder = Path(sys.argv[1])
+        fork_group(_world, _folder, partial(_work, world=_world, folder=_folder))

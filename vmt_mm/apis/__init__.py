@@ -4,9 +4,10 @@ from vmt_mm.apis.cli import (
     add_config_arguments,
     add_run_arguments,
     apply_run_arguments,
-    friendly_errors,
 )
-from vmt_mm.apis.config import check_inputs, load_config
+from vmt_mm.apis.config import load_config
+from vmt_mm.apis.failures import friendly_errors
+from vmt_mm.apis.input_check import check_inputs
 from vmt_mm.apis.launch import distributed
 
 __all__ = [

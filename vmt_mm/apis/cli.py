@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from vmt_mm.apis.launch import LAUNCHERS
-from vmt_mm.errors import InputError
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,15 +30,3 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write launcher and work dir into the config."""
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
-
-
-@contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Print an :class:`InputError` as one message, without a traceback, and exit with 1."""
-    try:
-        yield
-    except InputError as error:
-        # One raised in a data-loading process carries its traceback as text before the message.
-        message = str(error).split("InputError: ")[-1].strip()
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)

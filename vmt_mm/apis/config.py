@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 
+from vmt_mm.apis.config_check import check_keys
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.pretrained import locate
-from vmt_mm.registry import DATASETS, TASKS
+from vmt_mm.registry import TASKS
 
 #: Top-level variable -> names of the entries below that take its value.
 _CARRIED = {
@@ -47,6 +47,7 @@ def load_config(
       ``train_dataloader.batch_size`` is given, which stays per process.
     - The checkpoint hook's ``rule`` follows the task whose metric ``save_best`` names.
     - In a process group on CPU, the model gets the wrapper that works there.
+    - Keys that nothing reads are refused, see :func:`check_keys`.
 
     Args:
         path: config file.
@@ -55,14 +56,15 @@ def load_config(
         training: whether the training batch matters.
 
     Raises:
-        InputError: if the file is missing, a variable reaches nothing, or the batch does not
-            divide.
+        InputError: if the file is missing, a key is unknown, a variable reaches nothing, or the
+            batch does not divide.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
     cfg = Config.fromfile(path)
     bases, file = list(_bases(path)), copy.deepcopy(cfg)
     cfg.merge_from_dict(dict(options or {}))
+    check_keys(cfg, {key.split(".")[0] for key in options or ()})
     for key in (*_CARRIED, *_OF_BACKBONE):
         if key not in cfg:
             continue
@@ -102,7 +104,7 @@ def _carry(cfg: Config, key: str, former: list) -> bool:
         return backbone is not None and backbone.get(key) == new
     found = False
     for tree in [value for name, value in cfg.items() if name != key]:
-        for entry in _dicts(tree):
+        for entry in dicts_in(tree):
             for name in set(_CARRIED[key]) & set(entry):
                 entry[name] = _replace(entry[name], former, new)
                 found = found or _plain(entry[name]) in (_plain(new), _names(new))
@@ -129,14 +131,14 @@ def _names(value: object) -> object:
     return list(value) if isinstance(value, dict) else None
 
 
-def _dicts(node: object) -> Iterator[ConfigDict]:
+def dicts_in(node: object) -> Iterator[ConfigDict]:
     """Every dictionary at or below ``node``."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from _dicts(child)
+            yield from dicts_in(child)
 
 
 def _set_best_rule(cfg: Config) -> None:
@@ -157,6 +159,8 @@ def _divide_batch(cfg: Config, world_size: int) -> None:
         cfg.total_batch_size = loader.batch_size * world_size
     elif total is None:
         raise InputError("the config sets neither total_batch_size nor train_dataloader.batch_size")
+    elif not isinstance(total, int) or total < 1:
+        raise InputError(f"total_batch_size must be a positive whole number, got {total!r}")
     elif total % world_size:
         raise InputError(
             f"total_batch_size {total} does not divide over {world_size} processes; choose another "
@@ -164,34 +168,3 @@ def _divide_batch(cfg: Config, world_size: int) -> None:
         )
     else:
         loader.batch_size = total // world_size
-
-
-def check_inputs(cfg: Config, training: bool) -> None:
-    """Check, before anything is built, that data and weights are there.
-
-    Args:
-        cfg: a config that :func:`load_config` made.
-        training: whether the pretrained weights are needed too.
-
-    Raises:
-        InputError: with one line for each thing that is missing, saying what is expected where.
-    """
-    problems: list[str] = []
-    for loader in ("train_dataloader", "val_dataloader") if training else ("test_dataloader",):
-        for entry in _dicts((cfg.get(loader) or {}).get("dataset")):
-            if "data_root" not in entry or "type" not in entry:
-                continue
-            kind = DATASETS.get(entry["type"])
-            find_problem = getattr(kind, "find_problem", None)
-            if find_problem:
-                keys = {k: entry[k] for k in ("data_root", "ann_file") if k in entry}
-                problems.append(find_problem(**keys))
-    pretrained = cfg.get("model", {}).get("backbone", {}).get("pretrained")
-    if training and pretrained:
-        try:
-            locate(pretrained)
-        except InputError as error:
-            problems.append(str(error))
-    problems = list(dict.fromkeys(p for p in problems if p))
-    if problems:
-        raise InputError("\nerror: ".join(problems))

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from mmengine.dist import get_world_size, init_dist
 
+from vmt_mm.apis.failures import friendly_errors
 from vmt_mm.errors import InputError
 
 LAUNCHERS = ("none", "pytorch", "slurm")
@@ -20,30 +21,38 @@ LAUNCHERS = ("none", "pytorch", "slurm")
 def distributed(launcher: str) -> Iterator[int]:
     """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
 
-    mmengine's own start needs a GPU in every process; here CPU processes use gloo.
+    mmengine's own start needs a GPU in every process; here CPU processes use gloo. Errors end the
+    program as :func:`friendly_errors` says, before the group is left.
 
     Args:
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
     """
-    if launcher not in LAUNCHERS:
-        raise InputError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
-    if launcher != "none":
-        if torch.cuda.is_available():
-            if int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
-                raise InputError(
-                    f"more processes than the {torch.cuda.device_count()} GPU(s) of this machine; "
-                    "CUDA_VISIBLE_DEVICES= (empty) runs them on the CPU"
-                )
-            init_dist(launcher, backend="nccl")
-        else:
-            if launcher == "slurm":
-                _export_slurm()
-            dist.init_process_group("gloo")
+    with friendly_errors():
+        _join(launcher)
     try:
-        yield get_world_size()
+        with friendly_errors():
+            yield get_world_size()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(launcher: str) -> None:
+    if launcher not in LAUNCHERS:
+        raise InputError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
+    if launcher == "none":
+        return
+    if torch.cuda.is_available():
+        if int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
+            raise InputError(
+                f"more processes than the {torch.cuda.device_count()} GPU(s) of this machine; "
+                "CUDA_VISIBLE_DEVICES= (empty) runs them on the CPU"
+            )
+        init_dist(launcher, backend="nccl")
+        return
+    if launcher == "slurm":
+        _export_slurm()
+    dist.init_process_group("gloo")
 
 
 def _export_slurm() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from vmt_mm.datasets.sampler import Draw, random_state_of
-from vmt_mm.errors import InputError
+from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
 
@@ -31,6 +32,10 @@ class MultiTaskDataset(BaseDataset):
         metainfo: per task ``dict(classes=..., palette=...)``.
         pipeline: transforms.
         test_mode: whether a sample that a transform drops is an error.
+        damaged: what to do with files that cannot be used: 'abort', or 'skip' them. A damaged label
+            then counts as missing; in place of a damaged image another one is drawn in training,
+            while in a test it takes part without labels, so that images are still counted right.
+            ``LabelReportHook`` lists what was skipped.
         kwargs: see ``mmengine.dataset.BaseDataset``.
 
     Raises:
@@ -46,8 +51,12 @@ class MultiTaskDataset(BaseDataset):
         metainfo: Mapping | None = None,
         pipeline: Sequence[Any] = (),
         test_mode: bool = False,
+        damaged: str = "abort",
         **kwargs: Any,
     ) -> None:
+        if damaged not in ("abort", "skip"):
+            raise InputError(f"{data_root}: `damaged` must be 'abort' or 'skip', got {damaged!r}")
+        self.skip_damaged = damaged == "skip"
         problem = self.find_problem(data_root, ann_file)
         if problem:
             raise InputError(problem)
@@ -80,10 +89,7 @@ class MultiTaskDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
         root = Path(self.data_root)
-        ids = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
-        ids = [line for line in ids if line]
-        if not ids:
-            raise InputError(f"{self.ann_file}: holds no id")
+        ids = _read_ids(Path(self.ann_file))
         images = _files_by_id(root / "images", _IMAGE_SUFFIXES)
         unknown = [i for i in ids if i not in images]
         if unknown:
@@ -112,23 +118,66 @@ class MultiTaskDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on one sample; a :class:`Draw` decides its random numbers."""
+        damaged: dict[str, str] = {}
         for _ in range(self.max_refetch + 1):
-            with random_state_of(idx):
-                results = self.get_data_info(int(idx))
-                results["label_specs"] = self.label_specs
-                results = self.pipeline(results)
+            results = self._run_pipeline(idx, damaged)
             if results is not None or self.test_mode or not isinstance(idx, Draw):
                 return results
             idx = idx.another(len(self))
-        return None
+        raise InputError(
+            f"{self.ann_file}: {self.max_refetch + 1} samples in a row could not be used"
+            + "".join(f"; {reason}" for reason in list(damaged.values())[:3])
+        )
+
+    def _run_pipeline(self, idx: int, damaged: dict[str, str]) -> Any:
+        """One sample, or None where it cannot be used; notes skipped files in ``damaged``."""
+        with random_state_of(idx):
+            info = self.get_data_info(int(idx))
+            info.update(
+                label_specs=self.label_specs, skip_damaged=self.skip_damaged, damaged=damaged
+            )
+            try:
+                return self.pipeline(dict(info))
+            except DamagedFileError as error:
+                if not self.skip_damaged:
+                    raise
+                damaged[info["img_path"]] = str(error)
+                if not self.test_mode:
+                    return None
+            return self.pipeline(dict(info, stand_in=True, label_paths={}))
+
+
+def _read_ids(path: Path) -> list[str]:
+    """Read a split: one id a line; refuse what would count an image twice or leave the folder."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text in UTF-8; expected one id a line") from None
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise InputError(f"{path}: holds no id")
+    outside = [i for i in ids if i.startswith(("/", "\\")) or ".." in Path(i).parts]
+    if outside:
+        raise InputError(
+            f"{path}: id {outside[0]!r} leads out of the data set; expected paths below images/, "
+            "without suffix"
+        )
+    if len(set(ids)) < len(ids):
+        twice = next(i for i, count in Counter(ids).items() if count > 1)
+        raise InputError(f"{path}: id {twice!r} is listed twice")
+    return ids
 
 
 def _files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
     """Paths of the files below ``folder`` by their id, the path relative to it without suffix."""
     if not folder.is_dir():
         return {}
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): str(path)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes
-    }
+    files: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in suffixes:
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in files:
+            raise InputError(f"{path} and {files[name]} have the same id; remove one of them")
+        files[name] = str(path)
+    return files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -96,8 +97,14 @@ class DrawSampler(DefaultSampler):
         round_up: bool = True,
     ) -> None:
         super().__init__(dataset, shuffle, seed, round_up)
+        self._start = 0
+
+    def skip(self, samples: int) -> None:
+        """Leave out so many of this process's draws, in the next epoch that is iterated over."""
+        self._start = samples
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield this process's draws of the epoch."""
-        for index in super().__iter__():
+        start, self._start = self._start, 0
+        for index in islice(super().__iter__(), start, None):
             yield Draw(index, (self.seed, self.epoch, index))

@@ -34,5 +34,10 @@ class MultiTaskDataSample(BaseDataElement):
         """The prediction (C, H, W) of ``task``, or None."""
         return self._values(f"pred_{task}")
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether a black image stands in for one that is damaged: it has no prediction to show."""
+        return self.get("img_path") in (self.get("damaged") or {})
+
     def _values(self, field: str) -> Tensor | None:
         return self.get(field).data if field in self else None

@@ -10,6 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
 from vmt_mm.tasks.labels import LabelSpec, Warp, read_label
 from vmt_mm.tasks.task import Task
@@ -24,8 +25,12 @@ class NormalMap(LabelSpec):
     fill = 0
 
     def decode(self, path: str | Path) -> np.ndarray:
-        """Read unit vectors (H, W, 3), float32."""
+        """Read unit vectors (H, W, 3), float32; raise InputError if none is valid."""
         values = read_label(path, "8-bit RGB surface normals", np.uint8, channels=3)
+        if not values.any():
+            raise InputError(
+                f"{path}: no pixel has a normal; an image without a label has no file of it"
+            )
         normals = values.astype(np.float32) * (2 / 255) - 1
         normals[~values.any(axis=-1)] = 0
         return _normalize(normals)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -12,21 +14,44 @@ import numpy as np
 
 from vmt_mm.errors import InputError
 
+#: Suffix of files that are being written; what a killed process leaves behind ends with it.
+PARTIAL = ".part"
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: a temporary file beside it, flushed, then renamed."""
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file atomically.
+
+    Yields the path of a temporary file beside it to write to; at the end that is flushed to the
+    disk and renamed, and on any error removed, so that ``path`` is either what it was or whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    os.close(handle)
+    partial = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
+        yield partial
+        with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
+
+
+def remove_partial(folder: Path) -> list[Path]:
+    """Remove what writers that were killed left below ``folder``; return it."""
+    left = sorted(folder.rglob(f".*{PARTIAL}"))
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_json(path: Path, content: object) -> None:

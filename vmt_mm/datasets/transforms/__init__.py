@@ -9,9 +9,10 @@ from vmt_mm.datasets.transforms.geometry import (
     Resize,
     make_warp,
 )
-from vmt_mm.datasets.transforms.loading import LoadLabels, PackMultiTaskInputs
+from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels, PackMultiTaskInputs
 
 __all__ = [
+    "LoadImageFromFile",
     "LoadLabels",
     "PackMultiTaskInputs",
     "Pad",

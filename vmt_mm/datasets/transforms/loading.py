@@ -4,13 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import mmcv
+import mmcv.transforms
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine import fileio
 
-from vmt_mm.errors import InputError
+from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.images import find_damage
+
+#: Side of the black image that stands in for one that is skipped; Resize brings it to size.
+_STAND_IN_SIDE = 64
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` that refuses files which decoders would fill up silently.
+
+    Raises:
+        DamagedFileError: if the file is empty, truncated, or no image.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add ``img`` (H, W, 3) BGR, ``img_shape`` and ``ori_shape``."""
+        image = None
+        if results.get("stand_in"):
+            image = np.zeros((_STAND_IN_SIDE, _STAND_IN_SIDE, 3), np.uint8)
+        else:
+            path = results["img_path"]
+            content = fileio.get(path, backend_args=self.backend_args)
+            damage = find_damage(content)
+            if damage is None:
+                image = mmcv.imfrombytes(
+                    content, flag=self.color_type, backend=self.imdecode_backend
+                )
+            if image is None:
+                raise DamagedFileError(
+                    f"{path}: {damage or 'cannot be decoded'}; expected an image"
+                )
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()
@@ -18,6 +55,8 @@ class LoadLabels(BaseTransform):
     """Read the label files that exist into ``results['labels']``, by task.
 
     Placed after ``Resize`` in a test pipeline, as in mmseg, the labels keep their native size.
+    With ``results['skip_damaged']`` a file that cannot be used counts as missing, and is noted in
+    ``results['damaged']``.
 
     Raises:
         InputError: if a file is unreadable, of another kind, or of another size than the image, or
@@ -31,19 +70,26 @@ class LoadLabels(BaseTransform):
                 "LoadLabels stands after a transform that moves the image; only Resize may be"
                 " before it"
             )
-        specs = results["label_specs"]
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}
         for task, path in results["label_paths"].items():
-            label = specs[task].decode(path)
-            if label.shape[:2] != native:
-                raise InputError(
-                    f"{path}: label of size {label.shape[:2]} (height, width), "
-                    f"but {results['img_path']} has {native}"
-                )
-            results["labels"][task] = label
+            try:
+                results["labels"][task] = self._load(results, task, path, native)
+            except InputError as error:
+                if not results.get("skip_damaged"):
+                    raise
+                results["damaged"][path] = str(error)
         results["labels_native"] = tuple(results["img"].shape[:2]) != native
         return results
+
+    def _load(self, results: dict, task: str, path: str, native: tuple[int, int]) -> np.ndarray:
+        label = results["label_specs"][task].decode(path)
+        if label.shape[:2] != native:
+            raise InputError(
+                f"{path}: label of size {label.shape[:2]} (height, width), "
+                f"but {results['img_path']} has {native}"
+            )
+        return label
 
 
 @TRANSFORMS.register_module()
@@ -60,7 +106,7 @@ class PackMultiTaskInputs(BaseTransform):
 
     def __init__(
         self,
-        meta_keys: Sequence[str] = ("sample_id", "img_path", "ori_shape", "img_shape"),
+        meta_keys: Sequence[str] = ("sample_id", "img_path", "ori_shape", "img_shape", "damaged"),
     ) -> None:
         self.meta_keys = tuple(meta_keys)
 

@@ -1,12 +1,19 @@
 """Hooks."""
 
 from vmt_mm.engine.hooks.checkpoint import CheckpointHook
+from vmt_mm.engine.hooks.finite_loss import FiniteLossHook
+from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook, InterruptedTraining
+from vmt_mm.engine.hooks.label_report import LabelReportHook
 from vmt_mm.engine.hooks.parameter_table import ParameterTableHook
 from vmt_mm.engine.hooks.prediction_writer import PredictionWriterHook
 from vmt_mm.engine.hooks.visualization import MultiTaskVisualizationHook
 
 __all__ = [
     "CheckpointHook",
+    "FiniteLossHook",
+    "GracefulStopHook",
+    "InterruptedTraining",
+    "LabelReportHook",
     "MultiTaskVisualizationHook",
     "ParameterTableHook",
     "PredictionWriterHook",

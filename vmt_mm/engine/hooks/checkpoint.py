@@ -1,20 +1,90 @@
-"""Checkpoints."""
+"""When checkpoints are written, and when older ones may go."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import mmengine.hooks
+from mmengine.dist import is_main_process
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
+from vmt_mm.engine.loops import VALIDATED
+from vmt_mm.engine.resume import INTERRUPTED
 from vmt_mm.registry import HOOKS
+from vmt_mm.utils.files import write_bytes
+
+#: Entry of the message hub: files that the checkpoint in which it stands replaces.
+_OUTDATED = "outdated_checkpoints"
+
+
+class _KeepingBackend:
+    """A file backend that notes what it is to remove, also in the hub, and leaves it there."""
+
+    def __init__(self, backend: Any, hub: MessageHub) -> None:
+        self.backend, self.hub = backend, hub
+        self.outdated: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        """Note a file."""
+        self.outdated.append(path)
+        self.hub.update_info(_OUTDATED, list(self.outdated))
 
 
 @HOOKS.register_module()
 class CheckpointHook(mmengine.hooks.CheckpointHook):
-    """mmengine's ``CheckpointHook`` that lives with a metric that is missing.
+    """mmengine's ``CheckpointHook`` that never has less than one whole checkpoint on the disk.
+
+    Files that a new checkpoint replaces are removed once it is written, where mmengine's removes
+    them before; a checkpoint lists what it replaces, so that a run that is killed in between
+    leaves nothing behind once it is resumed. ``last_checkpoint`` is written atomically.
 
     A validation without the metric of ``save_best`` (no reference for ``delta``, or a task without
     a label) keeps the best checkpoint so far and says so, where mmengine's ends the training.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        """Remove what the checkpoint that is resumed replaced."""
+        outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
+        super().before_train(runner)
+        self._remove(runner, outdated)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Save the best checkpoint; note in what follows that this validation was made."""
+        runner.message_hub.update_info(VALIDATED, runner.iter)
+        super().after_val_epoch(runner, metrics)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        outdated = list(runner.message_hub.runtime_info.get(_OUTDATED, []))
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                name = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                outdated.append(self.file_backend.join_path(self.out_dir, name))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        outdated.append(self.file_backend.join_path(self.out_dir, INTERRUPTED))
+        runner.message_hub.update_info(_OUTDATED, outdated)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_bytes(Path(runner.work_dir) / "last_checkpoint", self.last_ckpt.encode())
+        self._remove(runner, outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         wanted = [key for key in self.key_indicators or () if key != "auto"]
@@ -25,4 +95,18 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
                 f"{', '.join(sorted(metrics))}"
             )
             return
-        super()._save_best_checkpoint(runner, metrics)
+        keeping = _KeepingBackend(self.file_backend, runner.message_hub)
+        self.file_backend, backend = keeping, self.file_backend
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        self._remove(runner, keeping.outdated)
+
+    def _remove(self, runner: Runner, paths: list[str]) -> None:
+        """Remove outdated checkpoints that are there."""
+        current = {str(value) for value in runner.message_hub.runtime_info.values()}
+        for path in paths if is_main_process() else ():
+            if path not in current and self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+        runner.message_hub.update_info(_OUTDATED, [])

@@ -35,6 +35,8 @@ class PredictionWriterHook(Hook):
         """Write the batch's predictions."""
         model = unwrap(runner.model)
         for sample in outputs or ():
+            if sample.is_stand_in:
+                continue
             for name, task in model.tasks.items():
                 prediction = sample.prediction(name)
                 if prediction is not None:

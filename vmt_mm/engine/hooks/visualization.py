@@ -49,7 +49,8 @@ class MultiTaskVisualizationHook(Hook):
         """Add the panels of the first images to the visualizer."""
         if runner.rank != 0 or runner.epoch % self.interval:
             return
-        for sample in (outputs or ())[: self.num_images - self._shown]:
+        whole = [sample for sample in outputs or () if not sample.is_stand_in]
+        for sample in whole[: self.num_images - self._shown]:
             self._shown += 1
             name = f"val_{sample.sample_id}".replace("/", "_")
             runner.visualizer.add_image(name, self._panel(runner, sample), runner.epoch)
@@ -63,7 +64,8 @@ class MultiTaskVisualizationHook(Hook):
     ) -> None:
         """Write the panels of all images to ``show_dir``."""
         for sample in (outputs or ()) if self.show_dir else ():
-            write_image(self.show_dir / f"{sample.sample_id}.png", self._panel(runner, sample))
+            if not sample.is_stand_in:
+                write_image(self.show_dir / f"{sample.sample_id}.png", self._panel(runner, sample))
 
     def _panel(self, runner: Runner, sample: MultiTaskDataSample) -> object:
         model = unwrap(runner.model)

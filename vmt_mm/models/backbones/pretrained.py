@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 
-import numpy as np
-import torch
-from mmengine.logging import HistoryBuffer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 import vmt_mm
 from vmt_mm.errors import InputError
+from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 _PACKAGE_SCHEME = "vmt_mm://"
 
@@ -46,51 +40,14 @@ def locate(pretrained: str) -> str:
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
 
-    Nothing but tensors, plain containers and the logs in mmengine's checkpoints is unpickled.
-    Wrapping keys (``state_dict``,
-    ``model``) and prefixes (``module.``, ``backbone.``) are taken off.
+    Wrapping keys (``state_dict``, ``model``) and prefixes (``module.``, ``backbone.``) are taken
+    off.
 
     Raises:
         InputError: if the file is missing, damaged, or holds no tensors.
     """
     location = locate(pretrained)
-    try:
-        if location.startswith("http"):
-            content = torch.hub.load_state_dict_from_url(
-                location, map_location="cpu", weights_only=True
-            )
-        elif location.endswith(".safetensors"):
-            content = load_file(location)
-        else:
-            # before torch 2.5 there is no such list: a checkpoint with logs in it is then refused
-            allow = getattr(torch.serialization, "safe_globals", None)
-            with allow(_log_types()) if allow else nullcontext():
-                content = torch.load(location, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
-        raise InputError(
-            f"{location}: cannot be read as weights, or holds more than weights ({reason})"
-        ) from error
-    return _unwrap(content, location)
-
-
-def _log_types() -> list:
-    """What mmengine's message hub leaves in a checkpoint beside the weights: arrays of numbers.
-
-    ``getattr`` is in it as in mmengine's own list; the unpickler calls nothing that it returns
-    unless that is listed, too.
-    """
-    numbers = (np.float32, np.float64, np.int32, np.int64, np.bool_)
-    return [
-        HistoryBuffer,
-        getattr,
-        slice,
-        np.ndarray,
-        np.dtype,
-        np.zeros(0).__reduce__()[0],  # NumPy's reconstructor, whose module moves between versions
-        np.float64(0).__reduce__()[0],
-        *(type(np.dtype(number)) for number in numbers),
-    ]
+    return _unwrap(read_checkpoint(location), location)
 
 
 def _unwrap(content: object, location: str) -> dict[str, Tensor]:

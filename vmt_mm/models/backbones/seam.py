@@ -56,6 +56,10 @@ class AdaptedEncoder:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""
         raise NotImplementedError
 
+    def load_declared(self) -> None:
+        """Load the file that the config declares as ``pretrained``."""
+        self.load_frozen(read_state_dict(self.pretrained), self.pretrained)
+
     def init_weights(self) -> None:
         """Load the pretrained weights, then set the method's initial values.
 
@@ -63,7 +67,7 @@ class AdaptedEncoder:
             InputError: if there are no pretrained weights and a random encoder was not asked for.
         """
         if self.pretrained:
-            self.load_frozen(read_state_dict(self.pretrained), self.pretrained)
+            self.load_declared()
         elif self.allow_random_backbone:
             super().init_weights()
         else:

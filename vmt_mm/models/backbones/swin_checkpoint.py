@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.utils.state_dicts import key_faults
 
 _RENAMES = (
     (r"^layers\.", "stages."),
@@ -102,22 +103,7 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     own = model.state_dict()
     for key in [k for k in state if k.endswith("relative_position_bias_table") and k in own]:
         state[key] = _resize_table(state[key], own[key], key, source)
-    missing = sorted(k for k in own if k not in state and not _MAY_MISS.search(k))
-    unknown = sorted(k for k in state if k not in own)
-    shapes = [
-        f"{k} {tuple(v.shape)} (model: {tuple(own[k].shape)})"
-        for k, v in state.items()
-        if k in own and v.shape != own[k].shape
-    ]
-    faults = [
-        f"{len(keys)} {what} key(s): {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
-        for what, keys in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("differently sized", shapes),
-        )
-        if keys
-    ]
+    faults = key_faults(own, state, _MAY_MISS.search)
     if faults:
         raise InputError(f"{source} does not fit the encoder ({origin} keys): {'; '.join(faults)}")
     model.load_state_dict(state, strict=False)  # every difference was judged above

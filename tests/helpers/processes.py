@@ -1,0 +1,74 @@
+"""Run a function in several processes that form a group, without starting interpreters anew."""
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+
+def run_forked(script: str, folder: Path, timeout: int = 90) -> None:
+    """Run a test file as a script, ``script folder``, which calls :func:`fork_group`.
+
+    In a process group of its own and with a deadline: a process that waits for another one for ever
+    must not stop the test run.
+    """
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    process = subprocess.Popen(
+        [sys.executable, script, str(folder)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        raise
+    assert process.returncode == 0, errors
+
+
+def fork_group(world: int, folder: Path, work: Callable[[int], None]) -> None:
+    """Call ``work(rank)`` in ``world`` forked processes of one gloo group; fail if one does.
+
+    Forked from a process that has imported everything and computed nothing: starting as many
+    interpreters would take far longer than the test.
+    """
+    torch.set_num_threads(1)
+    os.chdir(folder)  # where mmengine puts what it collects
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                dist.init_process_group(
+                    "gloo",
+                    init_method=f"file://{folder / f'store{world}'}",
+                    rank=rank,
+                    world_size=world,
+                )
+                work(rank)
+                dist.barrier()
+                dist.destroy_process_group()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    failures = [os.waitpid(child, 0)[1] for child in children]  # waits for every one
+    if any(failures):
+        sys.exit(1)

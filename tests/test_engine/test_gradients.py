@@ -1,0 +1,132 @@
+"""Gradients over two processes: equal on both, and the mean of what each half gives alone."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import init_default_scope
+from processes import fork_group, run_forked
+from torch import Tensor, nn
+
+from vmt_mm.engine.loops import seed_iteration
+from vmt_mm.registry import MODELS
+from vmt_mm.structures import MultiTaskDataSample
+
+_TASKS = dict(
+    semseg=dict(type="Segmentation", num_classes=5),
+    saliency=dict(type="Saliency", loss_weight=5.0),
+    normals=dict(type="Normals", loss_weight=10.0),
+)
+_METHODS = dict(
+    vmt=dict(type="VMTAdapter", ratio=1, learnable_gate=True),
+    decoders=dict(type="DecodersOnly"),
+    full=dict(type="FullFineTuning"),
+)
+_CASES = [(method, partly) for method in _METHODS for partly in (False, True)]
+
+
+def _model(method: str) -> nn.Module:
+    torch.manual_seed(3)
+    model = MODELS.build(
+        dict(
+            type="MultiTaskSegmentor",
+            tasks=_TASKS,
+            backbone=dict(
+                type="MultiTaskSwin",
+                arch="nano",
+                allow_random_backbone=True,
+                peft=_METHODS[method],
+            ),
+            head=dict(type="MLPHead", channels=16),  # with its dropout
+        )
+    )
+    model.init_weights()
+    for parameter in model.parameters():  # so that nothing is 0 because W_up starts at 0
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.train()
+
+
+def _half(number: int, partly: bool) -> tuple[Tensor, list[MultiTaskDataSample]]:
+    """The images of one process; with ``partly``, the first has no label of normals at all."""
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randn(2, 3, 32, 32, generator=generator)
+    samples = []
+    for _ in range(2):
+        sample = MultiTaskDataSample()
+        labels = dict(
+            semseg=torch.randint(0, 5, (1, 32, 32), generator=generator).byte(),
+            saliency=torch.randint(0, 2, (1, 32, 32), generator=generator).byte(),
+            normals=torch.randn(3, 32, 32, generator=generator),
+        )
+        for name, label in labels.items():
+            if not (partly and number == 0 and name == "normals"):
+                sample.set_label(name, label)
+        samples.append(sample)
+    return images, samples
+
+
+def _backward(model: nn.Module, rank: int, partly: bool) -> None:
+    images, samples = _half(rank, partly)
+    seed_iteration(0, rank, 0)
+    sum(model(images, samples, mode="loss").values()).backward()
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    return {
+        name: None if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+
+
+def _work(rank: int, folder: Path) -> None:
+    init_default_scope("vmt_mm")
+    for method, partly in _CASES:
+        model = _model(method)
+        # the wrapper as the tools make it: find_unused_parameters is False
+        wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+        assert not wrapped.find_unused_parameters
+        _backward(wrapped, rank, partly)
+        torch.save(_gradients(model), folder / f"{method}_{partly}_{rank}.pt")
+        dist.barrier()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gradients of both processes, by case."""
+    folder = tmp_path_factory.mktemp("gradients")
+    run_forked(__file__, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("method", "partly"), _CASES)
+def test_processes_get_the_mean_of_the_halves(folder: Path, method: str, partly: bool) -> None:
+    first, second = (
+        torch.load(folder / f"{method}_{partly}_{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    model = _model(method)
+    halves = []
+    for rank in (0, 1):
+        model.zero_grad()
+        _backward(model, rank, partly)
+        halves.append(_gradients(model))
+    assert first.keys() == second.keys() == halves[0].keys()
+    for name, gradient in first.items():
+        # every trainable has a gradient, whatever labels a process had
+        assert torch.equal(gradient, second[name]), name
+        mean = (halves[0][name] + halves[1][name]) / 2
+        assert torch.allclose(gradient, mean, atol=1e-6, rtol=1e-6), name
+    assert sum(gradient.abs().sum() for gradient in first.values()) > 0
+    if partly:  # the half without labels gives the head zeros, and is counted in the mean
+        key = "heads.normals.predict.weight"
+        assert not halves[0][key].any()
+        assert torch.allclose(first[key], halves[1][key] / 2, atol=1e-6)
+
+
+if __name__ == "__main__":
+    fork_group(2, Path(sys.argv[1]), partial(_work, folder=Path(sys.argv[1])))

@@ -1,0 +1,183 @@
+"""Kill a training again and again, resume it each time, and compare with one that was left alone.
+
+python tools/misc/kill_and_resume.py --kills 20 --while-writing 6
+
+A small training on rendered scenes gets SIGKILL while it starts, while it trains, and while it
+writes a checkpoint, and goes on with `--resume auto`. At the end its weights and metrics must be
+those of the uninterrupted run, every checkpoint ever seen whole, and nothing torn left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
+from vmt_mm.utils.files import PARTIAL
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
+_FIRST_STEP = "Epoch(train)"
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill")
+    parser.add_argument(
+        "--while-writing", type=int, default=6, help="how many of them while a file is written"
+    )
+    parser.add_argument("--epochs-per-kill", type=int, default=3, help="length of the training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/kill_and_resume"))
+    return parser.parse_args()
+
+
+class Training:
+    """The training that is started again and again, in one work dir."""
+
+    def __init__(self, work_dir: Path, data: Path, epochs: int) -> None:
+        self.work_dir = work_dir
+        self.log = work_dir.with_suffix(".log")
+        self.command = [
+            sys.executable, "tools/train.py", CONFIG, "--work-dir", str(work_dir.resolve()),
+            "--resume", "auto", "--seed", "0", "--deterministic", "--cfg-options",
+            f"data_root={data.resolve()}", "render.train=16", "render.val=5", "render.size=48",
+            "image_size=48,48", "total_batch_size=4", "train_dataloader.num_workers=1",
+            "val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False",
+            f"train_cfg.max_epochs={epochs}", "train_cfg.val_interval=1",
+            "default_hooks.logger.interval=1", "default_hooks.visualization.num_images=0",
+        ]  # fmt: skip
+
+    def start(self) -> subprocess.Popen:
+        """Start or resume it, in the background."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("w") as stream:
+            return subprocess.Popen(
+                self.command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, text=True
+            )
+
+    def finish(self) -> None:
+        """Run it to its end."""
+        if self.start().wait():
+            sys.exit(f"the training failed, see {self.log}")
+
+    def partial_files(self) -> list[Path]:
+        """Files that are being written, or were when a process died."""
+        return list(self.work_dir.rglob(f".*{PARTIAL}"))
+
+    def torn(self) -> list[str]:
+        """Checkpoints that are not whole, and an empty pointer to the last one."""
+        torn = [path.name for path in self.work_dir.glob("*.pth") if not is_whole(path)]
+        pointer = self.work_dir / "last_checkpoint"
+        return torn + ([pointer.name] if pointer.exists() and not pointer.read_text() else [])
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the last validation."""
+        logs = sorted(self.work_dir.rglob("scalars.json"))
+        lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+        last = [line for line in lines if "semseg/mIoU" in line][-1]
+        return {k: v for k, v in last.items() if "/" in k}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Weights of the last checkpoint."""
+        last = (self.work_dir / "last_checkpoint").read_text()
+        return read_checkpoint(last)["state_dict"]
+
+
+def kill_at(training: Training, moment: str, rng: random.Random, startup: float) -> str:
+    """Start the training, kill it at a moment of that kind, say what it was doing."""
+    process = training.start()
+    begin = time.monotonic()
+    if moment == "starting":
+        _sleep(process, rng.uniform(0, startup))
+    else:
+        while _FIRST_STEP not in training.log.read_text() and process.poll() is None:
+            time.sleep(0.01)
+        if moment == "training":
+            _sleep(process, rng.uniform(0, 2))
+        else:
+            _wait_for_writing(training, process, rng)
+    ended = process.poll() is not None
+    process.kill()
+    process.wait()
+    writing = [path.name for path in training.partial_files()]
+    state = "had ended" if ended else f"writing {writing[0]}" if writing else moment
+    return f"{state}, after {time.monotonic() - begin:.2f} s"
+
+
+def _sleep(process: subprocess.Popen, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(0.005)
+
+
+def _wait_for_writing(training: Training, process: subprocess.Popen, rng: random.Random) -> None:
+    """Wait until a checkpoint is being written, and a few milliseconds more."""
+    while process.poll() is None:
+        if any(".pth." in path.name for path in training.work_dir.glob(f".*{PARTIAL}")):
+            time.sleep(rng.uniform(0, 0.004))
+            return
+
+
+def compare(killed: Training, whole: Training) -> list[str]:
+    """What differs at the end; nothing should."""
+    faults = [f"torn: {name}" for name in killed.torn()]
+    faults += [f"left behind: {path.name}" for path in killed.partial_files()]
+    names = [sorted(p.name for p in t.work_dir.glob("*.pth")) for t in (killed, whole)]
+    if names[0] != names[1]:
+        faults.append(f"checkpoints {names[0]} instead of {names[1]}")
+    ours, theirs = killed.metrics(), whole.metrics()
+    faults += [f"{k}: {ours.get(k)} instead of {v}" for k, v in theirs.items() if ours.get(k) != v]
+    weights, expected = killed.weights(), whole.weights()
+    faults += [f"weights of {k}" for k in expected if not torch.equal(weights[k], expected[k])]
+    return faults
+
+
+def main() -> None:
+    """Run, print a table, exit with 1 if anything differs."""
+    args, console, rng = parse_args(), Console(), random.Random(0)
+    rng.seed(args.seed)
+    epochs = args.epochs_per_kill * args.kills
+    whole = Training(args.work_dir / "whole", args.work_dir / "shapes", epochs)
+    killed = Training(args.work_dir / "killed", args.work_dir / "shapes", epochs)
+    if args.work_dir.exists():
+        sys.exit(f"{args.work_dir} is there; remove it or give another --work-dir")
+    begin = time.monotonic()
+    whole.finish()
+    console.print(f"uninterrupted: {epochs} epochs in {time.monotonic() - begin:.0f} s")
+    others = args.kills - args.while_writing
+    moments = ["writing"] * args.while_writing
+    moments += ["starting"] * (others // 3) + ["training"] * (others - others // 3)
+    rng.shuffle(moments)
+    table = Table("kill", "meant for", "was", "torn files")
+    faults = []
+    for number, moment in enumerate(moments, start=1):
+        state = kill_at(killed, moment, rng, startup=6.0)
+        torn = killed.torn()
+        faults += [f"kill {number}: torn {name}" for name in torn]
+        table.add_row(str(number), moment, state, ", ".join(torn) or "none")
+        console.print(f"kill {number} of {args.kills}: {state}", highlight=False)
+        if "had ended" in state:
+            faults.append(f"kill {number}: the training had ended before, make it longer")
+    killed.finish()
+    faults += compare(killed, whole)
+    console.print(table)
+    for name, value in whole.metrics().items():
+        console.print(f"{name}: {value} uninterrupted, {killed.metrics()[name]} after the kills")
+    if faults:
+        sys.exit("\n".join(faults))
+    console.print(f"{args.kills} kills: weights and metrics are those of the uninterrupted run")
+
+
+if __name__ == "__main__":
+    main()

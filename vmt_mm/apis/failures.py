@@ -1,0 +1,65 @@
+"""How a tool ends when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import torch.distributed as dist
+
+from vmt_mm.errors import InputError
+
+#: How gloo and nccl say that the other end of a connection has gone.
+_PEER_GONE = re.compile(r"[Cc]onnection (closed|reset) by (remote )?peer")
+
+
+@contextmanager
+def friendly_errors() -> Iterator[None]:
+    """Print an error of the user's, or of a full disk, as one message, and exit with 1.
+
+    Of several processes that fail alike, one prints.
+    """
+    logging.raiseExceptions = False  # a log that cannot be written must not bury the message
+    try:
+        yield
+    except InputError as error:
+        # One raised in a data-loading process carries its traceback as text before the message.
+        _fail(re.split(r"(?:InputError|DamagedFileError): ", str(error))[-1].strip())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(
+            f"the disk is full{where}: what was written before is whole; make room, and go on with "
+            "--resume if this was a training"
+        )
+    except RuntimeError as error:
+        if not _PEER_GONE.search(str(error)):
+            raise
+        _fail("another process of this run ended; see its message")
+
+
+def _fail(message: str) -> NoReturn:
+    if _is_first_to_say(message):
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def _is_first_to_say(message: str) -> bool:
+    """Whether no other process of this run has asked this of the same message before.
+
+    The process group must not have been left yet; where there is none, every process is first.
+    """
+    if not dist.is_initialized():
+        return True
+    try:
+        key = f"said/{hashlib.sha1(message.encode()).hexdigest()}"
+        return dist.distributed_c10d._get_default_store().add(key, 1) == 1
+    except (RuntimeError, AttributeError):  # its keeper has gone, or a later PyTorch hides it
+        return True

@@ -1,0 +1,145 @@
+"""Check, before anything is built, that what a config asks for is there and fits together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from vmt_mm.apis.config import dicts_in
+from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.pretrained import locate
+from vmt_mm.registry import DATASETS
+
+
+def check_inputs(cfg: Config, training: bool) -> None:
+    """Check sizes, tasks, data and weights.
+
+    Args:
+        cfg: a config that :func:`load_config` made.
+        training: whether it is for a training; then the pretrained weights are needed too, unless
+            a checkpoint is loaded.
+
+    Raises:
+        InputError: with one line for each thing that is missing or does not fit, and the rule.
+    """
+    loaders = ("train_dataloader", "val_dataloader") if training else ("test_dataloader",)
+    problems = [
+        *_sizes(cfg, loaders),
+        *_tasks(cfg, loaders),
+        *_data(cfg, loaders),
+        *_weights(cfg, training),
+        *_processes(cfg),
+    ]
+    problems = list(dict.fromkeys(problems))
+    if problems:
+        raise InputError("\nerror: ".join(problems))
+    if training:
+        _warn_of_shared_ids(cfg)
+
+
+def _sizes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
+    size = cfg.get("image_size")
+    if size is not None and not _is_size(size):
+        yield f"image_size must be two positive whole numbers, (width, height), got {size!r}"
+    for name in loaders:
+        batch = (cfg.get(name) or {}).get("batch_size")
+        if batch is not None and (not isinstance(batch, int) or batch < 1):
+            yield f"{name}.batch_size must be a positive whole number, got {batch!r}"
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(side, int) and side > 0 for side in value)
+    )
+
+
+def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
+    """Data, evaluators and the best checkpoint speak of the model's tasks alone."""
+    model = cfg.get("model") or {}
+    if not isinstance(model.get("tasks"), Mapping):
+        return
+    own = list(model["tasks"])
+    for name in loaders:
+        for dataset in _datasets(cfg.get(name)):
+            if unknown := [task for task in dataset.get("tasks") or () if task not in own]:
+                yield f"{name}: its data set has task(s) {unknown}, the model has {own}"
+        evaluator = cfg.get(name.replace("dataloader", "evaluator"))
+        for entry in dicts_in(evaluator):
+            tasks = entry.get("tasks")
+            named = [entry["task"]] if "task" in entry else tasks if "type" in entry else ()
+            if unknown := [task for task in named or () if task not in own]:
+                yield (
+                    f"{name.replace('dataloader', 'evaluator')}: {entry['type']} is for task(s) "
+                    f"{unknown}, the model has {own}"
+                )
+    best = (cfg.get("default_hooks", {}).get("checkpoint") or {}).get("save_best")
+    for key in [best] if isinstance(best, str) else best or ():
+        if "/" in key and key.split("/")[0] not in own:
+            yield f"save_best: {key!r} is a metric of no task of the model, which has {own}"
+
+
+def _datasets(loader: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Every data set of a loader, inside wrappers as well."""
+    for entry in dicts_in((loader or {}).get("dataset")):
+        if "data_root" in entry and "type" in entry:
+            yield entry
+
+
+def _data(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
+    for name in loaders:
+        for entry in _datasets(cfg.get(name)):
+            find_problem = getattr(DATASETS.get(entry["type"]), "find_problem", None)
+            keys = {k: entry[k] for k in ("data_root", "ann_file") if k in entry}
+            if find_problem and (problem := find_problem(**keys)):
+                yield problem
+
+
+def _weights(cfg: Config, training: bool) -> Iterator[str]:
+    """The checkpoint that is loaded, or else the pretrained file."""
+    given = cfg.get("load_from")
+    if given and "://" not in str(given) and not Path(given).is_file():
+        yield f"{given}: no such checkpoint"
+    if not training or given or (cfg.get("resume") and newest_checkpoint(cfg.work_dir)):
+        return
+    pretrained = cfg.get("model", {}).get("backbone", {}).get("pretrained")
+    try:
+        locate(pretrained) if pretrained else None
+    except InputError as error:
+        yield str(error)
+
+
+def _processes(cfg: Config) -> Iterator[str]:
+    if cfg.get("sync_bn") and not torch.cuda.is_available():
+        yield (
+            f"sync_bn={cfg.sync_bn!r} needs GPUs; without it every process normalises with its own "
+            "batch, and statistics are averaged before validation"
+        )
+
+
+def _warn_of_shared_ids(cfg: Config) -> None:
+    """Warn where images are validated on that were trained on: scores would flatter."""
+    splits = []
+    for name in ("train_dataloader", "val_dataloader"):
+        ids: set[tuple[str, str]] = set()
+        for entry in _datasets(cfg.get(name)):
+            path = Path(entry["data_root"]) / entry.get("ann_file", "splits/train.txt")
+            if path.is_file():
+                lines = path.read_text(errors="replace").splitlines()
+                ids |= {(str(entry["data_root"]), line.strip()) for line in lines if line.strip()}
+        splits.append(ids)
+    if both := sorted(splits[0] & splits[1]):
+        print_log(
+            f"{len(both)} image(s) are in the training and in the validation split, the first is "
+            f"{both[0][1]!r}: the scores flatter",
+            "current",
+            logging.WARNING,
+        )

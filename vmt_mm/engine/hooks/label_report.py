@@ -1,0 +1,95 @@
+"""Say what the data did not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from vmt_mm.registry import HOOKS
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.wrappers import unwrap
+
+
+@HOOKS.register_module()
+class LabelReportHook(Hook):
+    """At the end of an epoch, warns of tasks that never had a label, and of skipped files.
+
+    A label without one valid pixel is none. Files are skipped where the data set's ``damaged`` is
+    'skip'; each is listed once a run.
+    """
+
+    def __init__(self) -> None:
+        self._labelled: set[str] = set()
+        self._iterations = 0
+        self._listed: set[str] = set()
+        self._damaged: dict[str, str] = {}
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start anew."""
+        self._labelled.clear()
+        self._iterations = 0
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Note which tasks have a label in a batch."""
+        self._iterations += 1
+        tasks = getattr(unwrap(runner.model), "tasks", {})
+        for sample in (data_batch or {}).get("data_samples", ()):
+            self._damaged.update(sample.get("damaged") or {})
+            for name, task in tasks.items():
+                label = None if name in self._labelled else sample.label(name)
+                if label is not None and task.label.valid(label[None]).any():
+                    self._labelled.add(name)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Report on the epoch, or on the whole training of an iteration-based loop."""
+        self._list_damaged(runner)
+        labelled = set().union(*all_gather_object(self._labelled))
+        without = [
+            name for name in getattr(unwrap(runner.model), "tasks", {}) if name not in labelled
+        ]
+        if without:
+            runner.logger.warning(
+                f"epoch {runner.epoch + 1}: in {self._iterations} iterations no image had a label "
+                f"for task(s) {', '.join(without)}; they learned nothing"
+            )
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[MultiTaskDataSample] | None = None,
+    ) -> None:
+        """Note the batch's skipped files."""
+        for sample in outputs or ():
+            self._damaged.update(sample.get("damaged") or {})
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """List them."""
+        self._list_damaged(runner)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """List them."""
+        self._list_damaged(runner)
+
+    def _list_damaged(self, runner: Runner) -> None:
+        """List the files that were skipped since the last list, on any process."""
+        found: dict[str, str] = {}
+        for part in all_gather_object(self._damaged):
+            found.update({path: why for path, why in part.items() if path not in self._listed})
+        self._damaged.clear()
+        self._listed.update(found)
+        if found:
+            lines = "\n".join(f"  {why}" for _, why in sorted(found.items()))
+            runner.logger.warning(f"{len(found)} damaged file(s) were skipped:\n{lines}")

@@ -1,0 +1,175 @@
+"""Load a checkpoint into a multi-task model: all of it, or one message that says what differs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import MODELS, PEFT_METHODS
+from vmt_mm.utils.state_dicts import key_faults
+
+#: Arguments of an encoder that change how it is run or started, not what it computes.
+_NOT_IDENTITY = {
+    "type",
+    "tasks",
+    "peft",
+    "pretrained",
+    "allow_random_backbone",
+    "with_cp",
+    "drop_path_rate",
+    "init_cfg",
+}
+_ENCODER, _HEADS = "backbone.", "heads."
+
+
+def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
+    """What a checkpoint says of its model, so that another one can be told from it.
+
+    Args:
+        model: the model.
+        model_cfg: the config's ``model``.
+
+    Returns:
+        ``encoder`` and ``peft`` with all their arguments, as text; ``tasks``: name -> kind and
+        channels. Empty for models that are no multi-task models.
+    """
+    if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
+        return {}
+    backbone = model_cfg["backbone"]
+    return dict(
+        encoder=_call(MODELS, backbone),
+        peft=_call(PEFT_METHODS, backbone.get("peft")),
+        tasks={
+            name: f"{type(task).__name__} with {task.out_channels} channel(s)"
+            for name, task in model.tasks.items()
+        },
+    )
+
+
+def _call(registry: Registry, cfg: Mapping | None) -> str:
+    """``Type(argument=value, ...)``, defaults included."""
+    if cfg is None:
+        return "none"
+    kind = registry.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
+    arguments = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    arguments.update(cfg)
+    text = ", ".join(f"{k}={v!r}" for k, v in arguments.items() if k not in _NOT_IDENTITY)
+    return f"{kind.__name__}({text})"
+
+
+def load_model(
+    model: nn.Module, checkpoint: Mapping[str, Any], source: str, own: Mapping[str, Any]
+) -> None:
+    """Load a checkpoint that must fit the model exactly.
+
+    A checkpoint without the frozen encoder's weights takes them from the file that the config
+    declares. Index buffers, which the model computes, may be absent.
+
+    Args:
+        model: the model.
+        checkpoint: what the file holds.
+        source: the file, for messages.
+        own: :func:`describe` of the model.
+
+    Raises:
+        InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
+            differs; the message gives both values.
+    """
+    state = _state_dict(checkpoint, source)
+    meta = checkpoint.get("meta")
+    described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
+    if described and own:
+        differences = _differences(described, own)
+    else:
+        differences = _other_tasks(state, model) + _other_channels(state, model)
+    frozen = _frozen_keys(model)
+    without_frozen = bool(frozen) and not any(key in state for key in frozen)
+    optional = frozen if without_frozen else set()
+    faults = key_faults(
+        model.state_dict(), state, lambda k: k in optional or k.endswith("relative_position_index")
+    )
+    if differences or faults:
+        raise InputError(f"{source} does not fit the config: {'; '.join(differences or faults)}")
+    if without_frozen:
+        if not model.backbone.pretrained:
+            raise InputError(
+                f"{source} holds no weights of the frozen encoder, and the config declares no "
+                "file of them: set `pretrained` to the one that it was trained with"
+            )
+        model.backbone.load_declared()
+    model.load_state_dict(state, strict=False)  # every difference was judged above
+    print_log(f"loaded {len(state)} tensors of {source}", logger="current")
+
+
+def _state_dict(checkpoint: object, source: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint, without the prefix of distributed wrappers."""
+    if isinstance(checkpoint, Mapping):
+        weights = checkpoint.get("state_dict", checkpoint)
+        if isinstance(weights, Mapping):
+            weights = {str(k).removeprefix("module."): v for k, v in weights.items()}
+            if any(k.startswith(_HEADS) for k in weights):
+                return weights
+    raise InputError(
+        f"{source} is no checkpoint of a multi-task model: it holds no key that begins with "
+        f"{_HEADS!r}; weights of an encoder alone belong into `pretrained`"
+    )
+
+
+def _differences(described: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """What the checkpoint's description says otherwise than the model's."""
+    lines = [
+        f"{part}: {described[part]} in the checkpoint, {own[part]} in the config"
+        for part in ("encoder", "peft")
+        if described[part] != own[part]
+    ]
+    theirs, ours = described["tasks"], own["tasks"]
+    if set(theirs) != set(ours):
+        lines.append(f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config")
+    return lines + [
+        f"task {name!r}: {theirs[name]} in the checkpoint, {ours[name]} in the config"
+        for name in ours
+        if name in theirs and theirs[name] != ours[name]
+    ]
+
+
+def _other_tasks(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+    """Differing tasks, by the heads' keys: for checkpoints that do not describe themselves."""
+    theirs = {key.split(".")[1] for key in state if key.startswith(_HEADS)}
+    if not hasattr(model, "tasks") or theirs == set(model.tasks):
+        return []
+    return [f"tasks: {sorted(theirs)} in the checkpoint, {sorted(model.tasks)} in the config"]
+
+
+def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+    """Tasks whose last layer has another number of channels."""
+    own = model.state_dict()
+    found: dict[str, str] = {}
+    for name, task in getattr(model, "tasks", {}).items():
+        for key in own:
+            if not key.startswith(f"{_HEADS}{name}.") or key not in state:
+                continue
+            ours, theirs = tuple(own[key].shape), tuple(state[key].shape)
+            if ours[:1] == (task.out_channels,) and ours != theirs and ours[1:] == theirs[1:]:
+                found[name] = (
+                    f"task {name!r}: {theirs[0]} output channels in the checkpoint, {ours[0]} in "
+                    "the model"
+                )
+    return list(found.values())
+
+
+def _frozen_keys(model: nn.Module) -> set[str]:
+    """Keys of the encoder's frozen parameters."""
+    encoder = getattr(model, "backbone", None)
+    if encoder is None:
+        return set()
+    return {f"{_ENCODER}{k}" for k, p in encoder.named_parameters() if not p.requires_grad}

@@ -1,0 +1,158 @@
+"""Training loops that go on exactly where a run ended.
+
+They stand under mmengine's names, so configs need not change. A training is a function of the seed:
+what it draws outside the data pipeline (dropout, for one) is drawn from generators that every
+iteration seeds anew by (seed, process, iteration). So no state of a generator has to be saved, and
+neither workers nor validations in between change what follows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import mmengine.runner
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.runner import Runner
+from torch import nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.registry import LOOPS
+
+#: Entries of the message hub: the iteration of the last validation; batches of an epoch.
+VALIDATED, EPOCH_LENGTH = "validated_iter", "epoch_length"
+
+
+def seed_iteration(seed: int, rank: int, iteration: int) -> None:
+    """Seed Python, NumPy and PyTorch (every device) by (seed, process, iteration)."""
+    words = np.random.SeedSequence((seed, rank, iteration)).generate_state(4)
+    random.seed(words.tobytes())
+    np.random.seed(words)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+def batches_from(loader: Any, position: int) -> Iterator[Any]:
+    """Iterate over a data loader from its batch ``position`` on.
+
+    A sampler with ``skip(samples)`` leaves the batches before it unread; else they are read.
+    """
+    skip = getattr(loader.sampler, "skip", None)
+    if position and skip and loader.batch_size:
+        skip(position * loader.batch_size)
+        position = 0
+    return islice(iter(loader), position, None)
+
+
+class _ExactLoop:
+    """What both loops share; precedes mmengine's class."""
+
+    runner: Runner
+    _iter: int
+
+    def _start(self) -> None:
+        """Call the hooks of the start; refuse to go on over batches that are other ones.
+
+        Raises:
+            InputError: if a resumed run had another number of batches in an epoch.
+        """
+        length, hub = len(self.dataloader), self.runner.message_hub
+        former = hub.runtime_info.get(EPOCH_LENGTH, length)
+        if former != length:
+            raise InputError(
+                f"the run that is resumed had {former} batches in an epoch, this config gives "
+                f"{length}; resume with the same data and total_batch_size"
+            )
+        hub.update_info(EPOCH_LENGTH, length)
+        self.runner.call_hook("before_train")
+
+    def _train_on(self, position: int, data_batch: Sequence[dict]) -> None:
+        """One iteration, at this place of its epoch."""
+        seed_iteration(self.runner.seed, self.runner.rank, self._iter)
+        self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=data_batch)
+        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        self.runner.call_hook(
+            "after_train_iter", batch_idx=position, data_batch=data_batch, outputs=outputs
+        )
+        self._iter += 1
+
+    def _validate_if_due(self, now: int, last: int) -> None:
+        """Validate where the interval says so.
+
+        Args:
+            now: epochs or iterations that are done, as the loop counts its interval.
+            last: where the training ends.
+        """
+        self._decide_current_val_interval()
+        due = now >= self.val_begin and (now % self.val_interval == 0 or now == last)
+        if self.runner.val_loop is not None and now and due:
+            self.runner.val_loop.run()
+
+    def _make_up_validation(self, now: int, last: int) -> None:
+        """After a resume: the validation that was due when the run ended, if it had not ended."""
+        done = self.runner.message_hub.runtime_info.get(VALIDATED)
+        if self._iter and done != self._iter:
+            self._validate_if_due(now, last)
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop`` that can resume within an epoch."""
+
+    def run(self) -> nn.Module:
+        """Train."""
+        self._start()
+        if self._iter == self._epoch * len(self.dataloader):
+            self._make_up_validation(self._epoch, self._max_epochs)
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due(self._epoch, self._max_epochs)
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train what is left of this epoch."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        for position, batch in enumerate(batches_from(self.dataloader, done), start=done):
+            self._train_on(position, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
+    """mmengine's ``IterBasedTrainLoop`` that resumes without reading what it has trained on.
+
+    With a finite sampler, such as ``DrawSampler``, the data set is gone through again and again,
+    in an order of its own each time.
+    """
+
+    def run(self) -> nn.Module:
+        """Train."""
+        self._start()
+        self.runner.call_hook("before_train_epoch")
+        self._make_up_validation(self._iter, self._max_iters)
+        batches = self._batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self._train_on(self._iter, next(batches))
+            self._validate_if_due(self._iter, self._max_iters)
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _batches(self) -> Iterator[Any]:
+        """Batches without end, from the current iteration on."""
+        sampler = self.dataloader.sampler
+        if isinstance(sampler, InfiniteSampler):
+            yield from batches_from(self.dataloader, self._iter)
+        while True:
+            epoch, done = divmod(self._iter, len(self.dataloader))
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+            yield from batches_from(self.dataloader, done)

@@ -1,0 +1,200 @@
+"""A runner whose checkpoints are whole, safe to read, and fit the model or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mmengine.runner
+import torch
+from mmengine.dist import all_gather_object, broadcast_object_list
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.engine.workers import start_worker
+from vmt_mm.errors import InputError
+from vmt_mm.registry import RUNNERS
+from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
+from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
+from vmt_mm.utils.wrappers import unwrap
+
+
+@RUNNERS.register_module()
+class MultiTaskRunner(mmengine.runner.Runner):
+    """mmengine's ``Runner``, with other rules for checkpoints.
+
+    - They are written atomically and hold plain containers and tensors alone; nothing else is
+      unpickled when they are read.
+    - Loading is strict: what does not fit is an error that gives both values. So the pretrained
+      file is needed to start, and not to resume or test.
+    - ``resume=True`` without a file takes the newest whole checkpoint of the work dir.
+    - The environment and the config are logged once model and data could be built, so that an
+      error is not found below them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self._resume and self._load_from is None:
+            found = [newest_checkpoint(self.work_dir) if self.rank == 0 else None]
+            broadcast_object_list(found)
+            self._load_from = found[0]
+            self._resume = found[0] is not None
+
+    def train(self) -> torch.nn.Module:
+        """Train."""
+        if self.rank == 0:
+            remove_partial(Path(self.work_dir))
+        self._train_loop = self.build_train_loop(self._train_loop)
+        loader = self.train_dataloader
+        if not len(loader):
+            raise InputError(
+                f"{len(loader.dataset)} training image(s) give no batch of {loader.batch_size} per "
+                "process; set a smaller total_batch_size"
+            )
+        if self._val_loop is not None:
+            self._val_loop = self.build_val_loop(self._val_loop)
+        super()._log_env(self.cfg.get("env_cfg", {}))
+        return super().train()
+
+    def test(self) -> dict[str, float]:
+        """Test."""
+        self._test_loop = self.build_test_loop(self._test_loop)
+        super()._log_env(self.cfg.get("env_cfg", {}))
+        return super().test()
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Nothing yet: see :meth:`train`."""
+
+    def _init_model_weights(self) -> None:
+        """Initial values, unless a checkpoint is loaded: that holds them all."""
+        if self._load_from is None:
+            super()._init_model_weights()
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader whose workers outlive the signals that end a training."""
+        loader = mmengine.runner.Runner.build_dataloader(*args, **kwargs)
+        loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
+        return loader
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = "cpu",
+        strict: bool = True,
+        revise_keys: list | None = None,
+    ) -> dict[str, Any]:
+        """Load a checkpoint into the model, strictly.
+
+        Args:
+            filename: path or ``http(s)`` address.
+            map_location: device to read to.
+            strict: must be true; for mmengine's signature.
+            revise_keys: unused; for mmengine's signature.
+
+        Raises:
+            InputError: if it is damaged, unsafe, or fits another model.
+        """
+        checkpoint = read_checkpoint(str(filename), map_location)
+        if self._resume:
+            _check_resumable(checkpoint, filename)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        load_model(unwrap(self.model), checkpoint, str(filename), self._description())
+        if self._resume:
+            self._restore_buffers(checkpoint["meta"].get("buffers"))
+        self._has_loaded = True
+        self.logger.info(f"Load checkpoint from {filename}")
+        return checkpoint
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint: weights, optimizer, schedules, counters, logs, seed.
+
+        Raises:
+            InputError: if it is not the state of a training of this config.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except InputError:
+            raise
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{filename} holds the state of another training: {error}; to start anew from its "
+                "weights set load_from and resume=False"
+            ) from error
+        sampler = self.train_dataloader.sampler
+        if getattr(sampler, "seed", self.seed) != self.seed:
+            sampler.seed = self.seed  # it was built before the checkpoint's seed was known
+
+    def save_checkpoint(
+        self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any
+    ) -> None:
+        """Write a checkpoint atomically; for all processes to call.
+
+        Raises:
+            InputError: if it cannot be written, as on a full disk; the last one stays whole.
+        """
+        meta = dict(meta or {}, vmt_mm=self._description(), buffers=self._gather_buffers())
+        if "://" in str(out_dir):
+            super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+            return
+        if self.rank != 0:
+            return
+        path = Path(out_dir) / filename
+        try:
+            with whole_file(path) as partial:
+                super().save_checkpoint(out_dir, partial.name, *args, meta=meta, **kwargs)
+        except OSError as error:
+            raise InputError(
+                f"{path}: the checkpoint could not be written ({error.strerror}); the last whole "
+                f"one is {newest_checkpoint(self.work_dir) or 'none'}; mend that and go on with "
+                "--resume"
+            ) from error
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks; what they leave in a checkpoint that is saved becomes plain."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_save_checkpoint":
+            checkpoint = kwargs["checkpoint"]
+            for part in {"meta", "message_hub", "param_schedulers"} & checkpoint.keys():
+                checkpoint[part] = to_plain(checkpoint[part])
+
+    def dump_config(self) -> None:
+        """Write the config to the work dir, atomically."""
+        if self.rank == 0:
+            name = Path(self.cfg.filename or f"{self.timestamp}.py").name
+            write_bytes(Path(self.work_dir) / name, self.cfg.pretty_text.encode())
+
+    def _description(self) -> dict[str, Any]:
+        return describe(unwrap(self.model), self.cfg.get("model"))
+
+    def _gather_buffers(self) -> list[dict[str, Tensor]] | None:
+        """Every process's own normalisation statistics, which differ between validations."""
+        if self.world_size == 1:
+            return None
+        own = {k: v.cpu() for k, v in unwrap(self.model).named_buffers() if v.is_floating_point()}
+        return all_gather_object(own)
+
+    def _restore_buffers(self, gathered: list[Mapping[str, Tensor]] | None) -> None:
+        """Give this process its own statistics back, where the number of processes is the same."""
+        if gathered is None or len(gathered) != self.world_size:
+            return
+        mine = gathered[self.rank]
+        for name, buffer in unwrap(self.model).named_buffers():
+            if name in mine:
+                buffer.copy_(mine[name])
+
+
+def _check_resumable(checkpoint: object, filename: str) -> None:
+    """Raise InputError unless a checkpoint holds a training's state beside the weights."""
+    parts = ("state_dict", "optimizer", "param_schedulers", "message_hub")
+    missing = [key for key in parts if not isinstance(checkpoint, dict) or key not in checkpoint]
+    meta = {} if missing else checkpoint.get("meta", {})
+    if missing or not {"epoch", "iter"} <= set(meta):
+        raise InputError(
+            f"{filename} cannot be resumed: it holds no {', '.join(missing) or 'epoch and iter'}; "
+            "to start from its weights set --cfg-options load_from=FILE"
+        )

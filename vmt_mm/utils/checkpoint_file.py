@@ -1,0 +1,123 @@
+"""Read and write checkpoint files: nothing but weights, numbers and plain containers.
+
+Whoever loads a pickle runs what its author wrote into it. So files are read with
+``weights_only=True`` alone, and what is written needs no more than that, whatever the version of
+PyTorch.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from safetensors.torch import load_file
+
+from vmt_mm.errors import InputError
+
+_HISTORY = "__history__"
+
+
+def read_checkpoint(
+    location: str, map_location: str | torch.device = "cpu", mmap: bool = False
+) -> Any:
+    """Read a ``.safetensors`` file or a PyTorch checkpoint, from a path or an ``http(s)`` address.
+
+    Nothing but tensors, plain containers and the logs in mmengine's checkpoints is unpickled.
+
+    Args:
+        location: path or address.
+        map_location: device of the tensors.
+        mmap: leave tensors on the disk until they are used: to look at the rest quickly.
+
+    Raises:
+        InputError: if it is missing, damaged, or holds more than that.
+    """
+    remote = location.startswith(("http://", "https://"))
+    if not remote and not Path(location).is_file():
+        raise InputError(f"{location}: no such checkpoint")
+    try:
+        if remote:
+            return torch.hub.load_state_dict_from_url(
+                location, map_location=map_location, weights_only=True
+            )
+        if location.endswith(".safetensors"):
+            return load_file(location, device=str(map_location))
+        # Before torch 2.5 there is no such list: mmengine's checkpoints are then refused, ours not.
+        allow = getattr(torch.serialization, "safe_globals", None)
+        with allow(_log_types()) if allow else nullcontext():
+            content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise InputError(
+            f"{location}: cannot be read as weights, or holds more than weights ({reason})"
+        ) from error
+    return from_plain(content)
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a checkpoint can be read to its last byte: checks the sums of its archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def to_plain(content: Any) -> Any:
+    """Turn NumPy's numbers and arrays, mmengine's logs and subclasses of dict into plain types."""
+    if isinstance(content, HistoryBuffer):
+        log, count = content.data
+        history = dict(log=log, count=count, max_length=content.max_length)
+        return {_HISTORY: to_plain(history)}
+    if isinstance(content, np.generic):
+        return content.item()
+    if isinstance(content, np.ndarray):
+        return torch.from_numpy(content.copy())
+    return _map(content, to_plain)
+
+
+def from_plain(content: Any) -> Any:
+    """Undo :func:`to_plain` for mmengine's logs; the rest stays plain."""
+    if isinstance(content, dict) and content.keys() == {_HISTORY}:
+        history = content[_HISTORY]
+        return HistoryBuffer(
+            history["log"].numpy(), history["count"].numpy(), history["max_length"]
+        )
+    return _map(content, from_plain)
+
+
+def _map(content: Any, convert: Callable[[Any], Any]) -> Any:
+    """Convert what plain containers hold."""
+    if isinstance(content, OrderedDict):
+        return OrderedDict((key, convert(value)) for key, value in content.items())
+    if isinstance(content, dict):
+        return {key: convert(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)) and not hasattr(content, "_fields"):
+        return type(content)(convert(value) for value in content)
+    return content
+
+
+def _log_types() -> list:
+    """What mmengine's message hub leaves in a checkpoint beside the weights: arrays of numbers.
+
+    ``getattr`` is in it as in mmengine's own list; the unpickler calls nothing that it returns
+    unless that is listed, too.
+    """
+    numbers = (np.float32, np.float64, np.int32, np.int64, np.bool_)
+    return [
+        HistoryBuffer,
+        getattr,
+        slice,
+        np.ndarray,
+        np.dtype,
+        np.zeros(0).__reduce__()[0],  # NumPy's reconstructor, whose module moves between versions
+        np.float64(0).__reduce__()[0],
+        *(type(np.dtype(number)) for number in numbers),
+    ]
