@@ -87,7 +87,9 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self._remove(runner, outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        wanted = [key for key in self.key_indicators or () if key != "auto"]
+        if not self.save_best:
+            return
+        wanted = [key for key in self.key_indicators if key != "auto"]
         missing = [key for key in wanted if key not in metrics]
         if missing:
             runner.logger.warning(
