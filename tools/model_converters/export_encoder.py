@@ -30,7 +30,7 @@ def main() -> None:
     args = parse_args()
     with friendly_errors():
         state = read_state_dict(args.checkpoint)
-        detect_origin(state)
+        detect_origin(state, args.checkpoint)
         # Output norms belong to what the encoder was trained for, a PEFT method to its tasks;
         # index buffers are recomputed.
         state = {

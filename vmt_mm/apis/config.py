@@ -61,7 +61,10 @@ def load_config(
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program, and may fail in any way
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     bases, file = list(_bases(path)), copy.deepcopy(cfg)
     cfg.merge_from_dict(dict(options or {}))
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
@@ -145,7 +148,9 @@ def _set_best_rule(cfg: Config) -> None:
     """Let the task say which way its primary metric is better, where ``save_best`` names it."""
     hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
     task, _, metric = str(hook.get("save_best")).partition("/")
-    kind = TASKS.get(str(cfg.get("model", {}).get("tasks", {}).get(task, {}).get("type")))
+    tasks = cfg.get("model", {}).get("tasks")
+    entry = tasks.get(task, {}) if isinstance(tasks, Mapping) else {}
+    kind = TASKS.get(str(entry.get("type")))
     if kind is not None and kind.primary_metric == metric:
         hook["rule"] = "greater" if kind.higher_is_better else "less"
 
@@ -156,15 +161,20 @@ def _divide_batch(cfg: Config, world_size: int) -> None:
         return
     if "batch_size" in loader:
         # explicit, per process: the config that is dumped says what the total then is
+        _check_count("train_dataloader.batch_size", loader.batch_size)
         cfg.total_batch_size = loader.batch_size * world_size
-    elif total is None:
+        return
+    if total is None:
         raise InputError("the config sets neither total_batch_size nor train_dataloader.batch_size")
-    elif not isinstance(total, int) or total < 1:
-        raise InputError(f"total_batch_size must be a positive whole number, got {total!r}")
-    elif total % world_size:
+    _check_count("total_batch_size", total)
+    if total % world_size:
         raise InputError(
             f"total_batch_size {total} does not divide over {world_size} processes; choose another "
             "number of processes, total_batch_size=N, or train_dataloader.batch_size=N per process"
         )
-    else:
-        loader.batch_size = total // world_size
+    loader.batch_size = total // world_size
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be a positive whole number, got {value!r}")

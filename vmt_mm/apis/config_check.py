@@ -7,12 +7,14 @@ traceback of the class that does not know it.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from mmengine.registry import FUNCTIONS, Registry
-from mmengine.runner import Runner
+from mmengine.runner import LogProcessor, Runner
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 import vmt_mm.registry as registries
@@ -53,6 +55,36 @@ _OF_LOADERS = {
     "num_batch_per_epoch",
     "disable_subprocess_warning",
 }
+#: Dictionaries without a type, and what may stand in them.
+_UNTYPED = {
+    "train_dataloader": _OF_LOADERS,
+    "val_dataloader": _OF_LOADERS,
+    "test_dataloader": _OF_LOADERS,
+    "randomness": {"seed", "diff_rank_seed", "deterministic"},
+    "log_processor": {*inspect.signature(LogProcessor).parameters, "type"},
+    "optim_wrapper.clip_grad": {
+        *inspect.signature(clip_grad_norm_).parameters,
+        *inspect.signature(clip_grad_value_).parameters,
+        "type",
+    },
+}
+#: What a type must be, by the key that holds it (or the key above, for those with any names below).
+_PLACES = {
+    "model": registries.MODELS,
+    "backbone": registries.MODELS,
+    "head": registries.MODELS,
+    "task_heads": registries.MODELS,
+    "tasks": registries.TASKS,
+    "peft": registries.PEFT_METHODS,
+    "dataset": registries.DATASETS,
+    "sampler": registries.DATA_SAMPLERS,
+    "pipeline": registries.TRANSFORMS,
+    "optimizer": registries.OPTIMIZERS,
+    "param_scheduler": registries.PARAM_SCHEDULERS,
+    "default_hooks": registries.HOOKS,
+    "custom_hooks": registries.HOOKS,
+}
+_WITH_NAMES_BELOW = ("task_heads", "tasks", "default_hooks")
 #: How alike a name must be to be taken for the one that was meant: where any name may stand, and
 #: where an unknown one is wrong anyway.
 _VERY_ALIKE, _ALIKE = 0.85, 0.5
@@ -70,7 +102,10 @@ def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
         cfg: the merged config.
         options: top-level keys that the options brought in.
     """
-    faults = [*_top_level(cfg, options), *_loaders(cfg), *_hooks(cfg)]
+    cfg = dict(cfg.items())
+    faults = [*_top_level(cfg, options), *_hooks(cfg)]
+    for path, known in _UNTYPED.items():
+        faults.extend(_untyped(cfg, path, known))
     for key, value in cfg.items():
         faults.extend(_entries(value, key))
     if faults:
@@ -90,11 +125,14 @@ def _top_level(cfg: Mapping[str, Any], options: Collection[str]) -> Iterator[str
             )
 
 
-def _loaders(cfg: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        for key in cfg.get(name) or ():
-            if key not in _OF_LOADERS:
-                yield f"{name}.{key}: a data loader takes no {key!r}{_nearest(key, _OF_LOADERS)}"
+def _untyped(cfg: Mapping[str, Any], path: str, known: set[str]) -> Iterator[str]:
+    """Faults of a dictionary that needs no type, since its place says what it is."""
+    node: Any = cfg
+    for name in path.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    for key in node if isinstance(node, Mapping) else ():
+        if key not in known:
+            yield f"{path} takes no {key!r}{_nearest(key, known)}"
 
 
 def _hooks(cfg: Mapping[str, Any]) -> Iterator[str]:
@@ -119,10 +157,13 @@ def _entries(node: object, path: str) -> Iterator[str]:
 
 def _arguments(node: Mapping[str, Any], path: str) -> Iterator[str]:
     """Faults of one dictionary: its type is unknown, or takes none of these arguments."""
-    kinds = _kinds(node["type"])
+    registries_here = _registries_for(path)
+    kinds = _kinds(node["type"], registries_here)
     if not kinds:
-        known = {name for registry in _REGISTRIES for name in registry.module_dict}
-        yield f"{path}.type: no class is named {node['type']!r}{_nearest(str(node['type']), known)}"
+        known = {name for registry in registries_here for name in _names(registry)}
+        what = registries_here[0].name if len(registries_here) == 1 else "class"
+        name = str(node["type"])
+        yield f"{path}.type: no {what} is named {name!r}{_nearest(name, known)}"
         return
     faults: list[str] = []
     for kind in kinds:
@@ -139,12 +180,24 @@ def _arguments(node: Mapping[str, Any], path: str) -> Iterator[str]:
     yield from faults
 
 
-def _kinds(kind: object) -> list[Any]:
-    """What a config's ``type`` may mean, in whichever registry."""
+def _registries_for(path: str) -> list[Registry]:
+    """The registry that a path asks for; all of them where any will do."""
+    names = re.sub(r"\[\d+\]", "", path).split(".")
+    above = names[-2] if names[-2:-1] and names[-2] in _WITH_NAMES_BELOW else names[-1]
+    return [_PLACES[above]] if above in _PLACES else _REGISTRIES
+
+
+def _names(registry: Registry) -> set[str]:
+    """Names in a registry and in those that it asks next."""
+    return set(registry.module_dict) | (_names(registry.parent) if registry.parent else set())
+
+
+def _kinds(kind: object, where: Collection[Registry]) -> list[Any]:
+    """What a config's ``type`` may mean, in these registries."""
     if not isinstance(kind, str):
         return [kind]
     found = []
-    for registry in _REGISTRIES:
+    for registry in where:
         value = registry.get(kind)
         if value is not None and value not in found:
             found.append(value)

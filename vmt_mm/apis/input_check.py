@@ -16,6 +16,7 @@ from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.registry import DATASETS
+from vmt_mm.tasks import build_tasks
 
 
 def check_inputs(cfg: Config, training: bool) -> None:
@@ -45,8 +46,8 @@ def check_inputs(cfg: Config, training: bool) -> None:
 
 
 def _sizes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
-    size = cfg.get("image_size")
-    if size is not None and not _is_size(size):
+    size = cfg.get("image_size", (1, 1))
+    if not _is_size(size):
         yield f"image_size must be two positive whole numbers, (width, height), got {size!r}"
     for name in loaders:
         batch = (cfg.get(name) or {}).get("batch_size")
@@ -70,8 +71,11 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
     own = list(model["tasks"])
     for name in loaders:
         for dataset in _datasets(cfg.get(name)):
-            if unknown := [task for task in dataset.get("tasks") or () if task not in own]:
+            tasks = dataset.get("tasks") or {}
+            if unknown := [task for task in tasks if task not in own]:
                 yield f"{name}: its data set has task(s) {unknown}, the model has {own}"
+            else:
+                yield from _other_channels(name, tasks, model["tasks"])
         evaluator = cfg.get(name.replace("dataloader", "evaluator"))
         for entry in dicts_in(evaluator):
             tasks = entry.get("tasks")
@@ -85,6 +89,16 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
     for key in [best] if isinstance(best, str) else best or ():
         if "/" in key and key.split("/")[0] not in own:
             yield f"save_best: {key!r} is a metric of no task of the model, which has {own}"
+
+
+def _other_channels(name: str, tasks: Mapping, of_model: Mapping) -> Iterator[str]:
+    for task, built in (build_tasks(tasks) if tasks else {}).items():
+        expected = build_tasks({task: of_model[task]})[task].out_channels
+        if built.out_channels != expected:
+            yield (
+                f"{name}: task {task!r} has {built.out_channels} channels in the data set and "
+                f"{expected} in the model"
+            )
 
 
 def _datasets(loader: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:

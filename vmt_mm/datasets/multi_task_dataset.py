@@ -121,9 +121,9 @@ class MultiTaskDataset(BaseDataset):
         damaged: dict[str, str] = {}
         for _ in range(self.max_refetch + 1):
             results = self._run_pipeline(idx, damaged)
-            if results is not None or self.test_mode or not isinstance(idx, Draw):
+            if results is not None or self.test_mode:
                 return results
-            idx = idx.another(len(self))
+            idx = idx.another(len(self)) if isinstance(idx, Draw) else self._rand_another()
         raise InputError(
             f"{self.ann_file}: {self.max_refetch + 1} samples in a row could not be used"
             + "".join(f"; {reason}" for reason in list(damaged.values())[:3])

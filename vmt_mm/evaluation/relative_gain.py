@@ -65,7 +65,8 @@ class MultiTaskEvaluator(Evaluator):
         scored = [name for name, task in self.tasks.items() if task.primary_metric]
         self.reference = dict(reference) if reference else None
         if self.reference and (
-            set(self.reference) != set(scored) or not all(v > 0 for v in self.reference.values())
+            set(self.reference) != set(scored)
+            or not all(isinstance(v, (int, float)) and v > 0 for v in self.reference.values())
         ):
             raise InputError(
                 f"`reference` must give a positive score for each of {scored}: {self.reference}"

@@ -108,10 +108,11 @@ class VMTAdapter(PEFTMethod):
         self.stages = [block.stage for block in encoder.blocks]
         self.blocks = nn.ModuleList()
         for block in encoder.blocks:
-            if self.ratio < 1 or block.channels % self.ratio:
+            whole = isinstance(self.ratio, int) and self.ratio > 0
+            if not whole or block.channels % self.ratio:
                 raise InputError(
                     f"VMTAdapter: `ratio` must be positive and divide every block's channels, "
-                    f"got ratio {self.ratio} for {block.channels} channels"
+                    f"got ratio {self.ratio!r} for {block.channels} channels"
                 )
             hidden = block.channels // self.ratio
             self.blocks.append(VMTBlock(block.channels, hidden, encoder.task_names, **self.options))

@@ -65,8 +65,8 @@ class Segmentation(Task):
         absent: str = "skip",
     ) -> None:
         super().__init__(name, loss_weight)
-        if not 2 <= num_classes <= IGNORE:
-            raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes}")
+        if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
+            raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes!r}")
         self.out_channels = num_classes
         self.label = ClassIndex(num_classes)
         self.skip_background = skip_background

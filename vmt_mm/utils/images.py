@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-#: What follows the last chunk's name in a PNG, and what some writers append.
-_TAIL = 1024
+import re
+
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+#: A marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_JPEG_END, _ALONE = 0xD9, (0x01, 0xD8)
 
 
 def find_damage(content: bytes) -> str | None:
     """Say what is wrong with an image file; None where nothing is seen.
 
-    Decoders fill what is missing of a truncated JPEG with grey, and say nothing. Within a JPEG's
-    coded data a byte 0xff is always followed by 0x00, so the marker of its end cannot occur by
-    chance; an embedded preview may hold one, but before the picture's own scan.
+    Decoders fill what is missing of a truncated JPEG with grey, and say nothing. So the segments
+    of a JPEG (ITU-T T.81, annex B) and the chunks of a PNG are followed to the end of the picture;
+    what programs append to it does not matter.
 
     Args:
         content: the file.
     """
     if not content:
         return "the file is empty"
-    if content.startswith(_JPEG) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
+    if content.startswith(_JPEG) and not _ends_jpeg(content):
         return "the JPEG is truncated"
-    if content.startswith(_PNG) and _PNG_END not in content[-_TAIL:]:
+    if content.startswith(_PNG) and not _ends_png(content):
         return "the PNG is truncated"
     return None
+
+
+def _ends_jpeg(content: bytes) -> bool:
+    marker = _MARKER.search(content, len(_JPEG))
+    while marker:
+        code, position = marker[1][0], marker.end()
+        if code == _JPEG_END:
+            return True
+        if code not in _ALONE:  # a segment with its length, which a scan's data may follow
+            position += max(2, int.from_bytes(content[position : position + 2], "big"))
+        marker = _MARKER.search(content, position)
+    return False
+
+
+def _ends_png(content: bytes) -> bool:
+    position = len(_PNG)
+    while position + 12 <= len(content):  # length, name, data, checksum
+        if content[position + 4 : position + 8] == b"IEND":
+            return True
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
+    return False

@@ -30,24 +30,26 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
     def transform(self, results: dict) -> dict:
         """Add ``img`` (H, W, 3) BGR, ``img_shape`` and ``ori_shape``."""
-        image = None
         if results.get("stand_in"):
             image = np.zeros((_STAND_IN_SIDE, _STAND_IN_SIDE, 3), np.uint8)
         else:
-            path = results["img_path"]
-            content = fileio.get(path, backend_args=self.backend_args)
-            damage = find_damage(content)
-            if damage is None:
-                image = mmcv.imfrombytes(
-                    content, flag=self.color_type, backend=self.imdecode_backend
-                )
-            if image is None:
-                raise DamagedFileError(
-                    f"{path}: {damage or 'cannot be decoded'}; expected an image"
-                )
+            image = self._read(results["img_path"])
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
+
+    def _read(self, path: str) -> np.ndarray:
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            raise DamagedFileError(f"{path}: {error.strerror}; expected an image") from None
+        damage, image = find_damage(content), None
+        if damage is None:
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        if image is None:
+            reason = damage or "cannot be decoded"
+            raise DamagedFileError(f"{path}: {reason}; expected an image")
+        return image
 
 
 @TRANSFORMS.register_module()

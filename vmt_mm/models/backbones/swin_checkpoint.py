@@ -30,8 +30,12 @@ _DROPPED = re.compile(
 _MAY_MISS = re.compile(r"^norm\d\.|relative_position_index$|^peft\.")
 
 
-def detect_origin(state: dict[str, Tensor]) -> str:
+def detect_origin(state: dict[str, Tensor], source: str = "the file") -> str:
     """Tell who wrote a Swin checkpoint: 'official', 'timm', 'mmpretrain' or 'mmseg'.
+
+    Args:
+        state: its tensors.
+        source: its name, for messages.
 
     Raises:
         InputError: if the keys are of no known Swin.
@@ -44,7 +48,7 @@ def detect_origin(state: dict[str, Tensor]) -> str:
         classifier = "norm3.weight" in state and "norm0.weight" not in state
         return "mmpretrain" if classifier else "mmseg"
     sample = ", ".join(sorted(state)[:3])
-    raise InputError(f"no Swin checkpoint: keys like {sample}")
+    raise InputError(f"{source} is no Swin checkpoint: keys like {sample}")
 
 
 def to_mmseg_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -98,7 +102,7 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     Raises:
         InputError: if a key is missing, unknown, or of another shape; the message gives them.
     """
-    origin = detect_origin(state)
+    origin = detect_origin(state, source)
     state = to_mmseg_keys(state)
     own = model.state_dict()
     for key in [k for k in state if k.endswith("relative_position_bias_table") and k in own]:

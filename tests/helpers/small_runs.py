@@ -1,0 +1,303 @@
+"""Trainings of seconds within the test's process, whose every loss is kept exactly.
+
+Test files that use the fixtures say ``pytest_plugins = "small_runs"``.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import multiprocessing
+import random
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.visualization import Visualizer
+
+from vmt_mm.apis import load_config
+from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.rendering import write_dataset
+
+CONFIG = Path(__file__).parents[2] / "configs/vmt/vmt_swin-nano_shapes.py"
+#: Iterations of an epoch: 16 scenes in batches of 4.
+LENGTH = 4
+#: Validation metric that the small runs save the best checkpoint by.
+BEST = "semseg/mIoU"
+
+#: Four scenes: epochs of one iteration.
+ONE_STEP = {"train_dataloader.dataset.indices": LENGTH}
+
+_SIZE = 48
+_RENDER = dict(train=16, val=5, size=_SIZE, seed=0)
+_NUMBERS = itertools.count()
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in a training may catch it."""
+
+
+def kill(*_: object) -> None:
+    """End the training as SIGKILL would."""
+    raise Killed
+
+
+class At(Hook):
+    """Calls ``action(runner)`` at one point of a training.
+
+    Args:
+        point: name of a hook's method.
+        done: iterations that are done then, the current one included; None acts at every one.
+        action: what to do.
+        priority: see ``mmengine.hooks.Hook``.
+    """
+
+    def __init__(
+        self,
+        point: str,
+        done: int | None,
+        action: Callable[[MultiTaskRunner], object],
+        priority: str = "NORMAL",
+    ) -> None:
+        self.done, self.action, self.priority = done, action, priority
+        self._within = int(point == "after_train_iter")  # which the loop has not counted yet
+        setattr(self, point, self._act)
+
+    def _act(self, runner: MultiTaskRunner, **kwargs: Any) -> None:
+        if self.done in (None, runner.iter + self._within):
+            self.action(runner)
+
+
+class Recorder(Hook):
+    """Keeps what a training computes, by the number of iterations that are done."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self.losses: dict[int, dict[str, float]] = {}
+        self.rates: dict[int, float] = {}
+        self.epochs: dict[int, int] = {}
+        self.images: dict[int, list[str]] = {}
+        self.validations: list[tuple[int, dict[str, float]]] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        number = runner.iter + 1
+        assert number not in self.losses  # no iteration is made twice
+        self.losses[number] = {key: float(value) for key, value in outputs.items()}
+        self.rates[number] = runner.optim_wrapper.get_lr()["lr"][0]
+        self.epochs[number] = runner.epoch
+        self.images[number] = [sample.sample_id for sample in data_batch["data_samples"]]
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self.validations.append((runner.iter, dict(metrics)))
+
+
+class Scores(Hook):
+    """Puts other values, by iterations done, in place of the metric that decides on the best."""
+
+    priority = "HIGHEST"
+
+    def __init__(self, scores: Mapping[int, float]) -> None:
+        self.scores = scores
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        metrics[BEST] = self.scores.get(runner.iter, metrics[BEST])
+
+
+class SmallRun:
+    """One process's life: a runner of its own, which trains or tests.
+
+    Args:
+        folder: the work dir.
+        scenes: the rendered scenes.
+        options: merged into the small config, as by ``--cfg-options``.
+        hooks: further hooks.
+        workers: processes that load training data.
+        persistent: whether they outlive an epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scenes: Path,
+        options: Mapping[str, Any] | None = None,
+        hooks: Sequence[Hook] = (),
+        workers: int = 0,
+        persistent: bool = False,
+    ) -> None:
+        self.folder, self.hooks, self.record = Path(folder), hooks, Recorder()
+        self.cfg = small_config(scenes)
+        self.cfg.merge_from_dict(copy.deepcopy(dict(options or {})))  # which empties what it gets
+        self.cfg.work_dir = str(folder)
+        self.cfg.experiment_name = f"small-{next(_NUMBERS)}"
+        self.cfg.train_dataloader.update(
+            batch_size=self.cfg.total_batch_size,
+            num_workers=workers,
+            persistent_workers=persistent,
+        )
+        self.runner: MultiTaskRunner | None = None
+        #: Who handled signals when the run ended.
+        self.handlers: dict[int, Any] = {}
+
+    def train(self) -> SmallRun:
+        """Train; what was recorded stays where an error ends it."""
+        self._run("train")
+        return self
+
+    def test(self) -> dict[str, float]:
+        """Test; return the metrics."""
+        return self._run("test")
+
+    @property
+    def losses(self) -> dict[int, dict[str, float]]:
+        return self.record.losses
+
+    @property
+    def validations(self) -> list[tuple[int, dict[str, float]]]:
+        return self.record.validations
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The message hub's entries."""
+        return self.runner.message_hub.runtime_info
+
+    @property
+    def log(self) -> str:
+        """All logs of the work dir."""
+        return "".join(path.read_text() for path in sorted(self.folder.rglob("*.log")))
+
+    def _run(self, what: str) -> Any:
+        with own_state():
+            self.runner = MultiTaskRunner.from_cfg(self.cfg)
+            for hook in (self.record, *self.hooks):
+                self.runner.register_hook(hook)
+            try:
+                return getattr(self.runner, what)()
+            finally:
+                self.handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+                _stop_workers(self.runner)
+
+
+def small_config(scenes: Path) -> Config:
+    """A copy of the small config; data and validation need no further process."""
+    return copy.deepcopy(_read_config(str(scenes)))
+
+
+@functools.lru_cache
+def _read_config(scenes: str) -> Config:
+    options = {
+        "data_root": scenes,
+        "render": _RENDER,
+        "image_size": (_SIZE, _SIZE),
+        "total_batch_size": 4,
+        "train_cfg.max_epochs": 2,
+        "train_cfg.val_interval": 1,
+        "model.head.channels": 16,  # their dropout stays as it is
+        "default_hooks.logger.interval": 1,
+        "default_hooks.checkpoint.max_keep_ckpts": -1,
+        "default_hooks.visualization.num_images": 0,  # drawing takes longer than the training
+    }
+    for name in ("train", "val", "test"):
+        options[f"{name}_dataloader.dataset.serialize_data"] = False
+        options[f"{name}_dataloader.num_workers"] = 0
+        options[f"{name}_dataloader.persistent_workers"] = False
+    init_default_scope("vmt_mm")
+    return load_config(CONFIG, options)
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """What a process starts with, and the former state afterwards.
+
+    mmengine keeps logs, message hubs and scopes in the process, PyTorch and others their settings:
+    a resumed run must not find what the one before it left there. Two things that take most of a
+    small run's time are left out: to format the config prettily, and to describe the machine.
+    """
+    kinds = (MMLogger, MessageHub, Visualizer, DefaultScope)
+    former = [dict(kind._instance_dict) for kind in kinds]
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    generators = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    start_method = multiprocessing.get_start_method(allow_none=True)
+    threads = cv2.getNumThreads()
+    with ExitStack() as stack:
+        for target, value in (
+            ("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, True)),
+            ("mmengine.runner.runner.collect_env", dict),
+        ):
+            stack.enter_context(mock.patch(target, value))
+        for name in ("benchmark", "deterministic"):
+            value = getattr(torch.backends.cudnn, name)
+            stack.callback(setattr, torch.backends.cudnn, name, value)
+        stack.callback(
+            torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled()
+        )
+        try:
+            for kind in kinds:
+                kind._instance_dict.clear()
+            init_default_scope("vmt_mm")
+            yield
+        finally:
+            for logger in MMLogger._instance_dict.values():
+                for handler in logger.handlers:
+                    handler.close()
+            for kind, instances in zip(kinds, former, strict=True):
+                kind._instance_dict.clear()
+                kind._instance_dict.update(instances)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            torch.set_rng_state(generators[0])
+            np.random.set_state(generators[1])
+            random.setstate(generators[2])
+            multiprocessing.set_start_method(start_method, force=True)
+            cv2.setNumThreads(threads)
+
+
+def _stop_workers(runner: MultiTaskRunner) -> None:
+    """End persistent workers, which live as long as the runner does."""
+    iterator = getattr(getattr(runner.train_loop, "dataloader", None), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
+        runner.train_loop.dataloader._iterator = None
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few small scenes, rendered once."""
+    folder = tmp_path_factory.mktemp("scenes") / "shapes"
+    write_dataset(folder, workers=1, **_RENDER)
+    return folder
+
+
+@pytest.fixture
+def small_run(scenes: Path, tmp_path: Path) -> Callable[..., SmallRun]:
+    """Make a small run in ``tmp_path/run``, or in the ``folder`` given."""
+
+    def make(options: Mapping[str, Any] | None = None, *hooks: Hook, **kwargs: Any) -> SmallRun:
+        folder = kwargs.pop("folder", tmp_path / "run")
+        return SmallRun(folder, scenes, options, hooks, **kwargs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Three epochs without an interruption; every checkpoint is kept. Not to be written to."""
+    return SmallRun(tmp_path_factory.mktemp("whole"), scenes, {"train_cfg.max_epochs": 3}).train()
+
+
+def later(losses: Mapping[int, Any], done: int) -> dict[int, Any]:
+    """The part of a record that comes after so many iterations."""
+    return {number: value for number, value in losses.items() if number > done}

@@ -1,0 +1,310 @@
+"""There is a whole checkpoint on the disk at every moment, and the newest whole one is found."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.fileio import LocalBackend
+from mmengine.logging import MMLogger
+from small_runs import ONE_STEP, At, Killed, Scores, kill, own_state
+
+from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.errors import InputError
+from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
+from vmt_mm.utils.files import remove_partial, write_bytes
+
+pytest_plugins = "small_runs"
+
+#: One regular checkpoint, none of the best.
+SHORT = {
+    **ONE_STEP,
+    "train_cfg.max_epochs": 3,
+    "train_cfg.val_interval": 9,
+    "default_hooks.checkpoint.max_keep_ckpts": 1,
+    "default_hooks.checkpoint.save_best": None,
+}
+BEST = {
+    **SHORT,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.save_best": "semseg/mIoU",
+}
+
+
+def best(epoch):
+    return f"best_semseg_mIoU_epoch_{epoch}.pth"
+
+
+def files(folder):
+    return sorted(path.name for path in folder.glob("*.pth"))
+
+
+def write(path, iteration, **more):
+    path.parent.mkdir(exist_ok=True)
+    content = dict(state_dict=dict(w=torch.ones(999)), optimizer={}, meta=dict(iter=iteration))
+    torch.save({**content, **more}, path)
+
+
+def damage(path, kind):
+    content = bytearray(path.read_bytes())
+    if kind == "flipped":  # one bit of the weights, which nothing but the sum tells
+        content[content.index(torch.ones(9).numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(dict(flipped=content, truncated=content[:-900], empty=b"")[kind])
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """What is logged meanwhile."""
+    with own_state():
+        path = tmp_path / "the.log"
+        MMLogger.get_instance("of-the-test", log_file=str(path))
+        yield path.read_text
+
+
+def test_the_one_that_has_trained_longest(tmp_path, logged):
+    for age, (name, iteration) in enumerate(
+        dict(interrupted=25, epoch_2=20, epoch_9=10, iter_100=24).items()
+    ):
+        write(tmp_path / f"{name}.pth", iteration)
+        os.utime(tmp_path / f"{name}.pth", (1000 + age, 1000 + age))  # neither date nor name counts
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "interrupted.pth")
+    write(tmp_path / "epoch_3.pth", 25)  # as long, and written later
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "epoch_3.pth")
+    assert "damaged" not in logged()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "flipped", "empty"])
+def test_a_damaged_one_is_passed_over(tmp_path, logged, kind):
+    for number in (1, 2, 3):
+        write(tmp_path / f"epoch_{number}.pth", number)
+    for number in (2, 3):
+        damage(tmp_path / f"epoch_{number}.pth", kind)
+        assert not is_whole(tmp_path / f"epoch_{number}.pth")
+    first = tmp_path / "epoch_1.pth"
+    assert newest_checkpoint(tmp_path) == str(first)
+    for number in (2, 3):
+        name = tmp_path / f"epoch_{number}.pth"
+        assert f"{name}: damaged checkpoint, passed over; going on from {first}" in logged()
+    assert logged().count("WARNING") == 2
+    damage(first, kind)
+    with pytest.raises(InputError, match=f"{tmp_path}: no checkpoint is whole") as caught:
+        newest_checkpoint(tmp_path)
+    for number in (1, 2, 3):
+        assert f"epoch_{number}.pth" in str(caught.value)
+
+
+def test_others_are_no_candidates(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path / "none") is None
+    torch.save(dict(state_dict={}, meta=dict(iter=99)), tmp_path / best(9))
+    torch.save(dict(optimizer={}), tmp_path / "strange.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    (tmp_path / ".epoch_7.pth.x.part").write_bytes(b"torn")
+    assert newest_checkpoint(tmp_path) is None
+    write(tmp_path / "epoch_1.pth", 1)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "epoch_1.pth")
+
+
+def test_another_folder_by_last_checkpoint(tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    write(out / "epoch_1.pth", 1)
+    write(out / "epoch_2.pth", 2)
+    write(work / "epoch_1.pth", 1)
+    (work / "last_checkpoint").write_text(str(out / "epoch_1.pth"))
+    assert newest_checkpoint(work) == str(out / "epoch_2.pth")
+    write(work / "interrupted.pth", 3)
+    assert newest_checkpoint(work) == str(work / "interrupted.pth")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "gone/epoch_3.pth"])
+def test_a_last_checkpoint_that_names_none(tmp_path, content):
+    (tmp_path / "last_checkpoint").write_text(content)
+    assert newest_checkpoint(tmp_path) is None
+    write(tmp_path / "epoch_1.pth", 1)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "epoch_1.pth")
+
+
+@pytest.fixture
+def replaced(monkeypatch):
+    """What is renamed to its place: (path, the checkpoints beside it at that moment)."""
+    replace, events = os.replace, []
+
+    def spy(source, target):
+        assert Path(source).name.endswith(".part")
+        events.append((Path(target), files(Path(target).parent)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", spy)
+    return events
+
+
+def checkpoints(events):
+    return [(path.name, beside) for path, beside in events if path.suffix == ".pth"]
+
+
+def test_the_former_one_stays_until_the_new_one_is_written(small_run, replaced):
+    run = small_run(SHORT).train()
+    assert checkpoints(replaced) == [
+        ("epoch_1.pth", []),
+        ("epoch_2.pth", ["epoch_1.pth"]),
+        ("epoch_3.pth", ["epoch_2.pth"]),
+    ]
+    assert files(run.folder) == ["epoch_3.pth"]
+    assert (run.folder / "last_checkpoint").read_text() == str(run.folder / "epoch_3.pth")
+    hub = read_checkpoint(str(run.folder / "epoch_3.pth"))["message_hub"]["runtime_info"]
+    assert hub["keep_ckpt_ids"] == [3]
+
+
+def test_the_former_best_one_stays_until_the_new_one_is_written(small_run, replaced):
+    run = small_run(BEST, Scores({1: 1.0, 2: 3.0, 3: 2.0})).train()
+    assert checkpoints(replaced) == [
+        ("epoch_1.pth", []),
+        (best(1), ["epoch_1.pth"]),
+        ("epoch_1.pth", [best(1), "epoch_1.pth"]),  # again, with the best score
+        ("epoch_2.pth", [best(1), "epoch_1.pth"]),
+        (best(2), [best(1), "epoch_2.pth"]),
+        ("epoch_2.pth", [best(1), best(2), "epoch_2.pth"]),
+        ("epoch_3.pth", [best(2), "epoch_2.pth"]),
+    ]
+    assert files(run.folder) == [best(2), "epoch_3.pth"]
+
+
+def fail_to_write(monkeypatch, how):
+    """Let the disk be full when epoch_2.pth is written."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    fsync, put = os.fsync, LocalBackend.put
+
+    def full_fsync(handle):
+        if "epoch_2.pth" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise full
+        fsync(handle)
+
+    def full_put(self, content, path):
+        if "epoch_2.pth" in str(path):
+            put(self, content[: len(content) // 2], path)
+            raise full
+        put(self, content, path)
+
+    if how == "flush":
+        monkeypatch.setattr(os, "fsync", full_fsync)
+    else:
+        monkeypatch.setattr(LocalBackend, "put", full_put)
+
+
+@pytest.mark.parametrize("how", ["write", "flush"])
+def test_a_full_disk_leaves_the_former_one(small_run, monkeypatch, how):
+    with monkeypatch.context() as patches:
+        fail_to_write(patches, how)
+        run = small_run(SHORT)
+        with pytest.raises(InputError) as caught:
+            run.train()
+    folder = run.folder
+    assert f"{folder / 'epoch_2.pth'}: the checkpoint could not be written" in str(caught.value)
+    assert "No space left on device" in str(caught.value)
+    assert f"the last whole one is {folder / 'epoch_1.pth'}" in str(caught.value)
+    assert files(folder) == ["epoch_1.pth"]
+    assert is_whole(folder / "epoch_1.pth")
+    assert not list(folder.rglob("*.part"))
+    assert sorted(small_run({**SHORT, "resume": True}).train().losses) == [2, 3]
+    assert files(folder) == ["epoch_3.pth"]
+
+
+@pytest.mark.parametrize("name", ["epoch_1.pth", best(1)])
+def test_what_a_killed_run_left_is_removed_after_the_resume(small_run, monkeypatch, name):
+    remove, scores = LocalBackend.remove, Scores({1: 1.0, 2: 2.0})
+
+    def killed(self, path):
+        if Path(path).name == name:
+            raise Killed
+        remove(self, path)
+
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        patches.setattr(LocalBackend, "remove", killed)
+        small_run(BEST, scores).train()
+    run = small_run({**BEST, "resume": True}, scores, At("before_train_iter", None, kill))
+    (run.folder / ".epoch_2.pth.abc.part").write_bytes(b"torn")
+    before = files(run.folder)
+    assert name in before
+    assert "epoch_2.pth" in before
+    with pytest.raises(Killed):
+        run.train()
+    assert files(run.folder) == [best(2), "epoch_2.pth"]
+    assert not list(run.folder.rglob("*.part"))
+
+
+def test_a_run_killed_between_the_best_one_and_the_regular_one(small_run, monkeypatch):
+    replace, scores = os.replace, Scores({1: 1.0, 2: 2.0})
+
+    def killed(source, target):
+        if Path(target).name == "epoch_2.pth" and (Path(target).parent / best(2)).exists():
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        patches.setattr(os, "replace", killed)
+        small_run(BEST, scores).train()
+    run = small_run({**BEST, "resume": True}, scores, At("before_train_iter", None, kill))
+    assert files(run.folder) == [best(1), best(2), "epoch_2.pth"]
+    with pytest.raises(Killed):
+        run.train()
+    assert files(run.folder) == [best(2), "epoch_2.pth"]
+    assert run.info["best_score"] == 2.0
+
+
+def test_a_run_that_goes_on_elsewhere_leaves_the_first_folder_alone(small_run, tmp_path):
+    first = tmp_path / "first"
+    options = {**BEST, "default_hooks.checkpoint.max_keep_ckpts": -1, "train_cfg.max_epochs": 2}
+    small_run(options, Scores({1: 1.0, 2: 2.0}), folder=first).train()
+    write(first / "interrupted.pth", 99)  # the first run went on, too
+    before = files(first)
+    assert best(2) in before
+    options.update({"train_cfg.max_epochs": 3, "resume": True})
+    options["load_from"] = str(first / "epoch_2.pth")
+    run = small_run(options, Scores({3: 3.0}), folder=tmp_path / "second").train()
+    assert files(run.folder) == [best(3), "epoch_3.pth"]
+    assert files(first) == before
+
+
+def test_only_partial_files_are_removed(tmp_path):
+    (tmp_path / "deep").mkdir()
+    torn = [tmp_path / ".epoch_1.pth.a1b2.part", tmp_path / "deep" / ".config.py.x.part"]
+    others = [tmp_path / name for name in ("epoch_1.pth", ".hidden", "notes.part", ".part.txt")]
+    for path in torn + others:
+        path.write_bytes(b"x")
+    assert sorted(remove_partial(tmp_path)) == sorted(torn)
+    assert not any(path.exists() for path in torn)
+    assert all(path.exists() for path in others)
+    assert remove_partial(tmp_path) == []
+
+
+def test_a_full_disk_under_write_bytes(tmp_path, monkeypatch):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    path, part = tmp_path / "file.bin", tmp_path / ".file.bin.x.part"
+    path.write_bytes(b"old")
+
+    def on_full_disk(**_):
+        part.symlink_to("/dev/full")
+        return os.open(os.devnull, os.O_RDWR), str(part)
+
+    monkeypatch.setattr(tempfile, "mkstemp", on_full_disk)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_bytes(path, b"new" * 9999)
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == ["file.bin"]
+    assert path.read_bytes() == b"old"
+
+
+def test_every_file_but_the_logs_is_written_whole(small_run, replaced):
+    options = {**BEST, "train_cfg.max_epochs": 1, "default_hooks.visualization.num_images": 1}
+    run = small_run(options).train()
+    names = [path.name for path, _ in replaced]
+    for name in ("vmt_swin-nano_shapes.py", "config.py", "last_checkpoint", "epoch_1.pth", best(1)):
+        assert name in names
+    assert [name for name in names if name.startswith("val_") and name.endswith(".png")]
+    written = {path.resolve() for path in run.folder.rglob("*") if path.is_file()}
+    others = written - {path.resolve() for path, _ in replaced}
+    assert {path.suffix for path in others} == {".log", ".json"}  # which grow line by line

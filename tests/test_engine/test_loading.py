@@ -1,0 +1,289 @@
+"""A checkpoint fits the model, or one message says what differs, with both values."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_runs import At, Killed, kill, small_config
+
+import vmt_mm
+from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.registry import MODELS
+from vmt_mm.utils.checkpoint_file import read_checkpoint
+
+pytest_plugins = "small_runs"
+
+GONE = {"model.backbone.pretrained": "gone/encoder.pth"}
+SHIPPED = Path(vmt_mm.__file__).parent / "weights/swin_nano.safetensors"
+
+
+@pytest.fixture
+def build(scenes):
+    """Build the small model with other options; its description beside it."""
+
+    def build(options=None):
+        cfg, options = small_config(scenes), copy.deepcopy(options or {})
+        for key in options.pop("without", ()):
+            del cfg.model.tasks[key]
+            cfg.model.backbone.tasks.remove(key)
+        cfg.merge_from_dict(options)
+        model = MODELS.build(cfg.model)
+        return model, describe(model, cfg.model)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def path(whole):
+    return whole.folder / "epoch_2.pth"
+
+
+@pytest.fixture
+def checkpoint(path):
+    return read_checkpoint(str(path))
+
+
+def refusal(model, own, checkpoint):
+    """The message with which a checkpoint is refused; the model stays what it was."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError) as caught:
+        load_model(model, checkpoint, "file.pth", own)
+    for name, value in model.state_dict().items():
+        assert torch.equal(before[name], value), name
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("file.pth")
+    return message
+
+
+def test_the_pretrained_file_is_needed_to_start_alone(small_run, whole, path):
+    run = small_run({**GONE, "train_cfg.max_epochs": 3, "resume": True, "load_from": str(path)})
+    assert run.train().losses == {n: loss for n, loss in whole.losses.items() if n > 8}
+    last = run.folder / "epoch_3.pth"
+    assert small_run({**GONE, "load_from": str(last)}).test() == whole.validations[-1][1]
+    # from a checkpoint's weights, too, a training can start
+    run = small_run({**GONE, "load_from": str(path)}, At("before_train_iter", 0, kill))
+    with pytest.raises(Killed):
+        run.train()
+    with pytest.raises(InputError, match="'gone/encoder.pth' do not exist"):
+        small_run(GONE).train()
+
+
+def without_frozen(checkpoint, model):
+    frozen = [f"backbone.{n}" for n, p in model.backbone.named_parameters() if not p.requires_grad]
+    assert len(frozen) > 50
+    for key in frozen:
+        del checkpoint["state_dict"][key]
+    return frozen
+
+
+def test_frozen_weights_that_are_not_there_come_from_the_declared_file(build, checkpoint, whole):
+    model, own = build()
+    frozen = without_frozen(checkpoint, model)
+    load_model(model, checkpoint, "file.pth", own)
+    expected = whole.runner.model.state_dict()
+    for key in frozen:
+        assert torch.equal(model.state_dict()[key], expected[key]), key
+    for key, value in checkpoint["state_dict"].items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "message"),
+    [(None, "the config declares no file of them"), ("gone.pth", "'gone.pth' do not exist")],
+)
+def test_without_frozen_weights_and_without_their_file(build, checkpoint, pretrained, message):
+    model, own = build({"model.backbone.pretrained": pretrained})
+    without_frozen(checkpoint, model)
+    with pytest.raises(InputError, match=message):
+        load_model(model, checkpoint, "file.pth", own)
+
+
+def test_some_frozen_weights_are_not_enough(build, checkpoint):
+    model, own = build()
+    for key in without_frozen(checkpoint, model)[:1]:
+        checkpoint["state_dict"][key] = model.state_dict()[key].clone()
+    assert "missing key(s)" in refusal(model, own, checkpoint)
+
+
+_TASKS = ["human_parts", "normals", "saliency", "semseg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "described", "otherwise"),
+    [
+        (
+            {"model.backbone.arch": "tiny"},
+            ["encoder: ", "arch='nano'", "arch='tiny'"],
+            ["differently sized", "(20, 3, 4, 4) (model: (96, 3, 4, 4))"],
+        ),
+        (
+            {"without": ["normals"]},
+            ["tasks: ", f"{_TASKS} in the checkpoint", "['human_parts', 'saliency', 'semseg'] in"],
+            ["tasks: ", f"{_TASKS} in the checkpoint", "['human_parts', 'saliency', 'semseg'] in"],
+        ),
+        (
+            {"model.tasks.semseg.num_classes": 9},
+            ["task 'semseg': ", "with 8 channel(s) in the checkpoint", "with 9 channel(s) in"],
+            ["task 'semseg': ", "8 output channels in the checkpoint", "9 in the model"],
+        ),
+        (
+            {"model.tasks.saliency.type": "Edge"},
+            ["task 'saliency': ", "Saliency with 1 channel(s) in the", "Edge with 1 channel(s) in"],
+            None,  # the same weights mean another thing: nothing but the description can tell
+        ),
+        (
+            {"model.backbone.peft.gate": 0.3},
+            ["peft: ", "gate=0.5, ", "in the checkpoint", "gate=0.3, ", "in the config"],
+            None,
+        ),
+        (
+            {"model.backbone.peft.ratio": 2},
+            ["peft: ", "ratio=1, ", "ratio=2, "],
+            ["differently sized", "(20, 20) (model: (10, 20))"],
+        ),
+        (
+            {"model.backbone.peft": dict(type="DecodersOnly", _delete_=True)},
+            ["peft: ", "VMTAdapter(", "in the checkpoint", "DecodersOnly("],
+            ["unknown key(s): backbone.peft.blocks.0"],
+        ),
+        (
+            {"model.head.channels": 24},
+            ["differently sized", "(16, 20) (model: (24, 20))"],
+            ["differently sized", "(16, 20) (model: (24, 20))"],
+        ),
+    ],
+)
+def test_another_model_is_refused(build, checkpoint, options, described, otherwise):
+    model, own = build(options)
+    message = refusal(model, own, checkpoint)
+    for part in described:
+        assert part in message
+    if otherwise is None:
+        return
+    del checkpoint["meta"]["vmt_mm"]
+    message = refusal(model, own, checkpoint)
+    for part in otherwise:
+        assert part in message
+
+
+def test_what_changes_no_output_may_differ(build, checkpoint):
+    options = {"model.backbone.with_cp": True, "model.backbone.drop_path_rate": 0.1, **GONE}
+    model, own = build({**options, "model.backbone.allow_random_backbone": True})
+    load_model(model, checkpoint, "file.pth", own)
+    for key, value in checkpoint["state_dict"].items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_keys_are_missing_unknown_or_of_another_shape(build, checkpoint):
+    model, own = build()
+    state = checkpoint["state_dict"]
+    index = [key for key in state if key.endswith("relative_position_index")]
+    for key in index:  # computed by the model
+        del state[key]
+    load_model(model, checkpoint, "file.pth", own)
+    state["heads.semseg.extra"] = torch.zeros(1)
+    del state["heads.saliency.predict.bias"], state["backbone.peft.blocks.3.up.weight"]
+    state["heads.normals.fuse.weight"] = torch.zeros(2, 3)
+    message = refusal(model, own, checkpoint)
+    for part in (
+        "2 missing key(s): backbone.peft.blocks.3.up.weight, heads.saliency.predict.bias",
+        "1 unknown key(s): heads.semseg.extra",
+        "1 differently sized key(s): heads.normals.fuse.weight (2, 3) (model: (16, 64, 1, 1))",
+    ):
+        assert part in message
+
+
+def test_keys_of_a_distributed_wrapper(build, checkpoint):
+    model, own = build()
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {f"module.{key}": value for key, value in state.items()}
+    load_model(model, checkpoint, "file.pth", own)
+    assert torch.equal(model.heads.semseg.predict.bias, state["heads.semseg.predict.bias"])
+
+
+@pytest.mark.parametrize("content", ["encoder", "list", "nothing", "number"])
+def test_what_is_no_checkpoint_of_such_a_model(build, content):
+    model, own = build()
+    content = dict(
+        encoder=dict(state_dict=model.backbone.state_dict()),
+        list=[torch.zeros(1)],
+        nothing={},
+        number=3,
+    )[content]
+    message = refusal(model, own, content)
+    assert "no checkpoint of a multi-task model" in message
+    assert "`pretrained`" in message
+
+
+def test_the_file_of_an_encoder_is_no_checkpoint(small_run):
+    with pytest.raises(InputError, match=rf"{SHIPPED} is no checkpoint of a multi-task model"):
+        small_run({"load_from": str(SHIPPED)}).test()
+
+
+def test_a_checkpoint_without_an_optimizer_is_not_resumed(small_run, whole):
+    (best,) = whole.folder.glob("best*.pth")
+    options = {"resume": True, "load_from": str(best)}
+    with pytest.raises(InputError, match=rf"{best} cannot be resumed: it holds no optimizer"):
+        small_run(options).train()
+    assert small_run({"load_from": str(best)}).test() == whole.validations[-1][1]
+
+
+def damage(source, target, kind):
+    content = bytearray(source.read_bytes())
+    if kind == "flipped":  # one bit, amid the weights
+        content[len(content) // 2] ^= 1
+    content = dict(
+        truncated=content[: len(content) // 2], garbage=b"\x80\x02}garbage" * 99, empty=b""
+    ).get(kind, content)
+    target.write_bytes(content)
+    return str(target)
+
+
+KINDS = ("truncated", "garbage", "empty", "flipped")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_named(path, tmp_path, kind):
+    damaged = damage(path, tmp_path / "damaged.pth", kind)
+    for read in (read_checkpoint, read_state_dict):
+        with pytest.raises(InputError, match=rf"{damaged}: cannot be read as weights"):
+            read(damaged)
+    if kind != "flipped":  # that format has no sums
+        damaged = damage(SHIPPED, tmp_path / "damaged.safetensors", kind)
+        with pytest.raises(InputError, match=rf"{damaged}: cannot be read as weights"):
+            read_state_dict(damaged)
+
+
+WAYS = {
+    "resume": lambda path: {"resume": True, "load_from": path},
+    "load_from": lambda path: {"load_from": path},
+    "pretrained": lambda path: {"model.backbone.pretrained": path},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_damaged_file_ends_a_run_before_it_trains(small_run, path, tmp_path, way):
+    damaged = damage(path, tmp_path / "damaged.pth", "truncated")
+    run = small_run(WAYS[way](damaged))
+    with pytest.raises(InputError, match=f"{damaged}: cannot be read as weights"):
+        run.train()
+    assert run.losses == {}
+    assert not list(run.folder.glob("*.pth"))
+
+
+def test_encoders_of_both_formats_are_pretrained_files(path, tmp_path):
+    shipped = read_state_dict("vmt_mm://swin_nano")
+    save_file(shipped, tmp_path / "copy.safetensors")
+    torch.save(dict(model=shipped), tmp_path / "copy.pth")
+    for name in ("copy.safetensors", "copy.pth"):
+        found = read_state_dict(str(tmp_path / name))
+        assert found.keys() == shipped.keys()
+        assert all(torch.equal(found[key], shipped[key]) for key in found)
+    with pytest.raises(InputError, match="holds no tensors"):
+        torch.save(dict(model={"a": 1}), tmp_path / "none.pth")
+        read_state_dict(str(tmp_path / "none.pth"))

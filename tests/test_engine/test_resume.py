@@ -1,0 +1,298 @@
+"""A training that is resumed computes what it would have computed without the interruption.
+
+Losses and metrics are compared as floats with ==; the heads' dropout is on.
+"""
+
+import numpy as np
+import pytest
+import torch
+from small_runs import BEST, LENGTH, ONE_STEP, At, Killed, Scores, SmallRun, kill, later
+from torch.utils.data import DataLoader
+
+from vmt_mm.datasets import DrawSampler
+from vmt_mm.engine.loops import batches_from
+from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.errors import InputError
+from vmt_mm.utils.checkpoint_file import read_checkpoint
+
+pytest_plugins = "small_runs"
+
+THREE = {"train_cfg.max_epochs": 3}
+EVERY_3 = {"default_hooks.checkpoint.by_epoch": False, "default_hooks.checkpoint.interval": 3}
+QUIET = {"default_hooks.checkpoint.interval": -1, "train_cfg.val_interval": 9}
+ITER_BASED = {
+    **EVERY_3,
+    # two and a half passes over the data
+    "train_cfg": dict(_delete_=True, type="IterBasedTrainLoop", max_iters=10, val_interval=5),
+    "param_scheduler": [dict(type="PolyLR", by_epoch=False, end=10)],
+    "log_processor.by_epoch": False,
+}
+WORKERS = pytest.mark.parametrize(
+    ("workers", "persistent"), [(0, False), (1, True), (2, True), (2, False)]
+)
+
+
+def resume(path):
+    return {"resume": True, "load_from": str(path)}
+
+
+def until(done):
+    """Kill the training after so many iterations, where more would tell nothing new."""
+    return At("after_train_iter", done, kill, priority="LOWEST")
+
+
+def check_same(run, reference, done, end=None):
+    """After ``done`` iterations, the run is the reference, up to ``end``."""
+    end = end or max(reference.losses)
+    for name in ("losses", "rates", "epochs", "images"):
+        expected = later(getattr(reference.record, name), done)
+        expected = {number: value for number, value in expected.items() if number <= end}
+        assert getattr(run.record, name) == expected, name
+    assert len(run.losses) == end - done
+
+
+def files(folder, pattern="*.pth"):
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+@pytest.fixture(scope="module")
+def by_iteration(scenes, tmp_path_factory):
+    """Like ``whole``, with a checkpoint every three iterations; a worker loads the data."""
+    folder = tmp_path_factory.mktemp("by_iteration")
+    return SmallRun(folder, scenes, {**THREE, **EVERY_3}, workers=1, persistent=True).train()
+
+
+@pytest.fixture(scope="module")
+def iter_based(scenes, tmp_path_factory):
+    return SmallRun(tmp_path_factory.mktemp("iter_based"), scenes, ITER_BASED, workers=1).train()
+
+
+def test_the_uninterrupted_runs_are_what_the_others_are_compared_with(whole, by_iteration):
+    assert sorted(whole.losses) == list(range(1, 3 * LENGTH + 1))
+    assert len({losses["loss"] for losses in whole.losses.values()}) == len(whole.losses)
+    assert [number for number, _ in whole.validations] == [4, 8, 12]
+    assert [whole.record.epochs[number] for number in (1, 4, 5, 12)] == [0, 0, 1, 2]
+    assert whole.record.rates[1] > whole.record.rates[2] > whole.record.rates[12]
+    # dropout is on: without it, these would be the same
+    assert whole.cfg.model.head.get("dropout_ratio", 0.1) == 0.1
+    # a worker and other checkpoints change nothing
+    assert by_iteration.losses == whole.losses
+    assert by_iteration.validations == whole.validations
+    # those of the interval, and of the validations that found a best one
+    assert files(by_iteration.folder, "iter*") == [f"iter_{n}.pth" for n in (12, 3, 4, 6, 8, 9)]
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, True)])
+def test_resumed_at_an_epochs_end(small_run, whole, workers, persistent):
+    options = {**THREE, **resume(whole.folder / "epoch_1.pth")}
+    run = small_run(options, workers=workers, persistent=persistent).train()
+    check_same(run, whole, done=4)
+    assert run.validations == whole.validations[1:]
+    assert run.info["best_score"] == whole.info["best_score"] == whole.validations[-1][1][BEST]
+    weights = run.runner.model.state_dict()
+    for name, value in whole.runner.model.state_dict().items():
+        assert torch.equal(weights[name], value), name
+
+
+@WORKERS
+def test_resumed_within_an_epoch(small_run, whole, by_iteration, workers, persistent):
+    options = {**THREE, **EVERY_3, **resume(by_iteration.folder / "iter_6.pth")}
+    run = small_run(options, until(10), workers=workers, persistent=persistent)
+    with pytest.raises(Killed):
+        run.train()
+    check_same(run, whole, done=6, end=10)  # the rest of epoch 2, and how epoch 3 begins
+    assert run.validations == whole.validations[1:2]
+
+
+def test_resumed_twice_and_within_the_first_and_the_last_epoch(small_run, whole):
+    for done, end in ((0, 3), (3, 9), (9, 12)):
+        run = small_run({**THREE, **EVERY_3, "resume": True}, until(end))
+        with pytest.raises(Killed):
+            run.train()
+        check_same(run, whole, done, end)
+    # The last one holds the end of an epoch, but not yet its validation.
+    run = small_run({**THREE, **EVERY_3, "resume": True}).train()
+    assert run.losses == {}
+    assert run.validations == whole.validations[2:]
+
+
+def test_resumed_from_a_count_of_iterations_that_ends_an_epoch(small_run, whole):
+    # The checkpoint is written within the last iteration: the epoch's end is still to come.
+    options = {**THREE, **EVERY_3, "default_hooks.checkpoint.interval": LENGTH, "resume": True}
+    with pytest.raises(Killed):
+        small_run(options, At("before_val", LENGTH, kill)).train()
+    assert newest_checkpoint(small_run().folder).endswith("iter_4.pth")
+    run = small_run(options, until(6))
+    with pytest.raises(Killed):
+        run.train()
+    check_same(run, whole, done=4, end=6)
+    assert run.validations == whole.validations[:1]
+    # An epoch of which nothing was left says nothing of the labels it had.
+    assert "learned nothing" not in run.log
+
+
+@pytest.mark.parametrize(("workers", "persistent", "done"), [(0, False, 3), (2, True, 6)])
+def test_iterations_over_a_finite_sampler(small_run, iter_based, whole, workers, persistent, done):
+    images = iter_based.record.images
+    passes = [sum((images[n] for n in range(a, a + LENGTH)), []) for a in (1, 5)]
+    assert sorted(passes[0]) == sorted(passes[1])
+    assert passes[0] != passes[1]
+    # as if they were epochs
+    assert later(images, 2) == {n: i for n, i in whole.record.images.items() if 2 < n <= 10}
+    options = {**ITER_BASED, **resume(iter_based.folder / f"iter_{done}.pth")}
+    run = small_run(options, workers=workers, persistent=persistent).train()
+    check_same(run, iter_based, done)
+    assert run.validations == [v for v in iter_based.validations if v[0] > done]
+    assert [number for number, _ in iter_based.validations] == [5, 10]
+
+
+def test_iterations_over_mmengines_infinite_sampler(small_run, tmp_path):
+    sampler = {"train_dataloader.sampler": dict(type="InfiniteSampler", _delete_=True)}
+    run = small_run({**ITER_BASED, **sampler}, until(8))
+    with pytest.raises(Killed):
+        run.train()
+    resumed = small_run({**ITER_BASED, **sampler, "resume": True}, until(9), workers=1)
+    with pytest.raises(Killed):
+        resumed.train()
+    # It draws no augmentation of its own, so losses differ; images do not.
+    assert sorted(resumed.losses) == [7, 8, 9]
+    for number in (7, 8):
+        assert resumed.record.images[number] == run.record.images[number]
+        assert resumed.record.rates[number] == run.record.rates[number]
+
+
+def test_the_best_score_goes_on(small_run):
+    with pytest.raises(Killed):
+        small_run(THREE, Scores({4: 9.0}), At("before_train_epoch", 4, kill)).train()
+    run = small_run({**THREE, "resume": True}, Scores({8: 5.0}), until(9))
+    with pytest.raises(Killed):
+        run.train()
+    assert run.info["best_score"] == 9.0
+    assert files(run.folder, "best*") == ["best_semseg_mIoU_epoch_1.pth"]
+    assert run.info["best_ckpt"] == str(run.folder / "best_semseg_mIoU_epoch_1.pth")
+
+
+def test_a_constant_learning_rate(small_run):
+    options = {**ONE_STEP, "param_scheduler": None, "resume": True}
+    with pytest.raises(Killed):
+        small_run(options, At("before_train_epoch", 1, kill)).train()
+    assert list(small_run(options).train().losses) == [2]
+
+
+def test_the_seed_decides(small_run, whole, tmp_path):
+    fixed = {"randomness": dict(seed=7, deterministic=True)}
+    runs = [small_run({**QUIET, **fixed}, until(6), folder=tmp_path / name) for name in "ab"]
+    for run in runs:
+        with pytest.raises(Killed):
+            run.train()
+    assert runs[0].losses == runs[1].losses
+    assert len(runs[0].losses) == 6
+    for number, losses in runs[0].losses.items():
+        for name, value in losses.items():
+            assert value != whole.losses[number][name]
+
+
+def test_a_random_seed_is_kept(small_run, tmp_path):
+    options, seeds = {"randomness": dict(seed=None)}, []
+    note = At("before_run", None, lambda runner: seeds.append(runner.seed))
+    np.random.seed(1)
+    first = small_run(options, note, folder=tmp_path / "first").train()
+    np.random.seed(2)
+    path = first.folder / "epoch_1.pth"
+    run = small_run({**options, **resume(path)}, note, workers=1).train()
+    assert seeds[0] != seeds[1]  # both were drawn; the second one was given up
+    assert run.runner.seed == seeds[0] == read_checkpoint(str(path))["meta"]["seed"]
+    assert run.runner.train_dataloader.sampler.seed == seeds[0]
+    check_same(run, first, done=4)
+    assert run.validations == first.validations[1:]
+
+
+def test_a_validation_is_made_up_for_and_not_repeated(small_run, whole):
+    options = {**THREE, "resume": True}
+    with pytest.raises(Killed):
+        small_run(options, At("before_val", 4, kill)).train()
+    for expected in (whole.validations[:1], []):  # the second time, the checkpoint knows of it
+        run = small_run(options, At("before_train_iter", None, kill))
+        with pytest.raises(Killed):
+            run.train()
+        assert run.validations == expected
+        assert run.info["best_score"] == whole.validations[0][1][BEST]
+
+
+def test_the_final_validation_is_made_up_for_and_not_repeated(small_run, whole):
+    options = {**THREE, **resume(whole.folder / "epoch_2.pth")}
+    with pytest.raises(Killed):
+        small_run(options, At("before_val", 12, kill)).train()
+    for expected in (whole.validations[2:], []):
+        run = small_run({**THREE, "resume": True}).train()
+        assert run.losses == {}
+        assert run.validations == expected
+        assert run.info["best_score"] == whole.info["best_score"]
+
+
+def test_a_validation_that_was_no_best_one_is_not_repeated_either(small_run):
+    options = {**ONE_STEP, **THREE, "resume": True}
+    with pytest.raises(Killed):
+        small_run(options, Scores({1: 9.0, 2: 5.0}), At("before_train_epoch", 2, kill)).train()
+    run = small_run(options, Scores({3: 7.0})).train()
+    assert [number for number, _ in run.validations] == [3]
+
+
+@pytest.mark.parametrize("batch", [8, 7])
+def test_another_batch_size_is_refused(small_run, batch):
+    options = {"total_batch_size": 6, "resume": True, **EVERY_3,
+               "default_hooks.checkpoint.interval": 1}  # fmt: skip
+    with pytest.raises(Killed):
+        small_run({**options, "total_batch_size": 4 if batch == 8 else 6}, until(1)).train()
+    # 4 batches of 4 or 2 of 8; but of 6 as of 7 there are 2, and they are not the same ones
+    wanted = "4 batches.*gives 2" if batch == 8 else "6.*7"
+    with pytest.raises(InputError, match=wanted):
+        small_run({**options, "total_batch_size": batch}).train()
+
+
+class Numbers(torch.utils.data.Dataset):
+    """0, 1, ...; remembers what was read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 14
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return index, getattr(index, "key", None)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_skipping_gives_what_reading_and_discarding_gives(monkeypatch, skips, drop_last):
+    if not skips:  # such as mmengine's
+        monkeypatch.delattr(DrawSampler, "skip")
+    for position in range(5):
+        data = Numbers()
+        loader = DataLoader(
+            data,
+            batch_size=3,
+            sampler=DrawSampler(data, seed=5),
+            drop_last=drop_last,
+            collate_fn=list,
+        )
+        loader.sampler.set_epoch(3)
+        whole = list(loader)
+        assert len(whole) == (4 if drop_last else 5)
+        data.read.clear()
+        assert list(batches_from(loader, position)) == whole[position:]
+        expected = [index for batch in whole[position if skips else 0 :] for index, _ in batch]
+        assert data.read == expected  # with skip, the others are not even read
+        assert list(batches_from(loader, 0)) == whole  # the next epoch is complete again
+        assert list(loader) == whole
+
+
+def test_skipping_without_a_batch_size():
+    data = Numbers()
+    sampler = torch.utils.data.BatchSampler(DrawSampler(data, seed=5), 3, drop_last=True)
+    loader = DataLoader(data, batch_sampler=sampler, collate_fn=list)
+    whole = list(loader)
+    assert list(batches_from(loader, 2)) == whole[2:]
+    assert list(loader) == whole

@@ -1,0 +1,280 @@
+"""Whoever loads a pickle runs what its author wrote into it: so nothing here does."""
+
+import ast
+import functools
+import os
+import re
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub, history_buffer
+from small_runs import ONE_STEP, At, Killed, kill
+
+from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.utils.checkpoint_file import from_plain, read_checkpoint, to_plain
+
+pytest_plugins = "small_runs"
+
+ROOT = Path(__file__).parents[2]
+
+
+class Reduced:
+    """Is pickled as the call of a function, and optionally the state to give to what it returns."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def system(marker):
+    return Reduced(os.system, (f"touch {marker}",))
+
+
+def file_opener(marker):
+    return Reduced(open, (str(marker), "w"))
+
+
+def evaluation(marker):
+    return Reduced(eval, (f"open({str(marker)!r}, 'w').close()",))
+
+
+def getattr_chain(marker):
+    """``eval`` is reached by ``getattr`` alone, and called as the method that restores a log."""
+    builtins = Reduced(getattr, (getattr, "__self__"))
+    log = Reduced(HistoryBuffer, ([], []), {"__setstate__": Reduced(getattr, (builtins, "eval"))})
+    holder = Reduced(HistoryBuffer, ([], []), {"log": log})
+    return Reduced(getattr, (holder, "log"), f"open({str(marker)!r}, 'w').close()")
+
+
+def globals_change(marker):
+    """An entry of a module's variables is set, by way of a function that belongs to it."""
+    variables = (Reduced(getattr, (HistoryBuffer, "mean")), "__globals__")
+    return Reduced(getattr, variables, None, None, iter([(str(marker), 1)]))
+
+
+ATTACKS = (system, file_opener, evaluation, getattr_chain, globals_change)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """A file that the code in the pickles makes."""
+    return tmp_path / "it-ran"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("place", ["weights", "meta", "log"])
+def test_no_code_of_a_file_runs(whole, tmp_path, marker, attack, place):
+    content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+    entry = dict(weights="state_dict", meta="meta", log="message_hub")[place]
+    content[entry]["attack"] = attack(marker)
+    path = tmp_path / "attack.pth"
+    torch.save(content, path)
+    for read in (read_checkpoint, read_state_dict):
+        with pytest.raises(InputError, match="holds more than weights"):
+            read(str(path))
+    with pytest.raises(InputError, match="no checkpoint is whole"):
+        newest_checkpoint(tmp_path)
+    assert not marker.exists()
+    assert str(marker) not in vars(history_buffer)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resume": True, "load_from": "PATH"},
+        {"resume": True},
+        {"load_from": "PATH"},
+        {"model.backbone.pretrained": "PATH"},
+    ],
+)
+def test_no_code_runs_however_a_file_is_given(small_run, tmp_path, marker, options):
+    path = tmp_path / "run" / "epoch_1.pth"
+    path.parent.mkdir()
+    state = {"patch_embed.projection.weight": torch.zeros(1), "attack": system(marker)}
+    torch.save(dict(state_dict=state, optimizer={}, meta=dict(iter=1)), path)
+    options = {key: str(path) if value == "PATH" else value for key, value in options.items()}
+    run = small_run(options)
+    with pytest.raises(InputError, match="epoch_1.pth"):
+        run.train()
+    assert run.losses == {}
+    assert not marker.exists()
+
+
+def test_a_config_in_a_checkpoint_is_not_run(small_run, whole, tmp_path, marker):
+    # mmengine's `resume` makes a config of this text, and a config is Python.
+    content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+    content["meta"]["config"] = f"open({str(marker)!r}, 'w').close()\n"
+    torch.save(to_plain(content), tmp_path / "attack.pth")
+    options = {"resume": True, "load_from": str(tmp_path / "attack.pth")}
+    with pytest.raises((Killed, InputError)):
+        small_run(options, At("before_train_iter", None, kill)).train()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("entry", ["outdated_checkpoints", "best_ckpt"])
+def test_a_checkpoint_cannot_have_files_removed(small_run, whole, tmp_path, entry):
+    # It lists files that a newer one replaces: those of the work dir alone can be meant.
+    content = to_plain(read_checkpoint(str(whole.folder / "epoch_1.pth")))
+    precious = tmp_path / "precious.txt"
+    precious.write_text("a thesis")
+    value = str(precious) if entry == "best_ckpt" else [str(precious)]
+    content["message_hub"]["runtime_info"].update({entry: value, "best_score": -1.0})
+    torch.save(content, tmp_path / "other.pth")
+    run = small_run({"resume": True, "load_from": str(tmp_path / "other.pth")}).train()
+    assert (run.folder / "best_semseg_mIoU_epoch_2.pth").exists()
+    assert precious.exists()
+
+
+def test_what_is_written_needs_no_list_of_types(whole):
+    allowed = torch.serialization.get_safe_globals()  # PyTorch's own types, of tensors
+    assert all(entry.__module__.startswith("torch.") for entry in allowed)
+    paths = sorted(whole.folder.glob("*.pth"))
+    assert len(paths) == 4
+    for path in paths:
+        content = torch.load(path, weights_only=True)
+        assert {"state_dict", "meta", "message_hub"} <= content.keys()
+    scalars = content["message_hub"]["log_scalars"]
+    # in it were logs of NumPy's arrays, numbers of NumPy's types, and lists of tuples of colours
+    assert "train/loss" in scalars
+    assert content["meta"]["dataset_meta"]["semseg"]["palette"]
+
+
+def test_logs_survive():
+    for log in (
+        HistoryBuffer([1.5, 2, float("nan")], [1, 2, 1], max_length=7),
+        HistoryBuffer(),
+    ):
+        found = from_plain(to_plain(dict(a=[(log,)])))["a"][0][0]
+        assert isinstance(found, HistoryBuffer)
+        assert found.max_length == log.max_length
+        for mine, theirs in zip(found.data, log.data, strict=True):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(mine, theirs)
+        found.update(3.0)
+        assert found.current() == 3.0
+        assert len(found.data[0]) == len(log.data[0]) + 1  # it shares no memory
+
+
+def test_plain_types_and_back(tmp_path):
+    point = torch.Size([2, 3])
+    content = OrderedDict(
+        number=np.float64(0.1),
+        flag=np.bool_(True),
+        array=np.arange(6, dtype=np.int16).reshape(2, 3),
+        nested=dict(a=[(np.int64(1), "x", None)]),
+        size=point,
+        tensor=torch.ones(2),
+    )
+    plain = to_plain(content)
+    torch.save(plain, tmp_path / "plain.pth")
+    found = torch.load(tmp_path / "plain.pth", weights_only=True)
+    for result in (plain, found):
+        assert type(result) is OrderedDict
+        assert type(result["number"]) is float
+        assert result["number"] == 0.1
+        assert result["flag"] is True
+        assert result["array"].tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert result["array"].dtype == torch.int16
+        assert result["nested"] == dict(a=[(1, "x", None)])
+        assert type(result["nested"]["a"][0][0]) is int
+        assert result["size"] == point
+    content["array"][0, 0] = 9
+    assert plain["array"][0, 0] == 0  # a copy
+
+
+def test_mmengines_own_logs_are_read(tmp_path):
+    hub = MessageHub("of a checkpoint that mmengine's runner has written")
+    for value in (1.0, np.float64(2.0)):
+        hub.update_scalar("train/loss", value)
+    hub.update_info("numbers", [np.float32(1.5), np.int64(3), np.arange(2)])
+    torch.save(dict(message_hub=hub.state_dict()), tmp_path / "mmengine.pth")
+    content = read_checkpoint(str(tmp_path / "mmengine.pth"))["message_hub"]
+    log = content["log_scalars"]["train/loss"]
+    assert log.mean() == log.statistics("mean") == 1.5
+    assert log.max_length == 1000000
+    assert content["runtime_info"]["numbers"][:2] == [1.5, 3]
+    assert list(content["runtime_info"]["numbers"][2]) == [0, 1]
+
+
+def test_a_file_changes_no_class(tmp_path):
+    # A log's state may bring names of statistics, which mmengine enters in the class.
+    methods = dict(HistoryBuffer._statistics_methods)
+    log = Reduced(HistoryBuffer, ([], []), dict(statistics_methods=dict(mean=1, other=2)))
+    torch.save(dict(log=log), tmp_path / "log.pth")
+    try:
+        with suppress(InputError):
+            read_checkpoint(str(tmp_path / "log.pth"))
+        assert methods == HistoryBuffer._statistics_methods
+    finally:
+        HistoryBuffer._statistics_methods.clear()
+        HistoryBuffer._statistics_methods.update(methods)
+
+
+def test_a_whole_life_never_unpickles_more(small_run, monkeypatch):
+    load, calls = torch.load, []
+
+    def spy(*args, **kwargs):
+        calls.append(kwargs.get("weights_only"))
+        return load(*args, **kwargs)  # it is the argument that counts here
+
+    monkeypatch.setattr(torch, "load", spy)
+    with pytest.raises(Killed):
+        small_run(ONE_STEP, At("before_train_epoch", 1, kill)).train()
+    run = small_run({**ONE_STEP, "resume": True}).train()
+    assert sorted(run.losses) == [2]
+    small_run({**ONE_STEP, "load_from": str(run.folder / "epoch_2.pth")}).test()
+    assert len(calls) >= 3
+    assert set(calls) == {True}
+
+
+def _calls(tree):
+    """Names of what is called, ``a.b.c``, and the calls."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@functools.cache
+def _trees():
+    folders = (ROOT / name for name in ("vmt_mm", "tools", "tests"))
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    assert len(files) > 80
+    return {path: ast.parse(path.read_text()) for path in files if path != Path(__file__)}
+
+
+def test_every_call_that_unpickles_takes_weights_alone():
+    found = 0
+    for path, tree in _trees().items():
+        for name, call in _calls(tree):
+            if name not in ("torch.load", "torch.hub.load_state_dict_from_url"):
+                continue
+            found += 1
+            keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+            value = keywords.get("weights_only")
+            assert isinstance(value, ast.Constant), f"{path}:{call.lineno}"
+            assert value.value is True, f"{path}:{call.lineno}"
+    assert found > 3
+
+
+def test_nothing_else_unpickles():
+    wrong = re.compile(r"(^|\.)(_?load_checkpoint|CheckpointLoader|pickle\.loads?|load_url)(\.|$)")
+    for path, tree in _trees().items():
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        imported = [
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        ]
+        assert "torch.load" not in imported, path  # by another name it would not be found
+        names = imported + [name for name, _ in _calls(tree)]
+        assert not [name for name in names if wrong.search(name)], path

@@ -1,0 +1,240 @@
+"""SIGTERM and SIGINT end a training with a checkpoint, from which it goes on as if nothing was."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_runs import ONE_STEP, At, Killed, kill, own_state
+
+from vmt_mm.engine import workers
+from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
+from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.errors import InputError
+from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
+
+pytest_plugins = "small_runs"
+
+THREE = {"train_cfg.max_epochs": 3}
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def send(number):
+    return lambda runner: os.kill(os.getpid(), number)
+
+
+def interrupted(run, code):
+    """Train until a signal ends it; return the checkpoint."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    with pytest.raises(InterruptedTraining) as caught:
+        run.train()
+    assert isinstance(caught.value, SystemExit)
+    assert caught.value.code == code
+    assert run.handlers == handlers
+    path = run.folder / "interrupted.pth"
+    assert is_whole(path)
+    assert newest_checkpoint(run.folder) == str(path)
+    assert f"{path} is written; go on with --resume" in run.log
+    return read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)]
+)
+def test_a_signal_amid_an_epoch(small_run, whole, number, code, workers):
+    run = small_run(THREE, At("before_train_iter", 5, send(number)), workers=workers)
+    meta = interrupted(run, code)["meta"]
+    # in the second epoch; the iteration in which the signal came is done
+    assert (meta["epoch"], meta["iter"]) == (1, 6)
+    there = []
+    note = At(
+        "before_val_epoch", 8, lambda runner: there.extend(p.name for p in run.folder.glob("*.pth"))
+    )
+    resumed = small_run({**THREE, "resume": True}, note).train()
+    assert {**run.losses, **resumed.losses} == whole.losses
+    assert sorted(run.losses) == [1, 2, 3, 4, 5, 6]
+    assert run.validations + resumed.validations == whole.validations
+    # The next regular checkpoint, written before that validation, makes it superfluous.
+    assert "epoch_2.pth" in there
+    assert "interrupted.pth" not in there
+
+
+def test_a_signal_in_the_last_iteration_of_an_epoch(small_run, whole):
+    run = small_run(THREE, At("before_train_iter", 3, send(signal.SIGTERM)))
+    meta = interrupted(run, 143)["meta"]
+    assert (meta["epoch"], meta["iter"]) == (0, 4)
+    resumed = small_run({**THREE, "resume": True}, At("after_train_iter", 5, kill, "LOWEST"))
+    with pytest.raises(Killed):
+        resumed.train()
+    assert resumed.losses == {5: whole.losses[5]}
+    assert resumed.validations == whole.validations[:1]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_a_validation(small_run, whole, number):
+    run = small_run(THREE, At("before_val_iter", 4, send(number)))
+    meta = interrupted(run, 128 + number)["meta"]
+    assert (meta["epoch"], meta["iter"]) == (1, 4)
+    assert run.validations == []
+    resumed = small_run({**THREE, "resume": True}, At("after_train_iter", 6, kill, "LOWEST"))
+    with pytest.raises(Killed):
+        resumed.train()
+    assert resumed.losses == {number: whole.losses[number] for number in (5, 6)}
+    assert resumed.validations == whole.validations[:1]  # made up for, once
+
+
+def test_a_signal_during_a_validation_that_is_made_up_for(small_run):
+    options = {**ONE_STEP, "resume": True}
+    stop = At("before_val_iter", 1, send(signal.SIGTERM))
+    for _ in range(2):
+        run = small_run(options, stop)
+        interrupted(run, 143)
+        assert run.validations == []
+    run = small_run(options).train()
+    assert sorted(run.losses) == [2]
+    assert [number for number, _ in run.validations] == [1, 2]
+    assert sorted(path.name for path in run.folder.glob("*.pth")) == [
+        next(run.folder.glob("best*")).name,
+        "epoch_1.pth",
+        "epoch_2.pth",
+    ]
+
+
+def test_a_training_that_ends_well_gives_the_signals_back(whole, small_run):
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    assert whole.handlers == handlers
+    # within, they were taken
+    seen = []
+    look = At("before_train_iter", 0, lambda runner: seen.append(signal.getsignal(signal.SIGTERM)))
+    small_run({**ONE_STEP, "train_cfg.max_epochs": 1}, look).train()
+    assert seen[0] != handlers[signal.SIGTERM]
+
+
+def test_a_training_that_fails_gives_the_signals_back(small_run, monkeypatch):
+    # In a notebook, no one could stop anything afterwards.
+    def fail(*_, **__):
+        raise InputError("a loss that is no number")
+
+    monkeypatch.setattr(FiniteLossHook, "after_train_iter", fail)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    run = small_run(ONE_STEP)
+    with pytest.raises(InputError):
+        run.train()
+    assert run.handlers == handlers
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(graceful_stop, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_has_its_former_meaning(clock, number):
+    with own_state():
+        received = []
+        former = [lambda number, _: received.append(number) for _ in SIGNALS]
+        for each, handler in zip(SIGNALS, former, strict=True):
+            signal.signal(each, handler)
+        hook = GracefulStopHook()
+        hook.before_train(None)
+        os.kill(os.getpid(), number)
+        for clock.now in (100.0, 101.5):  # a launcher repeats what the terminal sent
+            os.kill(os.getpid(), number)
+            assert received == []
+        clock.now = 102.5
+        os.kill(os.getpid(), number)
+        assert received == [number]
+        hook.after_train(None)
+        assert [signal.getsignal(each) for each in SIGNALS] == former
+
+
+def test_interrupting_twice_is_a_keyboard_interrupt(small_run, clock):
+    def twice(runner):
+        os.kill(os.getpid(), signal.SIGINT)
+        clock.now += 3
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        small_run(ONE_STEP, At("before_train_iter", 1, twice)).train()
+
+
+def test_in_another_thread_signals_are_left_alone():
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    hook = GracefulStopHook()
+    thread = threading.Thread(target=hook.before_train, args=(None,))
+    thread.start()
+    thread.join()
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    hook.after_train(None)
+
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        time.sleep(0.005)
+        return index
+
+
+def test_workers_outlive_signals():
+    with own_state():
+        loader = MultiTaskRunner.build_dataloader(
+            dict(
+                batch_size=2,
+                num_workers=2,
+                dataset=Slow(),
+                sampler=dict(type="DefaultSampler", shuffle=False),
+                collate_fn=dict(type="default_collate"),
+            ),
+            seed=0,
+        )
+        iterator = iter(loader)
+        batches = [next(iterator)]
+        pids = [worker.pid for worker in iterator._workers]
+        for number in (*SIGNALS, *SIGNALS):
+            for pid in pids:
+                os.kill(pid, number)
+            batches.append(next(iterator))
+        assert all(worker.is_alive() for worker in iterator._workers)
+        batches.extend(iterator)  # every batch arrives, in order
+        assert torch.cat(batches).tolist() == list(range(24))
+
+
+def _linger(ready):
+    workers.start_worker(None, 0)
+    ready.set()
+    while True:
+        time.sleep(0.1)
+
+
+def test_a_worker_that_was_told_to_end_does_so_by_itself(monkeypatch):
+    # If its training is killed afterwards, nothing else would end it.
+    monkeypatch.setattr(workers, "_LINGER_S", 1)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=_linger, args=(ready,), daemon=True)
+    worker.start()
+    assert ready.wait(10)
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGALRM
+
+
+def test_the_loaders_own_preparation_of_workers_is_kept():
+    seen, handlers = [], [signal.getsignal(number) for number in SIGNALS]
+    try:
+        workers.start_worker(seen.append, 3)
+    finally:
+        for number, handler in zip(SIGNALS, handlers, strict=True):
+            signal.signal(number, handler)
+    assert seen == [3]
