@@ -18,8 +18,8 @@ warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated.*")
 with contextlib.redirect_stdout(io.StringIO()):
     import mmseg.registry as mmseg_registry
 
-    importlib.import_module("mmseg.datasets")
-    importlib.import_module("mmseg.models")
+    for room in ("datasets", "engine", "evaluation", "models", "visualization"):
+        importlib.import_module(f"mmseg.{room}")
 
 
 def _child(name: str, *locations: str) -> Registry:

@@ -1,6 +1,6 @@
 """Trainings of seconds within the test's process, whose every loss is kept exactly.
 
-Test files that use the fixtures say ``pytest_plugins = "small_runs"``.
+A ``conftest.py`` imports the fixtures.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
+from run_hooks import Recorder
 
 from vmt_mm.apis import load_config
 from vmt_mm.engine.runner import MultiTaskRunner
@@ -34,8 +35,6 @@ from vmt_mm.rendering import write_dataset
 CONFIG = Path(__file__).parents[2] / "configs/vmt/vmt_swin-nano_shapes.py"
 #: Iterations of an epoch: 16 scenes in batches of 4.
 LENGTH = 4
-#: Validation metric that the small runs save the best checkpoint by.
-BEST = "semseg/mIoU"
 
 #: Four scenes: epochs of one iteration.
 ONE_STEP = {"train_dataloader.dataset.indices": LENGTH}
@@ -44,77 +43,6 @@ _SIZE = 48
 _RENDER = dict(train=16, val=5, size=_SIZE, seed=0)
 _NUMBERS = itertools.count()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: nothing in a training may catch it."""
-
-
-def kill(*_: object) -> None:
-    """End the training as SIGKILL would."""
-    raise Killed
-
-
-class At(Hook):
-    """Calls ``action(runner)`` at one point of a training.
-
-    Args:
-        point: name of a hook's method.
-        done: iterations that are done then, the current one included; None acts at every one.
-        action: what to do.
-        priority: see ``mmengine.hooks.Hook``.
-    """
-
-    def __init__(
-        self,
-        point: str,
-        done: int | None,
-        action: Callable[[MultiTaskRunner], object],
-        priority: str = "NORMAL",
-    ) -> None:
-        self.done, self.action, self.priority = done, action, priority
-        self._within = int(point == "after_train_iter")  # which the loop has not counted yet
-        setattr(self, point, self._act)
-
-    def _act(self, runner: MultiTaskRunner, **kwargs: Any) -> None:
-        if self.done in (None, runner.iter + self._within):
-            self.action(runner)
-
-
-class Recorder(Hook):
-    """Keeps what a training computes, by the number of iterations that are done."""
-
-    priority = "VERY_HIGH"
-
-    def __init__(self) -> None:
-        self.losses: dict[int, dict[str, float]] = {}
-        self.rates: dict[int, float] = {}
-        self.epochs: dict[int, int] = {}
-        self.images: dict[int, list[str]] = {}
-        self.validations: list[tuple[int, dict[str, float]]] = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        number = runner.iter + 1
-        assert number not in self.losses  # no iteration is made twice
-        self.losses[number] = {key: float(value) for key, value in outputs.items()}
-        self.rates[number] = runner.optim_wrapper.get_lr()["lr"][0]
-        self.epochs[number] = runner.epoch
-        self.images[number] = [sample.sample_id for sample in data_batch["data_samples"]]
-
-    def after_val_epoch(self, runner, metrics=None) -> None:
-        self.validations.append((runner.iter, dict(metrics)))
-
-
-class Scores(Hook):
-    """Puts other values, by iterations done, in place of the metric that decides on the best."""
-
-    priority = "HIGHEST"
-
-    def __init__(self, scores: Mapping[int, float]) -> None:
-        self.scores = scores
-
-    def after_val_epoch(self, runner, metrics=None) -> None:
-        metrics[BEST] = self.scores.get(runner.iter, metrics[BEST])
 
 
 class SmallRun:

@@ -548,6 +548,35 @@ ROWS = [
         for size in (32, (0, 32), ("32", "32"), (32,), (32.5, 32))
     ),
     _option("no image size", {"image_size": None}, "image_size", "None"),
+    *[
+        _option(name, {key: value}, key.split(".")[0], rule)
+        for name, key, value, rule in (
+            ("workers below 0", "train_dataloader.num_workers", -1, "must be a whole number, 0 or"),
+            (
+                "validation without a batch",
+                "val_dataloader.batch_size",
+                None,
+                "whole number, got None",
+            ),
+            (
+                "interval of 0",
+                "train_cfg.val_interval",
+                0,
+                "train_cfg.val_interval must be a positive",
+            ),
+            ("no epoch", "train_cfg.max_epochs", "x", "must be a positive whole number, got 'x'"),
+            ("file given as resume", "resume", "x.pth", "'x.pth'; the file belongs into load_from"),
+            ("key of the environment", "env_cfg.cudnn_benchmrak", True, "mean 'cudnn_benchmark'"),
+        )
+    ],
+    _option(
+        "task of another kind",
+        {"model.tasks.saliency.type": "Edge"},
+        "task 'saliency' is Saliency with 1 channels, in the model Edge with 1",
+    ),
+    _option(
+        "negative weight", {"tasks.semseg.loss_weight": -1}, "semseg: loss_weight must be", "-1"
+    ),
     _option("no image in a batch", {"total_batch_size": 0}, f"total_batch_size {_BATCH_RULE}0"),
     _option(
         "batch that does not divide",
@@ -602,7 +631,7 @@ ROWS = [
     _option(
         "PEFT method without a type",
         {"model.backbone.peft": dict(_delete_=True)},
-        "peft: unknown type None; known: DecodersOnly, FullFineTuning, VMTAdapter",
+        "peft: unknown type None; known: DecodersOnly, FullFineTuning, ",
     ),
     _option(
         "unknown architecture",

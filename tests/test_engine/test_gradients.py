@@ -1,6 +1,7 @@
 """Gradients over two processes: equal on both, and the mean of what each half gives alone."""
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """As in the processes: sums over more threads round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize(("method", "partly"), _CASES)
 def test_processes_get_the_mean_of_the_halves(folder: Path, method: str, partly: bool) -> None:
     first, second = (

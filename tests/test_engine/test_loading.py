@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_hooks import At, Killed, kill
 from safetensors.torch import save_file
-from small_runs import At, Killed, kill, small_config
+from small_runs import small_config
 
 import vmt_mm
 from vmt_mm.engine.loading import describe, load_model
@@ -14,8 +15,6 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.checkpoint_file import read_checkpoint
-
-pytest_plugins = "small_runs"
 
 GONE = {"model.backbone.pretrained": "gone/encoder.pth"}
 SHIPPED = Path(vmt_mm.__file__).parent / "weights/swin_nano.safetensors"

@@ -6,16 +6,12 @@ Losses and metrics are compared as floats with ==; the heads' dropout is on.
 import numpy as np
 import pytest
 import torch
-from small_runs import BEST, LENGTH, ONE_STEP, At, Killed, Scores, SmallRun, kill, later
-from torch.utils.data import DataLoader
+from run_hooks import BEST, At, Killed, Scores, kill
+from small_runs import LENGTH, ONE_STEP, SmallRun, later
 
-from vmt_mm.datasets import DrawSampler
-from vmt_mm.engine.loops import batches_from
 from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.errors import InputError
 from vmt_mm.utils.checkpoint_file import read_checkpoint
-
-pytest_plugins = "small_runs"
 
 THREE = {"train_cfg.max_epochs": 3}
 EVERY_3 = {"default_hooks.checkpoint.by_epoch": False, "default_hooks.checkpoint.interval": 3}
@@ -87,7 +83,8 @@ def test_resumed_at_an_epochs_end(small_run, whole, workers, persistent):
     options = {**THREE, **resume(whole.folder / "epoch_1.pth")}
     run = small_run(options, workers=workers, persistent=persistent).train()
     check_same(run, whole, done=4)
-    assert run.validations == whole.validations[1:]
+    # In another folder, the validation that belongs to the checkpoint is made again.
+    assert run.validations == whole.validations
     assert run.info["best_score"] == whole.info["best_score"] == whole.validations[-1][1][BEST]
     weights = run.runner.model.state_dict()
     for name, value in whole.runner.model.state_dict().items():
@@ -161,6 +158,18 @@ def test_iterations_over_mmengines_infinite_sampler(small_run, tmp_path):
         assert resumed.record.rates[number] == run.record.rates[number]
 
 
+def test_resumed_while_gradients_accumulate(small_run, tmp_path):
+    # The first half of a step's gradients was computed before the interruption.
+    options = {**QUIET, **EVERY_3, "optim_wrapper.accumulative_counts": 2}
+    run = small_run(options, until(6), folder=tmp_path / "first")
+    with pytest.raises(Killed):
+        run.train()
+    resumed = small_run({**options, **resume(run.folder / "iter_3.pth")}, until(6))
+    with pytest.raises(Killed):
+        resumed.train()
+    check_same(resumed, run, done=3)
+
+
 def test_the_best_score_goes_on(small_run):
     with pytest.raises(Killed):
         small_run(THREE, Scores({4: 9.0}), At("before_train_epoch", 4, kill)).train()
@@ -204,14 +213,14 @@ def test_a_random_seed_is_kept(small_run, tmp_path):
     assert run.runner.seed == seeds[0] == read_checkpoint(str(path))["meta"]["seed"]
     assert run.runner.train_dataloader.sampler.seed == seeds[0]
     check_same(run, first, done=4)
-    assert run.validations == first.validations[1:]
+    assert run.validations == first.validations
 
 
 def test_a_validation_is_made_up_for_and_not_repeated(small_run, whole):
     options = {**THREE, "resume": True}
     with pytest.raises(Killed):
         small_run(options, At("before_val", 4, kill)).train()
-    for expected in (whole.validations[:1], []):  # the second time, the checkpoint knows of it
+    for expected in (whole.validations[:1], []):  # the second time, there is a note of it
         run = small_run(options, At("before_train_iter", None, kill))
         with pytest.raises(Killed):
             run.train()
@@ -248,51 +257,3 @@ def test_another_batch_size_is_refused(small_run, batch):
     wanted = "4 batches.*gives 2" if batch == 8 else "6.*7"
     with pytest.raises(InputError, match=wanted):
         small_run({**options, "total_batch_size": batch}).train()
-
-
-class Numbers(torch.utils.data.Dataset):
-    """0, 1, ...; remembers what was read."""
-
-    def __init__(self):
-        self.read = []
-
-    def __len__(self):
-        return 14
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return index, getattr(index, "key", None)
-
-
-@pytest.mark.parametrize("skips", [True, False])
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_skipping_gives_what_reading_and_discarding_gives(monkeypatch, skips, drop_last):
-    if not skips:  # such as mmengine's
-        monkeypatch.delattr(DrawSampler, "skip")
-    for position in range(5):
-        data = Numbers()
-        loader = DataLoader(
-            data,
-            batch_size=3,
-            sampler=DrawSampler(data, seed=5),
-            drop_last=drop_last,
-            collate_fn=list,
-        )
-        loader.sampler.set_epoch(3)
-        whole = list(loader)
-        assert len(whole) == (4 if drop_last else 5)
-        data.read.clear()
-        assert list(batches_from(loader, position)) == whole[position:]
-        expected = [index for batch in whole[position if skips else 0 :] for index, _ in batch]
-        assert data.read == expected  # with skip, the others are not even read
-        assert list(batches_from(loader, 0)) == whole  # the next epoch is complete again
-        assert list(loader) == whole
-
-
-def test_skipping_without_a_batch_size():
-    data = Numbers()
-    sampler = torch.utils.data.BatchSampler(DrawSampler(data, seed=5), 3, drop_last=True)
-    loader = DataLoader(data, batch_sampler=sampler, collate_fn=list)
-    whole = list(loader)
-    assert list(batches_from(loader, 2)) == whole[2:]
-    assert list(loader) == whole

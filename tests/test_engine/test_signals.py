@@ -3,22 +3,22 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import ONE_STEP, At, Killed, kill, own_state
+from run_hooks import At, Killed, kill
+from small_runs import ONE_STEP, own_state
 
-from vmt_mm.engine import workers
 from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
 from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
 from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
-
-pytest_plugins = "small_runs"
 
 THREE = {"train_cfg.max_epochs": 3}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -151,7 +151,7 @@ def test_a_second_signal_has_its_former_meaning(clock, number):
         clock.now = 102.5
         os.kill(os.getpid(), number)
         assert received == [number]
-        hook.after_train(None)
+        hook.release()
         assert [signal.getsignal(each) for each in SIGNALS] == former
 
 
@@ -172,7 +172,7 @@ def test_in_another_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
-    hook.after_train(None)
+    hook.release()
 
 
 class Slow(torch.utils.data.Dataset):
@@ -200,41 +200,32 @@ def test_workers_outlive_signals():
         batches = [next(iterator)]
         pids = [worker.pid for worker in iterator._workers]
         for number in (*SIGNALS, *SIGNALS):
-            for pid in pids:
-                os.kill(pid, number)
+            # as a terminal or a scheduler: not from the process that trains
+            subprocess.run(["kill", f"-{number:d}", *map(str, pids)], check=True)
             batches.append(next(iterator))
         assert all(worker.is_alive() for worker in iterator._workers)
         batches.extend(iterator)  # every batch arrives, in order
         assert torch.cat(batches).tolist() == list(range(24))
 
 
-def _linger(ready):
-    workers.start_worker(None, 0)
+def _work(ready, seen):
+    start_worker(lambda worker_id: seen.put(worker_id), 3)
     ready.set()
     while True:
         time.sleep(0.1)
 
 
-def test_a_worker_that_was_told_to_end_does_so_by_itself(monkeypatch):
-    # If its training is killed afterwards, nothing else would end it.
-    monkeypatch.setattr(workers, "_LINGER_S", 1)
+def test_a_worker_ends_when_its_training_says_so():
+    # As a data loader does with a worker that does not end otherwise.
     context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    worker = context.Process(target=_linger, args=(ready,), daemon=True)
+    ready, seen = context.Event(), context.SimpleQueue()
+    worker = context.Process(target=_work, args=(ready, seen), daemon=True)
     worker.start()
     assert ready.wait(10)
-    os.kill(worker.pid, signal.SIGTERM)
+    assert seen.get() == 3  # the loader's own preparation is kept
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
     worker.join(0.3)
     assert worker.is_alive()
+    worker.terminate()
     worker.join(10)
-    assert worker.exitcode == -signal.SIGALRM
-
-
-def test_the_loaders_own_preparation_of_workers_is_kept():
-    seen, handlers = [], [signal.getsignal(number) for number in SIGNALS]
-    try:
-        workers.start_worker(seen.append, 3)
-    finally:
-        for number, handler in zip(SIGNALS, handlers, strict=True):
-            signal.signal(number, handler)
-    assert seen == [3]
+    assert worker.exitcode == 0

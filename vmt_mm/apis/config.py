@@ -47,6 +47,7 @@ def load_config(
       ``train_dataloader.batch_size`` is given, which stays per process.
     - The checkpoint hook's ``rule`` follows the task whose metric ``save_best`` names.
     - In a process group on CPU, the model gets the wrapper that works there.
+    - A data loader without workers keeps none.
     - Keys that nothing reads are refused, see :func:`check_keys`.
 
     Args:
@@ -64,9 +65,10 @@ def load_config(
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, and may fail in any way
-        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: {type(error).__name__}: {reason}") from error
     bases, file = list(_bases(path)), copy.deepcopy(cfg)
-    cfg.merge_from_dict(dict(options or {}))
+    cfg.merge_from_dict(copy.deepcopy(dict(options or {})))  # merging takes `_delete_` out
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
     for key in (*_CARRIED, *_OF_BACKBONE):
         if key not in cfg:
@@ -79,6 +81,10 @@ def load_config(
                 f"the top-level {key}={cfg[key]!r} reaches nothing: every place that uses it has a "
                 "value of its own; set it there"
             )
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = cfg.get(name) or {}
+        if loader.get("num_workers") == 0:
+            loader["persistent_workers"] = False  # there are none to keep
     _set_best_rule(cfg)
     if training:
         _divide_batch(cfg, world_size)
@@ -176,5 +182,5 @@ def _divide_batch(cfg: Config, world_size: int) -> None:
 
 
 def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or value < 1:
+    if type(value) is not int or value < 1:
         raise InputError(f"{name} must be a positive whole number, got {value!r}")

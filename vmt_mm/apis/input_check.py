@@ -18,6 +18,9 @@ from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
 
+#: Entries of ``train_cfg`` that count something.
+_COUNTS = ("max_epochs", "max_iters", "val_interval")
+
 
 def check_inputs(cfg: Config, training: bool) -> None:
     """Check sizes, tasks, data and weights.
@@ -31,6 +34,8 @@ def check_inputs(cfg: Config, training: bool) -> None:
         InputError: with one line for each thing that is missing or does not fit, and the rule.
     """
     loaders = ("train_dataloader", "val_dataloader") if training else ("test_dataloader",)
+    if not isinstance(cfg.get("model"), Mapping):
+        raise InputError("the config has no `model`")
     problems = [
         *_sizes(cfg, loaders),
         *_tasks(cfg, loaders),
@@ -49,17 +54,32 @@ def _sizes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
     size = cfg.get("image_size", (1, 1))
     if not _is_size(size):
         yield f"image_size must be two positive whole numbers, (width, height), got {size!r}"
+    counts = [
+        (f"{name}.batch_size", (cfg.get(name) or {"batch_size": 1}).get("batch_size"))
+        for name in loaders
+        if "batch_sampler" not in (cfg.get(name) or {})
+    ]
+    train = (cfg.get("train_cfg") or {}) if "train_dataloader" in loaders else {}
+    counts += [(f"train_cfg.{key}", train[key]) for key in _COUNTS if key in train]
+    for name, count in counts:
+        if type(count) is not int or count < 1:
+            yield f"{name} must be a positive whole number, got {count!r}"
     for name in loaders:
-        batch = (cfg.get(name) or {}).get("batch_size")
-        if batch is not None and (not isinstance(batch, int) or batch < 1):
-            yield f"{name}.batch_size must be a positive whole number, got {batch!r}"
+        workers = (cfg.get(name) or {}).get("num_workers", 0)
+        if type(workers) is not int or workers < 0:
+            yield f"{name}.num_workers must be a whole number, 0 or more, got {workers!r}"
+    if not isinstance(cfg.get("resume", False), bool):
+        yield f"resume must be True or False, got {cfg.resume!r}; the file belongs into load_from"
+    work_dir = cfg.get("work_dir")
+    if work_dir and Path(work_dir).exists() and not Path(work_dir).is_dir():
+        yield f"work_dir {work_dir!r} is a file; expected a folder, or nothing there yet"
 
 
 def _is_size(value: object) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) == 2
-        and all(isinstance(side, int) and side > 0 for side in value)
+        and all(type(side) is int and side > 0 for side in value)
     )
 
 
@@ -75,11 +95,15 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
             if unknown := [task for task in tasks if task not in own]:
                 yield f"{name}: its data set has task(s) {unknown}, the model has {own}"
             else:
-                yield from _other_channels(name, tasks, model["tasks"])
+                yield from _other_tasks(name, tasks, model["tasks"])
         evaluator = cfg.get(name.replace("dataloader", "evaluator"))
         for entry in dicts_in(evaluator):
             tasks = entry.get("tasks")
             named = [entry["task"]] if "task" in entry else tasks if "type" in entry else ()
+            if isinstance(tasks, Mapping) and set(tasks) <= set(own):
+                yield from _other_tasks(
+                    name.replace("dataloader", "evaluator"), tasks, model["tasks"]
+                )
             if unknown := [task for task in named or () if task not in own]:
                 yield (
                     f"{name.replace('dataloader', 'evaluator')}: {entry['type']} is for task(s) "
@@ -91,13 +115,13 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
             yield f"save_best: {key!r} is a metric of no task of the model, which has {own}"
 
 
-def _other_channels(name: str, tasks: Mapping, of_model: Mapping) -> Iterator[str]:
-    for task, built in (build_tasks(tasks) if tasks else {}).items():
-        expected = build_tasks({task: of_model[task]})[task].out_channels
-        if built.out_channels != expected:
+def _other_tasks(name: str, tasks: Mapping, of_model: Mapping) -> Iterator[str]:
+    for task, own in (build_tasks(tasks) if tasks else {}).items():
+        models = build_tasks({task: of_model[task]})[task]
+        if (type(own), own.out_channels) != (type(models), models.out_channels):
             yield (
-                f"{name}: task {task!r} has {built.out_channels} channels in the data set and "
-                f"{expected} in the model"
+                f"{name}: task {task!r} is {type(own).__name__} with {own.out_channels} channels, "
+                f"in the model {type(models).__name__} with {models.out_channels}"
             )
 
 
@@ -122,7 +146,7 @@ def _weights(cfg: Config, training: bool) -> Iterator[str]:
     given = cfg.get("load_from")
     if given and "://" not in str(given) and not Path(given).is_file():
         yield f"{given}: no such checkpoint"
-    if not training or given or (cfg.get("resume") and newest_checkpoint(cfg.work_dir)):
+    if not training or given or (cfg.get("resume") and newest_checkpoint(cfg.get("work_dir", ""))):
         return
     pretrained = cfg.get("model", {}).get("backbone", {}).get("pretrained")
     try:
@@ -147,7 +171,7 @@ def _warn_of_shared_ids(cfg: Config) -> None:
         for entry in _datasets(cfg.get(name)):
             path = Path(entry["data_root"]) / entry.get("ann_file", "splits/train.txt")
             if path.is_file():
-                lines = path.read_text(errors="replace").splitlines()
+                lines = path.read_text("utf-8-sig", errors="replace").splitlines()
                 ids |= {(str(entry["data_root"]), line.strip()) for line in lines if line.strip()}
         splits.append(ids)
     if both := sorted(splits[0] & splits[1]):

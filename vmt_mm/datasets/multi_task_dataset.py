@@ -150,7 +150,7 @@ class MultiTaskDataset(BaseDataset):
 def _read_ids(path: Path) -> list[str]:
     """Read a split: one id a line; refuse what would count an image twice or leave the folder."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{path}: is no text in UTF-8; expected one id a line") from None
     ids = [line.strip() for line in lines if line.strip()]

@@ -117,6 +117,9 @@ def _state_dict(checkpoint: object, source: str) -> dict[str, Tensor]:
         weights = checkpoint.get("state_dict", checkpoint)
         if isinstance(weights, Mapping):
             weights = {str(k).removeprefix("module."): v for k, v in weights.items()}
+            for key, value in weights.items():
+                if not isinstance(value, Tensor):
+                    raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
             if any(k.startswith(_HEADS) for k in weights):
                 return weights
     raise InputError(

@@ -17,14 +17,16 @@ import mmengine.runner
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
+from mmengine.dist import broadcast_object_list
 from mmengine.runner import Runner
 from torch import nn
 
+from vmt_mm.engine.resume import validated_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import LOOPS
 
-#: Entries of the message hub: the iteration of the last validation; batches of an epoch.
-VALIDATED, EPOCH_LENGTH = "validated_iter", "epoch_length"
+#: Entry of the message hub: batches of an epoch, and images of a batch over all processes.
+_EPOCH = "epoch_batches"
 
 
 def seed_iteration(seed: int, rank: int, iteration: int) -> None:
@@ -59,14 +61,16 @@ class _ExactLoop:
         Raises:
             InputError: if a resumed run had another number of batches in an epoch.
         """
-        length, hub = len(self.dataloader), self.runner.message_hub
-        former = hub.runtime_info.get(EPOCH_LENGTH, length)
-        if former != length:
+        hub, loader = self.runner.message_hub, self.dataloader
+        own = [len(loader), (loader.batch_size or 1) * self.runner.world_size]
+        former = hub.runtime_info.get(_EPOCH, own)
+        if former != own:
             raise InputError(
-                f"the run that is resumed had {former} batches in an epoch, this config gives "
-                f"{length}; resume with the same data and total_batch_size"
+                f"the run that is resumed had {former[0]} batches of {former[1]} images in an "
+                f"epoch, this config gives {own[0]} of {own[1]}; resume with the same data and "
+                "total_batch_size"
             )
-        hub.update_info(EPOCH_LENGTH, length)
+        hub.update_info(_EPOCH, own)
         self.runner.call_hook("before_train")
 
     def _train_on(self, position: int, data_batch: Sequence[dict]) -> None:
@@ -93,8 +97,9 @@ class _ExactLoop:
 
     def _make_up_validation(self, now: int, last: int) -> None:
         """After a resume: the validation that was due when the run ended, if it had not ended."""
-        done = self.runner.message_hub.runtime_info.get(VALIDATED)
-        if self._iter and done != self._iter:
+        done = [validated_iteration(self.runner.work_dir) if self.runner.rank == 0 else None]
+        broadcast_object_list(done)
+        if self._iter and done[0] != self._iter:
             self._validate_if_due(now, last)
 
 

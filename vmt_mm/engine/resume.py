@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
 
 #: Written when a signal ends a training between two regular checkpoints.
 INTERRUPTED = "interrupted.pth"
+#: Metrics of the last validation and the iteration at which it was made.
+LAST_VALIDATION = "last_validation.json"
+
+
+def validated_iteration(work_dir: str | Path) -> int | None:
+    """The iteration at which the work dir's last validation was made; None before the first."""
+    path = Path(work_dir) / LAST_VALIDATION
+    return json.loads(path.read_text())["iter"] if path.is_file() else None
 
 
 def newest_checkpoint(work_dir: str | Path) -> str | None:
@@ -32,9 +41,10 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
         except InputError:
             damaged.append(path)
             continue
-        meta = content.get("meta", {}) if "optimizer" in content else {}
-        if "iter" in meta:
-            iterations[path] = meta["iter"]
+        if isinstance(content, dict) and "optimizer" in content:
+            iteration = content.get("meta", {}).get("iter")
+            if isinstance(iteration, int):
+                iterations[path] = iteration
     for path in sorted(iterations, key=lambda p: (iterations[p], p.stat().st_mtime), reverse=True):
         if is_whole(path):
             _report(damaged, f"going on from {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.engine.workers import start_worker
@@ -58,7 +59,12 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self._val_loop is not None:
             self._val_loop = self.build_val_loop(self._val_loop)
         super()._log_env(self.cfg.get("env_cfg", {}))
-        return super().train()
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, GracefulStopHook):
+                    hook.release()
 
     def test(self) -> dict[str, float]:
         """Test."""
@@ -102,10 +108,11 @@ class MultiTaskRunner(mmengine.runner.Runner):
         checkpoint = read_checkpoint(str(filename), map_location)
         if self._resume:
             _check_resumable(checkpoint, filename)
+            checkpoint["meta"].pop("config", None)  # mmengine would run it
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_model(unwrap(self.model), checkpoint, str(filename), self._description())
         if self._resume:
-            self._restore_buffers(checkpoint["meta"].get("buffers"))
+            self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
         return checkpoint
@@ -137,7 +144,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         Raises:
             InputError: if it cannot be written, as on a full disk; the last one stays whole.
         """
-        meta = dict(meta or {}, vmt_mm=self._description(), buffers=self._gather_buffers())
+        meta = dict(meta or {}, vmt_mm=self._description(), processes=self._gather_state())
         if "://" in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
             return
@@ -171,26 +178,37 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def _description(self) -> dict[str, Any]:
         return describe(unwrap(self.model), self.cfg.get("model"))
 
-    def _gather_buffers(self) -> list[dict[str, Tensor]] | None:
-        """Every process's own normalisation statistics, which differ between validations."""
-        if self.world_size == 1:
-            return None
-        own = {k: v.cpu() for k, v in unwrap(self.model).named_buffers() if v.is_floating_point()}
-        return all_gather_object(own)
+    def _gather_state(self) -> list[dict[str, dict[str, Tensor]]]:
+        """What every process has of its own, where it has anything.
 
-    def _restore_buffers(self, gathered: list[Mapping[str, Tensor]] | None) -> None:
-        """Give this process its own statistics back, where the number of processes is the same."""
-        if gathered is None or len(gathered) != self.world_size:
+        Normalisation statistics differ between validations; gradients are there while they
+        accumulate over several iterations.
+        """
+        model = unwrap(self.model)
+        state = dict(
+            buffers={k: v.cpu() for k, v in model.named_buffers() if v.is_floating_point()},
+            gradients={k: p.grad.cpu() for k, p in model.named_parameters() if p.grad is not None},
+        )
+        if self.world_size == 1:
+            return [state] if state["gradients"] else []
+        return all_gather_object(state)
+
+    def _restore_state(self, gathered: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> None:
+        """Give this process its own state back, where the number of processes is the same."""
+        if len(gathered) != self.world_size:
             return
-        mine = gathered[self.rank]
-        for name, buffer in unwrap(self.model).named_buffers():
-            if name in mine:
-                buffer.copy_(mine[name])
+        mine, model = gathered[self.rank], unwrap(self.model)
+        for name, buffer in model.named_buffers():
+            if name in mine["buffers"]:
+                buffer.copy_(mine["buffers"][name])
+        for name, parameter in model.named_parameters():
+            if name in mine["gradients"]:
+                parameter.grad = mine["gradients"][name].to(parameter)
 
 
 def _check_resumable(checkpoint: object, filename: str) -> None:
     """Raise InputError unless a checkpoint holds a training's state beside the weights."""
-    parts = ("state_dict", "optimizer", "param_schedulers", "message_hub")
+    parts = ("state_dict", "optimizer", "message_hub")
     missing = [key for key in parts if not isinstance(checkpoint, dict) or key not in checkpoint]
     meta = {} if missing else checkpoint.get("meta", {})
     if missing or not {"epoch", "iter"} <= set(meta):

@@ -5,7 +5,7 @@ Letters: B images, L tokens, d channels of a block, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -107,7 +107,7 @@ def build_method(cfg: dict | None) -> PEFTMethod:
     """
     if cfg is None:
         return PEFTMethod()
-    kind = cfg.get("type")
+    kind = cfg.get("type") if isinstance(cfg, Mapping) else cfg
     if kind is None or (isinstance(kind, str) and PEFT_METHODS.get(kind) is None):
         known = ", ".join(sorted(PEFT_METHODS.module_dict))
         raise InputError(f"peft: unknown type {kind!r}; known: {known}")

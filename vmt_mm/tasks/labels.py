@@ -13,7 +13,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from vmt_mm.errors import InputError
@@ -130,7 +130,7 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
     try:
         with Image.open(path) as image:
             values = np.array(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
     if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
         kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"

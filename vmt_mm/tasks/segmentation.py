@@ -117,6 +117,12 @@ class Segmentation(Task):
                 f"{source}: {len(names)} class names for task {self.name!r}, "
                 f"but its num_classes is {self.out_channels}"
             )
+        palette = meta.get("palette")
+        if palette is not None and np.shape(palette) != (self.out_channels, 3):
+            raise InputError(
+                f"{source}: the palette of task {self.name!r} must be {self.out_channels} colours "
+                f"of 3 values, got shape {np.shape(palette)}"
+            )
 
     def _palette(self, meta: Mapping) -> np.ndarray:
         if meta.get("palette") is not None:

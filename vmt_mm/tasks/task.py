@@ -7,6 +7,7 @@ config. Letters: N images, C channels, H, W height and width in pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -37,6 +38,10 @@ class Task:
     def __init__(self, name: str, loss_weight: float = 1.0) -> None:
         if not name.isidentifier():
             raise InputError(f"task name {name!r} must be a valid identifier")
+        if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < inf:
+            raise InputError(
+                f"{name}: loss_weight must be a number, 0 or more, got {loss_weight!r}"
+            )
         self.name = name
         self.loss_weight = float(loss_weight)
 
@@ -94,7 +99,7 @@ def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
         if isinstance(cfg, Task):
             tasks[name] = cfg
             continue
-        kind = cfg.get("type")
+        kind = cfg.get("type") if isinstance(cfg, Mapping) else None
         if kind is None or (isinstance(kind, str) and TASKS.get(kind) is None):
             known = ", ".join(sorted(TASKS.module_dict))
             raise InputError(f"task {name!r}: unknown type {kind!r}; known: {known}")

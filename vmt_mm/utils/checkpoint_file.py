@@ -24,12 +24,49 @@ from vmt_mm.errors import InputError
 _HISTORY = "__history__"
 
 
+class _Log:
+    """Stands for mmengine's ``HistoryBuffer`` while a file is read: takes numbers alone."""
+
+    def __init__(self, *args: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def restored(self) -> HistoryBuffer:
+        """The log."""
+        log, count = (np.asarray(self.state[f"_{x}_history"], float) for x in ("log", "count"))
+        return HistoryBuffer(log, count, int(self.state["max_length"]))
+
+
+def _nothing(*args: Any) -> None:
+    """Stand for ``getattr``, by which logs name their statistics."""
+
+
+def _safe_types() -> list:
+    """What mmengine's own checkpoints hold beside tensors: logs, and numbers of NumPy's types.
+
+    Were ``HistoryBuffer`` and ``getattr`` themselves allowed, as mmengine does, a file could reach
+    any function through them.
+    """
+    numbers = (np.float32, np.float64, np.int32, np.int64, np.bool_)
+    return [
+        (_Log, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_nothing, "builtins.getattr"),
+        np.ndarray,
+        np.dtype,
+        np.zeros(0).__reduce__()[0],  # NumPy's reconstructor, whose module moves between versions
+        np.float64(0).__reduce__()[0],
+        *(type(np.dtype(number)) for number in numbers),
+    ]
+
+
 def read_checkpoint(
     location: str, map_location: str | torch.device = "cpu", mmap: bool = False
 ) -> Any:
     """Read a ``.safetensors`` file or a PyTorch checkpoint, from a path or an ``http(s)`` address.
 
-    Nothing but tensors, plain containers and the logs in mmengine's checkpoints is unpickled.
+    Nothing but tensors, plain containers, and NumPy's numbers is unpickled.
 
     Args:
         location: path or address.
@@ -42,6 +79,8 @@ def read_checkpoint(
     remote = location.startswith(("http://", "https://"))
     if not remote and not Path(location).is_file():
         raise InputError(f"{location}: no such checkpoint")
+    if not (remote or mmap) and zipfile.is_zipfile(location) and not is_whole(Path(location)):
+        raise InputError(f"{location}: cannot be read as weights, it is damaged")
     try:
         if remote:
             return torch.hub.load_state_dict_from_url(
@@ -51,14 +90,14 @@ def read_checkpoint(
             return load_file(location, device=str(map_location))
         # Before torch 2.5 there is no such list: mmengine's checkpoints are then refused, ours not.
         allow = getattr(torch.serialization, "safe_globals", None)
-        with allow(_log_types()) if allow else nullcontext():
+        with allow(_safe_types()) if allow else nullcontext():
             content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
+        return from_plain(content)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
-        reason = str(error).split("\n")[0].split(". ")[0]
+        reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(
             f"{location}: cannot be read as weights, or holds more than weights ({reason})"
         ) from error
-    return from_plain(content)
 
 
 def is_whole(path: Path) -> bool:
@@ -85,6 +124,8 @@ def to_plain(content: Any) -> Any:
 
 def from_plain(content: Any) -> Any:
     """Undo :func:`to_plain` for mmengine's logs; the rest stays plain."""
+    if isinstance(content, _Log):
+        return content.restored()
     if isinstance(content, dict) and content.keys() == {_HISTORY}:
         history = content[_HISTORY]
         return HistoryBuffer(
@@ -102,22 +143,3 @@ def _map(content: Any, convert: Callable[[Any], Any]) -> Any:
     if isinstance(content, (list, tuple)) and not hasattr(content, "_fields"):
         return type(content)(convert(value) for value in content)
     return content
-
-
-def _log_types() -> list:
-    """What mmengine's message hub leaves in a checkpoint beside the weights: arrays of numbers.
-
-    ``getattr`` is in it as in mmengine's own list; the unpickler calls nothing that it returns
-    unless that is listed, too.
-    """
-    numbers = (np.float32, np.float64, np.int32, np.int64, np.bool_)
-    return [
-        HistoryBuffer,
-        getattr,
-        slice,
-        np.ndarray,
-        np.dtype,
-        np.zeros(0).__reduce__()[0],  # NumPy's reconstructor, whose module moves between versions
-        np.float64(0).__reduce__()[0],
-        *(type(np.dtype(number)) for number in numbers),
-    ]

@@ -81,6 +81,10 @@ class RandomWarp(BaseTransform):
                 f"RandomWarp: scale {tuple(scale)} and rotate {tuple(rotate)} must be ranges "
                 "(low, high), with a positive scale"
             )
+        if min(size) < 1 or not 0 <= flip_prob <= 1:
+            raise InputError(
+                f"RandomWarp: size {tuple(size)} must be positive and flip_prob {flip_prob} in 0..1"
+            )
         self.size = tuple(size)
         self.flip_prob = flip_prob
         self.rotate = tuple(rotate)

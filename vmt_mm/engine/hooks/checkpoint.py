@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from vmt_mm.engine.loops import VALIDATED
-from vmt_mm.engine.resume import INTERRUPTED
+from vmt_mm.engine.resume import INTERRUPTED, LAST_VALIDATION, validated_iteration
 from vmt_mm.registry import HOOKS
-from vmt_mm.utils.files import write_bytes
+from vmt_mm.utils.checkpoint_file import to_plain
+from vmt_mm.utils.files import write_bytes, write_json
 
 #: Entry of the message hub: files that the checkpoint in which it stands replaces.
 _OUTDATED = "outdated_checkpoints"
@@ -49,14 +50,21 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Remove what the checkpoint that is resumed replaced."""
-        outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
+        known = runner.message_hub.runtime_info
+        outdated, last = known.get(_OUTDATED, []), known.get("last_ckpt")
         super().before_train(runner)
         self._remove(runner, outdated)
+        if last and self._is_own(last):
+            self.last_ckpt = last  # so that a better score is written to it, too
+        if is_main_process() and (validated_iteration(runner.work_dir) or 0) > runner.iter:
+            (Path(runner.work_dir) / LAST_VALIDATION).unlink()  # of a run that went further
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint; note in what follows that this validation was made."""
-        runner.message_hub.update_info(VALIDATED, runner.iter)
+        """Save the best checkpoint, then note that this validation was made."""
         super().after_val_epoch(runner, metrics)
+        if is_main_process():
+            note = to_plain(dict(iter=runner.iter, metrics=metrics))
+            write_json(Path(runner.work_dir) / LAST_VALIDATION, note)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = list(runner.message_hub.runtime_info.get(_OUTDATED, []))
@@ -106,9 +114,15 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self._remove(runner, keeping.outdated)
 
     def _remove(self, runner: Runner, paths: list[str]) -> None:
-        """Remove outdated checkpoints that are there."""
+        """Remove outdated checkpoints of this run's folder.
+
+        The list may come from a checkpoint of another folder, or of anyone's.
+        """
         current = {str(value) for value in runner.message_hub.runtime_info.values()}
         for path in paths if is_main_process() else ():
-            if path not in current and self.file_backend.isfile(path):
+            if self._is_own(path) and path not in current and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
         runner.message_hub.update_info(_OUTDATED, [])
+
+    def _is_own(self, path: str) -> bool:
+        return os.path.dirname(path) == str(self.out_dir) and path.endswith(".pth")

@@ -51,8 +51,8 @@ class GracefulStopHook(Hook):
         for number in _SIGNALS:
             self._former[number] = signal.signal(number, self._note)
 
-    def after_train(self, runner: Runner) -> None:
-        """Give the signals back."""
+    def release(self) -> None:
+        """Give the signals back; the runner calls it however the training ends."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former.clear()
@@ -80,7 +80,7 @@ class GracefulStopHook(Hook):
         number = self._agree()
         if not number:
             return
-        self.after_train(runner)
+        self.release()
         out_dir = self._out_dir(runner)
         runner.save_checkpoint(out_dir, INTERRUPTED, meta=meta, by_epoch=False)
         path = os.path.join(out_dir, INTERRUPTED)

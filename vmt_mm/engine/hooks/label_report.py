@@ -56,7 +56,7 @@ class LabelReportHook(Hook):
         without = [
             name for name in getattr(unwrap(runner.model), "tasks", {}) if name not in labelled
         ]
-        if without:
+        if without and self._iterations:
             runner.logger.warning(
                 f"epoch {runner.epoch + 1}: in {self._iterations} iterations no image had a label "
                 f"for task(s) {', '.join(without)}; they learned nothing"

@@ -1,0 +1,204 @@
+"""No step is made on a loss that is not a number, and a good training is left as it is."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from run_hooks import At, Killed, kill
+from small_runs import LENGTH
+
+from vmt_mm.engine.hooks import FiniteLossHook
+from vmt_mm.errors import InputError
+
+SKIP = {"default_hooks.finite_loss.action": "skip"}
+TWO_STEPS = {"optim_wrapper.accumulative_counts": 2}
+NO_CHECKPOINTS = {"default_hooks.checkpoint.interval": -1}
+
+
+def spoil(task, *numbers, value=math.nan):
+    """Let a task's loss be no number in some iterations."""
+
+    def act(runner):
+        entry = runner.model.tasks[task]
+        vars(entry).pop("loss", None)  # what the last iteration had in place of the method
+        if runner.iter + 1 in numbers:
+            loss = entry.loss
+            entry.loss = lambda logits, target: loss(logits, target) * value
+
+    return At("before_train_iter", None, act)
+
+
+def until(done):
+    return At("after_train_iter", done, kill, priority="LOWEST")
+
+
+class States:
+    """Keeps parameters, the optimizer's state and the model's buffers before each iteration."""
+
+    def __init__(self):
+        self.kept = {}
+        self.hooks = (
+            At("before_train_iter", None, lambda runner: self.keep(runner, runner.iter)),
+            At(
+                "after_train_iter",
+                None,
+                lambda runner: self.keep(runner, runner.iter + 1),
+                priority="LOWEST",
+            ),
+        )
+
+    def keep(self, runner, done):
+        model = runner.model
+        state = {f"parameter {n}": p for n, p in model.named_parameters() if p.requires_grad}
+        state.update({f"buffer {n}": b for n, b in model.named_buffers() if "running" in n})
+        state.update({f"buffer {n}": b for n, b in model.named_buffers() if "num_batches" in n})
+        for number, entry in runner.optim_wrapper.optimizer.state_dict()["state"].items():
+            state.update({f"optimizer {number} {key}": value for key, value in entry.items()})
+        self.kept[done] = {name: value.detach().clone() for name, value in state.items()}
+
+    def changed(self, before, after, kind):
+        """Names of what differs in what both have, and what one of them has alone."""
+        first, second = (
+            {name: value for name, value in self.kept[done].items() if name.startswith(kind)}
+            for done in (before, after)
+        )
+        differ = {n for n in first.keys() & second.keys() if not torch.equal(first[n], second[n])}
+        return differ | (first.keys() ^ second.keys())
+
+
+def parts(message):
+    """The message, split at the images' names."""
+    head, _, images = message.partition(" on images ")
+    return head, [Path(name).stem for name in images.partition(";")[0].split(", ")]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_stop_says_where_and_changes_no_weight(small_run, whole, value):
+    states = States()
+    run = small_run(NO_CHECKPOINTS, *states.hooks, spoil("saliency", 7, value=value))
+    with pytest.raises(InputError) as caught:
+        run.train()
+    message, images = parts(str(caught.value))
+    assert message == f"epoch 2, iteration 7: loss_saliency = {value}"
+    assert images == whole.record.images[7]
+    states.keep(run.runner, 7)
+    assert not states.changed(6, 7, "parameter")
+    assert not states.changed(6, 7, "optimizer")
+    assert states.changed(5, 6, "parameter")
+    assert sorted(run.losses) == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_task_that_is_wrong_is_named(small_run):
+    run = small_run(NO_CHECKPOINTS, spoil("normals", 1), spoil("semseg", 1, value=-math.inf))
+    with pytest.raises(InputError) as caught:
+        run.train()
+    message, images = parts(str(caught.value))
+    assert message == "epoch 1, iteration 1: loss_semseg = -inf, loss_normals = nan"
+    assert len(images) == LENGTH
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_skip_leaves_everything_as_it_was(small_run, whole, value):
+    states = States()
+    options = {**NO_CHECKPOINTS, **SKIP}
+    run = small_run(options, *states.hooks, spoil("normals", 3, value=value), until(5))
+    with pytest.raises(Killed):
+        run.train()
+    assert sorted(run.losses) == [1, 2, 3, 4, 5]
+    for kind in ("parameter", "optimizer", "buffer"):
+        assert not states.changed(2, 3, kind)
+        assert states.changed(1, 2, kind)
+        assert states.changed(3, 4, kind)
+    assert {n: run.losses[n] for n in (1, 2)} == {n: whole.losses[n] for n in (1, 2)}
+    assert not math.isfinite(run.losses[3]["loss_normals"])
+    for number in (4, 5):
+        assert all(math.isfinite(value) for value in run.losses[number].values())
+    assert "iteration 3: loss_normals" in run.log
+    assert "step skipped (1 of at most 10)" in run.log
+
+
+def test_the_first_step_of_all_can_be_skipped(small_run):
+    states = States()
+    options = {**NO_CHECKPOINTS, **SKIP}
+    run = small_run(options, *states.hooks, spoil("semseg", 1), until(2))
+    with pytest.raises(Killed):
+        run.train()
+    for kind in ("parameter", "optimizer", "buffer"):
+        assert not states.changed(0, 1, kind)
+        assert states.changed(1, 2, kind)
+
+
+def test_no_more_steps_are_skipped_than_allowed(small_run):
+    options = {**NO_CHECKPOINTS, **SKIP, "default_hooks.finite_loss.max_skips": 2}
+    states = States()
+    run = small_run(options, *states.hooks, spoil("semseg", 1, 3, 4))
+    with pytest.raises(InputError, match="iteration 4: .*2 steps were skipped before, max_skips=2"):
+        run.train()
+    assert sorted(run.losses) == [1, 2, 3]
+    states.keep(run.runner, 4)
+    assert not states.changed(3, 4, "parameter")
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_stop_while_gradients_accumulate(small_run, number):
+    # Iteration 3 makes no step, iteration 4 makes one with the gradients of both.
+    states = States()
+    options = {**NO_CHECKPOINTS, **TWO_STEPS}
+    run = small_run(options, *states.hooks, spoil("saliency", number))
+    with pytest.raises(InputError, match=f"epoch 1, iteration {number}: loss_saliency = nan"):
+        run.train()
+    states.keep(run.runner, number)
+    assert states.changed(1, 2, "parameter")
+    assert not states.changed(2, number, "parameter")
+    assert not states.changed(2, number, "optimizer")
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_skip_while_gradients_accumulate(small_run, number):
+    states = States()
+    options = {**NO_CHECKPOINTS, **TWO_STEPS, **SKIP}
+    run = small_run(options, *states.hooks, spoil("saliency", number), until(6))
+    with pytest.raises(Killed):
+        run.train()
+    assert not states.changed(number - 1, number, "buffer")
+    assert not states.changed(number - 1, number, "parameter")
+    if number == 4:
+        assert not states.changed(2, 4, "parameter")
+        assert not states.changed(2, 4, "optimizer")
+    assert states.changed(4, 6, "parameter")
+    assert all(value.isfinite().all() for value in states.kept[6].values())
+    assert run.log.count("step skipped") == 1
+
+
+@pytest.mark.parametrize("action", ["skip", None])
+def test_a_good_training_is_left_as_it_is(small_run, whole, action):
+    options = {**NO_CHECKPOINTS, "train_cfg.max_epochs": 3, "default_hooks.finite_loss.action": "?"}
+    run = small_run(options, until(6))
+    if action is None:
+        del run.cfg.default_hooks["finite_loss"]
+    else:
+        run.cfg.default_hooks.finite_loss.action = action
+    with pytest.raises(Killed):
+        run.train()
+    names = [type(hook).__name__ for hook in run.runner.hooks]
+    assert ("FiniteLossHook" in names) == (action is not None)
+    assert run.losses == {n: losses for n, losses in whole.losses.items() if n <= 6}
+
+
+def test_accumulation_is_left_as_it_is(small_run):
+    losses = []
+    for with_hook in (True, False):
+        run = small_run({**NO_CHECKPOINTS, **TWO_STEPS}, until(6))
+        if not with_hook:
+            del run.cfg.default_hooks["finite_loss"]
+        with pytest.raises(Killed):
+            run.train()
+        losses.append(run.losses)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+def test_an_unknown_action():
+    with pytest.raises(InputError, match="'stop' or 'skip', got 'ignore'"):
+        FiniteLossHook(action="ignore")

@@ -1,0 +1,56 @@
+"""A data loader that goes on amid an epoch."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from vmt_mm.datasets import DrawSampler
+from vmt_mm.engine.loops import batches_from
+
+
+class Numbers(torch.utils.data.Dataset):
+    """0, 1, ...; remembers what was read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 14
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return index, getattr(index, "key", None)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_skipping_gives_what_reading_and_discarding_gives(monkeypatch, skips, drop_last):
+    if not skips:  # such as mmengine's
+        monkeypatch.delattr(DrawSampler, "skip")
+    for position in range(5):
+        data = Numbers()
+        loader = DataLoader(
+            data,
+            batch_size=3,
+            sampler=DrawSampler(data, seed=5),
+            drop_last=drop_last,
+            collate_fn=list,
+        )
+        loader.sampler.set_epoch(3)
+        whole = list(loader)
+        assert len(whole) == (4 if drop_last else 5)
+        data.read.clear()
+        assert list(batches_from(loader, position)) == whole[position:]
+        expected = [index for batch in whole[position if skips else 0 :] for index, _ in batch]
+        assert data.read == expected  # with skip, the others are not even read
+        assert list(batches_from(loader, 0)) == whole  # the next epoch is complete again
+        assert list(loader) == whole
+
+
+def test_skipping_without_a_batch_size():
+    data = Numbers()
+    sampler = torch.utils.data.BatchSampler(DrawSampler(data, seed=5), 3, drop_last=True)
+    loader = DataLoader(data, batch_sampler=sampler, collate_fn=list)
+    whole = list(loader)
+    assert list(batches_from(loader, 2)) == whole[2:]
+    assert list(loader) == whole
