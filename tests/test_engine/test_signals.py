@@ -226,6 +226,10 @@ def test_a_worker_ends_when_its_training_says_so():
     subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
     worker.join(0.3)
     assert worker.is_alive()
-    worker.terminate()
-    worker.join(10)
+    for _ in range(20):  # on a busy machine, the first may come together with the one before
+        worker.terminate()
+        worker.join(0.5)
+        if worker.exitcode is not None:
+            break
+    worker.kill()
     assert worker.exitcode == 0

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
 from safetensors.torch import load_file
 
 from vmt_mm.errors import InputError
@@ -88,9 +89,9 @@ def read_checkpoint(
             )
         if location.endswith(".safetensors"):
             return load_file(location, device=str(map_location))
-        # Before torch 2.5 there is no such list: mmengine's checkpoints are then refused, ours not.
-        allow = getattr(torch.serialization, "safe_globals", None)
-        with allow(_safe_types()) if allow else nullcontext():
+        # Before torch 2.6 there is no such list: mmengine's checkpoints are then refused, ours not.
+        listed = digit_version(torch.__version__) >= digit_version("2.6")
+        with torch.serialization.safe_globals(_safe_types()) if listed else nullcontext():
             content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
         return from_plain(content)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
