@@ -138,7 +138,7 @@ def test_what_a_killed_run_left_is_removed_after_the_resume(small_run, monkeypat
         patches.setattr(LocalBackend, "remove", killed)
         small_run(BEST, scores).train()
     run = small_run({**BEST, "resume": True}, scores, At("before_train_iter", None, kill))
-    (run.folder / ".epoch_2.pth.abc.part").write_bytes(b"torn")
+    (run.folder / ".epoch_2.pth.abcdefgh.part").write_bytes(b"torn")
     before = files(run.folder)
     assert name in before
     assert "epoch_2.pth" in before
@@ -193,7 +193,7 @@ def test_metrics_of_numpys_types(small_run):
 
 def test_only_partial_files_are_removed(tmp_path):
     (tmp_path / "deep").mkdir()
-    torn = [tmp_path / ".epoch_1.pth.a1b2.part", tmp_path / "deep" / ".config.py.x.part"]
+    torn = [tmp_path / ".epoch_1.pth.a1b2c3d4.part", tmp_path / ".config.py.x_y_z_12.part"]
     others = [tmp_path / name for name in ("epoch_1.pth", ".hidden", "notes.part", ".part.txt")]
     for path in torn + others:
         path.write_bytes(b"x")

@@ -36,7 +36,7 @@ def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
         model_cfg: the config's ``model``.
 
     Returns:
-        ``encoder`` and ``peft`` with all their arguments, as text; ``tasks``: name -> kind and
+        ``encoder`` and ``peft``: type and all arguments; ``tasks``: name -> kind and
         channels. Empty for models that are no multi-task models.
     """
     if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
@@ -52,10 +52,10 @@ def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
     )
 
 
-def _call(registry: Registry, cfg: Mapping | None) -> str:
-    """``Type(argument=value, ...)``, defaults included."""
+def _call(registry: Registry, cfg: Mapping | None) -> dict[str, Any]:
+    """Type and arguments, defaults included."""
     if cfg is None:
-        return "none"
+        return dict(type="none", arguments={})
     kind = registry.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
     arguments = {
         name: parameter.default
@@ -63,8 +63,26 @@ def _call(registry: Registry, cfg: Mapping | None) -> str:
         if parameter.default is not inspect.Parameter.empty
     }
     arguments.update(cfg)
-    text = ", ".join(f"{k}={v!r}" for k, v in arguments.items() if k not in _NOT_IDENTITY)
-    return f"{kind.__name__}({text})"
+    arguments = {k: _plain(v) for k, v in arguments.items() if k not in _NOT_IDENTITY}
+    return dict(type=kind.__name__, arguments=arguments)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and lists are the same in configs."""
+    return [_plain(x) for x in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(call: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{k}={v!r}" for k, v in call["arguments"].items())
+    return f"{call['type']}({arguments})"
+
+
+def _differ(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether two calls differ; an argument that one side does not know yet is left out."""
+    shared = theirs["arguments"].keys() & ours["arguments"].keys()
+    return theirs["type"] != ours["type"] or any(
+        theirs["arguments"][key] != ours["arguments"][key] for key in shared
+    )
 
 
 def load_model(
@@ -85,7 +103,7 @@ def load_model(
         InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
             differs; the message gives both values.
     """
-    state = _state_dict(checkpoint, source)
+    state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
     if described and own:
@@ -111,7 +129,7 @@ def load_model(
     print_log(f"loaded {len(state)} tensors of {source}", logger="current")
 
 
-def _state_dict(checkpoint: object, source: str) -> dict[str, Tensor]:
+def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
     """The weights of a checkpoint, without the prefix of distributed wrappers."""
     if isinstance(checkpoint, Mapping):
         weights = checkpoint.get("state_dict", checkpoint)
@@ -120,7 +138,7 @@ def _state_dict(checkpoint: object, source: str) -> dict[str, Tensor]:
             for key, value in weights.items():
                 if not isinstance(value, Tensor):
                     raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
-            if any(k.startswith(_HEADS) for k in weights):
+            if not multi_task or any(k.startswith(_HEADS) for k in weights):
                 return weights
     raise InputError(
         f"{source} is no checkpoint of a multi-task model: it holds no key that begins with "
@@ -131,9 +149,9 @@ def _state_dict(checkpoint: object, source: str) -> dict[str, Tensor]:
 def _differences(described: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """What the checkpoint's description says otherwise than the model's."""
     lines = [
-        f"{part}: {described[part]} in the checkpoint, {own[part]} in the config"
+        f"{part}: {_text(described[part])} in the checkpoint, {_text(own[part])} in the config"
         for part in ("encoder", "peft")
-        if described[part] != own[part]
+        if _differ(described[part], own[part])
     ]
     theirs, ours = described["tasks"], own["tasks"]
     if set(theirs) != set(ours):

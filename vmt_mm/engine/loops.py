@@ -131,7 +131,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop`` that resumes without reading what it has trained on.
+    """mmengine's ``IterBasedTrainLoop`` that resumes without reading again, where samplers skip.
 
     With a finite sampler, such as ``DrawSampler``, the data set is gone through again and again,
     in an order of its own each time.

@@ -53,7 +53,7 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
     if damaged:
         raise InputError(
             f"{work_dir}: no checkpoint is whole, {', '.join(p.name for p in damaged)} cannot be "
-            "read; remove them to start anew"
+            "read as one; move them away to start anew"
         )
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import mmengine.runner
 import torch
-from mmengine.dist import all_gather_object, broadcast_object_list
+from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import RUNNERS
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
+from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap
 
 
@@ -40,15 +41,16 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self._resume and self._load_from is None:
-            found = [newest_checkpoint(self.work_dir) if self.rank == 0 else None]
-            broadcast_object_list(found)
-            self._load_from = found[0]
-            self._resume = found[0] is not None
+            self._load_from = on_main(lambda: newest_checkpoint(self.work_dir))
+            self._resume = self._load_from is not None
 
     def train(self) -> torch.nn.Module:
         """Train."""
         if self.rank == 0:
-            remove_partial(Path(self.work_dir))
+            own = Path(self.work_dir)
+            pictures = [*own.glob("20*/vis_data"), *own.glob("20*/vis_data/vis_image")]
+            for folder in (own, *pictures):
+                remove_partial(folder)
         self._train_loop = self.build_train_loop(self._train_loop)
         loader = self.train_dataloader
         if not len(loader):
@@ -124,7 +126,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
             InputError: if it is not the state of a training of this config.
         """
         try:
-            super().resume(filename, *args, **kwargs)
+            # Logs belong on the CPU, and what loads the rest moves it to where it belongs.
+            super().resume(filename, *args, **{"map_location": "cpu", **kwargs})
         except InputError:
             raise
         except (ValueError, KeyError) as error:
@@ -148,18 +151,21 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if "://" in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
             return
-        if self.rank != 0:
-            return
-        path = Path(out_dir) / filename
-        try:
-            with whole_file(path) as partial:
-                super().save_checkpoint(out_dir, partial.name, *args, meta=meta, **kwargs)
-        except OSError as error:
-            raise InputError(
-                f"{path}: the checkpoint could not be written ({error.strerror}); the last whole "
-                f"one is {newest_checkpoint(self.work_dir) or 'none'}; mend that and go on with "
-                "--resume"
-            ) from error
+        write = super().save_checkpoint
+
+        def write_whole() -> None:
+            path = Path(out_dir) / filename
+            try:
+                with whole_file(path) as partial:
+                    write(out_dir, partial.name, *args, meta=meta, **kwargs)
+            except OSError as error:
+                raise InputError(
+                    f"{path}: the checkpoint could not be written ({error.strerror}); the last "
+                    f"whole one is {newest_checkpoint(self.work_dir) or 'none'}; mend that and go "
+                    "on with --resume"
+                ) from error
+
+        on_main(write_whole)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks; what they leave in a checkpoint that is saved becomes plain."""

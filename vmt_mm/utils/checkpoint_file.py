@@ -130,7 +130,7 @@ def from_plain(content: Any) -> Any:
     if isinstance(content, dict) and content.keys() == {_HISTORY}:
         history = content[_HISTORY]
         return HistoryBuffer(
-            history["log"].numpy(), history["count"].numpy(), history["max_length"]
+            history["log"].cpu().numpy(), history["count"].cpu().numpy(), history["max_length"]
         )
     return _map(content, from_plain)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from vmt_mm.errors import InputError
 
 #: Suffix of files that are being written; what a killed process leaves behind ends with it.
 PARTIAL = ".part"
+_PARTIAL_NAME = re.compile(rf"\..+\.[a-z0-9_]{{8}}\{PARTIAL}")  # as `tempfile` makes them
 
 
 @contextmanager
@@ -41,8 +43,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> list[Path]:
-    """Remove what writers that were killed left below ``folder``; return it."""
-    left = sorted(folder.rglob(f".*{PARTIAL}"))
+    """Remove what writers that were killed left in ``folder``; return it."""
+    left = sorted(p for p in folder.glob(f".*{PARTIAL}") if _PARTIAL_NAME.fullmatch(p.name))
     for path in left:
         path.unlink(missing_ok=True)
     return left

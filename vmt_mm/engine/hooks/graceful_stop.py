@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.device import get_device
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import Runner
 
 from vmt_mm.engine.resume import INTERRUPTED
@@ -63,7 +63,8 @@ class GracefulStopHook(Hook):
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Stop here if a signal came during a validation within a training."""
-        if self._former:
+        averaging = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+        if self._former and not averaging:  # whose weights are those of the average meanwhile
             self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -80,9 +81,10 @@ class GracefulStopHook(Hook):
         number = self._agree()
         if not number:
             return
-        self.release()
         out_dir = self._out_dir(runner)
+        # No process leaves before the file is written, or the launcher would end them all.
         runner.save_checkpoint(out_dir, INTERRUPTED, meta=meta, by_epoch=False)
+        self.release()
         path = os.path.join(out_dir, INTERRUPTED)
         runner.logger.warning(
             f"interrupted by {signal.Signals(number).name}: {path} is written; go on with --resume"
