@@ -96,18 +96,15 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
                 yield f"{name}: its data set has task(s) {unknown}, the model has {own}"
             else:
                 yield from _other_tasks(name, tasks, model["tasks"])
-        evaluator = cfg.get(name.replace("dataloader", "evaluator"))
-        for entry in dicts_in(evaluator):
+        evaluator = name.replace("dataloader", "evaluator")
+        for entry in dicts_in(cfg.get(evaluator)):
             tasks = entry.get("tasks")
             named = [entry["task"]] if "task" in entry else tasks if "type" in entry else ()
             if isinstance(tasks, Mapping) and set(tasks) <= set(own):
-                yield from _other_tasks(
-                    name.replace("dataloader", "evaluator"), tasks, model["tasks"]
-                )
+                yield from _other_tasks(evaluator, tasks, model["tasks"])
             if unknown := [task for task in named or () if task not in own]:
                 yield (
-                    f"{name.replace('dataloader', 'evaluator')}: {entry['type']} is for task(s) "
-                    f"{unknown}, the model has {own}"
+                    f"{evaluator}: {entry['type']} is for task(s) {unknown}, the model has {own}"
                 )
     best = (cfg.get("default_hooks", {}).get("checkpoint") or {}).get("save_best")
     for key in [best] if isinstance(best, str) else best or ():

@@ -17,13 +17,13 @@ import mmengine.runner
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import broadcast_object_list
 from mmengine.runner import Runner
 from torch import nn
 
 from vmt_mm.engine.resume import validated_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import LOOPS
+from vmt_mm.utils.processes import on_main
 
 #: Entry of the message hub: batches of an epoch, and images of a batch over all processes.
 _EPOCH = "epoch_batches"
@@ -97,9 +97,8 @@ class _ExactLoop:
 
     def _make_up_validation(self, now: int, last: int) -> None:
         """After a resume: the validation that was due when the run ended, if it had not ended."""
-        done = [validated_iteration(self.runner.work_dir) if self.runner.rank == 0 else None]
-        broadcast_object_list(done)
-        if self._iter and done[0] != self._iter:
+        done = on_main(lambda: validated_iteration(self.runner.work_dir))
+        if self._iter and done != self._iter:
             self._validate_if_due(now, last)
 
 
