@@ -45,24 +45,29 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     cfg.custom_hooks = hooks
 
 
-def main() -> None:
+def evaluate(args: argparse.Namespace, world_size: int) -> None:
     """Evaluate, print a table, write metrics.json."""
+    cfg = load_config(args.config, args.cfg_options, world_size, training=False)
+    apply_args(cfg, args)
+    check_inputs(cfg, training=False)
+    runner = MultiTaskRunner.from_cfg(cfg)
+    metrics = runner.test()
+    if runner.rank == 0:
+        path = Path(runner.work_dir) / "metrics.json"
+        write_json(path, metrics)
+        console = Console()
+        console.print(metrics_table(metrics, build_tasks(cfg.model.tasks)))
+        console.print(f"metrics: {path}", soft_wrap=True)
+        for name, folder in (("predictions", args.out), ("panels", args.show_dir)):
+            if folder:
+                console.print(f"{name}: {folder}", soft_wrap=True)
+
+
+def main() -> None:
+    """Evaluate, in as many processes as the launcher started."""
     args = parse_args()
     with distributed(args.launcher) as world_size:
-        cfg = load_config(args.config, args.cfg_options, world_size, training=False)
-        apply_args(cfg, args)
-        check_inputs(cfg, training=False)
-        runner = MultiTaskRunner.from_cfg(cfg)
-        metrics = runner.test()
-        if runner.rank == 0:
-            path = Path(runner.work_dir) / "metrics.json"
-            write_json(path, metrics)
-            console = Console()
-            console.print(metrics_table(metrics, build_tasks(cfg.model.tasks)))
-            console.print(f"metrics: {path}", soft_wrap=True)
-            for name, folder in (("predictions", args.out), ("panels", args.show_dir)):
-                if folder:
-                    console.print(f"{name}: {folder}", soft_wrap=True)
+        evaluate(args, world_size)
 
 
 if __name__ == "__main__":

@@ -60,14 +60,19 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=1.0)
 
 
-def main() -> None:
+def train(args: argparse.Namespace, world_size: int) -> None:
     """Train."""
+    cfg = load_config(args.config, args.cfg_options, world_size)
+    apply_args(cfg, args)
+    check_inputs(cfg, training=True)
+    MultiTaskRunner.from_cfg(cfg).train()
+
+
+def main() -> None:
+    """Train, in as many processes as the launcher started."""
     args = parse_args()
     with distributed(args.launcher) as world_size:
-        cfg = load_config(args.config, args.cfg_options, world_size)
-        apply_args(cfg, args)
-        check_inputs(cfg, training=True)
-        MultiTaskRunner.from_cfg(cfg).train()
+        train(args, world_size)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,37 @@ def test_two_processes_train(trained, tmp_path):
     assert "Epoch(val)" in output
 
 
+_TOOL_AND_THREADS = """
+import pathlib, runpy, sys
+del sys.argv[0]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    names = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    print("threads at the end:", names.count("pt_gloo_runloop"), flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux")
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_no_thread_of_a_process_group_is_left(trained, tmp_path, monkeypatch, tool, fails):
+    # one that lets go of a tensor while the interpreter exits would abort the process
+    group = dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+    for key, value in {**group, "MASTER_PORT": "29673", "CUDA_VISIBLE_DEVICES": ""}.items():
+        monkeypatch.setenv(key, value)
+    folder, _ = trained
+    checkpoint = [folder / "run/epoch_1.pth"] if tool == "test" else []
+    broken = dict(train="total_batch_size=17", test="model.backbone.peft.ratio=2")[tool]
+    output = run(
+        sys.executable, "-c", _TOOL_AND_THREADS, f"tools/{tool}.py", CONFIG, *checkpoint,
+        *("--launcher", "pytorch", "--work-dir", tmp_path), *options(folder, *[broken] * fails),
+        code=int(fails),
+    )  # fmt: skip
+    assert ("error: " in output) == fails
+    assert "threads at the end: 0" in output
+
+
 @pytest.fixture(scope="module")
 def partial(trained, tmp_path_factory):
     """The scenes as data of a user's own: every task lacks labels, one image has none at all."""

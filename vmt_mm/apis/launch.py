@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +26,10 @@ def distributed(launcher: str) -> Iterator[int]:
     mmengine's own start needs a GPU in every process; here CPU processes use gloo. Errors end the
     program as :func:`friendly_errors` says, before the group is left.
 
+    What runs within must be a function of its own that keeps no model behind: a group that a model
+    still refers to is not ended by its destruction, and one of its threads that lets go of a tensor
+    while the interpreter exits aborts the process.
+
     Args:
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
     """
@@ -32,9 +38,20 @@ def distributed(launcher: str) -> Iterator[int]:
     try:
         with friendly_errors():
             yield get_world_size()
+    except BaseException as error:
+        _clear_frames(error)
+        raise
     finally:
         if dist.is_initialized():
+            gc.collect()  # runners and models, which refer to the group and to each other
             dist.destroy_process_group()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of the variables that an error's frames hold, and those of the errors before it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _join(launcher: str) -> None:
