@@ -123,8 +123,9 @@ class VMTAdapter(PEFTMethod):
         for task in tasks:
             output = feature + sum(block.gamma[task] for block in blocks)
             for block, features in zip(blocks, kept, strict=True):
-                # s alpha is a vector: scaling it is cheaper than scaling F
-                output = torch.addcmul(output, features, block.gate() * block.alpha[task])
+                # s alpha is a vector: scaling it is cheaper than scaling F. In place: no backward
+                # pass needs the sum's former values, and fresh memory costs more than the sum
+                output.addcmul_(features, block.gate() * block.alpha[task])
             outputs[task] = output
         return outputs
 
