@@ -63,6 +63,9 @@ class LabelSpec:
         """Read a label file into memory, (H, W[, C])."""
         raise NotImplementedError
 
+    def check_file(self, path: str | Path) -> None:
+        """Raise InputError where a file that ``decode`` takes breaks the layout all the same."""
+
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Turn values (C, H, W), of a label or a prediction, into the image to write."""
         raise NotImplementedError
