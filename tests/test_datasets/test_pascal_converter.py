@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from commands import ROOT, run
+from here import run_here
 from raw_pascal import SIZE, TRAIN, VAL, box, make_raw, save_context, save_parts, save_png, thing
 
 from vmt_mm.conversion import convert, image
@@ -342,13 +343,10 @@ def test_the_tables():
     assert 1 <= min(NORMALS_CLASSES) <= max(NORMALS_CLASSES) <= 459
 
 
-def tool(source, target, *more, code):
-    script = ROOT / "tools/dataset_converters/pascal_context.py"
-    return run(sys.executable, script, source, target, "--workers", "2", *more, code=code)
-
-
 def test_the_tool(raw, tmp_path):
-    output = tool(raw, tmp_path / "out", code=1)  # five images are not all of PASCAL_MT
+    script = ROOT / "tools/dataset_converters/pascal_context.py"
+    # Five images are not all of PASCAL_MT.
+    output = run(sys.executable, script, raw, tmp_path / "out", "--workers", "2", code=1)
     assert "ImageSets/Context/train.txt: lists 3 ids, PASCAL_MT has 4,998" in output
     assert "PASCAL_MT is NOT whole: 2 problem(s), 5 image(s) converted now;" in output
     assert "human_parts" in output
@@ -356,7 +354,7 @@ def test_the_tool(raw, tmp_path):
     assert stored["splits"]["val"]["expected"] == 5105
 
 
-def test_wrong_arguments_are_one_line_each(raw, tmp_path):
+def test_wrong_arguments_are_one_line_each(raw, tmp_path, monkeypatch, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
     (tmp_path / "text.txt").write_text("no archive")
@@ -372,7 +370,11 @@ def test_wrong_arguments_are_one_line_each(raw, tmp_path):
             convert(recipe(axes), Path(source), Path(target))
     assert not nowhere.exists()
     assert not (tmp_path / "out").exists()
-    output = tool(raw, tmp_path / "out", "--normals-axes=-x,y", code=1)
+    script = "tools/dataset_converters/pascal_context.py"
+    code, output = run_here(
+        monkeypatch, capsys, script, raw, tmp_path / "out", "--normals-axes=-x,y"
+    )
+    assert code == 1
     assert output.startswith("error: normals axes '-x,y'")
     assert len(output.splitlines()) == 1
 

@@ -2,13 +2,13 @@
 
 import json
 import pickle
-import runpy
-import sys
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
-from commands import CONFIG, ROOT
+from commands import CONFIG
+from here import run_here
 from PIL import Image
 
 from vmt_mm.datasets.verification import check_entry, choose_entries, verify
@@ -195,22 +195,8 @@ def test_pictures():
     assert np.diff(blue.astype(int)).tolist().count(1) >= 2
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Run the tool here; give its exit status and what it printed."""
-
-    def run_here(*arguments):
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", ["verify_dataset.py", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path("tools/misc/verify_dataset.py", run_name="__main__")
-        return ended.value.code, "".join(capsys.readouterr())
-
-    return run_here
-
-
-def test_the_tool(tmp_path, tool):
+def test_the_tool(tmp_path, monkeypatch, capsys):
+    tool = partial(run_here, monkeypatch, capsys, "tools/misc/verify_dataset.py")
     root, out = tmp_path / "shapes", tmp_path / "out"
     write_dataset(root, train=3, val=2, size=32, seed=0, workers=1)
     arguments = (root, "--config", CONFIG, "--out", out, "--workers", "1")

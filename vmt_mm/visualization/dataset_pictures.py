@@ -64,7 +64,8 @@ def draw_histogram(
             heights = [100 * of_split.get(value, 0) for value in values]
             axis.bar(positions + index * width, heights, width, label=split)
         axis.set_yscale("log")
-        axis.set_ylim(top=100)
+        rarest = min((s for of_split in splits.values() for s in of_split.values()), default=1)
+        axis.set_ylim(min(50 * rarest, 0.5), 100)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
         axis.set_ylabel("% of labelled pixels")
