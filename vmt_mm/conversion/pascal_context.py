@@ -50,6 +50,8 @@ _PARTS = {
     6: "llleg rlleg lfoot rfoot",
 }
 PART_INDEX = {name: index for index, names in _PARTS.items() for name in names.split()}
+#: Pixels added around an image while its edges are thinned.
+_MARGIN = 2
 #: Index of PASCAL-Context's class "floor".
 _FLOOR = 158
 #: The PASCAL-Context classes, by index, that NYU Depth v2 has under the same name: the network that
@@ -130,8 +132,10 @@ def normals(path: Path, context: Path, axes: str) -> Label:
 
 def edge(context: Path) -> Label:
     """Lines of one pixel where the class changes: the Laplacian is not 0, then thinned."""
-    change = cv2.Laplacian(read_context(context).astype(np.float32), cv2.CV_32F) != 0
-    return Label(thin(change).astype(np.uint8) * 255)
+    # Thinning takes from the ends of lines: let those lie beyond the image.
+    classes = np.pad(read_context(context).astype(np.float32), _MARGIN, mode="edge")
+    line = thin(cv2.Laplacian(classes, cv2.CV_32F) != 0)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    return Label(line.astype(np.uint8) * 255)
 
 
 def read_context(path: Path) -> np.ndarray:
