@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,10 +60,13 @@ def run_converter(args: argparse.Namespace, make_recipe: Callable[[str], Recipe]
         make_recipe: makes the recipe from ``--normals-axes``.
 
     Returns:
-        The exit status: 0 if the set is whole.
+        The exit status: 0 if the set is whole, 130 after Ctrl-C.
     """
     try:
         return _convert(args, make_recipe)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
     except (InputError, OSError) as error:
         # Here alone, since this brings torch, which a converter and its workers need not load.
         from vmt_mm.apis import friendly_errors

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -58,3 +62,13 @@ def run_parallel(
 def _prepare_worker() -> None:
     # The processes themselves use the cores; more threads in each would only get in the way.
     cv2.setNumThreads(1)
+    # A terminal sends Ctrl-C to every process: what a worker has begun it ends, and the parent says
+    # when to stop. If the parent was killed nobody says so, and workers would wait for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
