@@ -230,14 +230,27 @@ def test_an_archive_of_a_damaged_set_names_its_files(raw, tmp_path):
     assert str(tmp_path) not in " ".join(problems)
 
 
-def test_a_truncated_archive_writes_nothing(raw, tmp_path):
-    archive = tmp_path / "PASCAL_MT.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz", ""])
+def test_a_truncated_archive_writes_nothing(raw, tmp_path, mode):
+    archive = tmp_path / f"PASCAL_MT.tar{'.' * bool(mode)}{mode}"
+    with tarfile.open(archive, f"w:{mode}") as tar:
         tar.add(raw, "PASCAL_MT")
-    archive.write_bytes(archive.read_bytes()[:-1500])
-    with pytest.raises(InputError, match="PASCAL_MT.tgz: the archive is damaged or truncated"):
-        convert(recipe(), archive, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    with tarfile.open(archive) as tar:
+        starts = [member.offset for member in tar.getmembers()]
+    whole = archive.read_bytes()
+    # Also between two files and within a header, where nothing else is amiss.
+    cuts = (
+        [len(whole) // 2, len(whole) - 10]
+        if mode
+        else [starts[-2], starts[-1] + 100, starts[-1] - 9]
+    )
+    for cut in cuts:
+        archive.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=f"{archive}: the archive is damaged or truncated"):
+            convert(recipe(), archive, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    archive.write_bytes(whole)
+    assert convert(recipe(), archive, tmp_path / "out").problems == []
 
 
 def test_links_share_the_file_and_leave_it_as_it_is(raw, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import os
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import rich.progress
 
@@ -21,6 +22,9 @@ from vmt_mm.errors import InputError
 Stamp = tuple[int, int]
 
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+#: Length of the zeros that end a tar archive.
+_END = 1024
 _DAMAGE = (tarfile.TarError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
@@ -121,14 +125,49 @@ class Archive:
         """The archive as a stream, with a bar."""
         try:
             with (
-                rich.progress.open(self.path, "rb", description=doing) as stream,
-                tarfile.open(fileobj=stream, mode="r|*") as members,
+                rich.progress.open(self.path, "rb", description=doing) as packed,
+                _unpacked(packed) as stream,
+                tarfile.open(fileobj=(whole := _ToTheEnd(stream)), mode="r|") as members,
             ):
                 yield members
+                whole.finish()
         except _DAMAGE as error:
             raise InputError(
                 f"{self.path}: the archive is damaged or truncated ({error})"
             ) from None
+
+
+def _unpacked(stream: BinaryIO) -> BinaryIO:
+    """The content of a compressed file, of whatever kind."""
+    start = stream.read(6)
+    stream.seek(0)
+    for magic, opener in _COMPRESSIONS.items():
+        if start.startswith(magic):
+            return opener(stream)
+    return stream
+
+
+class _ToTheEnd:
+    """A stream of a tar archive that notices if it ends too early.
+
+    ``tarfile`` takes one that was cut between two files, or within a header, for a whole one.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._last = stream, b""
+
+    def read(self, size: int) -> bytes:
+        """Read up to ``size`` bytes."""
+        content = self._stream.read(size)
+        self._last = (self._last + content[-_END:])[-_END:]
+        return content
+
+    def finish(self) -> None:
+        """Raise EOFError unless the mark that ends every archive comes last."""
+        while self.read(2**20):
+            pass
+        if self._last != bytes(_END):
+            raise EOFError("it ends too early")
 
 
 def open_source(path: Path, scratch: Path, landmark: str) -> Source:
