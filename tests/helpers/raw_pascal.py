@@ -1,11 +1,14 @@
 """A small PASCAL_MT as it is had: real MATLAB structures, one fault or speciality an image."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
 import numpy as np
 import scipy.io
 from PIL import Image
+
+from vmt_mm.conversion.pascal_context import pascal_context
 
 SIZE = (12, 16)
 TRAIN, VAL = ("a", "b", "c"), ("d", "e")
@@ -46,7 +49,6 @@ def save_png(path, values, palette=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values.astype(np.uint8))
     if palette:
-        image = image.convert("P") if image.mode != "L" else image
         image.putpalette(list(range(256)) * 3)
     image.save(path)
 
@@ -79,7 +81,7 @@ def make_raw(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for i in (*TRAIN, *VAL):
         (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(root / f"JPEGImages/{i}.jpg"), rng.integers(0, 256, (*SIZE, 3)))
+        cv2.imwrite(str(root / f"JPEGImages/{i}.jpg"), rng.integers(0, 256, (*SIZE, 3), np.uint8))
         classes = np.full(SIZE, 255)
         classes[2:, 2:] = 15
         folder = "pascal-context" if i == "c" else "VOC12"
@@ -102,3 +104,42 @@ def make_raw(root: Path) -> Path:
     (lists / "train.txt").write_text("\n".join(TRAIN))
     (lists / "val.txt").write_text("\n".join(VAL) + "\n\n")
     return root
+
+
+def recipe(axes="x,-y,z"):
+    """The recipe, for a set of five images."""
+    return dataclasses.replace(pascal_context(axes), expected=dict(train=3, val=2))
+
+
+def tree(folder):
+    """Content of every file, but for what is of this run alone."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in files
+        if p.name not in ("report.json", "conversion.jsonl")
+    }
+
+
+def damage(raw):
+    """Damage a raw set in every way; what the report must say."""
+    (raw / "normals_distill/a.png").unlink()
+    mat = raw / "human_parts/c.mat"
+    mat.write_bytes(mat.read_bytes()[:-40])
+    save_png(raw / "sal_distill/d.png", np.zeros((12, 15)))
+    jpeg = raw / "JPEGImages/e.jpg"
+    jpeg.write_bytes(jpeg.read_bytes()[:200])
+    (raw / "pascal-context/trainval/b.mat").unlink()
+    return [
+        "normals_distill/a.png: missing",
+        "pascal-context/trainval/b.mat: missing",
+        "human_parts/c.mat: cannot be read as a MATLAB file",
+        "sal_distill/d.png: label of size (12, 15) (height, width), but the image has (12, 16)",
+        "JPEGImages/e.jpg: the JPEG is truncated",
+    ]
+
+
+def read(path):
+    """A label as it lies there, (H, W) or RGB."""
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return values if values.ndim == 2 else values[..., ::-1]

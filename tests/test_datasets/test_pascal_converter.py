@@ -1,10 +1,7 @@
 """From a raw PASCAL_MT to labels checked by hand."""
 
-import dataclasses
 import json
-import os
 import sys
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -12,9 +9,23 @@ import numpy as np
 import pytest
 from commands import ROOT, run
 from here import run_here
-from raw_pascal import SIZE, TRAIN, VAL, box, make_raw, save_context, save_parts, save_png, thing
+from raw_pascal import (
+    SIZE,
+    TRAIN,
+    VAL,
+    box,
+    damage,
+    make_raw,
+    read,
+    recipe,
+    save_context,
+    save_parts,
+    save_png,
+    thing,
+    tree,
+)
 
-from vmt_mm.conversion import convert, image
+from vmt_mm.conversion import convert
 from vmt_mm.conversion.normals import to_camera_frame
 from vmt_mm.conversion.pascal_context import NORMALS_CLASSES, PART_INDEX, pascal_context
 from vmt_mm.conversion.thinning import thin
@@ -24,29 +35,9 @@ from vmt_mm.errors import InputError
 TASKS = ("semseg", "human_parts", "saliency", "normals", "edge")
 
 
-def recipe(axes="x,-y,z"):
-    """The recipe, for a set of five images."""
-    return dataclasses.replace(pascal_context(axes), expected=dict(train=3, val=2))
-
-
 @pytest.fixture
 def raw(tmp_path):
     return make_raw(tmp_path / "raw")
-
-
-def read(path):
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return values if values.ndim == 2 else values[..., ::-1]
-
-
-def tree(folder):
-    """Content of every file, but for what is of this run alone."""
-    files = (p for p in folder.rglob("*") if p.is_file())
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes()
-        for p in files
-        if p.name not in ("report.json", "conversion.jsonl")
-    }
 
 
 def test_every_label_is_as_by_hand(raw, tmp_path):
@@ -112,27 +103,9 @@ def test_the_converted_set_can_be_trained_on(raw, tmp_path):
     ]
 
 
-def _faults(raw):
-    """Damage a raw set in every way; what the report must say."""
-    (raw / "normals_distill/a.png").unlink()
-    mat = raw / "human_parts/c.mat"
-    mat.write_bytes(mat.read_bytes()[:-40])
-    save_png(raw / "sal_distill/d.png", np.zeros((12, 15)))
-    jpeg = raw / "JPEGImages/e.jpg"
-    jpeg.write_bytes(jpeg.read_bytes()[:200])
-    (raw / "pascal-context/trainval/b.mat").unlink()
-    return [
-        "normals_distill/a.png: missing",
-        "pascal-context/trainval/b.mat: missing",
-        "human_parts/c.mat: cannot be read as a MATLAB file",
-        "sal_distill/d.png: label of size (12, 15) (height, width), but the image has (12, 16)",
-        "JPEGImages/e.jpg: the JPEG is truncated",
-    ]
-
-
 def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
     out = tmp_path / "out"
-    expected = _faults(raw)
+    expected = damage(raw)
     report = convert(recipe(), raw, out)
     assert len(report.problems) == len(expected)
     for problem, start in zip(report.problems, expected, strict=True):
@@ -144,130 +117,6 @@ def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
     assert {p.name for p in (out / "images").iterdir()} == {f"{i}.jpg" for i in "abcd"}
     assert (out / "splits/val.txt").read_text() == "d\n"
     assert report.counts["train"]["human_parts"] == dict(written=1, none=1, damaged=1)
-
-
-def test_what_is_mended_is_completed(raw, tmp_path):
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    source = make_raw(tmp_path / "sound")
-    convert(recipe(), source, whole)
-    _faults(raw)
-    convert(recipe(), raw, out)
-    for path in source.rglob("*"):  # as newer files, a download that is repeated
-        if path.is_file():
-            target = raw / path.relative_to(source)
-            if not target.is_file() or target.read_bytes() != path.read_bytes():
-                target.write_bytes(path.read_bytes())
-    report = convert(recipe(), raw, out)
-    assert report.problems == []
-    assert tree(out) == tree(whole)
-
-
-def test_a_second_run_does_only_what_is_missing(raw, tmp_path):
-    out = tmp_path / "out"
-    convert(recipe(), raw, out)
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.[pj]*g")}
-    assert convert(recipe(), raw, out).converted == 0
-    (out / "edge/a.png").unlink()
-    (out / "normals/d.png").write_bytes(b"")  # something that is not whole
-    newer = raw / "human_parts/c.mat"
-    save_parts(newer, thing(15, ("head", box(0, 12, 0, 16))))
-    report = convert(recipe(), raw, out)
-    assert report.converted == 3
-    assert (read(out / "human_parts/c.png") == 1).all()
-    assert {p.stem for p, t in before.items() if p.stat().st_mtime_ns != t} == {"a", "c", "d"}
-    # A label that is no more is removed; another setting makes all anew.
-    save_parts(newer, thing(8))
-    assert convert(recipe(), raw, out).converted == 1
-    assert not (out / "human_parts/c.png").exists()
-    assert convert(recipe("x,-y,-z"), raw, out).converted == 5
-
-
-def test_a_run_that_was_killed_goes_on(raw, tmp_path, monkeypatch):
-    out, written = tmp_path / "out", []
-
-    def killed(path, values, real=image.write_image):
-        if len(written) == 7:
-            raise KeyboardInterrupt
-        written.append(path)
-        real(path, values)
-
-    monkeypatch.setattr(image, "write_image", killed)
-    with pytest.raises(KeyboardInterrupt):
-        convert(recipe(), raw, out)
-    monkeypatch.undo()
-    journal = out / "conversion.jsonl"
-    journal.write_text(journal.read_text() + '{"id": "b", "sour')
-    left = out / "edge/.b.png.abcdefgh.part"
-    left.write_bytes(b"half")
-    report = convert(recipe(), raw, out)
-    assert report.converted == 4
-    assert not left.exists()
-    convert(recipe(), raw, tmp_path / "whole")
-    assert tree(out) == tree(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("prefix", ["PASCAL_MT", "./data/PASCAL_MT", "."])
-def test_the_archive_gives_the_same(raw, tmp_path, prefix):
-    archive, out = tmp_path / "PASCAL_MT.tgz", tmp_path / "out"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(raw, prefix)
-    report = convert(recipe(), archive, out)
-    assert report.problems == []
-    convert(recipe(), raw, tmp_path / "whole")
-    assert tree(out) == tree(tmp_path / "whole")
-    assert not (out / ".unpacked").exists()
-    assert convert(recipe(), archive, out).converted == 0
-
-
-def test_an_archive_of_a_damaged_set_names_its_files(raw, tmp_path):
-    expected = _faults(raw)
-    archive = tmp_path / "PASCAL_MT.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(raw, "PASCAL_MT")
-    problems = convert(recipe(), archive, tmp_path / "out").problems
-    assert len(problems) == len(expected)
-    assert all(p.startswith(e) for p, e in zip(problems, expected, strict=True))
-    assert str(tmp_path) not in " ".join(problems)
-
-
-@pytest.mark.parametrize("mode", ["gz", "bz2", "xz", ""])
-def test_a_truncated_archive_writes_nothing(raw, tmp_path, mode):
-    archive = tmp_path / f"PASCAL_MT.tar{'.' * bool(mode)}{mode}"
-    with tarfile.open(archive, f"w:{mode}") as tar:
-        tar.add(raw, "PASCAL_MT")
-    with tarfile.open(archive) as tar:
-        starts = [member.offset for member in tar.getmembers()]
-    whole = archive.read_bytes()
-    # Also between two files and within a header, where nothing else is amiss.
-    cuts = (
-        [len(whole) // 2, len(whole) - 10]
-        if mode
-        else [starts[-2], starts[-1] + 100, starts[-1] - 9]
-    )
-    for cut in cuts:
-        archive.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match=f"{archive}: the archive is damaged or truncated"):
-            convert(recipe(), archive, tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-    archive.write_bytes(whole)
-    assert convert(recipe(), archive, tmp_path / "out").problems == []
-
-
-def test_links_share_the_file_and_leave_it_as_it_is(raw, tmp_path):
-    source, out = raw / "JPEGImages/a.jpg", tmp_path / "out"
-    os.chmod(source, 0o600)
-    convert(recipe(), raw, out, link=True)
-    assert (out / "images/a.jpg").samefile(source)
-    assert source.stat().st_mode & 0o777 == 0o600
-    (out / "edge/a.png").unlink()
-    assert convert(recipe(), raw, out, link=True).converted == 1
-    assert (out / "images/a.jpg").samefile(source)
-
-
-def test_two_workers_give_the_same(raw, tmp_path):
-    convert(recipe(), raw, tmp_path / "one")
-    convert(recipe(), raw, tmp_path / "two", workers=2)
-    assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
 @pytest.mark.parametrize(
@@ -386,13 +235,6 @@ def test_wrong_arguments_are_one_line_each(raw, tmp_path, monkeypatch, capsys):
     assert code == 1
     assert output.startswith("error: normals axes '-x,y'")
     assert len(output.splitlines()) == 1
-
-
-def test_a_folder_of_another_data_set_is_refused(raw, tmp_path):
-    convert(recipe(), raw, tmp_path / "out")
-    other = dataclasses.replace(recipe(), name="NYUD_MT")
-    with pytest.raises(InputError, match="out: holds PASCAL_MT, not NYUD_MT"):
-        convert(other, raw, tmp_path / "out")
 
 
 def test_ids_in_both_splits_are_named(raw, tmp_path):

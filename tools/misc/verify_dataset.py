@@ -22,7 +22,8 @@ from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import friendly_errors, load_config
 from vmt_mm.apis.config import dicts_in
-from vmt_mm.datasets.verification import Entry, Verification, choose_entries, verify
+from vmt_mm.datasets.verification import choose_entries, verify
+from vmt_mm.datasets.verification_result import Entry, Verification
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample
