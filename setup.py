@@ -37,6 +37,7 @@ setup(
         "safetensors",
         "matplotlib",
         "rich",
+        "scipy",
     ],
-    extras_require={"onedl": ONEDL, "dev": ["pytest", "ruff", "scipy"]},
+    extras_require={"onedl": ONEDL, "dev": ["pytest", "ruff"]},
 )

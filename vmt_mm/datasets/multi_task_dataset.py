@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from vmt_mm.datasets.sampler import Draw, random_state_of
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, files_by_id, read_ids
 
 
 @DATASETS.register_module()
@@ -89,8 +87,8 @@ class MultiTaskDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
         root = Path(self.data_root)
-        ids = _read_ids(Path(self.ann_file))
-        images = _files_by_id(root / "images", _IMAGE_SUFFIXES)
+        ids = read_ids(Path(self.ann_file))
+        images = files_by_id(root / "images", IMAGE_SUFFIXES)
         unknown = [i for i in ids if i not in images]
         if unknown:
             raise InputError(
@@ -104,7 +102,7 @@ class MultiTaskDataset(BaseDataset):
                     "out of this data set's `tasks`, or make the folder if no image has a label"
                 )
         labels = {
-            name: _files_by_id(root / name, (spec.suffix,))
+            name: files_by_id(root / name, (spec.suffix,))
             for name, spec in self.label_specs.items()
         }
         return [
@@ -145,39 +143,3 @@ class MultiTaskDataset(BaseDataset):
                 if not self.test_mode:
                     return None
             return self.pipeline(dict(info, stand_in=True, label_paths={}))
-
-
-def _read_ids(path: Path) -> list[str]:
-    """Read a split: one id a line; refuse what would count an image twice or leave the folder."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text in UTF-8; expected one id a line") from None
-    ids = [line.strip() for line in lines if line.strip()]
-    if not ids:
-        raise InputError(f"{path}: holds no id")
-    outside = [i for i in ids if i.startswith(("/", "\\")) or ".." in Path(i).parts]
-    if outside:
-        raise InputError(
-            f"{path}: id {outside[0]!r} leads out of the data set; expected paths below images/, "
-            "without suffix"
-        )
-    if len(set(ids)) < len(ids):
-        twice = next(i for i, count in Counter(ids).items() if count > 1)
-        raise InputError(f"{path}: id {twice!r} is listed twice")
-    return ids
-
-
-def _files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Paths of the files below ``folder`` by their id, the path relative to it without suffix."""
-    if not folder.is_dir():
-        return {}
-    files: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes:
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            raise InputError(f"{path} and {files[name]} have the same id; remove one of them")
-        files[name] = str(path)
-    return files

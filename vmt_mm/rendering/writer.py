@@ -1,15 +1,15 @@
 """Writes rendered scenes as a folder of images and label maps."""
 
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from vmt_mm.utils.pool import run_parallel
 
 from .render import RenderedScene, render_scene
 
@@ -19,8 +19,6 @@ RENDERER_VERSION = 1
 MANIFEST = "shapes.json"
 
 FOLDERS = ("images", "semseg", "human_parts", "saliency", "normals", "edge", "depth", "splits")
-# Scenes handed to a worker at a time: enough to hide the hand-over, few enough for a smooth bar.
-_CHUNK = 4
 
 _Job = tuple[str, int, str, int, int]
 
@@ -69,27 +67,6 @@ def _run(job: _Job) -> None:
     _save_scene(Path(root), scene_id(split, index), render_scene(seed, split, index, size))
 
 
-def _prepare_worker() -> None:
-    # The processes themselves use the cores; more threads in each would only get in the way.
-    cv2.setNumThreads(1)
-
-
-def _run_all(jobs: list[_Job], workers: int) -> Iterator[None]:
-    # A daemonic process may not have children of its own, so it does the work itself.
-    if workers <= 1 or len(jobs) <= 1 or multiprocessing.current_process().daemon:
-        yield from map(_run, jobs)
-        return
-    # Forking a process that runs threads of OpenMP or torch can deadlock; spawning cannot.
-    context = multiprocessing.get_context("spawn")
-    workers = min(workers, len(jobs))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
-        try:
-            yield from pool.map(_run, jobs, chunksize=_CHUNK)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def manifest(train: int, val: int, size: int, seed: int) -> dict[str, Any]:
     """Return what ``MANIFEST`` holds for these settings."""
     return {"renderer": RENDERER_VERSION, "train": train, "val": val, "size": size, "seed": seed}
@@ -126,7 +103,7 @@ def write_dataset(
     ]
     if progress is not None:
         progress(0, len(jobs))
-    for done, _ in enumerate(_run_all(jobs, workers), start=1):
+    for done, _ in enumerate(run_parallel(_run, jobs, workers), start=1):
         if progress is not None:
             progress(done, len(jobs))
     facts = manifest(train, val, size, seed)

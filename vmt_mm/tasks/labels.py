@@ -13,10 +13,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vmt_mm.errors import InputError
+from vmt_mm.utils.images import read_label as read_label
 
 IGNORE = 255
 
@@ -63,6 +62,9 @@ class LabelSpec:
     def decode(self, path: str | Path) -> np.ndarray:
         """Read a label file into memory, (H, W[, C])."""
         raise NotImplementedError
+
+    def check_file(self, path: str | Path) -> None:
+        """Raise InputError where a file that ``decode`` takes breaks the layout all the same."""
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Turn values (C, H, W), of a label or a prediction, into the image to write."""
@@ -112,27 +114,3 @@ class LabelSpec:
 
     def _scale_values(self, label: np.ndarray, scale: float) -> np.ndarray:
         return label
-
-
-def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read a label image (H, W) or (H, W, 3); palette images give their indices.
-
-    Args:
-        path: the file.
-        rule: what the file must be, for the error message.
-        dtype: NumPy type of its values.
-        channels: 1 or 3.
-
-    Raises:
-        InputError: if the file cannot be decoded or is another kind of image.
-    """
-    # Pillow, because cv2 expands palettes to colours and VOC-like labels are palette images.
-    try:
-        with Image.open(path) as image:
-            values = np.array(image)
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
-    if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
-        kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"
-        raise InputError(f"{path}: expected {rule}, got {kind}")
-    return values

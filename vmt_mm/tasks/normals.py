@@ -17,6 +17,8 @@ from vmt_mm.tasks.task import Task
 
 #: At least this share of a pixel's interpolation weight must come from valid neighbours.
 _MIN_VALID = 0.5
+#: What 8 bits, and a mean of neighbours that differ little, make of a unit vector's length.
+_LENGTH_TOLERANCE = 0.05
 
 
 class NormalMap(LabelSpec):
@@ -26,6 +28,21 @@ class NormalMap(LabelSpec):
 
     def decode(self, path: str | Path) -> np.ndarray:
         """Read unit vectors (H, W, 3), float32; raise InputError if none is valid."""
+        return _normalize(self._read(path))
+
+    def check_file(self, path: str | Path) -> None:
+        """Raise InputError if vectors are not of unit length: decoding makes them so, silently."""
+        normals = self._read(path)
+        length = np.linalg.norm(normals[normals.any(axis=-1)], axis=-1)
+        wrong = np.abs(length - 1) > _LENGTH_TOLERANCE
+        if wrong.any():
+            raise InputError(
+                f"{path}: {wrong.mean():.1%} of the normals are not of unit length, they reach "
+                f"from {length.min():.2f} to {length.max():.2f}; expected n = 2 v / 255 - 1"
+            )
+
+    def _read(self, path: str | Path) -> np.ndarray:
+        """The file's vectors, (H, W, 3) float32."""
         values = read_label(path, "8-bit RGB surface normals", np.uint8, channels=3)
         if not values.any():
             raise InputError(
@@ -33,7 +50,7 @@ class NormalMap(LabelSpec):
             )
         normals = values.astype(np.float32) * (2 / 255) - 1
         normals[~values.any(axis=-1)] = 0
-        return _normalize(normals)
+        return normals
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Vectors (3, H, W) to an RGB image (H, W, 3), uint8."""

@@ -1,8 +1,14 @@
-"""Tell whole image files from damaged ones."""
+"""Read label images; tell whole image files from damaged ones."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vmt_mm.errors import InputError
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 #: A marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
@@ -48,3 +54,27 @@ def _ends_png(content: bytes) -> bool:
             return True
         position += 12 + int.from_bytes(content[position : position + 4], "big")
     return False
+
+
+def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
+    """Read a label image (H, W) or (H, W, 3); palette images give their indices.
+
+    Args:
+        path: the file.
+        rule: what the file must be, for the error message.
+        dtype: NumPy type of its values.
+        channels: 1 or 3.
+
+    Raises:
+        InputError: if the file cannot be decoded or is another kind of image.
+    """
+    # Pillow, because cv2 expands palettes to colours and VOC-like labels are palette images.
+    try:
+        with Image.open(path) as image:
+            values = np.array(image)
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
+    if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
+        kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"
+        raise InputError(f"{path}: expected {rule}, got {kind}")
+    return values

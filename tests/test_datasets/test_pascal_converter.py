@@ -1,0 +1,244 @@
+"""From a raw PASCAL_MT to labels checked by hand."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from commands import ROOT, run
+from here import run_here
+from raw_pascal import (
+    SIZE,
+    TRAIN,
+    VAL,
+    box,
+    damage,
+    make_raw,
+    read,
+    recipe,
+    save_context,
+    save_parts,
+    save_png,
+    thing,
+    tree,
+)
+
+from vmt_mm.conversion import convert
+from vmt_mm.conversion.normals import to_camera_frame
+from vmt_mm.conversion.pascal_context import NORMALS_CLASSES, PART_INDEX, pascal_context
+from vmt_mm.conversion.thinning import thin
+from vmt_mm.datasets import PASCALContextMT
+from vmt_mm.errors import InputError
+
+TASKS = ("semseg", "human_parts", "saliency", "normals", "edge")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return make_raw(tmp_path / "raw")
+
+
+def test_every_label_is_as_by_hand(raw, tmp_path):
+    out = tmp_path / "out"
+    before = tree(raw)
+    report = convert(recipe(), raw, out)
+    assert report.problems == []
+    assert tree(raw) == before
+    assert (out / "splits/train.txt").read_text() == "a\nb\nc\n"
+    assert (out / "splits/val.txt").read_text() == "d\ne\n"
+    assert (out / "images/a.jpg").read_bytes() == (raw / "JPEGImages/a.jpg").read_bytes()
+
+    classes = np.full(SIZE, 255)
+    classes[2:, 2:] = 15
+    for i in "ac":
+        assert (read(out / f"semseg/{i}.png") == classes).all()
+    assert (read(out / "saliency/a.png") == 200 * box(0, 6, 0, 8)).all()
+
+    parts = np.zeros(SIZE)
+    parts[0:2, 0:4] = 1  # hair; its third row is under the torso, which comes later
+    parts[2:6, 0:4] = 2
+    parts[4:6, 2:9] = 4  # a hand over the torso
+    parts[8:12, 6:9] = 6
+    assert (read(out / "human_parts/a.png") == parts).all()
+    assert sorted(p.stem for p in (out / "human_parts").iterdir()) == ["a", "c", "d", "e"]
+
+    normals = np.zeros((*SIZE, 3))
+    normals[:6, :10] = (128, 127, 255)
+    normals[6:, :10] = (128, 255, 128)  # up
+    normals[0, 0] = 0
+    assert np.abs(read(out / "normals/a.png").astype(int) - normals).max() <= 1
+    assert (read(out / "normals/a.png")[:, 10:] == 0).all()  # no normals of the sky
+
+    edge = np.zeros(SIZE)
+    edge[:, 9] = 255  # to the border of the image
+    edge[6] = 255 * (np.arange(16) < 9)  # which meet at corners
+    assert (read(out / "edge/a.png") == edge).all()
+
+
+def test_the_report_counts(raw, tmp_path):
+    report = convert(recipe(), raw, tmp_path / "out")
+    states = {split: dict(counts["human_parts"]) for split, counts in report.counts.items()}
+    assert states == dict(train=dict(written=2, none=1), val=dict(written=2))
+    assert all(report.counts["val"][task] == dict(written=2) for task in ("image", "edge"))
+    stored = json.loads((tmp_path / "out/report.json").read_text())
+    assert stored == report.as_dict()
+    assert (stored["whole"], stored["converted_now"]) == (True, 5)
+    # 59 pixels of wall, 60 of floor in each of the five images.
+    assert stored["notes"]["normals"] == dict(
+        valid=595, towards_camera=595, floor=300, floor_up=300
+    )
+
+
+def test_the_converted_set_can_be_trained_on(raw, tmp_path):
+    convert(recipe(), raw, tmp_path / "out")
+    tasks = {name: dict(type=name.title()) for name in ("saliency", "normals", "edge")}
+    for name, classes in (("semseg", 21), ("human_parts", 7)):
+        tasks[name] = dict(type="Segmentation", num_classes=classes)
+    pipeline = [dict(type=t) for t in ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")]
+    dataset = PASCALContextMT(str(tmp_path / "out"), tasks, pipeline=pipeline)
+    assert [set(s["data_samples"].keys()) for s in dataset] == [
+        {f"gt_{task}" for task in TASKS if (i, task) != ("b", "human_parts")} for i in TRAIN
+    ]
+
+
+def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
+    out = tmp_path / "out"
+    expected = damage(raw)
+    report = convert(recipe(), raw, out)
+    assert len(report.problems) == len(expected)
+    for problem, start in zip(report.problems, expected, strict=True):
+        assert problem.startswith(start)
+    lost = {"normals": "ab", "edge": "b", "human_parts": "bc", "saliency": "d", "semseg": ""}
+    for task, ids in lost.items():
+        there = {p.name for p in (out / task).iterdir()}
+        assert there == {f"{i}.png" for i in "abcd" if i not in ids}, task
+    assert {p.name for p in (out / "images").iterdir()} == {f"{i}.jpg" for i in "abcd"}
+    assert (out / "splits/val.txt").read_text() == "d\n"
+    assert report.counts["train"]["human_parts"] == dict(written=1, none=1, damaged=1)
+
+
+@pytest.mark.parametrize(
+    ("things", "message"),
+    [
+        ([thing(15, ("wing", box(0, 1, 0, 1)))], "human_parts/b.mat: unknown part 'wing'"),
+        ([thing(15, ("head", "text"))], "human_parts/b.mat: has not the structure of PASCAL-Part"),
+        (
+            [thing(15, ("head", box(0, 1, 0, 1)), ("torso", np.ones((3, 3))))],
+            "human_parts/b.mat: has not the structure of PASCAL-Part",
+        ),
+    ],
+)
+def test_parts_that_cannot_be(raw, tmp_path, things, message):
+    save_parts(raw / "human_parts/b.mat", *things)
+    (problem,) = convert(recipe(), raw, tmp_path / "out").problems
+    assert problem.startswith(message)
+
+
+def test_classes_and_sizes_that_cannot_be(raw, tmp_path):
+    save_png(raw / "semseg/VOC12/a.png", np.full(SIZE, 21))
+    save_context(raw / "pascal-context/trainval/b.mat", np.full((11, 16), 3))
+    save_context(raw / "pascal-context/trainval/d.mat", np.full(SIZE, 460))
+    problems = convert(recipe(), raw, tmp_path / "out").problems
+    assert problems == [
+        "semseg/VOC12/a.png: expected 8-bit class indices 0..20 or 255 in one channel, found 21",
+        "normals_distill/b.png: normals of size (12, 16) (height, width), but "
+        "pascal-context/trainval/b.mat has (11, 16)",
+        "pascal-context/trainval/b.mat: label of size (11, 16) (height, width), but the image has "
+        "(12, 16)",
+        "pascal-context/trainval/d.mat: expected classes 0..459, found 0..460",
+    ]
+
+
+def test_axes_that_the_data_disproves_are_named(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("vmt_mm.conversion.normals._ENOUGH", 100)
+    first, second = convert(recipe("x,y,-z"), raw, tmp_path / "out").problems
+    assert first.startswith("normals: of the pixels with normals only ")
+    assert "towards the camera: the third of the axes 'x,y,-z' is wrong" in first
+    assert "of the floor pixels only 0% point up: the second of the axes" in second
+
+
+def test_axes():
+    vectors = np.float32([[1, 2, 3]])
+    assert to_camera_frame(vectors, "x,-y,z").tolist() == [[1, -2, 3]]
+    assert to_camera_frame(vectors, "-z,x,y").tolist() == [[-3, 1, 2]]
+    assert pascal_context("x, -y, z").settings == dict(normals_axes="x,-y,z")
+    for wrong in ("x,y", "x,y,y", "x,--y,z", "xy,z,", "right,up,z"):
+        with pytest.raises(InputError, match="normals axes"):
+            pascal_context(wrong)
+
+
+def test_thinning_keeps_together_what_was_together():
+    square = np.zeros((6, 6), bool)
+    square[2:4, 2:4] = True
+    assert thin(square).sum() == 1
+    slanted = np.zeros((12, 12), bool)
+    for i in range(10):
+        slanted[i : i + 2, i : i + 2] = True
+    corners, cross = np.ones((3, 3)), np.zeros((15, 15), bool)
+    cross[6:9], cross[:, 6:9] = True, True
+    for mask in (slanted, cross, cross | slanted_frame()):
+        line = thin(mask)
+        pieces = cv2.connectedComponents(line.astype(np.uint8), connectivity=8)[0]
+        assert pieces == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]
+        assert not (line & ~mask).any()
+        squares = cv2.filter2D(line.astype(np.uint8), -1, corners[:2, :2])
+        assert squares[1:, 1:].max() < 4
+        assert line.sum() > 8
+
+
+def slanted_frame():
+    """A ring: the hole in it must stay."""
+    ring = np.zeros((15, 15), bool)
+    ring[1:14, 1:14] = True
+    ring[3:12, 3:12] = False
+    return ring
+
+
+def test_the_tables():
+    assert (len(NORMALS_CLASSES), len(set(NORMALS_CLASSES)), len(PART_INDEX)) == (170, 170, 24)
+    assert 1 <= min(NORMALS_CLASSES) <= max(NORMALS_CLASSES) <= 459
+
+
+def test_the_tool(raw, tmp_path):
+    script = ROOT / "tools/dataset_converters/pascal_context.py"
+    # Five images are not all of PASCAL_MT.
+    output = run(sys.executable, script, raw, tmp_path / "out", "--workers", "2", code=1)
+    assert "ImageSets/Context/train.txt: lists 3 ids, PASCAL_MT has 4,998" in output
+    assert "PASCAL_MT is NOT whole: 2 problem(s), 5 image(s) converted now;" in output
+    assert "human_parts" in output
+    stored = json.loads((tmp_path / "out/report.json").read_text())
+    assert stored["splits"]["val"]["expected"] == 5105
+
+
+def test_wrong_arguments_are_one_line_each(raw, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    (tmp_path / "text.txt").write_text("no archive")
+    nowhere = tmp_path / "nowhere"
+    for source, target, axes, message in (
+        (nowhere, tmp_path / "out", "x,y,z", "nowhere: expected a folder or an archive"),
+        (tmp_path / "text.txt", tmp_path / "out", "x,y,z", "expected a folder or an archive"),
+        (tmp_path, tmp_path / "raw/out", "x,y,z", "must not lie within each other"),
+        (tmp_path / "mine", nowhere, "x,y,z", "ImageSets/Context/train.txt: no such file"),
+        (raw, tmp_path / "mine", "x,y,z", "mine: is not empty and no converter wrote it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            convert(recipe(axes), Path(source), Path(target))
+    assert not nowhere.exists()
+    assert not (tmp_path / "out").exists()
+    script = "tools/dataset_converters/pascal_context.py"
+    code, output = run_here(
+        monkeypatch, capsys, script, raw, tmp_path / "out", "--normals-axes=-x,y"
+    )
+    assert code == 1
+    assert output.startswith("error: normals axes '-x,y'")
+    assert len(output.splitlines()) == 1
+
+
+def test_ids_in_both_splits_are_named(raw, tmp_path):
+    (raw / "ImageSets/Context/val.txt").write_text("d\na\n")
+    report = convert(recipe(), raw, tmp_path / "out")
+    assert report.problems == ["id 'a' is in more than one split"]
+    assert set(VAL) - {"e"} <= set((tmp_path / "out/splits/val.txt").read_text().split())

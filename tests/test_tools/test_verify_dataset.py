@@ -1,0 +1,216 @@
+"""``verify_dataset`` finds what is wrong, and counts what is right."""
+
+import json
+import pickle
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+from commands import CONFIG
+from here import run_here
+from PIL import Image
+
+from vmt_mm.datasets.verification import check_entry, choose_entries, verify
+from vmt_mm.errors import InputError
+from vmt_mm.rendering import write_dataset
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import build_tasks
+from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
+
+SIZE = (8, 10)
+TASKS = build_tasks(
+    dict(
+        floor=dict(type="Segmentation", num_classes=3),
+        saliency=dict(type="Saliency"),
+        normals=dict(type="Normals"),
+        depth=dict(type="Depth"),
+    )
+)
+
+
+def _save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three images for training, two to validate on; ``c`` has but one label."""
+    root = tmp_path / "data"
+    classes = np.zeros(SIZE, np.uint8)
+    classes[0], classes[1] = 2, 255
+    for i in "abcde":
+        _save(root / f"images/{i}.jpg", np.full((*SIZE, 3), 90, np.uint8))
+        _save(root / f"floor/{i}.png", classes)
+        if i != "c":
+            _save(root / f"saliency/{i}.png", np.tile(np.uint8([0, 255]), (8, 5)))
+            normals = np.full((*SIZE, 3), (128, 128, 255), np.uint8)
+            normals[:, :5] = 0
+            _save(root / f"normals/{i}.png", normals)
+            _save(root / f"depth/{i}.png", np.full(SIZE, 1500, np.uint16))
+    (root / "splits").mkdir()
+    (root / "splits/train.txt").write_text("a\nb\nc\n")
+    (root / "splits/val.txt").write_text("d\ne\n")
+    return root
+
+
+def splits(root, *names):
+    return {name: root / f"splits/{name}.txt" for name in names or ("train", "val")}
+
+
+def test_a_sound_set_is_counted(root):
+    result = verify(root, TASKS, splits(root))
+    assert result.problems == []
+    train = result.summaries["train"]
+    assert {task: summary.images for task, summary in train.items()} == dict(
+        floor=3, saliency=2, normals=2, depth=2
+    )
+    assert (train["floor"].valid, train["floor"].pixels) == (3 * 70, 3 * 80)
+    assert train["floor"].values == {0: 3 * 60, 2: 3 * 10}
+    assert train["floor"].images_with == {0: 3, 2: 3}
+    assert (train["normals"].valid, train["normals"].pixels) == (2 * 40, 2 * 80)
+    assert train["saliency"].values == {0: 80, 1: 80}
+    assert train["depth"].values == {}  # metres are no classes
+    stored = result.as_dict({"floor": {2: "carpet"}})["splits"]["val"]
+    assert stored["images"] == 2
+    assert stored["tasks"]["floor"]["values"][1] == dict(
+        value=2, name="carpet", pixels=20, images=2
+    )
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+FAULTS = {
+    "a truncated image": (
+        lambda root: _truncate(root / "images/a.jpg"),
+        ["images/a.jpg: the JPEG is truncated"],
+    ),
+    "a truncated label": (
+        lambda root: _truncate(root / "saliency/d.png"),
+        ["saliency/d.png: cannot be read"],
+    ),
+    "a class too many": (
+        lambda root: _save(root / "floor/b.png", np.full(SIZE, 3, np.uint8)),
+        ["floor/b.png: expected 8-bit class indices 0..2 or 255 in one channel, found 3"],
+    ),
+    "another size": (
+        lambda root: _save(root / "depth/e.png", np.full((10, 8), 9, np.uint16)),
+        ["depth/e.png: label of size (10, 8) (height, width), but "],
+    ),
+    "another kind of file": (
+        lambda root: _save(root / "depth/e.png", np.full(SIZE, 9, np.uint8)),
+        ["depth/e.png: expected 16-bit depth"],
+    ),
+    "vectors that are too short": (
+        lambda root: _save(root / "normals/a.png", np.full((*SIZE, 3), 150, np.uint8)),
+        ["normals/a.png: 100.0% of the normals are not of unit length"],
+    ),
+    "no normal at all": (
+        lambda root: _save(root / "normals/a.png", np.zeros((*SIZE, 3), np.uint8)),
+        ["normals/a.png: no pixel has a normal"],
+    ),
+    "images that are not there": (
+        lambda root: [(root / f"images/{i}.jpg").unlink() for i in "bd"],
+        ["splits/train.txt: id 'b' has no image in", "splits/val.txt: id 'd' has no image in"],
+    ),
+    "an id in both splits": (
+        lambda root: (root / "splits/val.txt").write_text("d\ne\nb\n"),
+        ["splits/val.txt: id 'b' is in split 'train' as well"],
+    ),
+    "an id twice": (
+        lambda root: (root / "splits/val.txt").write_text("d\nd\n"),
+        ["splits/val.txt: id 'd' is listed twice"],
+    ),
+    "two images of one id": (
+        lambda root: _save(root / "images/a.png", np.zeros((*SIZE, 3), np.uint8)),
+        ["images/a.png and "],
+    ),
+    "a task without a label": (
+        lambda root: [path.unlink() for path in (root / "depth").iterdir()],
+        ["depth: no image of the splits has a label"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_named(root, fault):
+    damage, expected = FAULTS[fault]
+    damage(root)
+    problems = verify(root, TASKS, splits(root)).problems
+    for start in expected:
+        assert [p for p in problems if p.startswith(f"{root}/{start}")], problems
+    if fault != "two images of one id":  # which leaves no image that is known
+        assert len(problems) == len(expected)
+
+
+def test_faults_do_not_hide_each_other(root):
+    for fault in ("a truncated image", "a class too many", "vectors that are too short"):
+        FAULTS[fault][0](root)
+    result = verify(root, TASKS, splits(root))
+    assert len(result.problems) == 3
+    assert result.summaries["train"]["floor"].images == 2  # that of the damaged image is whole
+
+
+def test_what_a_worker_gets_survives_the_way(root):
+    FAULTS["another size"][0](root)
+    entries = verify(root, TASKS, splits(root, "val")).entries["val"]
+    sent = [pickle.loads(pickle.dumps(entry)) for entry in entries]
+    assert [check_entry(e) for e in sent] == [check_entry(e) for e in entries]
+    assert [len(check_entry(e).problems) for e in sent] == [0, 1]
+
+
+def test_what_is_not_there_is_an_error(root):
+    for folder, names, message in (
+        (root / "gone", ("train",), "gone: is not a folder"),
+        (root, ("test",), r"test\.txt: no such list of ids"),
+    ):
+        with pytest.raises(InputError, match=message):
+            verify(folder, TASKS, splits(folder, *names))
+
+
+def test_the_contact_sheet_shows_every_task(root):
+    for i in "abc":  # a task that few images have
+        (root / f"normals/{i}.png").unlink(missing_ok=True)
+    result = verify(root, TASKS, splits(root))
+    entries = [entry for of_split in result.entries.values() for entry in of_split]
+    for count in (1, 4, 5, 9):
+        chosen = choose_entries(entries, count)
+        assert len({e.sample_id for e in chosen}) == len(chosen) == min(count, 5)
+    assert any("normals" in e.labels for e in choose_entries(entries, 4))
+    assert choose_entries([], 4) == []
+
+
+def test_pictures():
+    images = [(np.zeros((h, 20, 3), np.uint8), MultiTaskDataSample()) for h in (20, 40)]
+    one, two = (draw_contact_sheet(images[:n], TASKS, {}) for n in (1, 2))
+    assert two.shape[1] == one.shape[1]
+    assert two.shape[0] > 2 * one.shape[0]  # the second image is higher
+    shares = {"floor": {"train": {0: 0.9, 2: 0.1}, "val": {0: 1.0}}}
+    picture = draw_histogram(shares, {"floor": {0: "no", 1: "tiles", 2: "carpet"}})
+    assert picture.dtype == np.uint8
+    blue = (picture == (31, 119, 180)).all(axis=-1).any(axis=0)  # columns of the first split
+    assert np.diff(blue.astype(int)).tolist().count(1) >= 2
+
+
+def test_the_tool(tmp_path, monkeypatch, capsys):
+    tool = partial(run_here, monkeypatch, capsys, "tools/misc/verify_dataset.py")
+    root, out = tmp_path / "shapes", tmp_path / "out"
+    write_dataset(root, train=3, val=2, size=32, seed=0, workers=1)
+    arguments = (root, "--config", CONFIG, "--out", out, "--workers", "1")
+    code, output = tool(*arguments)
+    assert code == 0
+    assert "0 problem(s)" in output
+    assert cv2.imread(str(out / "contact_sheet.png")).shape[0] > 500
+    assert cv2.imread(str(out / "histogram.png")) is not None
+    _truncate(root / "images/val_00001.jpg")
+    code, output = tool(*arguments, "--split", "val")
+    assert code == 1
+    assert f"{root}/images/val_00001.jpg: the JPEG is truncated" in output
+    stored = json.loads((out / "report.json").read_text())
+    assert (stored["sound"], list(stored["splits"])) == (False, ["val"])
+    code, output = tool(tmp_path / "gone", "--config", CONFIG)
+    assert code == 1
+    assert output == f"error: {tmp_path / 'gone'}: is not a folder; expected a data set there\n"

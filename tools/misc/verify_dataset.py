@@ -1,0 +1,155 @@
+"""Read a whole data set once: `python tools/misc/verify_dataset.py ROOT --config CONFIG`.
+
+Every image must decode and every label be as its task says: sizes equal, classes in range, normals
+of unit length. Prints a table, writes `report.json`, `contact_sheet.png` with some images and all
+their labels, and `histogram.png`. Exits with 1 and names the files if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+
+from vmt_mm.apis import friendly_errors, load_config
+from vmt_mm.apis.config import dicts_in
+from vmt_mm.datasets.verification import choose_entries, verify
+from vmt_mm.datasets.verification_result import Entry, Verification
+from vmt_mm.errors import InputError
+from vmt_mm.registry import DATASETS
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import Task, build_tasks
+from vmt_mm.utils.files import write_image, write_json
+from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
+
+#: How many problems are printed; the report has them all.
+_SHOWN = 20
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path, help="folder of the data set")
+    parser.add_argument("--config", required=True, help="config whose tasks the labels are for")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
+    )
+    parser.add_argument(
+        "--split", nargs="+", help="names of lists in splits/; by default those of the config"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of report and pictures; work_dirs/verify/<root>"
+    )
+    parser.add_argument("--show-number", type=int, default=8, help="images of the contact sheet")
+    parser.add_argument(
+        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes to read with"
+    )
+    return parser.parse_args()
+
+
+def datasets_of(cfg: Config) -> Iterator[Mapping[str, Any]]:
+    """The data sets of a config, inside wrappers as well."""
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for entry in dicts_in((cfg.get(name) or {}).get("dataset")):
+            if "tasks" in entry and "type" in entry:
+                yield entry
+
+
+def describe(cfg: Config, source: str) -> tuple[dict[str, Task], dict[str, Any]]:
+    """The tasks of a config's first data set, and its metainfo by task."""
+    entry = next(datasets_of(cfg), None)
+    if entry is None:
+        raise InputError(f"{source}: has no data set with `tasks`")
+    kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
+    meta = {**getattr(kind, "METAINFO", {}), **entry.get("metainfo", {})}
+    tasks = build_tasks(entry["tasks"])
+    for name, task in tasks.items():
+        task.check_metainfo(meta.get(name, {}), source)
+    return tasks, meta
+
+
+def splits_of(args: argparse.Namespace, cfg: Config) -> dict[str, Path]:
+    """Name -> list of ids."""
+    files = [f"splits/{name}.txt" for name in args.split or ()] or [
+        entry.get("ann_file", "splits/train.txt") for entry in datasets_of(cfg)
+    ]
+    return {Path(file).stem: args.root / file for file in files}
+
+
+def write_pictures(
+    result: Verification,
+    tasks: Mapping[str, Task],
+    meta: Mapping[str, Any],
+    names: Mapping[str, Mapping[int, str]],
+    args: argparse.Namespace,
+) -> list[Path]:
+    """Write the contact sheet and the histogram, where there is something to show."""
+    written = []
+    whole = [entry for entries in result.entries.values() for entry in entries]
+    chosen = choose_entries(whole, args.show_number)
+    samples = [sample for entry in chosen if (sample := load(entry)) is not None]
+    if samples:
+        written.append(args.out / "contact_sheet.png")
+        write_image(written[-1], draw_contact_sheet(samples, tasks, meta))
+    shares = {
+        task: {
+            split: {v: n / summaries[task].valid for v, n in summaries[task].values.items()}
+            for split, summaries in result.summaries.items()
+        }
+        for task in tasks
+        if any(summaries[task].values for summaries in result.summaries.values())
+    }
+    if shares:
+        written.append(args.out / "histogram.png")
+        write_image(written[-1], draw_histogram(shares, names))
+    return written
+
+
+def load(entry: Entry) -> tuple[np.ndarray, MultiTaskDataSample] | None:
+    """An RGB image (H, W, 3) and its labels as a sample; None if the image is damaged."""
+    kinds = ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")
+    specs = {name: task.label for name, task in entry.tasks.items()}
+    info = dict(img_path=entry.image, sample_id=entry.sample_id, label_paths=dict(entry.labels))
+    try:
+        item = Compose([dict(type=kind) for kind in kinds])(
+            dict(info, label_specs=specs, skip_damaged=True, damaged={})
+        )
+    except InputError:
+        return None
+    return item["inputs"].numpy().transpose(1, 2, 0)[..., ::-1], item["data_samples"]
+
+
+def main() -> int:
+    """Verify; returns the exit status."""
+    args = parse_args()
+    with friendly_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get("default_scope", "vmt_mm"))
+        tasks, meta = describe(cfg, args.config)
+        args.out = args.out or Path("work_dirs/verify") / args.root.resolve().name
+        result = verify(args.root, tasks, splits_of(args, cfg), args.workers)
+        names = {name: dict(enumerate(meta.get(name, {}).get("classes", ()))) for name in tasks}
+        write_json(args.out / "report.json", result.as_dict(names))
+        pictures = write_pictures(result, tasks, meta, names, args)
+        rich.print(result.table())
+        for problem in result.problems[:_SHOWN]:
+            print(problem)
+        if len(result.problems) > _SHOWN:
+            print(f"... and {len(result.problems) - _SHOWN:,} more")
+        print(f"{len(result.problems):,} problem(s); {args.out / 'report.json'}")
+        for path in pictures:
+            print(f"picture: {path}")
+    return 1 if result.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""NYUD_MT, the archive of NYU Depth v2 with the field's four tasks.
+
+    images/<id>.jpg
+    gt_sets/train.txt, val.txt
+    segmentation/<id>.png     0 = ignore, else class + 1, 40 classes (Gupta et al., CVPR 2013)
+    depth/<id>.npy            metres
+    normals/<id>.npy          components within -1..1
+    edge/<id>.npy             0 or 1
+
+The frame of the normals is not said there; see :mod:`vmt_mm.conversion.pascal_context` for the
+default, which is checked on the data alike, by the class "floor".
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vmt_mm.errors import InputError
+from vmt_mm.utils.images import read_label
+
+from .normals import check_axes, judge_axes, normals_label, read_vectors
+from .readers import read_npy
+from .recipe import Label, LabelRule, Recipe
+
+_SEGMENTATION = "segmentation/{id}.png"
+_CLASSES, _IGNORE = 40, 255
+#: "floor" as the raw files number it.
+_FLOOR = 2
+_MAX_MILLIMETRES = 65535
+
+
+def semseg(path: Path) -> Label:
+    """Classes 0..39, 255 = ignore."""
+    return Label(_read_classes(path) - np.uint8(1))  # 0 wraps round to 255, which means ignore
+
+
+def _read_classes(path: Path) -> np.ndarray:
+    rule = f"8-bit classes 1..{_CLASSES}, or 0 for none, in one channel"
+    values = read_label(path, rule, np.uint8)
+    if values.max(initial=0) > _CLASSES:
+        raise InputError(f"{path}: expected {rule}, found {values.max()}")
+    return values
+
+
+def depth(path: Path) -> Label:
+    """Metres to millimetres, 0 where there is none; no label without any."""
+    metres = read_npy(path).astype(np.float64)
+    valid = np.isfinite(metres) & (metres > 0)
+    millimetres = np.rint(np.where(valid, metres, 0) * 1000)
+    if millimetres.max(initial=0) > _MAX_MILLIMETRES:
+        raise InputError(f"{path}: expected metres below 65.5, found {metres[valid].max():g}")
+    millimetres[valid] = np.maximum(millimetres[valid], 1)
+    return Label(millimetres.astype(np.uint16) if valid.any() else None)
+
+
+def normals(path: Path, segmentation: Path | None, axes: str) -> Label:
+    """Unit normals in the camera frame; (0, 0, 0) and what is no number is none."""
+    vectors = read_vectors(read_npy(path, channels=3), path)
+    floor = None
+    if segmentation is not None:
+        floor = _read_classes(segmentation) == _FLOOR
+        if floor.shape != vectors.shape[:2]:
+            raise InputError(
+                f"{path}: normals of size {vectors.shape[:2]} (height, width), but {segmentation} "
+                f"has {floor.shape}"
+            )
+    return normals_label(vectors, np.isfinite(vectors).all(axis=-1), axes, floor)
+
+
+def edge(path: Path) -> Label:
+    """0 or 1 to 0 or 255."""
+    values = read_npy(path).astype(np.float32)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise InputError(f"{path}: expected edges 0 or 1, found {values.min():g}..{values.max():g}")
+    return Label((values > 0.5).astype(np.uint8) * 255)
+
+
+def nyud(normals_axes: str) -> Recipe:
+    """The recipe of NYUD_MT; raise InputError if the axes make no sense."""
+    axes = check_axes(normals_axes)
+    return Recipe(
+        name="NYUD_MT",
+        splits={split: f"gt_sets/{split}.txt" for split in ("train", "val")},
+        expected=dict(train=795, val=654),
+        image="images/{id}.jpg",
+        labels=(
+            LabelRule("semseg", ((_SEGMENTATION,),), semseg),
+            LabelRule("depth", (("depth/{id}.npy",),), depth),
+            LabelRule(
+                "normals",
+                (("normals/{id}.npy",),),
+                partial(normals, axes=axes),
+                optional=(_SEGMENTATION,),
+            ),
+            LabelRule("edge", (("edge/{id}.npy",),), edge),
+        ),
+        settings=dict(normals_axes=axes),
+        judge=partial(judge_axes, task="normals", axes=axes),
+    )

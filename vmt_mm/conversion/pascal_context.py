@@ -1,0 +1,177 @@
+"""PASCAL_MT, the archive of PASCAL-Context with the field's five tasks.
+
+Maninis et al., Attentive Single-Tasking of Multiple Tasks, CVPR 2019, https://arxiv.org/abs/1904.08918,
+put it together: classes of PASCAL VOC 2012 and PASCAL-Context, parts of PASCAL-Part, and saliency
+and normals that networks predicted ("distilled").
+
+    JPEGImages/<id>.jpg
+    ImageSets/Context/train.txt, val.txt
+    semseg/VOC12/<id>.png, else semseg/pascal-context/<id>.png      21 classes, 255 = ignore
+    human_parts/<id>.mat                                            objects with their parts
+    pascal-context/trainval/<id>.mat                                LabelMap, 459 classes
+    normals_distill/<id>.png                                        RGB, n = 2 v / 255 - 1
+    sal_distill/<id>.png                                            0..255
+
+**The frame of the normals.** The archive does not say it. Known is that programs for it mirror an
+image by turning the sign of x, and turn the pair (x, y) with the image in a way that is right for
+x right and y down (or for both opposite), and that NYU's normals, by which the network was trained,
+are usually coloured so: x right, y down, z towards the camera. Hence the default ``x,-y,z``. Two of
+its three signs are checked on the data: most of what is seen must face the camera, and most floors
+must face up, or the report says so. That x points right, not left, is not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vmt_mm.errors import InputError
+from vmt_mm.utils.images import read_label
+
+from .normals import check_axes, judge_axes, normals_label
+from .readers import read_mat
+from .recipe import Label, LabelRule, Recipe
+from .thinning import thin
+
+_CONTEXT = "pascal-context/trainval/{id}.mat"
+_CLASSES, _CONTEXT_CLASSES, _IGNORE = 21, 459, 255
+_PERSON = 15
+#: Parts of PASCAL-Part that make up each class of human parts; 0 is the rest of the image.
+_PARTS = {
+    1: "hair head lear rear leye reye lebrow rebrow nose mouth",
+    2: "torso neck",
+    3: "luarm ruarm",
+    4: "llarm rlarm lhand rhand",
+    5: "luleg ruleg",
+    6: "llleg rlleg lfoot rfoot",
+}
+PART_INDEX = {name: index for index, names in _PARTS.items() for name in names.split()}
+#: Pixels added around an image while its edges are thinned.
+_MARGIN = 2
+#: Index of PASCAL-Context's class "floor".
+_FLOOR = 158
+#: The PASCAL-Context classes, by index, that NYU Depth v2 has under the same name: the network that
+#: predicted the normals learned these, and the field uses its normals nowhere else.
+# fmt: off
+NORMALS_CLASSES = (
+    3, 4, 6, 9, 10, 11, 13, 15, 17, 18, 22, 23, 29, 30, 33, 34, 36, 37, 38, 39, 41, 43, 46, 49,
+    50, 51, 53, 55, 56, 59, 61, 62, 65, 66, 68, 69, 72, 73, 78, 83, 84, 85, 87, 88, 95, 96, 101,
+    104, 105, 107, 111, 113, 115, 122, 124, 135, 141, 142, 143, 146, 150, 154, 157, 158, 159, 165,
+    172, 174, 181, 183, 184, 191, 193, 195, 197, 199, 202, 213, 215, 216, 219, 220, 223, 225, 228,
+    230, 232, 233, 238, 239, 242, 243, 246, 250, 251, 252, 255, 260, 261, 263, 269, 272, 273, 275,
+    281, 283, 284, 285, 286, 287, 288, 290, 291, 292, 293, 295, 304, 307, 309, 310, 314, 315, 319,
+    323, 329, 330, 331, 336, 342, 345, 349, 350, 351, 352, 355, 357, 368, 370, 371, 374, 379, 380,
+    383, 384, 397, 401, 403, 405, 407, 408, 411, 412, 413, 414, 417, 419, 421, 423, 427, 429, 430,
+    432, 440, 441, 442, 443, 444, 446, 454, 457,
+)
+# fmt: on
+
+
+def semseg(path: Path) -> Label:
+    """Classes as they are; palette images keep their indices."""
+    rule = f"8-bit class indices 0..{_CLASSES - 1} or {_IGNORE} in one channel"
+    values = read_label(path, rule, np.uint8)
+    wrong = values[(values >= _CLASSES) & (values != _IGNORE)]
+    if wrong.size:
+        raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
+    return Label(values)
+
+
+def human_parts(path: Path) -> Label:
+    """Parts of the persons, 0 elsewhere; where two overlap, the later one; none without any part.
+
+    PASCAL-Part's structure: an image name and objects; an object is its class, the class's index,
+    its mask, and its parts; a part is its name and its mask.
+    """
+    content, values = read_mat(path, "anno"), None
+    try:
+        for name, mask in _person_parts(content):
+            values = np.zeros(mask.shape, np.uint8) if values is None else values
+            values[mask] = PART_INDEX[name]
+    except KeyError as error:
+        raise InputError(f"{path}: unknown part {error}") from None
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: has not the structure of PASCAL-Part ({error})") from None
+    return Label(values if values is not None and values.any() else None)
+
+
+def _person_parts(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and mask (H, W) bool of every part of every person."""
+    for thing in content[0][0][1].ravel():
+        if int(thing[1].item()) != _PERSON:
+            continue
+        for part in thing[3].ravel():
+            mask = part[1]
+            if mask.ndim != 2 or mask.dtype.kind not in "bui":
+                raise ValueError(f"a mask of shape {mask.shape} and type {mask.dtype}")
+            yield str(part[0].item()), mask.astype(bool)
+
+
+def saliency(path: Path) -> Label:
+    """Values as they are."""
+    return Label(read_label(path, "8-bit foreground values in one channel", np.uint8))
+
+
+def normals(path: Path, context: Path, axes: str) -> Label:
+    """Normals where the class is one of ``NORMALS_CLASSES``, in the camera frame."""
+    values = read_label(path, "8-bit RGB surface normals", np.uint8, channels=3)
+    classes = read_context(context)
+    if classes.shape != values.shape[:2]:
+        raise InputError(
+            f"{path}: normals of size {values.shape[:2]} (height, width), but {context} has "
+            f"{classes.shape}"
+        )
+    valid = np.isin(classes, NORMALS_CLASSES) & values.any(axis=-1)
+    vectors = values.astype(np.float32) * (2 / 255) - 1
+    return normals_label(vectors, valid, axes, floor=classes == _FLOOR)
+
+
+def edge(context: Path) -> Label:
+    """Lines of one pixel where the class changes: the Laplacian is not 0, then thinned."""
+    # Thinning takes from the ends of lines: let those lie beyond the image.
+    classes = np.pad(read_context(context).astype(np.float32), _MARGIN, mode="edge")
+    line = thin(cv2.Laplacian(classes, cv2.CV_32F) != 0)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    return Label(line.astype(np.uint8) * 255)
+
+
+def read_context(path: Path) -> np.ndarray:
+    """Read PASCAL-Context's classes (H, W), 1..459, 0 where there is none."""
+    classes = read_mat(path, "LabelMap")
+    if classes.ndim != 2 or classes.dtype.kind not in "uif":
+        raise InputError(f"{path}: expected LabelMap of shape (H, W), got {classes.shape}")
+    if classes.min(initial=0) < 0 or classes.max(initial=0) > _CONTEXT_CLASSES:
+        raise InputError(
+            f"{path}: expected classes 0..{_CONTEXT_CLASSES}, found "
+            f"{classes.min(initial=0)}..{classes.max(initial=0)}"
+        )
+    return classes
+
+
+def pascal_context(normals_axes: str) -> Recipe:
+    """The recipe of PASCAL_MT; raise InputError if the axes make no sense."""
+    axes = check_axes(normals_axes)
+    return Recipe(
+        name="PASCAL_MT",
+        splits={split: f"ImageSets/Context/{split}.txt" for split in ("train", "val")},
+        expected=dict(train=4998, val=5105),
+        image="JPEGImages/{id}.jpg",
+        labels=(
+            LabelRule(
+                "semseg", (("semseg/VOC12/{id}.png", "semseg/pascal-context/{id}.png"),), semseg
+            ),
+            LabelRule("human_parts", (("human_parts/{id}.mat",),), human_parts),
+            LabelRule("saliency", (("sal_distill/{id}.png",),), saliency),
+            LabelRule(
+                "normals",
+                (("normals_distill/{id}.png",), (_CONTEXT,)),
+                partial(normals, axes=axes),
+            ),
+            LabelRule("edge", ((_CONTEXT,),), edge),
+        ),
+        settings=dict(normals_axes=axes),
+        judge=partial(judge_axes, task="normals", axes=axes),
+    )

@@ -1,0 +1,153 @@
+"""Read a whole data set once and say everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from vmt_mm.datasets.transforms import LoadImageFromFile
+from vmt_mm.datasets.verification_result import Entry, TaskSummary, Verification
+from vmt_mm.errors import InputError
+from vmt_mm.tasks import Task
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, files_by_id, read_ids
+from vmt_mm.utils.pool import run_parallel
+
+
+@dataclass
+class Checked:
+    """What one image and its labels hold.
+
+    Attributes:
+        problems: in words, each with the file's name.
+        valid: task -> pixels that carry a label, and pixels in all; for labels that are whole.
+        values: task -> value -> pixels, for labels of whole numbers; ignored pixels left out.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    valid: dict[str, tuple[int, int]] = field(default_factory=dict)
+    values: dict[str, dict[int, int]] = field(default_factory=dict)
+
+
+def verify(
+    root: Path, tasks: Mapping[str, Task], splits: Mapping[str, Path], workers: int = 1
+) -> Verification:
+    """Read every image and label of the splits.
+
+    Args:
+        root: folder in the one layout.
+        tasks: the tasks whose labels are read.
+        splits: name of a split -> file with its ids.
+        workers: processes.
+
+    Raises:
+        InputError: if the folder or a split is not there.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: is not a folder; expected a data set there")
+    if workers < 1:
+        raise InputError(f"workers: must be 1 or more, got {workers}")
+    result = Verification(root)
+    for path in splits.values():
+        if not path.is_file():
+            raise InputError(f"{path}: no such list of ids")
+    _list_entries(result, tasks, splits)
+    jobs = list({e.sample_id: e for entries in result.entries.values() for e in entries}.values())
+    found = run_parallel(check_entry, jobs, workers)
+    found = track(found, description="reading", total=len(jobs))
+    checked = {job.sample_id: check for job, check in zip(jobs, found, strict=True)}
+    for split, entries in result.entries.items():
+        summaries = result.summaries[split] = {task: TaskSummary() for task in tasks}
+        for entry in entries:
+            check = checked[entry.sample_id]
+            for task, valid in check.valid.items():
+                summaries[task].add(valid, check.values.get(task, {}))
+    result.problems += [problem for check in checked.values() for problem in check.problems]
+    for task in tasks:
+        if jobs and not any(summaries[task].images for summaries in result.summaries.values()):
+            result.problems.append(f"{root / task}: no image of the splits has a label")
+    return result
+
+
+def check_entry(entry: Entry) -> Checked:
+    """Read one image and its labels."""
+    check, size = Checked(), None
+    try:
+        size = LoadImageFromFile().transform(dict(img_path=entry.image))["ori_shape"]
+    except InputError as error:
+        check.problems.append(str(error))
+    for name, path in entry.labels.items():
+        spec = entry.tasks[name].label
+        try:
+            label = spec.decode(path)
+            spec.check_file(path)
+        except InputError as error:
+            check.problems.append(str(error))
+            continue
+        if size is not None and label.shape[:2] != size:
+            check.problems.append(
+                f"{path}: label of size {label.shape[:2]} (height, width), but {entry.image} has "
+                f"{size}"
+            )
+            continue
+        valid = spec.valid(spec.to_tensor(label)[None])[0, 0].numpy()
+        check.valid[name] = (int(valid.sum()), valid.size)
+        if label.dtype.kind in "ui":
+            values, counts = np.unique(label[valid], return_counts=True)
+            check.values[name] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    return check
+
+
+def _list_entries(
+    result: Verification, tasks: Mapping[str, Task], splits: Mapping[str, Path]
+) -> None:
+    """Find the files of every id; note lists, folders and images that are not as they must be."""
+    root = result.root
+    images = _files(result, root / "images", IMAGE_SUFFIXES)
+    labels = {
+        name: _files(result, root / name, (task.label.suffix,)) for name, task in tasks.items()
+    }
+    seen: dict[str, str] = {}
+    for split, path in splits.items():
+        result.entries[split], ids = [], []
+        try:
+            ids = read_ids(path)
+        except InputError as error:
+            result.problems.append(str(error))
+        for i in ids:
+            if i in seen:
+                result.problems.append(f"{path}: id {i!r} is in split {seen[i]!r} as well")
+            seen.setdefault(i, split)
+            if i not in images:
+                result.problems.append(f"{path}: id {i!r} has no image in {root / 'images'}")
+                continue
+            own = {name: files[i] for name, files in labels.items() if i in files}
+            result.entries[split].append(Entry(i, images[i], own, tasks))
+
+
+def _files(result: Verification, folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    if not folder.is_dir():
+        result.problems.append(f"{folder}: no such folder")
+    try:
+        return files_by_id(folder, suffixes)
+    except InputError as error:
+        result.problems.append(str(error))
+        return {}
+
+
+def choose_entries(entries: Iterable[Entry], count: int) -> list[Entry]:
+    """Choose images to look at: each task in turn gives one that has its label, from all over."""
+    entries = list(entries)
+    tasks = sorted({name for entry in entries for name in entry.labels})
+    rounds = -(-count // max(len(tasks), 1))
+    chosen: dict[str, Entry] = {}
+    for turn in range(rounds):
+        for task in tasks:
+            having = [e for e in entries if task in e.labels and e.sample_id not in chosen]
+            if having and len(chosen) < count:
+                entry = having[(2 * turn + 1) * len(having) // (2 * rounds)]
+                chosen[entry.sample_id] = entry
+    return list(chosen.values())
