@@ -3,8 +3,8 @@
 A data set is a :class:`Recipe`: which raw file holds what, and a function from files to a label.
 """
 
-from .recipe import Label, LabelRule, Recipe
-from .report import Report
-from .run import convert
+from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
+from vmt_mm.conversion.report import Report
+from vmt_mm.conversion.run import convert
 
 __all__ = ["Label", "LabelRule", "Recipe", "Report", "convert"]

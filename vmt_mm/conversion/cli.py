@@ -10,11 +10,10 @@ from pathlib import Path
 
 import rich
 
+from vmt_mm.conversion.recipe import Recipe
+from vmt_mm.conversion.report import REPORT
+from vmt_mm.conversion.run import convert
 from vmt_mm.errors import InputError
-
-from .recipe import Recipe
-from .report import REPORT
-from .run import convert
 
 #: How many problems are printed; the report has them all.
 _SHOWN = 20

@@ -10,11 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vmt_mm.conversion.recipe import LabelRule, Recipe
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import write_bytes, write_image
 from vmt_mm.utils.images import find_damage
-
-from .recipe import LabelRule, Recipe
 
 #: What became of an image or a label.
 WRITTEN, NONE, MISSING, DAMAGED = "written", "none", "missing", "damaged"

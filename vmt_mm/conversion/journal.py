@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vmt_mm.conversion.image import DAMAGED, WRITTEN, Outcome, image_path, label_path
+from vmt_mm.conversion.recipe import Recipe
+from vmt_mm.conversion.source import Stamp
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import write_bytes
-
-from .image import DAMAGED, WRITTEN, Outcome, image_path, label_path
-from .recipe import Recipe
-from .source import Stamp
 
 #: File beside the converted folders: a header, then a line for each image that is done.
 JOURNAL = "conversion.jsonl"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vmt_mm.conversion.recipe import Label, Notes
 from vmt_mm.errors import InputError
 from vmt_mm.rendering.writer import encode_normals
-
-from .recipe import Label, Notes
 
 #: Shorter vectors have no direction to speak of.
 _MIN_LENGTH = 0.1

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vmt_mm.conversion.normals import check_axes, judge_axes, normals_label, read_vectors
+from vmt_mm.conversion.readers import read_npy
+from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.errors import InputError
 from vmt_mm.utils.images import read_label
-
-from .normals import check_axes, judge_axes, normals_label, read_vectors
-from .readers import read_npy
-from .recipe import Label, LabelRule, Recipe
 
 _SEGMENTATION = "segmentation/{id}.png"
 _CLASSES, _IGNORE = 40, 255

@@ -29,13 +29,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vmt_mm.conversion.normals import check_axes, judge_axes, normals_label
+from vmt_mm.conversion.readers import read_mat
+from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
+from vmt_mm.conversion.thinning import thin
 from vmt_mm.errors import InputError
 from vmt_mm.utils.images import read_label
-
-from .normals import check_axes, judge_axes, normals_label
-from .readers import read_mat
-from .recipe import Label, LabelRule, Recipe
-from .thinning import thin
 
 _CONTEXT = "pascal-context/trainval/{id}.mat"
 _CLASSES, _CONTEXT_CLASSES, _IGNORE = 21, 459, 255

@@ -10,10 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
+from vmt_mm.conversion.image import DAMAGED, MISSING, NONE, WRITTEN, Outcome
+from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.utils.files import write_json
-
-from .image import DAMAGED, MISSING, NONE, WRITTEN, Outcome
-from .recipe import Recipe
 
 #: File with the report, beside the converted folders.
 REPORT = "report.json"

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from rich.progress import track
 
+from vmt_mm.conversion.image import WRITTEN, ImageJob, Outcome, convert_image
+from vmt_mm.conversion.journal import Journal
+from vmt_mm.conversion.recipe import Recipe
+from vmt_mm.conversion.report import Report, make_report
+from vmt_mm.conversion.source import Source, open_source
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import remove_partial, write_bytes
 from vmt_mm.utils.layout import read_ids
 from vmt_mm.utils.pool import run_parallel
-
-from .image import WRITTEN, ImageJob, Outcome, convert_image
-from .journal import Journal
-from .recipe import Recipe
-from .report import Report, make_report
-from .source import Source, open_source
 
 #: Folder below the target that an archive is unpacked into, removed at the end.
 _SCRATCH = ".unpacked"
