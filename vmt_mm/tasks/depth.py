@@ -44,7 +44,7 @@ class DepthMap(LabelSpec):
 
 @TASKS.register_module()
 class Depth(Task):
-    """Metric depth: L1.
+    """Metric depth: L1; root mean square error.
 
     Args:
         name: see :class:`Task`.
@@ -53,6 +53,8 @@ class Depth(Task):
         max_depth: metres that are drawn as the far end of the colour scale.
     """
 
+    primary_metric = "rmse"
+    higher_is_better = False
     out_channels = 1
 
     def __init__(
@@ -74,6 +76,10 @@ class Depth(Task):
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Metres, (N, 1, H, W), never negative."""
         return logits.clamp(min=0)
+
+    def metric(self) -> dict:
+        """Errors in metres and ratios."""
+        return dict(type="DepthMetric", task=self.name)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Near bright, far dark, none black."""
