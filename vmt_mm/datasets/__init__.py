@@ -2,6 +2,7 @@
 
 from vmt_mm.datasets import transforms
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
+from vmt_mm.datasets.nyud import NYUDMT
 from vmt_mm.datasets.pascal_context import PASCALContextMT
 from vmt_mm.datasets.sampler import Draw, DrawSampler
 from vmt_mm.datasets.shapes import ShapesMT
@@ -10,6 +11,7 @@ __all__ = [
     "Draw",
     "DrawSampler",
     "MultiTaskDataset",
+    "NYUDMT",
     "PASCALContextMT",
     "ShapesMT",
     "transforms",
