@@ -32,6 +32,7 @@ TOP_LEVEL = {
     "render",
     "tasks",
     "reference",
+    "protocol",
     "pretrained",
     "allow_random_backbone",
 }

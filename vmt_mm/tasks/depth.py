@@ -38,7 +38,8 @@ class DepthMap(LabelSpec):
         """Metres (1, H, W) to an image (H, W), uint16 millimetres."""
         return np.rint(np.clip(values[0] * 1000, 0, 65535)).astype(np.uint16)
 
-    def _scale_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+        """Divide by the zoom where ``zoom_divides`` says so."""
         return label / np.float32(scale) if self.zoom_divides else label
 
 
