@@ -88,6 +88,8 @@ def test_no_delta_where_another_metric_stands_for_a_task():
         _load("C", training=True)
     best = {"default_hooks.checkpoint.save_best": "saliency/maxF"}
     assert _load("C", training=True, **best).default_hooks.checkpoint.rule == "greater"
+    kept = _load("C", **{"tasks.saliency.primary_metric": "mIoU"})
+    assert kept.test_evaluator.reference == _load("A").test_evaluator.reference
     # who gives the metric gives the scores for it
     mine = dict(semseg=60.0, human_parts=60.0, saliency=80.0, normals=15.0)
     options = {"tasks.saliency.primary_metric": "maxF", "reference": mine}
@@ -95,8 +97,9 @@ def test_no_delta_where_another_metric_stands_for_a_task():
 
 
 def test_what_cannot_be_done_is_refused(tmp_path):
-    with pytest.raises(InputError, match="protocol must be one of.*'D'"):
-        _load("D")
+    for wrong in ("D", ["B", "C"], 1):
+        with pytest.raises(InputError, match=r"protocol must be one of \['A', 'B', 'C'\], got"):
+            _load(wrong)
     path = tmp_path / "own.py"
     path.write_text(
         f"_base_ = {str(PASCAL)!r}\n"

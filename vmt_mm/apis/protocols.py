@@ -36,7 +36,7 @@ def apply_protocol(cfg: Config, training: bool) -> None:
             training is to save the best Delta where there is none.
     """
     name = cfg.get("protocol", "A")
-    if name not in _ORDERS:
+    if name not in list(_ORDERS):  # of any type, hashable or not
         raise InputError(f"protocol must be one of {list(_ORDERS)}, got {name!r}")
     if name == "A":
         return
@@ -87,6 +87,6 @@ def _set_task_options(cfg: Config, name: str) -> bool:
         for task in tasks.values() if isinstance(tasks, Mapping) else ():
             kind = TASKS.get(str(task.get("type")))
             for option, value in (kind.protocol_options if kind else {}).get(name, {}).items():
-                changed = changed or (option == "primary_metric" and task.get(option) != value)
+                changed = changed or (option == "primary_metric" and option not in task)
                 task.setdefault(option, value)
     return changed

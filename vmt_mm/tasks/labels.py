@@ -105,10 +105,6 @@ class LabelSpec:
         widths = [(0, bottom), (0, right)] + [(0, 0)] * (label.ndim - 2)
         return np.pad(label, widths, constant_values=self.fill)
 
-    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
-        """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
-        return label
-
     def _resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         return warp.apply(label, cv2.INTER_NEAREST, self.fill)
 
@@ -116,6 +112,10 @@ class LabelSpec:
         return label
 
     def _rotate_values(self, label: np.ndarray, angle: float) -> np.ndarray:
+        return label
+
+    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+        """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
         return label
 
 
