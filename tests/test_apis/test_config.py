@@ -245,3 +245,43 @@ def test_a_test_does_not_mind_the_training_batch():
 def test_the_best_checkpoint_follows_the_task(metric, rule):
     cfg = load_config(PASCAL, {"default_hooks.checkpoint.save_best": metric})
     assert cfg.default_hooks.checkpoint.rule == rule
+
+
+def test_one_task_alone():
+    single = {"task": "normals", "model.task_heads": dict(saliency=dict(type="HRNetHead"))}
+    cfg = load_config(PASCAL, {**single, "default_hooks.checkpoint.save_best": "semseg/mIoU"})
+    one = dict(normals=dict(type="Normals", loss_weight=10.0))
+    assert (
+        cfg.tasks == cfg.model.tasks == cfg.val_evaluator.tasks == cfg.test_evaluator.tasks == one
+    )
+    assert cfg.model.backbone.tasks == ["normals"]
+    assert not cfg.model.task_heads
+    assert all(cfg[loader].dataset.tasks == one for loader in LOADERS)
+    assert cfg.val_evaluator.reference == dict(normals=17.97)
+    hook = cfg.default_hooks.checkpoint
+    assert (hook.save_best, hook.rule) == ("normals/mErr", "less")
+    assert list(MODELS.build(cfg.model).heads) == ["normals"]
+
+
+def test_a_file_can_name_its_task_and_an_option_another(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"_base_ = {str(NANO)!r}\ntask = 'semseg'\n")
+    cfg = load_config(own)
+    assert list(cfg.model.tasks) == list(cfg.train_dataloader.dataset.tasks) == ["semseg"]
+    assert cfg.default_hooks.checkpoint.save_best == "semseg/mIoU"
+    cfg = load_config(own, {"task": "saliency", "tasks.saliency.loss_weight": 2.0})
+    assert cfg.model.tasks == dict(saliency=dict(type="Saliency", loss_weight=2.0))
+    assert cfg.default_hooks.checkpoint.save_best == "saliency/mIoU"
+    assert len(load_config(own, {"task": None}).model.tasks) == 4
+
+
+def test_the_best_checkpoint_of_all_tasks_stays_that_of_one():
+    assert load_config(PASCAL, {"task": "semseg"}).default_hooks.checkpoint.save_best == "delta"
+
+
+def test_a_task_that_is_unknown_or_reaches_nothing_is_refused():
+    with pytest.raises(InputError, match=r"task='flow': no such task.*'semseg', 'human_parts'"):
+        load_config(NANO, {"task": "flow"})
+    options = {"task": "semseg", "model.tasks.semseg.loss_weight": 2.0}
+    with pytest.raises(InputError, match=r"does not reach model\.tasks"):
+        load_config(NANO, options)

@@ -153,6 +153,7 @@ def test_no_class_fills_a_crop():
     assert (shares(cat_max_ratio=0.75) >= 0.75).mean() > 0.6  # no crop is varied for all tasks
     # ten tries fail with a probability of (16 / 21) ** 10 = 0.07
     assert (shares(cat_max_ratio=0.75, cat_tasks=["semseg"]) >= 0.75).mean() < 0.15
+    assert (shares(cat_max_ratio=0.75, cat_tasks=["elsewhere"]) >= 0.75).mean() > 0.6
     del sample["labels"]["human_parts"]
     assert (shares(cat_max_ratio=0.75) >= 0.75).mean() < 0.15
 
@@ -172,7 +173,7 @@ def test_colours_leave_labels_alone():
         (dict(), "takes crop_size .* or size"),
         (dict(crop_size=4, size=(4, 4)), "takes crop_size .* or size"),
         (dict(size=(4, 4), cat_max_ratio=0), "cat_max_ratio must be in"),
-        (dict(size=(4, 4), cat_max_ratio=0.5, cat_tasks=["depth"]), r"\['depth'\] are no tasks"),
+        (dict(size=(4, 4), cat_max_ratio=0.5, cat_tasks=["depth"]), r"\['depth'\] have no classes"),
     ],
 )
 def test_impossible_crops_are_refused(options, message):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from methods import METHODS, build_model, scatter
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from processes import fork_group, run_forked
 from torch import Tensor, nn
 
 from vmt_mm.engine.loops import seed_iteration
-from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 
 _TASKS = dict(
@@ -22,34 +22,15 @@ _TASKS = dict(
     saliency=dict(type="Saliency", loss_weight=5.0),
     normals=dict(type="Normals", loss_weight=10.0),
 )
-_METHODS = dict(
-    vmt=dict(type="VMTAdapter", ratio=1, learnable_gate=True),
-    decoders=dict(type="DecodersOnly"),
-    full=dict(type="FullFineTuning"),
-)
-_CASES = [(method, partly) for method in _METHODS for partly in (False, True)]
+#: With all labels every method, with some one of each kind.
+_PARTLY = ("VMTAdapter-learnable", "DecodersOnly", "FullFineTuning", "PerTask-LoRA")
+_CASES = [(name, False) for name in METHODS] + [(name, True) for name in _PARTLY]
 
 
 def _model(method: str) -> nn.Module:
     torch.manual_seed(3)
-    model = MODELS.build(
-        dict(
-            type="MultiTaskSegmentor",
-            tasks=_TASKS,
-            backbone=dict(
-                type="MultiTaskSwin",
-                arch="nano",
-                allow_random_backbone=True,
-                peft=_METHODS[method],
-            ),
-            head=dict(type="MLPHead", channels=16),  # with its dropout
-        )
-    )
-    model.init_weights()
-    for parameter in model.parameters():  # so that nothing is 0 because W_up starts at 0
-        if parameter.requires_grad:
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.train()
+    # with the heads' dropout
+    return scatter(build_model(METHODS[method].peft, _TASKS, channels=16)).train()
 
 
 def _half(number: int, partly: bool) -> tuple[Tensor, list[MultiTaskDataSample]]:

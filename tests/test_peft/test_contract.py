@@ -1,46 +1,13 @@
-"""One row enrols a method in every test of the contract.
-
-A row: config -> which names train (a predicate), whether the start equals the frozen encoder.
-"""
+"""Every method keeps the contract; the rows are in `tests/helpers/methods.py`."""
 
 import pytest
 import torch
+from methods import METHODS, STOCK, TASKS, build_model, scatter
+from mmseg.models.backbones import SwinTransformer
 
 from vmt_mm import peft
-from vmt_mm.registry import MODELS, PEFT_METHODS
-
-TASKS = dict(
-    semseg=dict(type="Segmentation", num_classes=4),
-    normals=dict(type="Normals"),
-)
-METHODS = {
-    "VMTAdapter": (dict(ratio=4), lambda name: name.startswith("peft.")),
-    "VMTAdapter-learnable": (
-        dict(type="VMTAdapter", learnable_gate=True, down_bias=True),
-        lambda name: name.startswith("peft."),
-    ),
-    "DecodersOnly": ({}, lambda name: False),
-    "FullFineTuning": ({}, lambda name: True),
-}
-
-
-def build(method):
-    options, _ = METHODS[method]
-    model = MODELS.build(
-        dict(
-            type="MultiTaskSegmentor",
-            tasks=TASKS,
-            backbone=dict(
-                type="MultiTaskSwin",
-                arch="nano",
-                allow_random_backbone=True,
-                peft={"type": method, **options},
-            ),
-            head=dict(type="MLPHead", channels=8),
-        )
-    )
-    model.backbone.init_weights()
-    return model
+from vmt_mm.models.backbones.swin import ARCHITECTURES
+from vmt_mm.registry import PEFT_METHODS
 
 
 def step(model, optimizer=None):
@@ -57,72 +24,150 @@ def step(model, optimizer=None):
         optimizer.step()
 
 
+def adam(model):
+    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+
+
 def test_every_method_has_a_row():
-    used = {options.get("type", name) for name, (options, _) in METHODS.items()}
+    used = {row.peft["type"] for row in METHODS.values()}
     own = {n for n, c in PEFT_METHODS.module_dict.items() if c.__module__.startswith(peft.__name__)}
     assert used == own
 
 
-@pytest.mark.parametrize("method", METHODS)
-class TestContract:
-    def test_trainable_set(self, method):
-        model = build(method)
-        trainable = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
-        expected = {n for n, _ in model.backbone.named_parameters() if METHODS[method][1](n)}
-        assert trainable == expected
-        assert all(p.requires_grad for p in model.heads.parameters())
+@pytest.fixture(params=METHODS)
+def row(request):
+    return METHODS[request.param]
 
-    def test_start_equals_the_frozen_encoder(self, method):
-        model = build(method)
-        frozen = build("DecodersOnly")
-        state = model.backbone.state_dict()
-        frozen.backbone.load_state_dict(
-            {k: v for k, v in state.items() if not k.startswith("peft.")}
+
+@pytest.fixture
+def model(row):
+    return build_model(row.peft)
+
+
+def test_trainable_set(row, model):
+    trainable = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
+    assert trainable == row.trains
+    assert all(p.requires_grad for p in model.heads.parameters())
+
+
+def test_count(row, model):
+    trainable = [p.numel() for p in model.backbone.parameters() if p.requires_grad]
+    assert sum(trainable) == row.count
+
+
+def test_saved_keys(row, model):
+    stock = set(SwinTransformer(**ARCHITECTURES["nano"]).state_dict())
+    assert set(model.backbone.state_dict()) == stock | (row.trains - set(STOCK))
+    assert model.backbone.added_keys == row.trains - set(STOCK)
+
+
+def test_start_equals_the_frozen_encoder(model):
+    state = model.backbone.state_dict()
+    frozen = build_model(dict(type="DecodersOnly")).backbone
+    frozen.load_state_dict({k: v for k, v in state.items() if k not in model.backbone.added_keys})
+    images = torch.randn(1, 3, 48, 40)
+    with torch.no_grad():
+        own, expected = model.backbone.eval()(images), frozen.eval()(images)
+    for task in TASKS:
+        for a, b in zip(own[task], expected[task], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_every_trainable_gets_a_gradient_by_the_second_step(model):
+    step(model, adam(model))
+    step(model)
+    # a bias before batch normalisation has none, whatever the method
+    without = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad
+        and not (n.startswith("heads") and "linears" in n and n.endswith("bias"))
+        and (p.grad is None or not p.grad.abs().max() > 0)
+    ]
+    assert without == []
+
+
+def test_frozen_parameters_do_not_move(model):
+    before = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    step(model, adam(model))
+    after = dict(model.named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_passes_through_the_encoder(row, model):
+    assert model.backbone.peft.passes == ("per_task" if row.per_task else "shared")
+    calls = dict(patch_embed=0, last=0)
+
+    def count(name):
+        def hook(*_):
+            calls[name] += 1
+
+        return hook
+
+    model.backbone.patch_embed.register_forward_hook(count("patch_embed"))
+    model.backbone.stages[3].blocks[1].norm2.register_forward_hook(count("last"))
+    model(torch.randn(1, 3, 32, 32), mode="tensor")
+    passes = len(TASKS) if row.per_task else 1
+    # what lies before the first difference between tasks is computed once
+    assert calls == dict(last=passes, patch_embed=passes if row.from_the_start else 1)
+    model(torch.randn(1, 3, 32, 32), mode="tensor", tasks=["normals"])
+    assert calls["last"] == passes + 1
+
+
+def test_tasks_do_not_see_which_others_are_asked_for(model):
+    scatter(model).eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        together, alone = model.backbone(images), model.backbone(images, ["normals"])
+    for a, b in zip(together["normals"], alone["normals"], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_round_trip_through_a_checkpoint(row, model, tmp_path):
+    step(model, adam(model))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    other = build_model(row.peft)
+    other.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
+    images = torch.randn(1, 3, 40, 48)
+    with torch.no_grad():
+        expected = model.eval()(images, mode="tensor")
+        for task, values in other.eval()(images, mode="tensor").items():
+            assert torch.equal(values, expected[task])
+
+
+def test_activation_checkpointing_changes_nothing(model):
+    encoder = scatter(model).backbone.train()
+    images = torch.randn(2, 3, 40, 32)
+    results = []
+    for recompute in (False, True):
+        encoder.with_cp = recompute
+        encoder.zero_grad()
+        features = encoder(images)
+        # each task's maps with other weights, or a mix-up of tasks would not be seen
+        loss = sum(
+            (number + 1) * level.square().mean() + level.sum() * 1e-3
+            for number, levels in enumerate(features.values())
+            for level in levels
         )
-        images = torch.randn(1, 3, 48, 40)
-        with torch.no_grad():
-            own, expected = model.backbone.eval()(images), frozen.backbone.eval()(images)
-        for task in TASKS:
-            for a, b in zip(own[task], expected[task], strict=True):
-                assert torch.equal(a, b)
+        if loss.requires_grad:
+            loss.backward()
+        gradients = {n: p.grad for n, p in encoder.named_parameters() if p.requires_grad}
+        results.append((features, gradients))
+    (features, gradients), (again, gradients_again) = results
+    for task in TASKS:
+        assert all(torch.equal(a, b) for a, b in zip(features[task], again[task], strict=True))
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 0, name
+        assert torch.equal(gradient, gradients_again[name]), name
 
-    def test_every_trainable_gets_a_gradient_by_the_second_step(self, method):
-        model = build(method)
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        step(model, torch.optim.Adam(trainable, lr=1e-2))
-        step(model)
-        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        # a bias before batch normalisation has none, whatever the method
-        without = [
-            n
-            for n, p in named.items()
-            if not (n.startswith("heads") and "linears" in n and n.endswith("bias"))
-            and (p.grad is None or not p.grad.abs().max() > 0)
-        ]
-        assert without == []
 
-    def test_frozen_parameters_do_not_move(self, method):
-        model = build(method)
-        before = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
-        step(model, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2))
-        after = dict(model.named_parameters())
-        assert all(torch.equal(value, after[name]) for name, value in before.items())
-
-    def test_one_pass_through_the_encoder(self, method):
-        model = build(method)
-        calls = []
-        model.backbone.patch_embed.register_forward_hook(lambda *_: calls.append(1))
-        model(torch.randn(1, 3, 32, 32), mode="tensor")
-        assert len(calls) == 1
-
-    def test_round_trip_through_a_checkpoint(self, method, tmp_path):
-        model = build(method)
-        step(model, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2))
-        torch.save(model.state_dict(), tmp_path / "model.pth")
-        other = build(method)
-        other.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
-        images = torch.randn(1, 3, 40, 48)
-        with torch.no_grad():
-            expected = model.eval()(images, mode="tensor")
-            for task, values in other.eval()(images, mode="tensor").items():
-                assert torch.equal(values, expected[task])
+def test_dropout_beside_what_trains_acts_in_training_alone():
+    for method in (dict(type="LoRA", dropout=0.5), dict(type="LoRA", dropout=0.5, train_norm=True)):
+        for config in (method, dict(type="PerTask", method=method)):
+            encoder = scatter(build_model(config)).backbone
+            images = torch.randn(1, 3, 32, 32)
+            with torch.no_grad():
+                first, second = (encoder.train()(images)["semseg"] for _ in range(2))
+                assert not torch.equal(first[3], second[3])
+                first, second = (encoder.eval()(images)["semseg"] for _ in range(2))
+                assert torch.equal(first[3], second[3])

@@ -2,23 +2,21 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from mmseg.models.backbones import SwinTransformer
+from naive import apply_mlp, layer_norm, stock_swin, to_maps
 
-from vmt_mm.models.backbones.swin import ARCHITECTURES
 from vmt_mm.registry import MODELS
 
 TASKS = ["semseg", "human_parts", "saliency", "normals"]
 
 
-def build(arch="nano", **options):
+def build(arch="nano", method="VMTAdapter", **options):
     encoder = MODELS.build(
         dict(
             type="MultiTaskSwin",
             arch=arch,
             tasks=TASKS,
             allow_random_backbone=True,
-            peft=dict(type="VMTAdapter", **options),
+            peft=dict(type=method, **options),
         )
     )
     encoder.init_weights()
@@ -33,12 +31,24 @@ def randomized(encoder):
     return encoder.double().eval()
 
 
-def naive(encoder, images, s):
+def equation_3(p, y):
+    """F = ReLU(LN(y) W_down) W_up, with the bias of W_up alone."""
+    hidden = layer_norm(y, p["norm.weight"], p["norm.bias"]) @ p["down.weight"].T
+    return torch.maximum(hidden, torch.zeros(1)) @ p["up.weight"].T + p["up.bias"]
+
+
+def equation_6(p, y):
+    """F with W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i."""
+    w_down = sum(torch.kron(a, b) for a, b in zip(p["shared"], p["down"], strict=True))
+    w_up = sum(torch.kron(a, b) for a, b in zip(p["shared"], p["up"], strict=True))
+    hidden = y @ w_down + p.get("down_bias", 0)
+    return torch.maximum(hidden, torch.zeros(1)) @ w_up + p.get("up_bias", 0)
+
+
+def naive(encoder, images, s, big_f=equation_3):
     """Section by section what the paper says, on mmseg's own Swin; s: the gate of a block."""
-    stock = SwinTransformer(**ARCHITECTURES["nano"]).double()
-    stock.eval()  # returns None in mmseg
     state = encoder.state_dict()
-    stock.load_state_dict({k: v for k, v in state.items() if not k.startswith("peft.")})
+    stock = stock_swin(encoder)
     features = {t: [] for t in TASKS}
     x, hw = stock.patch_embed(images)
     number = 0
@@ -51,24 +61,15 @@ def naive(encoder, images, s):
                 if k.startswith(f"peft.blocks.{number}.")
             }
             y = x + block.attn(block.norm1(x), hw)
-            normed = (y - y.mean(-1, keepdim=True)) / torch.sqrt(
-                y.var(-1, unbiased=False, keepdim=True) + 1e-5
-            )
-            normed = normed * p["norm.weight"] + p["norm.bias"]
-            hidden = normed @ p["down.weight"].T
-            big_f = torch.maximum(hidden, torch.zeros(1)) @ p["up.weight"].T + p["up.bias"]
+            of_block = big_f(p, y)
             gate = s(number)
             for t in TASKS:
-                extra[t] = extra[t] + p[f"alpha.{t}"] * (gate * big_f) + p[f"gamma.{t}"]
-            first, second = block.ffn.layers[0][0], block.ffn.layers[1]
-            z = block.norm2(y)
-            mlp = F.gelu(z @ first.weight.T + first.bias) @ second.weight.T + second.bias
-            x = y + mlp + (1 - gate) * big_f
+                extra[t] = extra[t] + p[f"alpha.{t}"] * (gate * of_block) + p[f"gamma.{t}"]
+            x = y + apply_mlp(block, y) + (1 - gate) * of_block
             number += 1
         normed = getattr(stock, f"norm{j}")(x)
         for t in TASKS:
-            maps = (normed + extra[t]).reshape(len(images), *hw, -1).permute(0, 3, 1, 2)
-            features[t].append(maps)
+            features[t].append(to_maps(normed + extra[t], hw))
         if stage.downsample is not None:
             x, hw = stage.downsample(x, hw)
     return features
@@ -83,6 +84,33 @@ def test_equations_3_to_5(s):
     for task in TASKS:
         for own, theirs in zip(features[task], expected[task], strict=True):
             assert (own - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize(("m", "ratio"), [(1, 4), (2, 1), (5, 2), (5, 4)])
+def test_equation_6(m, ratio, biases):
+    options = dict(m=m, ratio=ratio, gate=0.3, down_bias=biases, up_bias=biases)
+    encoder = randomized(build(method="VMTAdapterLite", **options))
+    images = torch.randn(1, 3, 40, 44, dtype=torch.float64)
+    with torch.no_grad():
+        features, expected = encoder(images), naive(encoder, images, lambda _: 0.3, equation_6)
+    for task in TASKS:
+        for own, theirs in zip(features[task], expected[task], strict=True):
+            assert (own - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+@pytest.mark.parametrize(("m", "expected"), [(3, 395_076), (6, 217_632), (12, 145_920)])
+def test_parameters_of_lite_in_table_3(m, expected):
+    encoder = build("tiny", "VMTAdapterLite", m=m)
+    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == expected
+
+
+def test_lites_down_projection_starts_as_wide_as_a_relu_layers():
+    ratios = []
+    for block in build("tiny", "VMTAdapterLite", m=3).peft.blocks:
+        weight = sum(torch.kron(a, b) for a, b in zip(block.shared, block.down, strict=True))
+        ratios.append(weight.std() / (2 / len(weight)) ** 0.5)
+    assert torch.stack(ratios).mean().item() == pytest.approx(1, rel=0.15)
 
 
 def test_learnable_gate_is_a_sigmoid_per_block():

@@ -36,7 +36,9 @@ def main() -> None:
         state = {
             key: value.to(torch.float16).contiguous()
             for key, value in state.items()
-            if value.is_floating_point() and not key.startswith(("peft.", "norm"))
+            if value.is_floating_point()
+            and not key.startswith(("peft.", "norm"))
+            and not key.endswith((".lora_A", ".lora_B"))
         }
         write_bytes(args.out, save(state))
         count = sum(v.numel() for v in state.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -16,6 +17,11 @@ def render_table(table: Table, width: int = 100) -> str:
     buffer = io.StringIO()
     Console(file=buffer, width=width).print(table)
     return buffer.getvalue()
+
+
+def print_table(table: Table, width: int = 200) -> None:
+    """Print a table: as wide as the terminal, or up to ``width`` characters into a pipe."""
+    Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
 def metrics_table(metrics: Mapping[str, float], tasks: Mapping[str, Task]) -> Table:

@@ -10,9 +10,12 @@ from mmengine.config import Config, DictAction
 from vmt_mm.apis.launch import LAUNCHERS
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``config`` and ``--cfg-options``."""
-    parser.add_argument("config", help="config file")
+def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add ``config``, or ``configs`` where ``several`` are taken, and ``--cfg-options``."""
+    if several:
+        parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
+    else:
+        parser.add_argument("config", help="config file")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
     )

@@ -45,6 +45,9 @@ def load_config(
       or the options set anew reaches every place that had the value of a file below;
       ``pretrained`` and ``allow_random_backbone`` reach the encoder. A place with a value of its
       own keeps it.
+    - A top-level ``task`` reduces all of them to this one task: ``tasks`` and ``reference``, and
+      with them model, data and metrics, ``model.task_heads``, and the checkpoint hook's
+      ``save_best`` where that names another task.
     - ``protocol`` says how validation and test score, see :func:`apply_protocol`.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
@@ -60,8 +63,8 @@ def load_config(
         training: whether the training batch matters.
 
     Raises:
-        InputError: if the file is missing, a key is unknown, a variable reaches nothing, or the
-            batch does not divide.
+        InputError: if the file is missing, a key or the task is unknown, a variable reaches
+            nothing, or the batch does not divide.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
@@ -73,6 +76,7 @@ def load_config(
     bases, file = list(_bases(path)), copy.deepcopy(cfg)
     cfg.merge_from_dict(copy.deepcopy(dict(options or {})))  # merging takes `_delete_` out
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
+    _reduce_variables(cfg)
     for key in (*_CARRIED, *_OF_BACKBONE):
         if key not in cfg:
             continue
@@ -88,6 +92,7 @@ def load_config(
         loader = cfg.get(name) or {}
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
+    _reduce_places(cfg)
     apply_protocol(cfg, training)
     _set_best_rule(cfg)
     if training:
@@ -142,6 +147,40 @@ def _plain(value: object) -> object:
 
 def _names(value: object) -> object:
     return list(value) if isinstance(value, dict) else None
+
+
+def _reduce_variables(cfg: Config) -> None:
+    """Reduce ``tasks`` and ``reference`` to the one task that ``task`` names."""
+    task, tasks, reference = cfg.get("task"), cfg.get("tasks"), cfg.get("reference")
+    if task is None:
+        return
+    if not isinstance(tasks, Mapping) or task not in tasks:
+        known = list(tasks) if isinstance(tasks, Mapping) else "no top-level `tasks`"
+        raise InputError(f"task={task!r}: no such task; the config has {known}")
+    cfg.tasks = {task: tasks[task]}
+    if reference:
+        cfg.reference = {task: reference[task]} if task in reference else None
+
+
+def _reduce_places(cfg: Config) -> None:
+    """Take other tasks than ``task`` from where they stand by name alone."""
+    task, model = cfg.get("task"), cfg.get("model")
+    if task is None or model is None:
+        return
+    if list(model.get("tasks", ())) != [task]:
+        raise InputError(
+            f"task={task!r} does not reach model.tasks, which has a value of its own; set what a "
+            "task needs in the top-level `tasks`"
+        )
+    if heads := model.get("task_heads"):
+        model.task_heads = {name: head for name, head in heads.items() if name == task}
+    hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
+    best = hook.get("save_best") or ()
+    named = {key.split("/")[0] for key in ([best] if isinstance(best, str) else best) if "/" in key}
+    if named - {task}:
+        kind = TASKS.get(str(model.tasks[task].get("type")))
+        metric = getattr(kind, "primary_metric", None)
+        hook["save_best"] = f"{task}/{metric}" if metric else None
 
 
 def _set_best_rule(cfg: Config) -> None:

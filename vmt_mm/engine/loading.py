@@ -63,7 +63,11 @@ def _call(registry: Registry, cfg: Mapping | None) -> dict[str, Any]:
         if parameter.default is not inspect.Parameter.empty
     }
     arguments.update(cfg)
-    arguments = {k: _plain(v) for k, v in arguments.items() if k not in _NOT_IDENTITY}
+    arguments = {
+        k: _call(registry, v) if isinstance(v, Mapping) and "type" in v else _plain(v)
+        for k, v in arguments.items()
+        if k not in _NOT_IDENTITY
+    }
     return dict(type=kind.__name__, arguments=arguments)
 
 
@@ -72,17 +76,24 @@ def _plain(value: Any) -> Any:
     return [_plain(x) for x in value] if isinstance(value, (list, tuple)) else value
 
 
+def _is_call(value: object) -> bool:
+    return isinstance(value, Mapping) and value.keys() == {"type", "arguments"}
+
+
 def _text(call: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{k}={v!r}" for k, v in call["arguments"].items())
+    arguments = ", ".join(
+        f"{k}={_text(v) if _is_call(v) else repr(v)}" for k, v in call["arguments"].items()
+    )
     return f"{call['type']}({arguments})"
 
 
 def _differ(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
     """Whether two calls differ; an argument that one side does not know yet is left out."""
     shared = theirs["arguments"].keys() & ours["arguments"].keys()
-    return theirs["type"] != ours["type"] or any(
-        theirs["arguments"][key] != ours["arguments"][key] for key in shared
-    )
+    if theirs["type"] != ours["type"]:
+        return True
+    pairs = [(theirs["arguments"][key], ours["arguments"][key]) for key in shared]
+    return any(_differ(a, b) if _is_call(a) and _is_call(b) else a != b for a, b in pairs)
 
 
 def load_model(

@@ -5,9 +5,9 @@ Letters: B images, L tokens, d channels of a block, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -17,10 +17,21 @@ from vmt_mm.registry import PEFT_METHODS
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One transformer block: the stage it belongs to and its channels."""
+    """One transformer block.
+
+    Attributes:
+        stage: the stage that it belongs to.
+        channels: d.
+        name: of its module in the encoder.
+        layers: role -> full name of the module or parameter that plays it. Roles: ``qkv`` (d ->
+            3 d, queries first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, and
+            ``relative_position_table`` where the architecture has one.
+    """
 
     stage: int
     channels: int
+    name: str = ""
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
@@ -36,6 +47,12 @@ class Encoder(Protocol):
 
     def requires_grad_(self, requires_grad: bool = True) -> nn.Module:
         """Freeze or unfreeze all parameters."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter, the method's own under ``peft.``."""
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """A module by its full name."""
 
 
 class Branch(NamedTuple):
@@ -59,15 +76,35 @@ class PEFTMethod(nn.Module):
     and optimizers are built from then on. Once the frozen weights are loaded, the encoder calls
     :meth:`reset_from_pretrained`, and never again after a resume.
 
-    A subclass creates its parameters as its own (their keys begin with ``peft.``), or unfreezes
-    the encoder's, and overrides the methods it needs. It must keep no state between calls.
+    A subclass creates its parameters as its own (their keys begin with ``peft.``) or in wrapped
+    leaf layers, or unfreezes the encoder's, and overrides the methods it needs. It must keep no
+    state between calls. Where it has a module per block, they are ``self.blocks``, one an entry of
+    ``encoder.blocks``.
+
+    Attributes:
+        passes: ``'shared'``: one pass through the encoder serves all tasks. ``'per_task'``: one a
+            task, with :meth:`parameters_for` that task in the parameters' places.
+        counts_output_norms: whether what trains of the four output norms counts as the encoder's
+            (as the paper counts BitFit's) and not apart.
     """
+
+    passes: Literal["shared", "per_task"] = "shared"
+    counts_output_norms: bool = False
 
     def attach(self, encoder: Encoder) -> None:
         """Create all parameters and set ``requires_grad``; ``encoder.blocks`` says for what."""
 
     def reset_from_pretrained(self, encoder: Encoder) -> None:
         """Set the initial values of the method's parameters."""
+
+    def parameters_for(self, task: str) -> dict[str, Tensor]:
+        """The parameters with which the encoder runs for ``task``, where ``passes`` is per task.
+
+        Returns:
+            Key in the encoder -> tensor that takes this parameter's place during the pass. Keys of
+            the method's own modules must be those of ``blocks.<index>``.
+        """
+        return {}
 
     def beside_mlp(self, index: int, y: Tensor) -> Branch:
         """Run in parallel to the MLP of a block.
@@ -77,6 +114,14 @@ class PEFTMethod(nn.Module):
             y: (B, L, d), the residual stream that the MLP's norm also reads.
         """
         return Branch()
+
+    def after_attn(self, index: int, out: Tensor) -> Tensor:
+        """Turn the attention's output (B, L, d) into what is added to the stream."""
+        return out
+
+    def after_mlp(self, index: int, out: Tensor) -> Tensor:
+        """Turn the MLP's output (B, L, d) into what is added to the stream."""
+        return out
 
     def for_decoders(
         self,
@@ -112,3 +157,17 @@ def build_method(cfg: dict | None) -> PEFTMethod:
         known = ", ".join(sorted(PEFT_METHODS.module_dict))
         raise InputError(f"peft: unknown type {kind!r}; known: {known}")
     return PEFT_METHODS.build(dict(cfg))
+
+
+def layer_names(method: str, encoder: Encoder, role: str) -> list[str]:
+    """Full names of what plays a role in every block.
+
+    Raises:
+        InputError: if a block has nothing of that role.
+    """
+    for block in encoder.blocks:
+        if role not in block.layers:
+            raise InputError(
+                f"{method}: the encoder's blocks have no {role!r}, only {sorted(block.layers)}"
+            )
+    return [block.layers[role] for block in encoder.blocks]

@@ -1,6 +1,6 @@
 """VMT-Adapter: one adapter beside every MLP, shared by all tasks, with per-task scale and shift.
 
-Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 3-5.
+Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 3-6.
 Letters: B images, L tokens, d channels of a block, k = d / ratio, T tasks, s the gate.
 """
 
@@ -11,31 +11,20 @@ from math import log
 
 import torch
 from torch import Tensor, nn
-from torch.nn.init import kaiming_uniform_
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
+from vmt_mm.peft.projections import Bottleneck, KroneckerBottleneck, hidden_width
 from vmt_mm.registry import PEFT_METHODS
 
 
-class VMTBlock(nn.Module):
-    """The adapter of one block: LN, W_down, ReLU, W_up, and alpha, gamma of every task."""
+class TaskScales:
+    """Mixin of a block's bottleneck: alpha and gamma of every task, and the gate."""
 
-    def __init__(
-        self,
-        channels: int,
-        hidden: int,
-        tasks: Sequence[str],
-        gate: float,
-        learnable_gate: bool,
-        norm: bool,
-        down_bias: bool,
-        up_bias: bool,
+    def add_tasks(
+        self, channels: int, tasks: Sequence[str], gate: float, learnable_gate: bool
     ) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
-        self.down = nn.Linear(channels, hidden, bias=down_bias)
-        self.up = nn.Linear(hidden, channels, bias=up_bias)
+        """Create the parameters."""
         self.alpha = nn.ParameterDict({t: nn.Parameter(torch.ones(channels)) for t in tasks})
         self.gamma = nn.ParameterDict({t: nn.Parameter(torch.zeros(channels)) for t in tasks})
         self.constant_gate = gate
@@ -43,13 +32,7 @@ class VMTBlock(nn.Module):
 
     def reset(self) -> None:
         """Start at F = 0, alpha = 1, gamma = 0: every task sees the frozen features."""
-        if isinstance(self.norm, nn.LayerNorm):
-            self.norm.reset_parameters()
-        kaiming_uniform_(self.down.weight, nonlinearity="relu")
-        nn.init.zeros_(self.up.weight)
-        for bias in (self.down.bias, self.up.bias):
-            if bias is not None:
-                nn.init.zeros_(bias)
+        super().reset()
         for task in self.alpha:
             nn.init.ones_(self.alpha[task])
             nn.init.zeros_(self.gamma[task])
@@ -60,9 +43,13 @@ class VMTBlock(nn.Module):
         """The share s of F that goes to the tasks."""
         return self.constant_gate if self.gate_logit is None else self.gate_logit.sigmoid()
 
-    def forward(self, y: Tensor) -> Tensor:
-        """F = ReLU(LN(y) W_down) W_up (Eq. 3), (B, L, d)."""
-        return self.up(self.down(self.norm(y)).relu())
+
+class VMTBlock(TaskScales, Bottleneck):
+    """F = ReLU(LN(y) W_down) W_up (Eq. 3), and the tasks' scales."""
+
+
+class VMTLiteBlock(TaskScales, KroneckerBottleneck):
+    """F with projections that are sums of Kronecker products (Eq. 6), and the tasks' scales."""
 
 
 @PEFT_METHODS.register_module()
@@ -93,29 +80,24 @@ class VMTAdapter(PEFTMethod):
         super().__init__()
         if not 0 <= gate <= 1 or (learnable_gate and gate in (0, 1)):
             rule = "strictly between 0 and 1 where it is learnable" if learnable_gate else "in 0..1"
-            raise InputError(f"VMTAdapter: `gate` must be {rule}, got {gate}")
+            raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate}")
         self.ratio = ratio
-        self.options = dict(
-            gate=float(gate),
-            learnable_gate=learnable_gate,
-            norm=norm,
-            down_bias=down_bias,
-            up_bias=up_bias,
-        )
+        self.gate_options = dict(gate=float(gate), learnable_gate=learnable_gate)
+        self.options = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
 
     def attach(self, encoder: Encoder) -> None:
         """Create one adapter for every block."""
         self.stages = [block.stage for block in encoder.blocks]
         self.blocks = nn.ModuleList()
         for block in encoder.blocks:
-            whole = isinstance(self.ratio, int) and self.ratio > 0
-            if not whole or block.channels % self.ratio:
-                raise InputError(
-                    f"VMTAdapter: `ratio` must be positive and divide every block's channels, "
-                    f"got ratio {self.ratio!r} for {block.channels} channels"
-                )
-            hidden = block.channels // self.ratio
-            self.blocks.append(VMTBlock(block.channels, hidden, encoder.task_names, **self.options))
+            hidden = hidden_width(type(self).__name__, block.channels, self.ratio)
+            bottleneck = self.make_block(block.channels, hidden)
+            bottleneck.add_tasks(block.channels, encoder.task_names, **self.gate_options)
+            self.blocks.append(bottleneck)
+
+    def make_block(self, channels: int, hidden: int) -> VMTBlock | VMTLiteBlock:
+        """The bottleneck of one block, still without tasks."""
+        return VMTBlock(channels, hidden, **self.options)
 
     def reset_from_pretrained(self, encoder: Encoder) -> None:
         """Start at the frozen encoder's features."""
@@ -141,7 +123,49 @@ class VMTAdapter(PEFTMethod):
         for task in tasks:
             output = feature + sum(block.gamma[task] for block in blocks)
             for block, features in zip(blocks, kept, strict=True):
-                # s alpha is a vector: scaling it is cheaper than scaling F
-                output = torch.addcmul(output, features, block.gate() * block.alpha[task])
+                # s alpha is a vector: scaling it is cheaper than scaling F. In place: no backward
+                # pass needs the sum's former values, and fresh memory costs more than the sum
+                output.addcmul_(features, block.gate() * block.alpha[task])
             outputs[task] = output
         return outputs
+
+
+@PEFT_METHODS.register_module()
+class VMTAdapterLite(VMTAdapter):
+    """VMT-Adapter-Lite: W_down and W_up are sums of m Kronecker products that share A (Eq. 6).
+
+    Args:
+        m: number of Kronecker terms, and the size of the shared matrices A_i.
+        ratio: rho = d / k.
+        gate: see :class:`VMTAdapter`.
+        learnable_gate: see :class:`VMTAdapter`.
+        down_bias: bias of W_down.
+        up_bias: bias of W_up.
+
+    Raises:
+        InputError: if m does not divide d and k of every block.
+    """
+
+    def __init__(
+        self,
+        m: int = 3,
+        ratio: int = 4,
+        gate: float = 0.5,
+        learnable_gate: bool = False,
+        down_bias: bool = False,
+        up_bias: bool = False,
+    ) -> None:
+        super().__init__(ratio, gate, learnable_gate)
+        if type(m) is not int or m < 1:
+            raise InputError(f"VMTAdapterLite: `m` must be a positive whole number, got {m!r}")
+        self.options = dict(terms=m, down_bias=down_bias, up_bias=up_bias)
+
+    def make_block(self, channels: int, hidden: int) -> VMTLiteBlock:
+        """The bottleneck of one block, still without tasks."""
+        m = self.options["terms"]
+        if channels % m or hidden % m:
+            raise InputError(
+                f"VMTAdapterLite: `m` must divide every block's channels d and k = d / ratio, got "
+                f"m {m} for d {channels}, k {hidden}"
+            )
+        return VMTLiteBlock(channels, hidden, **self.options)

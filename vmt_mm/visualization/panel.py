@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
+from vmt_mm.visualization.figure import draw_figure
 
 _COLUMN_INCHES = 2.6
 _TITLE_INCHES = 0.27
@@ -59,9 +59,7 @@ def draw_panel(
                 drawn = task.draw(values[name], meta.get(name, {}))
                 axis.imshow(drawn, interpolation="nearest")
         _add_legend(axis, legends[name])
-    canvas = FigureCanvasAgg(layout.figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return draw_figure(layout.figure)
 
 
 class _Layout:

@@ -27,11 +27,12 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         size: (width, height) in place of ``crop_size``, in the order of the other transforms.
         cat_tasks: the tasks whose classes ``cat_max_ratio`` looks at; None looks at all that have
             classes. Where background is most of every image, as in parts of people, a task should
-            be left out.
+            be left out. Tasks that a data set does not have are passed over, so that one pipeline
+            serves any subset of the tasks.
 
     Raises:
-        InputError: if not one of both sizes is given, the ratio is not in 0..1, or a sample has no
-            such task with classes.
+        InputError: if not one of both sizes is given, the ratio is not in 0..1, or a task has no
+            classes.
     """
 
     def __init__(
@@ -79,14 +80,12 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         specs, labels = results.get("label_specs", {}), results.get("labels", {})
         with_classes = [task for task, spec in specs.items() if spec.categorical]
         chosen = with_classes if self.cat_tasks is None else self.cat_tasks
-        if unknown := sorted(set(chosen) - set(with_classes)):
+        if wrong := [task for task in chosen if task in specs and task not in with_classes]:
             raise InputError(
-                f"RandomCrop: cat_tasks {unknown} are no tasks with classes; those are "
+                f"RandomCrop: cat_tasks {wrong} have no classes; tasks with classes are "
                 f"{with_classes}"
             )
-        for task in chosen:
-            if task not in labels:
-                continue
+        for task in labels.keys() & set(chosen):
             crop = self.crop(labels[task], box)
             counts = np.bincount(crop[crop != specs[task].fill])
             if (counts > 0).sum() < 2 or counts.max() / counts.sum() >= self.cat_max_ratio:

@@ -3,6 +3,7 @@
 from vmt_mm.engine.hooks.checkpoint import CheckpointHook
 from vmt_mm.engine.hooks.finite_loss import FiniteLossHook
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook, InterruptedTraining
+from vmt_mm.engine.hooks.gradient_conflict import GradientConflictHook
 from vmt_mm.engine.hooks.label_report import LabelReportHook
 from vmt_mm.engine.hooks.parameter_table import ParameterTableHook
 from vmt_mm.engine.hooks.prediction_writer import PredictionWriterHook
@@ -12,6 +13,7 @@ __all__ = [
     "CheckpointHook",
     "FiniteLossHook",
     "GracefulStopHook",
+    "GradientConflictHook",
     "InterruptedTraining",
     "LabelReportHook",
     "MultiTaskVisualizationHook",

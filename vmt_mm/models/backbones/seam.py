@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.passes import TaskPasses, part_of
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.peft import BlockSpec, build_method
+from vmt_mm.peft.substitution import Substitution, is_substituted
 
 
 class AdaptedEncoder:
@@ -19,12 +21,16 @@ class AdaptedEncoder:
     Attributes:
         task_names: the tasks that the encoder gives features for.
         blocks: every block, in order.
+        parts: names of the modules that are run as one, every parameter in one of them.
+        added_keys: state-dict keys that the method brought in.
         out_channels: channels of the four feature maps.
         strides: strides of the four feature maps.
     """
 
     task_names: tuple[str, ...]
     blocks: tuple[BlockSpec, ...]
+    parts: tuple[str, ...]
+    added_keys: frozenset[str]
     out_channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
 
@@ -45,12 +51,26 @@ class AdaptedEncoder:
         """
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
             raise InputError(f"encoder: `tasks` must be a list of different names, got {tasks!r}")
+        if dotted := [name for name in tasks if "." in name]:
+            raise InputError(f"encoder: a task's name may hold no dot, got {dotted}")
         self.task_names = tuple(tasks)
         self.pretrained = pretrained
         self.allow_random_backbone = allow_random_backbone
         self.requires_grad_(False)
+        own = set(self.state_dict())
         self.peft = build_method(peft)
         self.peft.attach(self)
+        self.added_keys = frozenset(set(self.state_dict()) - own)
+        self._substitution = Substitution(self)
+        # a key without a place is an error now, not in training
+        self._place = {
+            key: part_of(key, self.parts, self.blocks)
+            for key in self.peft.parameters_for(self.task_names[0])
+        }
+
+    def start_passes(self, tasks: Sequence[str], x: Tensor) -> TaskPasses:
+        """The streams of one call, which begin at ``x``."""
+        return TaskPasses(self.peft, self._substitution, self._place, tasks, x)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""
@@ -79,7 +99,7 @@ class AdaptedEncoder:
         self._is_init = True
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; modules that are wholly frozen stay in eval mode."""
+        """Set the mode; what is wholly frozen, and replaced in no pass, stays in eval mode."""
         super().train(mode)
         if mode:
             _eval_frozen(self)
@@ -99,7 +119,8 @@ class AdaptedEncoder:
 
 def _eval_frozen(module: nn.Module) -> None:
     parameters = list(module.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
+    trains = any(p.requires_grad for p in parameters) or is_substituted(module)
+    if parameters and not trains:
         module.eval()
         return
     for child in module.children():

@@ -6,15 +6,16 @@ Swin: https://arxiv.org/abs/2103.14030. Letters: B images, L = H W tokens, d cha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from mmseg.models.backbones import SwinTransformer
 from mmseg.models.backbones.swin import SwinBlock
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.passes import TaskPasses
 from vmt_mm.models.backbones.seam import AdaptedEncoder
 from vmt_mm.models.backbones.swin_checkpoint import load_swin
 from vmt_mm.peft import BlockSpec
@@ -28,6 +29,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = dict(
     base=dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     large=dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
 )
+
+
+def _describe_block(stage: int, number: int, channels: int) -> BlockSpec:
+    name = f"stages.{stage}.blocks.{number}"
+    layers = dict(
+        qkv="attn.w_msa.qkv",
+        proj="attn.w_msa.proj",
+        fc1="ffn.layers.0.0",
+        fc2="ffn.layers.1",
+        norm1="norm1",
+        norm2="norm2",
+        relative_position_table="attn.w_msa.relative_position_bias_table",
+    )
+    return BlockSpec(stage, channels, name, {role: f"{name}.{x}" for role, x in layers.items()})
 
 
 @MODELS.register_module()
@@ -61,14 +76,24 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
     ) -> None:
         if arch not in ARCHITECTURES:
             raise InputError(f"MultiTaskSwin: `arch` {arch!r} is none of {list(ARCHITECTURES)}")
+        if kwargs.get("use_abs_pos_embed"):
+            raise InputError("MultiTaskSwin: `use_abs_pos_embed` is not supported")
         super().__init__(drop_path_rate=drop_path_rate, **{**ARCHITECTURES[arch], **kwargs})
         self.with_cp = with_cp
         self.out_channels = tuple(self.num_features)
         self.blocks = tuple(
-            BlockSpec(stage, channels)
+            _describe_block(stage, number, channels)
             for stage, channels in enumerate(self.num_features)
-            for _ in self.stages[stage].blocks
+            for number in range(len(self.stages[stage].blocks))
         )
+        self.parts = (
+            "patch_embed",
+            *(block.name for block in self.blocks),
+            *(f"stages.{n}.downsample" for n, s in enumerate(self.stages) if s.downsample),
+            *(f"norm{n}" for n in self.out_indices),
+        )
+        for block in self.blocks:
+            self.get_submodule(block.name).ffn.add_identity = False  # the loop here adds it
         self.set_up_seam(tasks, peft, pretrained, allow_random_backbone)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
@@ -78,7 +103,7 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
     def forward(
         self, images: Tensor, tasks: Sequence[str] | None = None
     ) -> dict[str, tuple[Tensor, ...]]:
-        """Run the encoder once.
+        """Run the encoder: once, or once a task where the PEFT method needs it.
 
         Args:
             images: (B, 3, H, W), normalised, of any size.
@@ -88,40 +113,56 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32.
         """
         names = self.select_tasks(tasks)
-        x, hw_shape = self.patch_embed(images)  # (B, L, d)
-        x = self.drop_after_pos(x)
+        passes = self.start_passes(names, images)
+        for stream, embedded in passes.through("patch_embed", self.patch_embed):
+            x, hw_shape = embedded
+            stream.x = self.drop_after_pos(x)  # (B, L, d)
         maps: dict[str, list[Tensor]] = {name: [] for name in names}
-        index = 0
+        blocks = enumerate(self.blocks)
         for number, stage in enumerate(self.stages):
-            kept = []
-            for block in stage.blocks:
-                x, for_decoders = self._run_block(block, index, x, hw_shape)
-                kept.append(for_decoders)
-                index += 1
-            feature = getattr(self, f"norm{number}")(x)
-            for name, tokens in self.peft.for_decoders(number, feature, kept, names).items():
-                # channels-last in memory: the heads' linear layers read it without a copy
-                maps[name].append(tokens.unflatten(1, hw_shape).permute(0, 3, 1, 2))
+            for _ in stage.blocks:
+                self._run_block(passes, *next(blocks), hw_shape)
+            self._emit(passes, number, hw_shape, maps)
             if stage.downsample is not None:
-                x, hw_shape = stage.downsample(x, hw_shape)
+                merge = partial(stage.downsample, input_size=hw_shape)
+                for stream, merged in passes.through(f"stages.{number}.downsample", merge):
+                    stream.x, following = merged
+                hw_shape = following
         return {name: tuple(levels) for name, levels in maps.items()}
 
     def _run_block(
-        self, block: SwinBlock, index: int, x: Tensor, hw_shape: tuple[int, int]
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(
-                self._block_and_branch, block, index, x, hw_shape, use_reentrant=False
-            )
-        return self._block_and_branch(block, index, x, hw_shape)
+        self, passes: TaskPasses, index: int, spec: BlockSpec, hw_shape: tuple[int, int]
+    ) -> None:
+        """Take every stream through one block."""
+        recompute = self.with_cp and torch.is_grad_enabled()
+        run = partial(self._block_and_branch, self.get_submodule(spec.name), index, hw_shape)
+        for stream, (x, for_decoders) in passes.through(spec.name, run, recompute):
+            stream.x = x
+            stream.kept.append(for_decoders)
 
     def _block_and_branch(
-        self, block: SwinBlock, index: int, x: Tensor, hw_shape: tuple[int, int]
+        self, block: SwinBlock, index: int, hw_shape: tuple[int, int], x: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """One block and the method's branch: the new stream and what the decoders get."""
-        y = x + block.attn(block.norm1(x), hw_shape)
+        """One block and what the method adds: the new stream and what the decoders get."""
+        y = x + self.peft.after_attn(index, block.attn(block.norm1(x), hw_shape))
         branch = self.peft.beside_mlp(index, y)
-        x = block.ffn(block.norm2(y), identity=y)
+        x = y + self.peft.after_mlp(index, block.ffn(block.norm2(y)))
         if branch.stream is not None:
             x = x + branch.stream
         return x, branch.for_decoders
+
+    def _emit(
+        self,
+        passes: TaskPasses,
+        number: int,
+        hw_shape: tuple[int, int],
+        maps: dict[str, list[Tensor]],
+    ) -> None:
+        """Append every task's map of a stage."""
+        norm = getattr(self, f"norm{number}")
+        for stream, feature in passes.through(f"norm{number}", norm):
+            tokens_of = self.peft.for_decoders(number, feature, stream.kept, stream.tasks)
+            for name, tokens in tokens_of.items():
+                # channels-last in memory: the heads' linear layers read it without a copy
+                maps[name].append(tokens.unflatten(1, hw_shape).permute(0, 3, 1, 2))
+            stream.kept = []

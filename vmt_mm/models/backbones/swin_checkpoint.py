@@ -27,7 +27,7 @@ _DROPPED = re.compile(
     r"^head\.|^norm\.|\.attn_mask$|relative_position_index$|relative_coords_table$"
 )
 #: What an ImageNet checkpoint does not have: it keeps its initial values.
-_MAY_MISS = re.compile(r"^norm\d\.|relative_position_index$|^peft\.")
+_MAY_MISS = re.compile(r"^norm\d\.|relative_position_index$")
 
 
 def detect_origin(state: dict[str, Tensor], source: str = "the file") -> str:
@@ -95,7 +95,7 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     Tables of relative positions of another window size are interpolated (bicubic, as mmseg does).
 
     Args:
-        model: the encoder; keys under ``peft.`` are left alone.
+        model: the encoder; what its PEFT method added is left alone.
         state: the checkpoint's tensors.
         source: its name, for messages.
 
@@ -104,7 +104,8 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """
     origin = detect_origin(state, source)
     state = to_mmseg_keys(state)
-    own = model.state_dict()
+    added = getattr(model, "added_keys", ())
+    own = {key: value for key, value in model.state_dict().items() if key not in added}
     for key in [k for k in state if k.endswith("relative_position_bias_table") and k in own]:
         state[key] = _resize_table(state[key], own[key], key, source)
     faults = key_faults(own, state, _MAY_MISS.search)

@@ -1,0 +1,9 @@
+# Multiple Adapter: one parallel adapter a task beside every MLP, one pass a task.
+#   python tools/train.py configs/baselines/multiple_adapter_swin-nano_shapes.py
+_base_ = '../vmt/vmt_swin-nano_shapes.py'
+model = dict(
+    backbone=dict(
+        peft=dict(
+            _delete_=True,
+            type='PerTask',
+            method=dict(type='Adapter', ratio=2))))

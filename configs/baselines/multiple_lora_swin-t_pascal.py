@@ -1,0 +1,10 @@
+# Multiple LoRA (Table 2): low-rank updates of queries and values, and the attention's norms,
+# one set a task, one pass a task.
+#   tools/dist_train.sh configs/baselines/multiple_lora_swin-t_pascal.py 4
+_base_ = '../vmt/vmt_swin-t_pascal.py'
+model = dict(
+    backbone=dict(
+        peft=dict(
+            _delete_=True,
+            type='PerTask',
+            method=dict(type='LoRA', rank=4, targets=('q', 'v'), train_norm=True))))

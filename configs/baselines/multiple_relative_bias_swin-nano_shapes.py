@@ -1,0 +1,9 @@
+# Multiple Relative bias: tables of relative positions a task, one pass a task.
+#   python tools/train.py configs/baselines/multiple_relative_bias_swin-nano_shapes.py
+_base_ = '../vmt/vmt_swin-nano_shapes.py'
+model = dict(
+    backbone=dict(
+        peft=dict(
+            _delete_=True,
+            type='PerTask',
+            method=dict(type='RelativeBias'))))

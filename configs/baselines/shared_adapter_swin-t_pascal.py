@@ -1,0 +1,4 @@
+# Shared Adapter (Table 2): a parallel adapter beside every MLP, one for all tasks.
+#   tools/dist_train.sh configs/baselines/shared_adapter_swin-t_pascal.py 4
+_base_ = '../vmt/vmt_swin-t_pascal.py'
+model = dict(backbone=dict(peft=dict(_delete_=True, type='Adapter', ratio=2)))

@@ -1,0 +1,4 @@
+# Shared Relative bias: the tables of relative positions train.
+#   python tools/train.py configs/baselines/shared_relative_bias_swin-nano_shapes.py
+_base_ = '../vmt/vmt_swin-nano_shapes.py'
+model = dict(backbone=dict(peft=dict(_delete_=True, type='RelativeBias')))

@@ -1,0 +1,5 @@
+# Single-task full fine-tuning of Swin-B (Fig. 5a): one model a task.
+#   tools/dist_train.sh configs/baselines/single_task_full_swin-b_pascal.py 4 --cfg-options task=normals
+_base_ = '../vmt/vmt_swin-b_pascal.py'
+task = 'semseg'
+model = dict(backbone=dict(peft=dict(_delete_=True, type='FullFineTuning')))

@@ -1,0 +1,5 @@
+# VMT-Adapter-Lite with m = 3, rho = 4 (Tables 2 and 3).
+#   tools/dist_train.sh configs/vmt/vmt-lite_swin-t_pascal.py 4
+_base_ = './vmt_swin-t_pascal.py'
+model = dict(
+    backbone=dict(peft=dict(_delete_=True, type='VMTAdapterLite', m=3, ratio=4, gate=0.5)))

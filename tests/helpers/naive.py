@@ -1,0 +1,63 @@
+"""Pieces of naive transliterations, on mmseg's own Swin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.backbones import SwinTransformer
+from torch import Tensor, nn
+
+from vmt_mm.models.backbones.swin import ARCHITECTURES
+
+
+def stock_swin(encoder: nn.Module, replace: dict[str, Tensor] | None = None) -> SwinTransformer:
+    """mmseg's Swin-nano in float64 with the frozen encoder's weights, some of them replaced."""
+    stock = SwinTransformer(**ARCHITECTURES["nano"]).double()
+    stock.eval()  # returns None in mmseg
+    state = {k: v for k, v in encoder.state_dict().items() if k not in encoder.added_keys}
+    stock.load_state_dict({**state, **(replace or {})})
+    return stock
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Over the last dimension."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-5) * weight + bias
+
+
+def apply_mlp(block: nn.Module, y: Tensor) -> Tensor:
+    """MLP(LN2(y))."""
+    first, second = block.ffn.layers[0][0], block.ffn.layers[1]
+    hidden = F.gelu(block.norm2(y) @ first.weight.T + first.bias)
+    return hidden @ second.weight.T + second.bias
+
+
+def to_maps(tokens: Tensor, hw: tuple[int, int]) -> Tensor:
+    """(B, L, C) to (B, C, H, W)."""
+    return tokens.reshape(len(tokens), *hw, -1).permute(0, 3, 1, 2)
+
+
+Change = Callable[[int, Tensor], Tensor]
+
+
+def run_stock(
+    stock: SwinTransformer,
+    images: Tensor,
+    after_attn: Change = lambda _, out: out,
+    after_mlp: Change = lambda _, out: out,
+    beside_mlp: Change = lambda _, y: torch.zeros_like(y),
+) -> list[Tensor]:
+    """The four maps of one pass, with something added to every block."""
+    maps, number = [], 0
+    x, hw = stock.patch_embed(images)
+    for j, stage in enumerate(stock.stages):
+        for block in stage.blocks:
+            y = x + after_attn(number, block.attn(block.norm1(x), hw))
+            x = y + after_mlp(number, apply_mlp(block, y)) + beside_mlp(number, y)
+            number += 1
+        maps.append(to_maps(getattr(stock, f"norm{j}")(x), hw))
+        if stage.downsample is not None:
+            x, hw = stage.downsample(x, hw)
+    return maps

@@ -1,0 +1,126 @@
+"""Costs are timed in turn, and of what they say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vmt_mm.analysis import cost
+from vmt_mm.analysis.cost import Case, build_case, infer_run, measure, train_run
+from vmt_mm.analysis.cost_report import draw_costs
+from vmt_mm.analysis.models import load_experiments
+from vmt_mm.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+NANO = ROOT / "configs/vmt/vmt_swin-nano_shapes.py"
+
+
+def experiment(path=NANO, options=None):
+    return load_experiments([str(path)], options)[0]
+
+
+def scripted(config, tasks, seconds, calls):
+    """A case that takes these seconds, one call after the other."""
+    left = iter(seconds)
+
+    def run():
+        calls.append((config, tasks))
+        return next(left)
+
+    return Case(config, tasks, "encoder", "shared", 1, (8, 8), run)
+
+
+@pytest.fixture
+def scripted_clock(monkeypatch):
+    monkeypatch.setattr(cost, "_time", lambda run: run())
+
+
+@pytest.mark.usefixtures("scripted_clock")
+def test_cases_run_in_turn_and_the_first_rounds_do_not_count():
+    calls, ticks = [], []
+    cases = [
+        scripted("a", 1, [99, 99, 3, 1, 2], calls),
+        scripted("a", 2, [99, 99, 5, 7, 6], calls),
+        scripted("b", 2, [0, 0, 4, 4, 4], calls),
+    ]
+    costs = measure(cases, 3, advance=lambda: ticks.append(1))
+    assert calls == [("a", 1), ("a", 2), ("b", 2)] * 5
+    assert len(ticks) == len(calls) == len(cases) * cost.calls_of_each(3)
+    assert [(c.median_s, c.min_s, c.ratio) for c in costs] == [(2, 1, 1), (6, 5, 3), (4, 4, None)]
+    record = costs[1].record()
+    assert {"config": "a", "tasks": 2, "mode": "encoder", "median_s": 6}.items() <= record.items()
+    assert "run" not in record
+
+
+@pytest.mark.usefixtures("scripted_clock")
+def test_a_picture_of_any_number_of_configs():
+    costs = measure([scripted("a", 4, [1] * 3, [])], 1)  # without one task there is no ratio
+    small = draw_costs(costs)
+    many = [scripted(f"{n}", t, [t] * 3, []) for n in range(23) for t in (1, 2)]
+    assert draw_costs(measure(many, 1)).shape[0] > small.shape[0] > 300
+
+
+def test_the_encoder_gives_all_maps_of_every_task():
+    case = build_case(experiment(), 6, "encoder", 2, (48, 40))
+    assert (case.tasks, case.passes, case.batch, case.size) == (6, "shared", 2, (48, 40))
+    (features,) = case.run()
+    assert len(features) == 6
+    for maps in features.values():
+        assert [tuple(m.shape[2:]) for m in maps] == [(12, 10), (6, 5), (3, 3), (2, 2)]
+        assert not any(m.requires_grad for m in maps)
+
+
+def test_the_configs_size_is_width_and_height():
+    case = build_case(experiment(options={"image_size": (64, 32)}), 1, "encoder", 1, None)
+    assert case.size == (32, 64)
+
+
+def test_a_config_of_one_task_is_a_model_for_each(tmp_path):
+    single = tmp_path / "single.py"
+    single.write_text(f"_base_ = {str(NANO)!r}\ntask = 'semseg'\n")
+    assert build_case(experiment(single), 1, "encoder", 1, (32, 32)).passes == "per_task"
+    case = build_case(experiment(single), 3, "encoder", 1, (32, 32))
+    assert case.passes == "per_task"
+    assert [len(features) for features in case.run()] == [1, 1, 1]
+
+
+def test_a_training_step_moves_what_trains():
+    nano = experiment()
+    (model,) = nano.build_models(5)
+    model.backbone.init_weights()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    run = train_run(model, torch.randn(2, 3, 32, 32), nano)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert model.training
+    for _ in range(2):  # at the first step W_up is zero, so that W_down has no gradient
+        run()
+    for name, parameter in model.named_parameters():
+        dead = name.startswith("heads") and "linears" in name and name.endswith("bias")
+        if not dead:  # a bias before batch normalisation
+            assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
+def test_inference_predicts_every_task():
+    nano = experiment()
+    (model,) = nano.build_models(5)
+    samples = infer_run(model, torch.randn(2, 3, 32, 32), nano)()
+    assert len(samples) == 2
+    assert all(samples[1].prediction(t).shape[1:] == (32, 32) for t in model.tasks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, "encoder", 1, (32, 32)), "1 or more, got 0 task"),
+        ((1, "encoder", 0, (32, 32)), "got 1 task.s., 0 image"),
+        ((1, "encoder", 1, (32, -1)), "32 x -1 pixels"),
+    ],
+)
+def test_wrong_numbers_are_one_message(arguments, message):
+    with pytest.raises(InputError, match=message):
+        build_case(experiment(), *arguments)
+
+
+def test_no_repeats_are_refused():
+    with pytest.raises(InputError, match="repeats must be 1 or more, got 0"):
+        measure([], 0)

@@ -1,0 +1,116 @@
+"""What each config of the paper's Tables 2 and 3 trains, counted exactly."""
+
+from pathlib import Path
+
+import pytest
+
+from vmt_mm.analysis.models import load_experiments, repeat_tasks
+from vmt_mm.analysis.paper_table import PAPER_TABLE
+from vmt_mm.analysis.parameter_report import summarize_experiment
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SWIN_T = 27_517_818
+#: Config -> trainable of the encoder; (number, tolerance) where the paper leaves the sizes open.
+TABLE = {
+    "baselines/single_task_full_swin-t_pascal": 4 * SWIN_T,
+    "baselines/decoders_swin-t_pascal": 0,
+    "baselines/multi_task_full_swin-t_pascal": SWIN_T,
+    "baselines/shared_bitfit_swin-t_pascal": 76_218,
+    "baselines/multiple_bitfit_swin-t_pascal": 4 * 76_218,
+    "baselines/shared_relative_bias_swin-t_pascal": 23_322,
+    "baselines/multiple_relative_bias_swin-t_pascal": 4 * 23_322,
+    "baselines/shared_lora_swin-t_pascal": 132_480,
+    "baselines/multiple_lora_swin-t_pascal": 317_952,
+    "baselines/shared_adapter_swin-t_pascal": 2_172_000,
+    "baselines/multiple_adapter_swin-t_pascal": 4 * 2_172_000,
+    "baselines/shared_low_rank_adapter_swin-t_pascal": 84_456,
+    "baselines/multiple_low_rank_adapter_swin-t_pascal": 4 * 84_456,
+    "baselines/hyperformer_swin-t_pascal": (72_770_000, 1_000_000),
+    "baselines/polyhistor_swin-t_pascal": (6_410_000, 50_000),
+    "baselines/polyhistor-lite_swin-t_pascal": (410_000, 50_000),
+    "vmt/vmt_swin-t_pascal_rho1": 4_361_664,
+    "vmt/vmt_swin-t_pascal_rho2": 2_205_120,
+    "vmt/vmt_swin-t_pascal": 1_126_848,
+    "vmt/vmt_swin-t_pascal_rho8": 587_712,
+    "vmt/vmt-lite_swin-t_pascal": 395_076,
+    "vmt/vmt-lite_swin-t_pascal_m6": 217_632,
+    "vmt/vmt-lite_swin-t_pascal_m12": 145_920,
+}
+#: The output norms train where everything does; BitFit's count in the encoder's column.
+OUTPUT_NORMS = {
+    "baselines/single_task_full_swin-t_pascal": 4 * 2_880,
+    "baselines/multi_task_full_swin-t_pascal": 2_880,
+}
+NANO = CONFIGS / "vmt/vmt_swin-nano_shapes.py"
+
+
+def summarize(path, options=None):
+    (experiment,) = load_experiments([str(path)], options)
+    return summarize_experiment(experiment)
+
+
+def test_every_row_of_the_paper_is_counted():
+    assert {Path(config).name for config in TABLE} == set(PAPER_TABLE)
+
+
+@pytest.mark.parametrize("config", TABLE)
+def test_trainable_parameters_of_the_papers_tables(config):
+    summary = summarize(CONFIGS / f"{config}.py")
+    expected, tolerance = TABLE[config] if isinstance(TABLE[config], tuple) else (TABLE[config], 0)
+    assert abs(summary.encoder_trainable - expected) <= tolerance
+    assert summary.output_norms == OUTPUT_NORMS.get(config, 0)
+    assert summary.decoder_trainable == 2_537_504
+    assert summary.encoder == SWIN_T
+    parts = summary.encoder_trainable + summary.output_norms + summary.decoder_trainable
+    assert summary.total_trainable == parts
+
+
+def test_shares_and_what_is_frozen():
+    summary = summarize(CONFIGS / "vmt/vmt_swin-t_pascal.py")
+    assert summary.frozen == SWIN_T + 2_880
+    assert summary.share_of_one_encoder == pytest.approx(0.04095, abs=1e-5)
+    assert summary.share_of_an_encoder_per_task == pytest.approx(0.01024, abs=1e-5)
+    assert (summary.tasks, summary.models, summary.passes) == (4, 1, "shared")
+
+
+@pytest.fixture
+def single(tmp_path):
+    """Full fine-tuning of one task alone."""
+    path = tmp_path / "single.py"
+    base = CONFIGS / "baselines/multi_task_full_swin-nano_shapes.py"
+    path.write_text(f"_base_ = {str(base)!r}\ntask = 'semseg'\n")
+    return path
+
+
+def test_a_single_task_config_stands_for_a_model_per_task(single):
+    summary = summarize(single)
+    assert (summary.encoder_trainable, summary.output_norms) == (4 * 898_210, 4 * 600)
+    assert summary.decoder_trainable == summarize(NANO).decoder_trainable
+    assert (summary.tasks, summary.models, summary.passes) == (4, 4, "per_task")
+    assert summary.share_of_an_encoder_per_task == 1
+
+
+def test_a_task_that_is_asked_for_stands_for_itself(single):
+    summary = summarize(single, {"task": "normals"})
+    assert summary.encoder_trainable == 898_210
+    assert (summary.tasks, summary.models, summary.passes) == (1, 1, "shared")
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_models_with_another_number_of_tasks(count):
+    (experiment,) = load_experiments(
+        [str(CONFIGS / "vmt/vmt_swin-nano_shapes_mixed-heads.py")],
+        {"model.test_cfg": dict(tasks=["normals"])},
+    )
+    (model,) = experiment.build_models(count)
+    names = ["semseg", "human_parts", "saliency", "normals"]
+    names = [*names, *(f"{name}_2" for name in names)][:count]
+    assert list(model.heads) == list(model.backbone.task_names) == names
+    heads = {name: type(head).__name__ for name, head in model.heads.items()}
+    kinds = dict(human_parts="SegformerHead", saliency="HRNetHead")
+    assert heads == {n: kinds.get(n.removesuffix("_2"), "MLPHead") for n in names}
+
+
+def test_names_of_repeated_tasks_differ():
+    assert list(repeat_tasks(["a", "a_2"], 5)) == ["a", "a_2", "a_3", "a_2_2", "a_4"]
+    assert repeat_tasks(["a", "b"], 3) == dict(a="a", b="b", a_2="a")

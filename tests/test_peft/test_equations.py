@@ -1,0 +1,183 @@
+"""The other methods against naive transliterations of their papers' equations, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from methods import BLOCKS, METHODS, TASKS
+from naive import layer_norm, run_stock, stock_swin
+
+from vmt_mm.registry import MODELS
+
+
+def build(**peft):
+    """An encoder whose every trainable parameter is random."""
+    encoder = MODELS.build(
+        dict(type="MultiTaskSwin", arch="nano", tasks=list(TASKS), allow_random_backbone=True,
+             peft=peft)
+    )  # fmt: skip
+    encoder.init_weights()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3)
+    return encoder.double().eval()
+
+
+def check(encoder, expected):
+    """``expected(images, task)``: four maps."""
+    images = torch.randn(2, 3, 44, 60, dtype=torch.float64)
+    with torch.no_grad():
+        features = encoder(images)
+        for task in TASKS:
+            for own, theirs in zip(features[task], expected(images, task), strict=True):
+                assert (own - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+def tensors(encoder, prefix):
+    """State of one module, without its prefix."""
+    state = encoder.state_dict()
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def relu(x):
+    return torch.maximum(x, torch.zeros((), dtype=x.dtype))
+
+
+def adapter(p, y):
+    hidden = layer_norm(y, p["norm.weight"], p["norm.bias"]) @ p["down.weight"].T + p["down.bias"]
+    return relu(hidden) @ p["up.weight"].T + p["up.bias"]
+
+
+def low_rank_adapter(p, y):
+    w_down = p["down.outer"] @ p["down.inner"]
+    w_up = p["up.outer"] @ p["up.inner"]
+    return relu(y @ w_down.T + p["down.bias"]) @ w_up.T + p["up.bias"]
+
+
+@pytest.mark.parametrize(
+    ("options", "function"),
+    [
+        (dict(type="Adapter", ratio=2), adapter),
+        (dict(type="LowRankAdapter", ratio=4, rank=3), low_rank_adapter),
+    ],
+)
+def test_parallel_adapters(options, function):
+    encoder = build(**options, scale=0.7)
+
+    def beside(index, y):
+        return 0.7 * function(tensors(encoder, f"peft.blocks.{index}."), y)
+
+    check(encoder, lambda images, _: run_stock(stock_swin(encoder), images, beside_mlp=beside))
+
+
+@pytest.mark.parametrize("targets", [("q", "v"), ("k",), ("v", "fc2", "proj"), ("fc1", "q", "k")])
+def test_lora_is_a_product_added_to_the_weight(targets):
+    rank, alpha = 3, 2.0
+    encoder = build(type="LoRA", rank=rank, alpha=alpha, targets=targets)
+    parts = dict(q=0, k=1, v=2)
+    layers = dict(proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1")
+    merged = {}
+    for block in BLOCKS:
+        for target in targets:
+            name = f"{block}.{layers.get(target, 'attn.w_msa.qkv')}"
+            layer = encoder.get_submodule(name)
+            weight = merged.setdefault(f"{name}.weight", layer.weight.detach().clone())
+            among = sorted(t for t in targets if t in parts)  # k, q, v: sorted by place below
+            among.sort(key=parts.get)
+            place = among.index(target) if target in parts else 0
+            a = layer.lora_A[place * rank : (place + 1) * rank]
+            width = len(weight) // 3 if target in parts else len(weight)
+            b = layer.lora_B[place * width : (place + 1) * width]
+            rows = parts.get(target, 0) * width
+            weight[rows : rows + width] += (alpha / rank * b @ a).detach()
+    check(encoder, lambda images, _: run_stock(stock_swin(encoder, merged), images))
+
+
+def test_hyperformer():
+    embedding = 5
+    encoder = build(type="Hyperformer", ratio=4, embedding=embedding)
+
+    def adapt(task, place):
+        v = encoder.peft.embeddings[task]
+
+        def function(index, h):
+            p = tensors(encoder, f"peft.generators.{index}.{place}.")
+            made = p["weight"] @ v + p["bias"]
+            d = h.shape[-1]
+            k = d // 4
+            sizes = [k * d, k, d * k, d, d, d]
+            w_down, b_down, w_up, b_up, weight, bias = made.split(sizes)
+            hidden = F.gelu(h @ w_down.reshape(k, d).T + b_down)
+            return h + layer_norm(hidden @ w_up.reshape(d, k).T + b_up, weight, bias)
+
+        return function
+
+    def expected(images, task):
+        stock = stock_swin(encoder)
+        return run_stock(stock, images, adapt(task, "after_attn"), adapt(task, "after_mlp"))
+
+    check(encoder, expected)
+
+
+def factored(p, name, v, rank):
+    outer = (p[f"{name}.outer.weight"] @ v + p[f"{name}.outer.bias"]).reshape(-1, rank)
+    inner = (p[f"{name}.inner.weight"] @ v + p[f"{name}.inner.bias"]).reshape(rank, -1)
+    return outer @ inner
+
+
+def test_polyhistor():
+    rank = 3
+    encoder = build(type="Polyhistor", ratio=2, embedding=4, rank=rank)
+
+    def expected(images, task):
+        def beside(index, y):
+            p = tensors(encoder, f"peft.generators.{index}.")
+            v = encoder.peft.embeddings[task]
+            hidden = relu(y @ factored(p, "down", v, rank).T)
+            return hidden @ factored(p, "up", v, rank).T
+
+        return run_stock(stock_swin(encoder), images, beside_mlp=beside)
+
+    check(encoder, expected)
+
+
+def test_polyhistor_lite():
+    rank = 2
+    encoder = build(type="PolyhistorLite", ratio=4, embedding=4, rank=rank)
+
+    def expected(images, task):
+        templates, v = tensors(encoder, "peft.templates."), encoder.peft.embeddings[task]
+        down, up = (factored(templates, name, v, rank) for name in ("down", "up"))
+
+        def beside(index, y):
+            kernels = tensors(encoder, f"peft.kernels.{index}.")
+            hidden = relu(y @ torch.kron(kernels["down"], down).T)
+            return hidden @ torch.kron(kernels["up"], up).T
+
+        return run_stock(stock_swin(encoder), images, beside_mlp=beside)
+
+    check(encoder, expected)
+
+
+@pytest.mark.parametrize("name", ["BitFit", "RelativeBias", "FullFineTuning"])
+def test_a_copy_per_task_equals_a_model_per_task(name):
+    encoder = build(type="PerTask", method=METHODS[name].peft)
+
+    def expected(images, task):
+        own = {k: v.detach() for k, v in encoder.peft.parameters_for(task).items()}
+        return run_stock(stock_swin(encoder, own), images)
+
+    check(encoder, expected)
+
+
+def test_copies_of_an_adapter_are_adapters():
+    encoder = build(type="PerTask", method=dict(type="Adapter", ratio=2))
+
+    def expected(images, task):
+        def beside(index, y):
+            copies = tensors(encoder, f"peft.copies.{task}.peft__method__blocks__{index}__")
+            return adapter({k.replace("__", "."): v for k, v in copies.items()}, y)
+
+        return run_stock(stock_swin(encoder), images, beside_mlp=beside)
+
+    check(encoder, expected)

@@ -1,0 +1,132 @@
+"""Wrong settings of methods end in one message, when the model is built."""
+
+import pytest
+import torch
+from methods import TASKS
+from safetensors.torch import save_file
+
+from vmt_mm.errors import InputError
+from vmt_mm.peft import PEFTMethod
+from vmt_mm.registry import MODELS, PEFT_METHODS
+
+
+def build(arch="nano", **peft):
+    config = dict(
+        type="MultiTaskSwin", arch=arch, tasks=list(TASKS), allow_random_backbone=True, peft=peft
+    )
+    return MODELS.build(config)
+
+
+@pytest.mark.parametrize(
+    ("peft", "message"),
+    [
+        (dict(type="VMTAdapter", ratio=3), "VMTAdapter: `ratio` must be positive and divide"),
+        (dict(type="VMTAdapterLite", m=3, ratio=1), "m 3 for d 20, k 20"),
+        (dict(type="VMTAdapterLite", m=5, ratio=5), "m 5 for d 20, k 4"),
+        (dict(type="VMTAdapterLite", m=0, ratio=1), "`m` must be a positive whole number, got 0"),
+        (dict(type="VMTAdapterLite", m=2, gate=2), "VMTAdapterLite: `gate` must be in 0..1, got 2"),
+        (dict(type="Adapter", ratio=0), "Adapter: `ratio` must be positive"),
+        (dict(type="Adapter", ratio=40), "got ratio 40 for 20 channels"),
+        (dict(type="LowRankAdapter", ratio=2, rank=0), "LowRankAdapter: `rank` must be a positive"),
+        (dict(type="LowRankAdapter", ratio=3), "LowRankAdapter: `ratio` must be positive"),
+        (dict(type="LoRA", rank=0), "LoRA: `rank` must be a positive whole number, got 0"),
+        (dict(type="LoRA", rank=1.5), "LoRA: `rank` must be a positive whole number, got 1.5"),
+        (dict(type="LoRA", targets=("q", "fc3")), "`targets` must be a list of some of"),
+        (dict(type="LoRA", targets="q"), "`targets` must be a list of some of"),
+        (dict(type="LoRA", targets=("q", "q")), "`targets` must be a list of some of"),
+        (dict(type="LoRA", targets=()), "`targets` must be a list of some of"),
+        (dict(type="LoRA", dropout=1), "LoRA: `dropout` must be in 0..1, below 1, got 1"),
+        (dict(type="Hyperformer", ratio=3), "Hyperformer: `ratio` must be positive"),
+        (dict(type="Hyperformer", embedding=0), "Hyperformer: `embedding` must be a positive"),
+        (dict(type="Polyhistor", ratio=4, rank=0), "Polyhistor: `rank` must be a positive"),
+        (dict(type="PolyhistorLite", embedding=-1), "PolyhistorLite: `embedding` must be"),
+        (dict(type="PolyhistorLite", ratio=3), "PolyhistorLite: `ratio` must be positive"),
+        (
+            dict(type="PerTask", method=dict(type="VMTAdapter")),
+            "PerTask: VMTAdapter tells tasks apart by itself",
+        ),
+        (
+            dict(type="PerTask", method=dict(type="Hyperformer", ratio=4)),
+            "PerTask: Hyperformer tells tasks apart by itself",
+        ),
+        (
+            dict(type="PerTask", method=dict(type="DecodersOnly")),
+            "PerTask: DecodersOnly trains nothing in the encoder to copy",
+        ),
+        (dict(type="PerTask", method=dict(type="Lora")), "peft: unknown type 'Lora'"),
+    ],
+)
+def test_wrong_settings_are_one_message(peft, message):
+    with pytest.raises(InputError) as error:
+        build(**peft)
+    assert message in str(error.value)
+
+
+class _WithoutTables(PEFTMethod):
+    """Stands for a method on an encoder whose blocks lack a role."""
+
+    def attach(self, encoder):
+        for block in encoder.blocks:
+            del block.layers["relative_position_table"]
+        PEFT_METHODS.get("RelativeBias")().attach(encoder)
+
+
+def test_a_role_that_an_encoder_lacks_is_named():
+    with pytest.raises(InputError, match="RelativeBias: the encoder's blocks have no 'relative_po"):
+        build(type=_WithoutTables)
+
+
+class _Astray(PEFTMethod):
+    """Replaces a parameter that no part of the encoder reads."""
+
+    passes = "per_task"
+
+    def attach(self, encoder):
+        self.stray = torch.nn.Parameter(torch.zeros(()))
+
+    def parameters_for(self, task):
+        return {"peft.stray": self.stray}
+
+
+def test_a_parameter_without_a_place_is_an_error_at_once():
+    with pytest.raises(KeyError, match="peft.stray belongs to none of"):
+        build(type=_Astray)
+
+
+def test_a_task_with_a_dot_in_its_name_is_refused():
+    with pytest.raises(InputError, match="may hold no dot, got \\['a.b'\\]"):
+        MODELS.build(dict(type="MultiTaskSwin", arch="nano", tasks=["a.b"]))
+
+
+@pytest.mark.parametrize(
+    "peft",
+    [
+        dict(type="LoRA", targets=("q", "fc1")),
+        dict(type="PerTask", method=dict(type="BitFit")),
+        dict(type="PerTask", method=dict(type="LoRA")),
+    ],
+)
+def test_pretrained_weights_reach_wrapped_layers_and_copies(peft, tmp_path):
+    """What a method adds need not be in the file, all else must."""
+    source = build(type="DecodersOnly")
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.normal_()
+    state = {k: v.contiguous() for k, v in source.state_dict().items()}
+    save_file(state, tmp_path / "swin.safetensors")
+    config = dict(
+        type="MultiTaskSwin", arch="nano", tasks=list(TASKS), peft=peft,
+        pretrained=str(tmp_path / "swin.safetensors"),
+    )  # fmt: skip
+    encoder = MODELS.build(config)
+    encoder.init_weights()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        own, expected = encoder.eval()(images), source.eval()(images)
+    for task in TASKS:
+        assert all(torch.equal(a, b) for a, b in zip(own[task], expected[task], strict=True))
+    save_file(
+        {k: v for k, v in state.items() if "qkv.bias" not in k}, tmp_path / "swin.safetensors"
+    )
+    with pytest.raises(InputError, match="8 missing key"):
+        MODELS.build(config).init_weights()

@@ -1,0 +1,71 @@
+"""The command that times encoders."""
+
+import json
+import runpy
+import sys
+
+import cv2
+import pytest
+from commands import CONFIG, ROOT
+
+NANO = str(ROOT / CONFIG)
+SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch, capsys):
+    """Run the tool; return what it printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+        runpy.run_path(str(ROOT / "tools/analysis_tools/benchmark.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize("mode", ["encoder", "infer", "train"])
+def test_json_and_picture(benchmark, tmp_path, mode):
+    picture = tmp_path / "new/cost.png"
+    output = benchmark(NANO, "--mode", mode, "--json", "--out", str(picture), *SMALL)
+    records = json.loads(output)
+    assert [record["tasks"] for record in records] == [1, 2]
+    for record in records:
+        expected = dict(config=NANO, mode=mode, passes="shared", batch=1, size=[32, 40])
+        assert expected.items() <= record.items()
+        assert 0 < record["min_s"] <= record["median_s"]
+    assert records[0]["ratio"] == 1
+    assert cv2.imread(str(picture)).shape[0] > 300
+
+
+def test_table_and_file(benchmark, tmp_path):
+    output = benchmark(NANO, *SMALL, "--json", str(tmp_path / "cost.json"))
+    assert len(json.loads((tmp_path / "cost.json").read_text())) == 2
+    assert "encoder: 1 image(s) of 32 x 40" in output
+    assert output.count("vmt_swin-nano_shapes") == 2
+    assert "ratio to 1 task" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.py"], "none.py: no such config file"),
+        ([NANO, *SMALL, "--json", "own.py"], "--json own.py: the file's name must end with .json"),
+        ([NANO, *SMALL, "--out", "cost.none"], "cost.none: no image format is known by this"),
+        ([NANO, *SMALL, "--out", "own.py/cost.png"], "cost.png: no file can be written there"),
+        ([NANO, *SMALL, "--json", "folder.json"], "folder.json: no file can be written there"),
+        ([NANO, "--threads", "0"], "--threads must be 1 or more, got 0"),
+        ([NANO, *SMALL, "--repeats", "0"], "repeats must be 1 or more, got 0"),
+    ],
+)
+def test_wrong_arguments_are_one_line(benchmark, capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("a config that must stay")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(SystemExit) as exit_:
+        benchmark(*arguments)
+    assert exit_.value.code == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert (tmp_path / "own.py").read_text() == "a config that must stay"

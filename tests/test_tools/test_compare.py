@@ -1,0 +1,75 @@
+"""The comparison tool: it trains, collects, goes on, and says what is wrong in one line."""
+
+import json
+import sys
+
+import pytest
+from commands import SMALL, run
+
+CONFIG = "configs/baselines/decoders_swin-nano_shapes.py"
+TOOL = "tools/analysis_tools/compare.py"
+TINY = [
+    "render.train=8",
+    "render.val=4",
+    "render.size=32",
+    "image_size=32,32",
+    "total_batch_size=4",
+    *(option for option in SMALL if option.startswith(("train_dataloader", "val_dataloader"))),
+    "train_cfg.max_epochs=1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compare")
+
+
+def compare(folder, *arguments, options=(), code=0):
+    return run(
+        *(sys.executable, TOOL, CONFIG, "--work-dir", folder / "runs", "--seeds", "0", "1"),
+        *("--jobs", "2", "--title", "decoders_swin-nano_shapes=Decoders only"),
+        *("--out", folder / "out", "--reference", CONFIG, *arguments),
+        *("--cfg-options", f"data_root={folder}/shapes", *TINY, *options),
+        code=code,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    return compare(folder)
+
+
+def test_two_seeds_are_trained_and_compared(folder, trained):
+    assert "2 of 2: decoders_swin-nano_shapes/seed" in trained
+    result = json.loads((folder / "out/comparison.json").read_text())
+    (row,) = result["rows"]
+    assert (row["title"], row["encoder"], row["passes"]) == ("Decoders only", 0, 1)
+    for number in (0, 1):
+        last = folder / f"runs/decoders_swin-nano_shapes/seed{number}/last_validation.json"
+        metrics = json.loads(last.read_text())["metrics"]
+        assert row["scores"]["normals"]["values"][str(number)] == metrics["normals/mErr"]
+    assert row["delta"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert (folder / "out/comparison.md").read_text().startswith("| method |")
+    assert (folder / "out/comparison.png").stat().st_size > 10_000
+
+
+def test_the_same_command_again_only_collects(folder, trained):
+    before = json.loads((folder / "out/comparison.json").read_text())
+    output = compare(folder)
+    assert "2 of 2 run(s) are finished already" in output
+    assert json.loads((folder / "out/comparison.json").read_text()) == before
+
+
+def test_other_settings_and_missing_runs(folder, trained):
+    output = compare(folder, options=["optim_wrapper.optimizer.lr=0.5"], code=1)
+    assert "optim_wrapper.optimizer.lr: 0.004 there, 0.5 here" in output
+    assert "Traceback" not in output
+    output = compare(folder, "--collect", "--seeds", "0", "1", "7")
+    assert "decoders_swin-nano_shapes/seed7 has not been started" in output
+
+
+def test_a_failed_training_is_reported_and_the_others_are_kept(folder, trained):
+    output = compare(folder, "--seeds", "0", "-1", code=1)
+    assert "decoders_swin-nano_shapes/seed-1 failed; the end of" in output
+    assert "1 of 2 run(s) are finished already" in output
+    assert "Decoders only †" in output

@@ -1,0 +1,76 @@
+"""The command that counts parameters."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from commands import ROOT
+
+PASCAL = str(ROOT / "configs/vmt/vmt_swin-t_pascal.py")
+FULL = str(ROOT / "configs/baselines/multi_task_full_swin-nano_shapes.py")
+
+
+@pytest.fixture
+def count(monkeypatch, capsys):
+    """Run the tool; return what it printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["count_params.py", *arguments])
+        runpy.run_path(str(ROOT / "tools/analysis_tools/count_params.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_json_holds_whole_numbers(count):
+    records = json.loads(count(PASCAL, FULL, "--json"))
+    assert [record["config"] for record in records] == [PASCAL, FULL]
+    expected = dict(
+        encoder_trainable=1_126_848,
+        output_norms=0,
+        decoder_trainable=2_537_504,
+        total_trainable=3_664_352,
+        frozen=27_520_698,
+    )
+    for record in records:
+        assert all(type(record[key]) is int for key in expected)
+    assert expected.items() <= records[0].items()
+    assert records[0]["paper_millions"] == dict(encoder=1.13, all=3.68)
+    assert (records[1]["encoder_trainable"], records[1]["output_norms"]) == (898_210, 600)
+    assert "paper_millions" not in records[1]
+
+
+def test_the_papers_numbers_stand_beside(count):
+    rows = [[c.strip() for c in line.split("│")] for line in count(PASCAL, FULL).splitlines()]
+    row = next(row for row in rows if "vmt_swin-t_pascal" in row)
+    assert {"1,126,848", "2,537,504", "4.09", "1.02", "1.13 / 3.66", "1.13 / 3.68"} <= set(row)
+    assert next(row for row in rows if "multi_task_full_swin-nano_shapes" in row)[-3:-1] == ["", ""]
+
+
+def test_options_reach_every_config(count):
+    records = json.loads(count(PASCAL, FULL, "--json", "--cfg-options", "task=semseg"))
+    assert [record["tasks"] for record in records] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "own.py: no such config file"),
+        ("data_root = 'data'", "own.py: its `model` must be of type MultiTaskSegmentor"),
+        ("model = dict(type='EncoderDecoder')", "its `model` must be of type MultiTaskSegmentor"),
+        ("model = dict(type='MultiTaskSegmentor')", "own.py: its `model` has no `tasks`"),
+    ],
+)
+def test_a_wrong_config_is_one_line(count, capsys, tmp_path, content, message):
+    own = tmp_path / "own.py"
+    if content is not None:
+        own.write_text(content)
+    with pytest.raises(SystemExit) as exit_:
+        count(PASCAL, str(own), "--json")
+    assert exit_.value.code == 1
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert printed.out == ""

@@ -1,0 +1,208 @@
+"""Compare how tasks' gradients conflict in trainings (Fig. 4 of the paper).
+
+python tools/analysis_tools/gradient_conflict.py \
+    configs/baselines/shared_adapter_swin-nano_shapes.py configs/vmt/vmt_swin-nano_shapes.py
+
+Each config is trained, without validations and checkpoints, and the cosine between the gradients of
+every two tasks by the shared parameters is measured meanwhile. A `gradient_conflict.json` that
+GradientConflictHook wrote in a training of its own may stand in place of a config.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vmt_mm.analysis.gradient_conflict import (
+    RECORD_FILE,
+    ConflictRecord,
+    compile_pattern,
+    conflict_table,
+    find_candidates,
+    measure_conflict,
+    read_record,
+    task_losses,
+)
+from vmt_mm.analysis.gradient_conflict_plot import draw_conflicts
+from vmt_mm.analysis.tables import print_table
+from vmt_mm.apis import add_config_arguments, check_inputs, friendly_errors, load_config
+from vmt_mm.engine.hooks import GradientConflictHook
+from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.errors import InputError
+from vmt_mm.registry import MODELS
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.files import write_image, write_json
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_config_arguments(parser, several=True)
+    parser.add_argument(
+        "--checkpoint", nargs="+", default=[], help="weights to start from, one file a config"
+    )
+    parser.add_argument(
+        "--iters", type=int, help="end after so many iterations; the whole schedule by default"
+    )
+    parser.add_argument("--interval", type=int, default=1, help="measure every so many iterations")
+    parser.add_argument(
+        "--parameters", help="regular expression: only shared parameters in whose names it is found"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, default=Path("work_dirs/gradient_conflict"), help="results"
+    )
+    parser.add_argument("--seed", type=int, help="seed of everything random, for every config")
+    return parser.parse_args()
+
+
+class Enough(Exception):  # noqa: N818
+    """As many iterations were made as were asked for."""
+
+
+class Progressing(Hook):
+    """Shows how far a training is, and ends it before its schedule does.
+
+    A shorter schedule would be another training: its learning rate falls sooner.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, bar: Progress, label: str, iters: int | None) -> None:
+        self.bar, self.label, self.iters = bar, label, iters
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the bar."""
+        total = min(self.iters or runner.max_iters, runner.max_iters)
+        self.task = self.bar.add_task(self.label, total=total)
+
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
+        """Move the bar; end the training where that is asked for."""
+        self.bar.advance(self.task)
+        if runner.iter + 1 == self.iters:
+            raise Enough
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Raise InputError for arguments that do not fit."""
+    configs = [path for path in args.configs if not _is_record(path)]
+    if args.checkpoint and len(args.checkpoint) != len(configs):
+        raise InputError(
+            f"--checkpoint needs one file a config, in their order: got {len(args.checkpoint)} for "
+            f"{len(configs)}"
+        )
+    for name in ("iters", "interval"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be a positive whole number, got {value}")
+    if args.iters and args.iters < args.interval:
+        raise InputError(
+            f"--iters {args.iters} ends before the first measurement, --interval {args.interval}"
+        )
+    compile_pattern(args.parameters)
+
+
+def make_config(path: str, label: str, checkpoint: str | None, args: argparse.Namespace) -> Config:
+    """The config of a training that is measured and leaves nothing else behind."""
+    cfg = load_config(path, args.cfg_options)
+    cfg.work_dir = str(args.work_dir / label)
+    cfg.experiment_name = label
+    cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), False
+    cfg.log_level = "WARNING"  # a bar shows the progress
+    check_inputs(cfg, training=True)
+    check_sharing(cfg, args.parameters)
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get("randomness", {}), seed=args.seed)
+    for part in ("dataloader", "cfg", "evaluator"):
+        cfg[f"val_{part}"] = cfg[f"test_{part}"] = None
+    hooks = cfg.setdefault("default_hooks", {})
+    hooks["checkpoint"] = None
+    hooks.pop("graceful_stop", None)  # without checkpoints there is nothing to go on from
+    return cfg
+
+
+def check_sharing(cfg: Config, parameters: str | None) -> None:
+    """Raise InputError if the tasks of a config's model share no parameter.
+
+    Losses without labels are 0, and reach the same parameters.
+    """
+    init_default_scope(cfg.get("default_scope", "vmt_mm"))
+    model = MODELS.build(copy.deepcopy(cfg.model)).train()
+    losses = task_losses(model, torch.zeros(1, 3, 64, 64), [MultiTaskDataSample()])
+    measure_conflict(losses, find_candidates(model, parameters))
+
+
+def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) -> ConflictRecord:
+    """Train, and return what the hook measured."""
+    runner = MultiTaskRunner.from_cfg(cfg)
+    hook = GradientConflictHook(args.interval, args.parameters)
+    runner.register_hook(hook)
+    runner.register_hook(Progressing(bar, label, args.iters))
+    with suppress(Enough):
+        runner.train()
+    hook.record.write(Path(runner.work_dir) / RECORD_FILE)
+    return hook.record
+
+
+def labels_of(paths: list[str]) -> list[str]:
+    """Short names: a config's file, a record's folder; numbered where they are the same."""
+    stems = [Path(p).resolve().parent.name if _is_record(p) else Path(p).stem for p in paths]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem}_{stems[: index + 1].count(stem)}"
+        for index, stem in enumerate(stems)
+    ]
+
+
+def _is_record(path: str) -> bool:
+    return Path(path).suffix == ".json"
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Measure every config, then write and print the comparison."""
+    check_args(args)
+    labels, checkpoints = labels_of(args.configs), iter(args.checkpoint)
+    # Everything that can be wrong with a config shows before the first one trains.
+    jobs = {
+        label: read_record(Path(path))
+        if _is_record(path)
+        else make_config(path, label, next(checkpoints, None), args)
+        for label, path in zip(labels, args.configs, strict=True)
+    }
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        records = {
+            label: job if isinstance(job, ConflictRecord) else measure(job, args, bar, label)
+            for label, job in jobs.items()
+        }
+    write_json(
+        args.work_dir / RECORD_FILE,
+        {label: record.to_json() for label, record in records.items()},
+    )
+    picture = (args.work_dir / RECORD_FILE).with_suffix(".png")
+    write_image(picture, draw_conflicts(records))
+    print_table(conflict_table(records))
+    print(f"all cosines: {args.work_dir / RECORD_FILE}\npicture: {picture}")
+
+
+def main() -> None:
+    """Compare."""
+    args = parse_args()
+    with friendly_errors():
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Models of config files without weights and data, for counting and timing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from vmt_mm.apis import load_config
+from vmt_mm.errors import InputError
+from vmt_mm.models import MultiTaskSegmentor
+from vmt_mm.registry import MODELS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a config file stands for: one model of all its tasks, or one model for each task.
+
+    Attributes:
+        path: the file, as it was given.
+        cfg: the config with all its tasks.
+        model_per_task: whether the file trains one task alone (its top-level ``task``), and so
+            stands for as many models as it has tasks.
+    """
+
+    path: str
+    cfg: Config
+    model_per_task: bool
+
+    @property
+    def name(self) -> str:
+        """The file's name without suffix."""
+        return Path(self.path).stem
+
+    def build_models(self, tasks: int | None = None) -> list[MultiTaskSegmentor]:
+        """Build the models; their encoders are random, whatever file the config names.
+
+        Args:
+            tasks: how many tasks they have together, see :func:`repeat_tasks`; None for the
+                config's own.
+        """
+        model = self._model()
+        sources = repeat_tasks(list(model["tasks"]), tasks or len(model["tasks"]))
+        pairs = list(sources.items())
+        parts = [[pair] for pair in pairs] if self.model_per_task else [pairs]
+        return [MODELS.build(_with_tasks(model, dict(part))) for part in parts]
+
+    def build_plain_encoder(self) -> nn.Module:
+        """Build the encoder as pretrained checkpoints know it, without a PEFT method."""
+        model = self._model()
+        return MODELS.build({**model["backbone"], "peft": None, "tasks": list(model["tasks"])})
+
+    def _model(self) -> dict[str, Any]:
+        init_default_scope(self.cfg.get("default_scope", "vmt_mm"))
+        model = copy.deepcopy(self.cfg.get("model"))
+        if not isinstance(model, Mapping) or MODELS.get(str(model.get("type"))) is not (
+            MultiTaskSegmentor
+        ):
+            raise InputError(f"{self.path}: its `model` must be of type MultiTaskSegmentor")
+        for key in ("tasks", "backbone", "head"):
+            if not isinstance(model.get(key), Mapping) or not model[key]:
+                raise InputError(f"{self.path}: its `model` has no `{key}`")
+        model["backbone"].update(pretrained=None, allow_random_backbone=True)
+        return model
+
+
+def load_experiments(
+    paths: Sequence[str], options: Mapping[str, Any] | None = None
+) -> list[Experiment]:
+    """Read config files; a file named twice counts once.
+
+    Args:
+        paths: config files.
+        options: ``--cfg-options`` for all of them; with ``task`` a file stands for that one task.
+
+    Raises:
+        InputError: see :func:`vmt_mm.apis.load_config`.
+    """
+    experiments = []
+    for path in dict.fromkeys(paths):
+        cfg = load_config(path, options, training=False)
+        model_per_task = cfg.get("task") is not None and "task" not in (options or {})
+        if model_per_task:
+            cfg = load_config(path, {**(options or {}), "task": None}, training=False)
+        experiments.append(Experiment(path, cfg, model_per_task))
+    return experiments
+
+
+def repeat_tasks(names: Sequence[str], count: int) -> dict[str, str]:
+    """Take ``count`` tasks from ``names``, again and again from the start: new name -> name.
+
+    Examples:
+        >>> repeat_tasks(['semseg', 'normals'], 3)
+        {'semseg': 'semseg', 'normals': 'normals', 'semseg_2': 'semseg'}
+    """
+    sources: dict[str, str] = {}
+    for name in islice(cycle(names), count):
+        new, number = name, 2
+        while new in sources or (new != name and new in names):
+            new, number = f"{name}_{number}", number + 1
+        sources[new] = name
+    return sources
+
+
+def _with_tasks(model: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+    """A model's config with other tasks: new name -> the task that it is a copy of."""
+    model = copy.deepcopy(dict(model))
+    model["tasks"] = {name: model["tasks"][of] for name, of in sources.items()}
+    model["backbone"]["tasks"] = list(sources)
+    heads = model.get("task_heads") or {}
+    model["task_heads"] = {name: heads[of] for name, of in sources.items() if of in heads}
+    model.pop("test_cfg", None)  # may ask for tasks that are left out
+    return model

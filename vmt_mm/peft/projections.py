@@ -1,0 +1,158 @@
+"""Bottlenecks and the projections that they are made of: full, low-rank, Kronecker.
+
+Letters: B images, L tokens, d channels of a block, k = d / ratio, r rank, m Kronecker terms.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.init import kaiming_uniform_, zeros_
+
+from vmt_mm.errors import InputError
+
+
+def hidden_width(method: str, channels: int, ratio: int) -> int:
+    """K = d / ratio.
+
+    Raises:
+        InputError: if ``ratio`` is no positive divisor of d; ``method`` names who asked.
+    """
+    if type(ratio) is not int or ratio < 1 or channels % ratio:
+        raise InputError(
+            f"{method}: `ratio` must be positive and divide every block's channels, "
+            f"got ratio {ratio!r} for {channels} channels"
+        )
+    return channels // ratio
+
+
+def check_rank(method: str, rank: int) -> None:
+    """Raise InputError unless a rank is a positive whole number."""
+    if type(rank) is not int or rank < 1:
+        raise InputError(f"{method}: `rank` must be a positive whole number, got {rank!r}")
+
+
+class LowRankLinear(nn.Module):
+    """x A^T B^T + b, of rank r: A (r, in), B (out, r).
+
+    Low-rank adapter of VL-Adapter, https://arxiv.org/abs/2112.06825.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
+        super().__init__()
+        self.inner = nn.Parameter(torch.empty(rank, in_features))
+        self.outer = nn.Parameter(torch.empty(out_features, rank))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return F.linear(F.linear(x, self.inner), self.outer, self.bias)
+
+
+class Bottleneck(nn.Module):
+    """F = ReLU(LN(y) W_down) W_up, biases where asked for (Eq. 3; Eq. 1 without its residual).
+
+    Args:
+        channels: d.
+        hidden: k.
+        norm: LayerNorm before W_down.
+        down_bias: bias of W_down.
+        up_bias: bias of W_up.
+        rank: factor both projections at this rank; None leaves them whole.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        norm: bool = True,
+        down_bias: bool = True,
+        up_bias: bool = True,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
+        self.down = _projection(channels, hidden, down_bias, rank)
+        self.up = _projection(hidden, channels, up_bias, rank)
+
+    def reset(self) -> None:
+        """Start at F = 0, with gradients that reach everything from the second step on."""
+        if isinstance(self.norm, nn.LayerNorm):
+            self.norm.reset_parameters()
+        for layer, zero in ((self.down, False), (self.up, True)):
+            _reset_projection(layer, zero)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """F, (B, L, d)."""
+        return self.up(self.down(self.norm(y)).relu())
+
+
+def _projection(in_features: int, out_features: int, bias: bool, rank: int | None) -> nn.Module:
+    if rank is None:
+        return nn.Linear(in_features, out_features, bias=bias)
+    return LowRankLinear(in_features, out_features, rank, bias)
+
+
+def _reset_projection(layer: nn.Linear | LowRankLinear, zero: bool) -> None:
+    """Keep the scale of a ReLU layer's input, or give 0."""
+    last = layer.weight if isinstance(layer, nn.Linear) else layer.outer
+    if isinstance(layer, LowRankLinear):
+        kaiming_uniform_(layer.inner, nonlinearity="linear")
+    zeros_(last) if zero else kaiming_uniform_(last, nonlinearity="relu")
+    if layer.bias is not None:
+        zeros_(layer.bias)
+
+
+def kronecker_sum(left: Tensor, right: Tensor) -> Tensor:
+    """W = sum_i A_i (x) B_i (Eqs. 2, 6).
+
+    Args:
+        left: A, (m, a, b).
+        right: B, (m, p, q).
+
+    Returns:
+        (a p, b q).
+    """
+    return torch.einsum("iab,ipq->apbq", left, right).flatten(2).flatten(0, 1)
+
+
+class KroneckerBottleneck(nn.Module):
+    """F = ReLU(y W_down) W_up, both projections sums of Kronecker products (Eq. 6).
+
+    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m, m).
+
+    Args:
+        channels: d, a multiple of m.
+        hidden: k, a multiple of m.
+        terms: m.
+        down_bias: bias of W_down.
+        up_bias: bias of W_up.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, terms: int, down_bias: bool, up_bias: bool
+    ) -> None:
+        super().__init__()
+        self.shared = nn.Parameter(torch.empty(terms, terms, terms))
+        self.down = nn.Parameter(torch.empty(terms, channels // terms, hidden // terms))
+        self.up = nn.Parameter(torch.empty(terms, hidden // terms, channels // terms))
+        self.down_bias = nn.Parameter(torch.empty(hidden)) if down_bias else None
+        self.up_bias = nn.Parameter(torch.empty(channels)) if up_bias else None
+
+    def reset(self) -> None:
+        """Start at F = 0; W_down has the variance of a ReLU layer's weights, 2 / d."""
+        terms, per_term, _ = self.down.shape
+        nn.init.normal_(self.shared, std=terms**-0.5)
+        # an entry of W_down is a sum of m products
+        nn.init.normal_(self.down, std=(2 / (terms * per_term)) ** 0.5)
+        zeros_(self.up)
+        for bias in (self.down_bias, self.up_bias):
+            if bias is not None:
+                zeros_(bias)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """F, (B, L, d)."""
+        # W maps rows (y W), F.linear takes its transpose; building W costs nothing beside y W
+        hidden = F.linear(y, kronecker_sum(self.shared, self.down).T, self.down_bias).relu()
+        return F.linear(hidden, kronecker_sum(self.shared, self.up).T, self.up_bias)
