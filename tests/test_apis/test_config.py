@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import check_inputs, input_check, load_config
 from vmt_mm.errors import InputError
-from vmt_mm.registry import DATASETS, MODELS
+from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PASCAL = CONFIGS / "vmt" / "vmt_swin-t_pascal.py"
@@ -146,6 +146,27 @@ def test_every_config_builds_its_model(name):
             logits = model(torch.zeros(1, 3, 32, 32))
         channels = {task: logits[task].shape[1] for task in names}
         assert channels == {task: model.tasks[task].out_channels for task in names}
+
+
+@pytest.mark.parametrize("folder", ["vmt/vmt", "baselines/decoders"])
+def test_configs_with_edges_and_depth(folder):
+    pascal = load_config(CONFIGS / f"{folder}_swin-t_pascal-5task.py")
+    assert list(pascal.model.tasks) == ["semseg", "human_parts", "saliency", "normals", "edge"]
+    assert pascal.model.tasks.edge == dict(type="Edge", loss_weight=50.0)
+    assert pascal.model.backbone.tasks == list(pascal.model.tasks)
+    nyud = load_config(CONFIGS / f"{folder}_swin-t_nyud.py")
+    weights = {name: task.get("loss_weight", 1.0) for name, task in nyud.model.tasks.items()}
+    assert weights == dict(semseg=1.0, depth=1.0, normals=10.0, edge=50.0)
+    assert nyud.model.tasks.semseg.num_classes == 40
+    train, test = _pipeline(nyud, "train_dataloader"), _pipeline(nyud, "test_dataloader")
+    assert tuple(train["RandomWarp"].size) == tuple(test["Resize"].scale) == (576, 448)
+    for cfg in (pascal, nyud):
+        # the model's scores are those of the tasks alone: there is nothing to compare them with
+        evaluator = EVALUATOR.build(cfg.test_evaluator)
+        assert evaluator.reference is None
+        assert list(evaluator.tasks) == list(cfg.model.tasks)
+        kind = type(MODELS.build(dict(cfg.model.backbone, pretrained=None)).peft).__name__
+        assert kind == ("VMTAdapter" if folder.startswith("vmt") else "DecodersOnly")
 
 
 def test_missing_data_and_weights_are_listed_together(tmp_path):

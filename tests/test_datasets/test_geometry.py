@@ -259,7 +259,6 @@ def test_transforms_that_leave_labels_behind_are_refused(name):
     [
         dict(type="RandomFlip", prob=1.0),
         dict(type="RandomCrop", crop_size=(2, 2)),
-        dict(type="Pad", size=(8, 8)),
         dict(type="RandomWarp", size=(4, 4)),
     ],
 )
@@ -267,5 +266,27 @@ def test_labels_are_not_loaded_after_a_move(cfg):
     results = dict(img=np.zeros((4, 4, 3), np.uint8), img_shape=(4, 4), ori_shape=(4, 4))
     results.update(label_specs={}, label_paths={})
     moved = TRANSFORMS.build(cfg)(dict(results))
-    with pytest.raises(InputError, match="only Resize may be before it"):
+    with pytest.raises(InputError, match="only Resize and Pad may be before it"):
         TRANSFORMS.build(dict(type="LoadLabels"))(moved)
+
+
+def test_labels_loaded_after_padding_keep_their_size(files):
+    packed = _run(files, dict(type="Pad", size=(20, 16)), "LoadLabels")
+    sample = packed["data_samples"]
+    assert packed["inputs"].shape == (3, 16, 20)
+    assert sample.gt_semseg.data.shape == (1, 12, 17)
+    assert sample.img_shape == sample.label_shape == (12, 17)
+    with pytest.raises(InputError, match="Resize stands between Pad and LoadLabels"):
+        _run(files, dict(type="Pad", size=(20, 16)), dict(type="Resize", scale=(9, 9)))
+
+
+@pytest.mark.parametrize("target", [(5, 40), (24, 9), (12, 17)])
+def test_nearest_resize_takes_whole_pixels(target):
+    sample = _sample(12, 17)
+    labels = dict(sample["labels"])
+    resize = TRANSFORMS.build(dict(type="Resize", scale=target[::-1], nearest_labels=True))
+    found = resize(sample)["labels"]
+    rows = np.int64((np.arange(target[0]) + 0.5) * 12 / target[0])
+    columns = np.int64((np.arange(target[1]) + 0.5) * 17 / target[1])
+    for task, label in labels.items():
+        np.testing.assert_array_equal(found[task], label[rows][:, columns])

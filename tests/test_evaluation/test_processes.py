@@ -17,13 +17,17 @@ from vmt_mm.structures import MultiTaskDataSample
 _IMAGES = 7
 _WITHOUT_PERSON = (1, 4)
 _WITHOUT_LABELS = 5
+#: Its labels of depth and edges have no valid pixel.
+_WITHOUT_DEPTH = 3
 _TASKS = dict(
     semseg=dict(type="Segmentation", num_classes=5),
     human_parts=dict(type="Segmentation", num_classes=4, skip_background=True),
     saliency=dict(type="Saliency"),
     normals=dict(type="Normals"),
+    edge=dict(type="Edge", tolerance=0.1),
+    depth=dict(type="Depth"),
 )
-_REFERENCE = dict(semseg=50.0, human_parts=40.0, saliency=60.0, normals=20.0)
+_REFERENCE = dict(semseg=50.0, human_parts=40.0, saliency=60.0, normals=20.0, edge=70.0, depth=0.6)
 
 
 def _sample(index: int) -> MultiTaskDataSample:
@@ -35,9 +39,14 @@ def _sample(index: int) -> MultiTaskDataSample:
         human_parts=rng.integers(0, 4, (1, *size)).astype(np.uint8),
         saliency=rng.integers(0, 2, (1, *size)).astype(np.uint8),
         normals=rng.normal(size=(3, *size)).astype(np.float32),
+        edge=(rng.random((1, *size)) < 0.2).astype(np.uint8),
+        depth=rng.uniform(1, 9, (1, *size)).astype(np.float32),
     )
     if index in _WITHOUT_PERSON:
         labels["human_parts"][:] = 0
+    if index == _WITHOUT_DEPTH:
+        labels["depth"][:] = 0
+        labels["edge"][:] = 255
     sample = MultiTaskDataSample()
     for name, label in labels.items():
         if index != _WITHOUT_LABELS:
@@ -47,6 +56,8 @@ def _sample(index: int) -> MultiTaskDataSample:
         human_parts=np.where(rng.random(size) < 0.6, labels["human_parts"], 1).astype(np.uint8),
         saliency=(0.4 * labels["saliency"] + 0.6 * rng.random(size)).astype(np.float32),
         normals=(labels["normals"] + 0.5 * rng.normal(size=(3, *size))).astype(np.float32),
+        edge=(0.3 * (labels["edge"] == 1) + 0.7 * rng.random(size)).astype(np.float32),
+        depth=(labels["depth"] * rng.uniform(0.7, 1.4, size)).astype(np.float32),
     )
     for name, guess in guesses.items():
         sample.set_prediction(name, torch.from_numpy(guess))
@@ -85,6 +96,8 @@ def test_equals_one_process(outputs: dict[int, list[dict]], world: int) -> None:
     assert alone["semseg/images"] == 6
     assert alone["human_parts/images"] == 4
     assert {"semseg/mIoU", "saliency/maxF", "normals/mErr", "delta"} <= set(alone)
+    assert {"edge/boundaryF", "edge/loss", "depth/rmse", "depth/delta_1"} <= set(alone)
+    assert alone["edge/images"] == 5
     for output in outputs[world]:
         assert output["results"] == pytest.approx(alone, abs=1e-9, rel=0)
 

@@ -5,8 +5,9 @@ import torch
 
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import MultiTaskEvaluator, relative_gain
+from vmt_mm.registry import TASKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.tasks import build_tasks
+from vmt_mm.tasks import LabelSpec, Task, build_tasks
 
 _SCORED = dict(
     semseg=dict(type="Segmentation", num_classes=3),
@@ -14,7 +15,15 @@ _SCORED = dict(
     saliency=dict(type="Saliency"),
     normals=dict(type="Normals"),
 )
-_UNSCORED = dict(edge=dict(type="Edge"), depth=dict(type="Depth"))
+_UNSCORED = dict(edge=dict(type="Unscored"), depth=dict(type="Unscored"))
+
+
+@TASKS.register_module(force=True)
+class Unscored(Task):
+    """A task without a metric."""
+
+    label = LabelSpec()
+    out_channels = 1
 
 
 def _of_tasks(*scores: float) -> dict[str, float]:

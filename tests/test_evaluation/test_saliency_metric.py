@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from vmt_mm.errors import InputError
 from vmt_mm.evaluation import SaliencyMetric
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import Saliency
 
 
 def _sample(probability: np.ndarray, label: np.ndarray | None) -> dict:
@@ -16,8 +18,8 @@ def _sample(probability: np.ndarray, label: np.ndarray | None) -> dict:
     return sample.to_dict()
 
 
-def _evaluate(images: list, batch: int = 1) -> dict[str, float]:
-    metric = SaliencyMetric("saliency")
+def _evaluate(images: list, batch: int = 1, **options: object) -> dict[str, float]:
+    metric = SaliencyMetric("saliency", **options)
     samples = [_sample(*image) for image in images]
     for start in range(0, len(samples), batch):
         metric.process(None, samples[start : start + batch])
@@ -146,3 +148,60 @@ def test_image_without_valid_pixel_changes_nothing() -> None:
 def test_set_without_valid_pixel_reports_no_score(label: np.ndarray | None) -> None:
     results = _evaluate([(np.array([[0.9, 0.1]]), label)])
     assert not {"saliency/mIoU", "saliency/maxF", "saliency/two_class_mIoU"} & set(results)
+
+
+# The two images above, with thresholds 0.25 and 0.6:
+#   t      A: true, predicted of 2     B: true, predicted of 1     both: P    R
+#   0.25            2, 3                        1, 2                    3/5   1
+#   0.60            2, 2                        0, 0                     1   2/3
+# and by image, means: P 7/12 and R 1; P 1 and R 1/2.
+@pytest.mark.parametrize(
+    ("average", "beta_squared", "best"),
+    [
+        ("set", 1.0, 4 / 5),  # of 3/4 and 4/5
+        ("set", 0.3, 1.3 * (2 / 3) / (0.3 + 2 / 3)),  # of 0.661 and 0.897
+        ("set", 4.0, 5 * (3 / 5) / (4 * 3 / 5 + 1)),  # of 0.882 and 0.714
+        ("images", 0.3, 1.3 * 0.5 / (0.3 + 0.5)),  # of 0.645 and 0.813
+        ("images", 1.0, 14 / 19),  # of 14/19 and 2/3
+    ],
+)
+def test_f_measure_by_hand(average: str, beta_squared: float, best: float) -> None:
+    options = dict(thresholds=(0.25, 0.6), average=average, beta_squared=beta_squared)
+    results = _evaluate(_BY_HAND, **options)
+    assert results["saliency/maxF"] == pytest.approx(100 * best)
+    assert results["saliency/threshold"] == 0.25  # the Jaccard's: 7/12 and 1/2
+    assert results["saliency/mIoU"] == pytest.approx(100 * 7 / 12)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_whole_set_equals_pixel_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    thresholds, images = [0.05 * i for i in range(1, 20)], []
+    for size in [(5, 7), (6, 3), (1, 1), (8, 5)]:
+        label = (rng.random(size) < 0.4).astype(np.int64)
+        probability = np.clip(0.3 * label + 0.7 * rng.random(size), 0, 1)
+        label[rng.random(size) < 0.2] = 255
+        images.append((probability, label))
+    best = 0.0
+    for t in thresholds:
+        both = predicted = labelled = 0
+        for probability, label in images:
+            for p, g in zip(probability.ravel().tolist(), label.ravel().tolist(), strict=True):
+                both += g == 1 and p > t
+                predicted += g != 255 and p > t
+                labelled += g == 1
+        p, r = _ratio(both, predicted), _ratio(both, labelled)
+        best = max(best, 1.3 * p * r / (0.3 * p + r))
+    options = dict(thresholds=thresholds, average="set", beta_squared=0.3)
+    assert _evaluate(images, 2, **options)["saliency/maxF"] == pytest.approx(100 * best, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(thresholds=()), dict(thresholds=(0.5, 1.5)), dict(beta_squared=0), dict(average="all")],
+)
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(InputError, match=f"saliency: .*{next(iter(options))}"):
+        SaliencyMetric("saliency", **options)
+    with pytest.raises(InputError, match="primary_metric must be one of"):
+        Saliency("saliency", primary_metric="F")

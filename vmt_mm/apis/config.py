@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from vmt_mm.apis.config_check import check_keys
+from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.apis.protocols import apply_protocol
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
 
@@ -46,6 +48,7 @@ def load_config(
     - A top-level ``task`` reduces all of them to this one task: ``tasks`` and ``reference``, and
       with them model, data and metrics, ``model.task_heads``, and the checkpoint hook's
       ``save_best`` where that names another task.
+    - ``protocol`` says how validation and test score, see :func:`apply_protocol`.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
     - The checkpoint hook's ``rule`` follows the task whose metric ``save_best`` names.
@@ -90,6 +93,7 @@ def load_config(
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
     _reduce_places(cfg)
+    apply_protocol(cfg, training)
     _set_best_rule(cfg)
     if training:
         _divide_batch(cfg, world_size)
@@ -145,16 +149,6 @@ def _names(value: object) -> object:
     return list(value) if isinstance(value, dict) else None
 
 
-def dicts_in(node: object) -> Iterator[ConfigDict]:
-    """Every dictionary at or below ``node``."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from dicts_in(child)
-
-
 def _reduce_variables(cfg: Config) -> None:
     """Reduce ``tasks`` and ``reference`` to the one task that ``task`` names."""
     task, tasks, reference = cfg.get("task"), cfg.get("tasks"), cfg.get("reference")
@@ -196,7 +190,7 @@ def _set_best_rule(cfg: Config) -> None:
     tasks = cfg.get("model", {}).get("tasks")
     entry = tasks.get(task, {}) if isinstance(tasks, Mapping) else {}
     kind = TASKS.get(str(entry.get("type")))
-    if kind is not None and kind.primary_metric == metric:
+    if kind is not None and entry.get("primary_metric", kind.primary_metric) == metric:
         hook["rule"] = "greater" if kind.higher_is_better else "less"
 
 

@@ -33,6 +33,7 @@ TOP_LEVEL = {
     "tasks",
     "task",
     "reference",
+    "protocol",
     "pretrained",
     "allow_random_backbone",
 }

@@ -1,5 +1,7 @@
 """Metrics of the tasks and their evaluator."""
 
+from vmt_mm.evaluation.depth import DepthMetric
+from vmt_mm.evaluation.edge import EdgeMetric
 from vmt_mm.evaluation.iou import SegmentationMetric
 from vmt_mm.evaluation.normals import NormalsMetric
 from vmt_mm.evaluation.relative_gain import MultiTaskEvaluator, relative_gain
@@ -7,6 +9,8 @@ from vmt_mm.evaluation.saliency import SaliencyMetric
 from vmt_mm.evaluation.task_metric import TaskMetric
 
 __all__ = [
+    "DepthMetric",
+    "EdgeMetric",
     "MultiTaskEvaluator",
     "NormalsMetric",
     "SaliencyMetric",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import TaskMetric
 from vmt_mm.registry import METRICS
 
 #: 0.2, 0.25 .. 0.9.
-THRESHOLDS = np.round(np.arange(15) * 0.05 + 0.2, 2)
+THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(15))
+#: How precision and recall are put together: means over images, or counts over the whole set.
+AVERAGES = ("images", "set")
 
 
 @METRICS.register_module()
@@ -18,7 +23,36 @@ class SaliencyMetric(TaskMetric):
     """Foreground Jaccard and F-measure at the best threshold, two-class IoU at 0.5.
 
     Predictions are probabilities; no sigmoid is applied here.
+
+    Args:
+        task: see :class:`TaskMetric`.
+        thresholds: probabilities; a pixel is foreground above one.
+        beta_squared: weight of precision against recall, F = (1 + b) P R / (b P + R).
+        average: P and R of ``maxF`` are means over 'images', or of the pixels of the whole 'set'.
+        collect_device: see :class:`TaskMetric`.
+
+    Raises:
+        InputError: if a value is out of its range.
     """
+
+    def __init__(
+        self,
+        task: str,
+        thresholds: Sequence[float] = THRESHOLDS,
+        beta_squared: float = 1.0,
+        average: str = "images",
+        collect_device: str = "cpu",
+    ) -> None:
+        super().__init__(task, collect_device)
+        if not len(thresholds) or not all(0 <= t < 1 for t in thresholds):
+            raise InputError(f"{task}: thresholds must be numbers in [0, 1), got {thresholds!r}")
+        if beta_squared <= 0:
+            raise InputError(f"{task}: beta_squared must be positive, got {beta_squared}")
+        if average not in AVERAGES:
+            raise InputError(f"{task}: `average` must be one of {AVERAGES}, got {average!r}")
+        self.thresholds = tuple(thresholds)
+        self.beta_squared = beta_squared
+        self.average = average
 
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """Counts at every threshold, and at 0.5."""
@@ -26,7 +60,9 @@ class SaliencyMetric(TaskMetric):
         if not valid.any():
             return {}
         probability, truth = prediction[0][valid].float(), label[0][valid] == 1
-        cuts = torch.tensor([*THRESHOLDS, 0.5], dtype=probability.dtype, device=probability.device)
+        cuts = torch.tensor(
+            [*self.thresholds, 0.5], dtype=probability.dtype, device=probability.device
+        )
         # The number of thresholds below a pixel's value tells its decision at all of them.
         order = torch.argsort(cuts)
         bucket = torch.bucketize(probability, cuts[order])  # p > cuts[order[i]] iff bucket > i
@@ -45,17 +81,13 @@ class SaliencyMetric(TaskMetric):
 
     def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
         """Everything in percent."""
-        true, predicted = (counts[k].astype(np.float64) for k in ("true", "predicted"))  # (N, 16)
+        true, predicted = (
+            counts[k].astype(np.float64) for k in ("true", "predicted")
+        )  # (N, K + 1)
         label, pixels = (counts[k].astype(np.float64)[:, None] for k in ("label", "pixels"))
         union = predicted + label - true
         jaccard = np.divide(true, union, out=np.ones_like(true), where=union > 0)
-        # nothing predicted: no wrong positive; nothing to find: nothing missed
-        precision = np.divide(true, predicted, out=np.ones_like(true), where=predicted > 0)
-        recall = np.divide(
-            true, np.broadcast_to(label, true.shape), out=np.ones_like(true), where=label > 0
-        )
-        p, r = precision[:, :-1].mean(axis=0), recall[:, :-1].mean(axis=0)
-        f_measure = np.divide(2 * p * r, p + r, out=np.zeros_like(p), where=p + r > 0)
+        f_measure = self._f_measure(true[:, :-1], predicted[:, :-1], label)
         foreground = jaccard[:, :-1].mean(axis=0)
         tp, fp_fn = true[:, -1].sum(), (union - true)[:, -1].sum()
         tn = pixels.sum() - union[:, -1].sum()
@@ -63,6 +95,22 @@ class SaliencyMetric(TaskMetric):
         return dict(
             mIoU=100 * float(foreground.max()),
             maxF=100 * float(f_measure.max()),
-            threshold=float(THRESHOLDS[foreground.argmax()]),
+            threshold=float(self.thresholds[foreground.argmax()]),
             two_class_mIoU=100 * float(np.mean(both)),
         )
+
+    def _f_measure(self, true: np.ndarray, predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """F at every threshold (K,), of counts (N, K), (N, K) and (N, 1)."""
+        if self.average == "set":
+            true, predicted, label = (
+                x.sum(axis=0, keepdims=True) for x in (true, predicted, label)
+            )
+        # nothing predicted: no wrong positive; nothing to find: nothing missed
+        precision = np.divide(true, predicted, out=np.ones_like(true), where=predicted > 0)
+        recall = np.divide(
+            true, np.broadcast_to(label, true.shape), out=np.ones_like(true), where=label > 0
+        )
+        p, r = precision.mean(axis=0), recall.mean(axis=0)
+        both = self.beta_squared * p + r
+        product = (1 + self.beta_squared) * p * r
+        return np.divide(product, both, out=np.zeros_like(p), where=both > 0)

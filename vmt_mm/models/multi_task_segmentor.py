@@ -86,7 +86,7 @@ class MultiTaskSegmentor(BaseModel):
         Returns:
             tensor: task -> logits (B, C, h, w) at the head's resolution.
             loss: ``loss_<task>`` -> weighted loss, a scalar.
-            predict: the samples with ``pred_<task>`` at the image's original size.
+            predict: the samples with ``pred_<task>`` at the size of the image's labels.
         """
         if mode == "tensor":
             return self.logits(inputs, tasks)
@@ -140,7 +140,10 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: list[MultiTaskDataSample] | None = None,
         tasks: Sequence[str] | None = None,
     ) -> list[MultiTaskDataSample]:
-        """Predict at each image's original size: ``pred_<task>``, (c, H, W)."""
+        """Predict at the size of each image's labels: ``pred_<task>``, (c, H, W).
+
+        Where none were loaded, at the image's original size.
+        """
         size = tuple(inputs.shape[2:])
         if data_samples is None:
             data_samples = [MultiTaskDataSample() for _ in range(len(inputs))]
@@ -148,7 +151,8 @@ class MultiTaskSegmentor(BaseModel):
             logits = _resize(logits.float(), size)
             for row, sample in zip(logits, data_samples, strict=True):
                 height, width = sample.get("img_shape", size)[:2]  # the rest is padding
-                row = _resize(row[None, :, :height, :width], sample.get("ori_shape", size)[:2])
+                target = sample.get("label_shape", sample.get("ori_shape", size))[:2]
+                row = _resize(row[None, :, :height, :width], target)
                 sample.set_prediction(name, self.tasks[name].to_prediction(row)[0])
         return data_samples
 

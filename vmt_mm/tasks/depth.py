@@ -38,13 +38,14 @@ class DepthMap(LabelSpec):
         """Metres (1, H, W) to an image (H, W), uint16 millimetres."""
         return np.rint(np.clip(values[0] * 1000, 0, 65535)).astype(np.uint16)
 
-    def _scale_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+        """Divide by the zoom where ``zoom_divides`` says so."""
         return label / np.float32(scale) if self.zoom_divides else label
 
 
 @TASKS.register_module()
 class Depth(Task):
-    """Metric depth: L1.
+    """Metric depth: L1; root mean square error.
 
     Args:
         name: see :class:`Task`.
@@ -53,6 +54,8 @@ class Depth(Task):
         max_depth: metres that are drawn as the far end of the colour scale.
     """
 
+    primary_metric = "rmse"
+    higher_is_better = False
     out_channels = 1
 
     def __init__(
@@ -74,6 +77,10 @@ class Depth(Task):
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Metres, (N, 1, H, W), never negative."""
         return logits.clamp(min=0)
+
+    def metric(self) -> dict:
+        """Errors in metres and ratios."""
+        return dict(type="DepthMetric", task=self.name)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Near bright, far dark, none black."""

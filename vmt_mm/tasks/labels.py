@@ -87,11 +87,15 @@ class LabelSpec:
         if warp.angle:
             label = self._rotate_values(label, warp.angle)
         if warp.scale != 1.0:
-            label = self._scale_values(label, warp.scale)
+            label = self.zoom_values(label, warp.scale)
         return label
 
     def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Resize to ``size`` (H, W)."""
+        """Resize to ``size`` (H, W), as the label is best interpolated."""
+        return self.resize_nearest(label, size)
+
+    def resize_nearest(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Resize to ``size`` (H, W); every pixel keeps the values of one source pixel."""
         return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
     def flip(self, label: np.ndarray) -> np.ndarray:
@@ -112,5 +116,6 @@ class LabelSpec:
     def _rotate_values(self, label: np.ndarray, angle: float) -> np.ndarray:
         return label
 
-    def _scale_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+        """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
         return label

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
 from vmt_mm.tasks.binary import ForegroundTask, weighted_bce
+
+_PRIMARY = ("mIoU", "maxF")
 
 
 @TASKS.register_module()
 class Saliency(ForegroundTask):
-    """Salient foreground: balanced cross-entropy; best foreground Jaccard over thresholds."""
+    """Salient foreground: balanced cross-entropy; best foreground Jaccard over thresholds.
+
+    Args:
+        name: see :class:`~vmt_mm.tasks.task.Task`.
+        loss_weight: see :class:`~vmt_mm.tasks.task.Task`.
+        primary_metric: 'mIoU' or 'maxF', which stands for the task.
+        thresholds: of the metric; None takes its own, 0.2, 0.25 .. 0.9.
+        beta_squared: of the metric's F-measure.
+        average: of the metric's F-measure, 'images' or 'set'.
+    """
 
     primary_metric = "mIoU"
+    protocol_options = dict(
+        C=dict(
+            primary_metric="maxF",
+            thresholds=tuple(round(0.05 * i, 2) for i in range(1, 20)),
+            beta_squared=0.3,
+            average="set",
+        )
+    )
+
+    def __init__(
+        self,
+        name: str,
+        loss_weight: float = 1.0,
+        primary_metric: str = "mIoU",
+        thresholds: Sequence[float] | None = None,
+        beta_squared: float = 1.0,
+        average: str = "images",
+    ) -> None:
+        super().__init__(name, loss_weight)
+        if primary_metric not in _PRIMARY:
+            raise InputError(
+                f"{name}: primary_metric must be one of {_PRIMARY}, got {primary_metric!r}"
+            )
+        self.primary_metric = primary_metric
+        self.thresholds = thresholds
+        self.beta_squared = beta_squared
+        self.average = average
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """BCE balanced by the batch: w = negatives / valid pixels on the positives, 1 - w else."""
@@ -23,4 +64,11 @@ class Saliency(ForegroundTask):
 
     def metric(self) -> dict:
         """Jaccard and F-measure over thresholds."""
-        return dict(type="SaliencyMetric", task=self.name)
+        own = {} if self.thresholds is None else dict(thresholds=self.thresholds)
+        return dict(
+            type="SaliencyMetric",
+            task=self.name,
+            beta_squared=self.beta_squared,
+            average=self.average,
+            **own,
+        )

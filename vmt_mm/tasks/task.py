@@ -32,8 +32,10 @@ class Task:
     #: Channels of the head's output.
     out_channels: int
     #: Metric of ``metric()`` that stands for the task in Delta; None while it has none.
-    primary_metric: ClassVar[str | None] = None
+    primary_metric: str | None = None
     higher_is_better: ClassVar[bool] = True
+    #: Evaluation protocol -> arguments of the task that it sets where a config does not.
+    protocol_options: ClassVar[Mapping[str, Mapping]] = {}
 
     def __init__(self, name: str, loss_weight: float = 1.0) -> None:
         if not name.isidentifier():

@@ -1,8 +1,8 @@
 """Transforms that know labels by their spec, never by a task's name."""
 
+from vmt_mm.datasets.transforms.crop import RandomCrop
 from vmt_mm.datasets.transforms.geometry import (
     Pad,
-    RandomCrop,
     RandomFlip,
     RandomResize,
     RandomWarp,

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import mmcv.transforms
-import mmseg.datasets.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
 
@@ -130,25 +129,60 @@ def make_warp(
 
 @TRANSFORMS.register_module()
 class Resize(mmcv.transforms.Resize):
-    """mmcv's ``Resize``, for all labels."""
+    """mmcv's ``Resize``, for all labels.
+
+    Args:
+        nearest_labels: labels take each pixel's nearest neighbour, also those that are else
+            interpolated.
+        kwargs: see ``mmcv.transforms.Resize``.
+
+    Raises:
+        InputError: if it stands between ``Pad`` and the loading of labels.
+    """
+
+    def __init__(self, *args: Any, nearest_labels: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.nearest_labels = nearest_labels
 
     def transform(self, results: dict) -> dict:
         """Resize the image and its labels."""
+        if "content_shape" in results:
+            raise InputError("Resize stands between Pad and LoadLabels; it must be before Pad")
         before = results["img"].shape
         results = super().transform(results)
         after = results["img"].shape[:2]
-        map_labels(results, lambda spec, label: spec.resize(label, after), before)
+
+        def resize(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
+            return (spec.resize_nearest if self.nearest_labels else spec.resize)(label, after)
+
+        map_labels(results, resize, before)
         return results
 
 
 @TRANSFORMS.register_module()
 class RandomResize(mmcv.transforms.RandomResize):
-    """mmcv's ``RandomResize``, for all labels."""
+    """mmcv's ``RandomResize``, for all labels.
+
+    With a ``ratio_range`` it is a zoom: what is cut or padded to a fixed size afterwards shows the
+    scene enlarged by the ratio that was drawn, and label values follow as under other zooms.
+    """
 
     def __init__(
         self, scale: Any, ratio_range: Any = None, resize_type: str = "Resize", **kwargs: Any
     ) -> None:
+        if ratio_range is not None:
+            scale = tuple(scale)
         super().__init__(scale, ratio_range, f"vmt_mm.{resize_type}", **kwargs)
+
+    def transform(self, results: dict) -> dict:
+        """Resize the image and its labels."""
+        results = super().transform(results)
+        if self.ratio_range is not None:
+            zoom = results["scale"][0] / self.scale[0]
+            map_labels(
+                results, lambda spec, label: spec.zoom_values(label, zoom), results["img"].shape
+            )
+        return results
 
 
 @TRANSFORMS.register_module()
@@ -168,44 +202,6 @@ class RandomFlip(mmcv.transforms.RandomFlip):
         mark_moved(results)
 
 
-@TRANSFORMS.register_module()
-class RandomCrop(mmseg.datasets.transforms.RandomCrop):
-    """mmseg's ``RandomCrop``, for all labels.
-
-    ``cat_max_ratio`` looks at every label of classes that the image has.
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Crop the image and its labels."""
-        before = results["img"].shape
-        box = self._choose_box(results)
-        results["img"] = self.crop(results["img"], box)
-        results["img_shape"] = results["img"].shape[:2]
-        map_labels(results, lambda _, label: self.crop(label, box), before)
-        return mark_moved(results)
-
-    def _choose_box(self, results: dict) -> tuple[int, int, int, int]:
-        height, width = results["img"].shape[:2]
-        for _ in range(10):
-            top = np.random.randint(max(height - self.crop_size[0], 0) + 1)
-            left = np.random.randint(max(width - self.crop_size[1], 0) + 1)
-            box = (top, top + self.crop_size[0], left, left + self.crop_size[1])
-            if self.cat_max_ratio >= 1 or self._is_varied(results, box):
-                break
-        return box
-
-    def _is_varied(self, results: dict, box: tuple[int, int, int, int]) -> bool:
-        for task, label in results.get("labels", {}).items():
-            spec = results["label_specs"][task]
-            if not spec.categorical:
-                continue
-            crop = self.crop(label, box)
-            counts = np.bincount(crop[crop != spec.fill])
-            if (counts > 0).sum() < 2 or counts.max() / counts.sum() >= self.cat_max_ratio:
-                return False
-        return True
-
-
 @TRANSFORMS.register_module(["RandomRotate", "RandomRotFlip", "RandomMosaic"])
 class MovesOneMap:
     """Stands for transforms of mmseg that would leave labels behind, at an unchanged size."""
@@ -219,7 +215,11 @@ class MovesOneMap:
 
 @TRANSFORMS.register_module()
 class Pad(mmcv.transforms.Pad):
-    """mmcv's ``Pad``, for all labels; new pixels carry no label."""
+    """mmcv's ``Pad``, for all labels; new pixels carry no label.
+
+    In a test pipeline it may stand before ``LoadLabels``: the padding is below and at the right, so
+    that labels keep their native size and predictions are cut to it.
+    """
 
     def transform(self, results: dict) -> dict:
         """Pad the image and its labels below and at the right."""
@@ -227,4 +227,6 @@ class Pad(mmcv.transforms.Pad):
         results = super().transform(results)
         bottom, right = np.subtract(results["img"].shape[:2], before[:2])
         map_labels(results, lambda spec, label: spec.pad(label, bottom, right), before)
-        return mark_moved(results)
+        if "labels" not in results:
+            results["content_shape"] = before[:2]
+        return results

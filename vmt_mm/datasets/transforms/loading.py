@@ -56,21 +56,22 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 class LoadLabels(BaseTransform):
     """Read the label files that exist into ``results['labels']``, by task.
 
-    Placed after ``Resize`` in a test pipeline, as in mmseg, the labels keep their native size.
+    Placed after ``Resize`` or ``Pad`` in a test pipeline, as in mmseg, the labels keep their native
+    size, and predictions get it; placed before, both have that of the network's input.
     With ``results['skip_damaged']`` a file that cannot be used counts as missing, and is noted in
     ``results['damaged']``.
 
     Raises:
         InputError: if a file is unreadable, of another kind, or of another size than the image, or
-            if a transform other than Resize moved the image before.
+            if a transform other than Resize and Pad moved the image before.
     """
 
     def transform(self, results: dict) -> dict:
         """Add ``labels`` (task -> array) and whether they are of the image's native size."""
         if results.get("moved"):
             raise InputError(
-                "LoadLabels stands after a transform that moves the image; only Resize may be"
-                " before it"
+                "LoadLabels stands after a transform that moves the image; only Resize and Pad may"
+                " be before it"
             )
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}
@@ -108,7 +109,14 @@ class PackMultiTaskInputs(BaseTransform):
 
     def __init__(
         self,
-        meta_keys: Sequence[str] = ("sample_id", "img_path", "ori_shape", "img_shape", "damaged"),
+        meta_keys: Sequence[str] = (
+            "sample_id",
+            "img_path",
+            "ori_shape",
+            "img_shape",
+            "label_shape",
+            "damaged",
+        ),
     ) -> None:
         self.meta_keys = tuple(meta_keys)
 
@@ -117,7 +125,9 @@ class PackMultiTaskInputs(BaseTransform):
         image = results["img"]
         size = tuple(image.shape[:2])
         expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size
-        results["img_shape"] = size
+        if "labels" in results:
+            results["label_shape"] = expected
+        results["img_shape"] = tuple(results.get("content_shape", size))
         sample = MultiTaskDataSample(
             metainfo={key: results[key] for key in self.meta_keys if key in results}
         )

@@ -1,0 +1,19 @@
+# VMT-Adapter (rho = 4, s = 0.5) on a frozen ImageNet Swin-T, NYUD-v2: classes, depth, normals, edges.
+#   tools/dist_train.sh configs/vmt/vmt_swin-t_nyud.py 4
+#   python tools/train.py configs/vmt/vmt_swin-t_nyud.py \
+#       --cfg-options data_root=FOLDER pretrained=FILE
+# Weights: any Swin-T ImageNet-1k checkpoint of the official repository, timm, mmpretrain or mmseg.
+_base_ = [
+    '../_base_/models/swin_mlp.py', '../_base_/datasets/nyud.py',
+    '../_base_/schedules/adam_60e.py', '../_base_/default_runtime.py'
+]
+pretrained = 'pretrain/swin_tiny_patch4_window7_224.pth'
+allow_random_backbone = False
+model = dict(
+    tasks=_base_.tasks,
+    backbone=dict(
+        tasks=list(_base_.tasks),
+        pretrained=pretrained,
+        allow_random_backbone=allow_random_backbone,
+        peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
+default_hooks = dict(checkpoint=dict(save_best='semseg/mIoU', rule='greater'))

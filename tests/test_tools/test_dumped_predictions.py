@@ -1,0 +1,53 @@
+"""The metrics of `tools/test.py` are those of the files that it writes."""
+
+import json
+import sys
+
+import pytest
+from commands import CONFIG, ROOT, options, run
+from recompute import recompute
+
+#: 8 bits move a probability by 1/510 and a normal's component by 1/255: what that may change, of
+#: the whole where a metric is a percentage, of the value where it is not.
+_ROUNDING = 1e-3
+_NO_PERCENTAGE = ("mErr", "median", "rmse", "abs_rel", "threshold", "images")
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    """Metrics, data and dumped predictions of all kinds of task."""
+    folder = tmp_path_factory.mktemp("dumped")
+    config = folder / "six_tasks.py"
+    config.write_text(
+        f"_base_ = {str(ROOT / CONFIG)!r}\n"
+        "tasks = dict(edge=dict(type='Edge', loss_weight=50.0), depth=dict(type='Depth'))\n"
+    )
+    small = options(folder, "render.val=16", "train_cfg.max_epochs=4", "train_cfg.val_interval=4")
+    run(sys.executable, "tools/train.py", config, "--work-dir", folder / "run", *small)
+    output = run(
+        sys.executable, "tools/test.py", config, folder / "run/epoch_4.pth",
+        *("--work-dir", folder / "test", "--out", folder / "out"), *small,
+    )  # fmt: skip
+    return json.loads((folder / "test/metrics.json").read_text()), output, folder
+
+
+def test_metrics_come_from_the_files(tested):
+    metrics, _, folder = tested
+    again = recompute(folder / "shapes", folder / "out")
+    left_out = {"saliency/threshold", "saliency/two_class_mIoU", "edge/loss"}
+    counts = {f"{task}/absent_classes" for task in ("semseg", "human_parts")}
+    assert set(again) == set(metrics) - left_out - counts
+    for name, value in again.items():
+        whole = abs(value) if name.split("/")[1] in _NO_PERCENTAGE else 100
+        assert metrics[name] == pytest.approx(value, abs=_ROUNDING * whole), name
+    # and they say something: a constant prediction would not
+    assert 5 < metrics["edge/boundaryF"] < 100
+    assert 0 < metrics["depth/delta_1"] < 100
+
+
+def test_the_table_names_the_primary_metrics(tested):
+    metrics, output, _ = tested
+    for text in ("boundaryF (higher is better)", "rmse (lower is better)"):
+        assert text in output
+    assert f"{metrics['edge/boundaryF']:.2f}" in output
+    assert f"{metrics['depth/rmse']:.2f}" in output

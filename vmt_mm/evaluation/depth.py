@@ -1,0 +1,49 @@
+"""Depth: errors in metres and relative to the label."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vmt_mm.evaluation.task_metric import TaskMetric
+from vmt_mm.registry import METRICS
+
+#: A pixel is right to degree k where max(p / g, g / p) < 1.25^k.
+_RATIO = 1.25
+_DEGREES = (1, 2, 3)
+
+
+@METRICS.register_module()
+class DepthMetric(TaskMetric):
+    """Depth error over all valid pixels of the whole set (label != 0).
+
+    Reports ``rmse`` in metres, ``abs_rel`` = mean |p - g| / g, and ``delta_k``, the percentage of
+    pixels with max(p / g, g / p) < 1.25^k for k = 1, 2, 3 (Eigen et al., arXiv:1406.2283, section
+    4.2). All are means over pixels, not of the images' means; a predicted 0 is within no limit.
+    """
+
+    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+        """Sums over the image's valid pixels."""
+        valid = label[0] != 0
+        p, g = prediction[0][valid].double(), label[0][valid].double()
+        difference = (p - g).abs()
+        ratio = torch.maximum(p / g, g / p)
+        return dict(
+            pixels=np.array(g.numel()),
+            squares=np.array(float((difference**2).sum())),
+            relative=np.array(float((difference / g).sum())),
+            within=np.array([int((ratio < _RATIO**degree).sum()) for degree in _DEGREES]),
+        )
+
+    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+        """Root mean square in metres, mean relative error, shares in percent."""
+        pixels = int(counts["pixels"].sum())
+        if pixels == 0:
+            return {}
+        shares = 100 * counts["within"].sum(axis=0) / pixels
+        return dict(
+            rmse=float(np.sqrt(counts["squares"].sum() / pixels)),
+            abs_rel=float(counts["relative"].sum() / pixels),
+            **{f"delta_{degree}": float(s) for degree, s in zip(_DEGREES, shares, strict=True)},
+        )

@@ -1,0 +1,152 @@
+"""Edges: F-score of boundaries at the best threshold of the whole set, and the loss.
+
+``boundaryF`` follows the optimal-dataset-scale F-measure of the BSDS benchmark (odsF; Arbelaez et
+al., TPAMI 2011, section 3.1), with one difference: the benchmark pairs predicted and labelled
+pixels one to one, while here each is right if the other set has a pixel within the tolerance. So
+several predicted pixels may match one label; thinning, which the benchmark's inputs have gone
+through as well, keeps them few. The two numbers must not be compared with each other.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vmt_mm.errors import InputError
+from vmt_mm.evaluation.task_metric import TaskMetric
+from vmt_mm.registry import METRICS
+from vmt_mm.tasks.binary import weighted_bce
+
+#: 0.05, 0.1 .. 0.95.
+THRESHOLDS = np.round(np.arange(1, 20) * 0.05, 2)
+#: The least probability whose complement float32 still tells from 1.
+_LEAST = 2.0**-24
+#: Binomial weights; whole numbers keep the smoothed map, and so every comparison, exact.
+_SMOOTH = np.float32([1, 4, 6, 4, 1])
+
+
+@METRICS.register_module()
+class EdgeMetric(TaskMetric):
+    """Boundary precision and recall, added up over the set, and their best F over thresholds.
+
+    A prediction is taken in 8 bits, as the files of predictions hold it, thinned by
+    :func:`thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the share of the remaining
+    pixels with a labelled edge within the tolerance, recall the share of labelled edge pixels with
+    a remaining one within it. Labels are taken as they are; ignored pixels (255) are left out of
+    both. The loss is the task's, over the pixels of the whole set.
+
+    Args:
+        task: see :class:`TaskMetric`.
+        tolerance: share of the label's diagonal; a pixel matches up to this distance.
+        positive_weight: of the loss, see :class:`~vmt_mm.tasks.edge.Edge`.
+        collect_device: see :class:`TaskMetric`.
+
+    Raises:
+        InputError: if the tolerance is not in 0..1.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        tolerance: float = 0.0075,
+        positive_weight: float = 0.95,
+        collect_device: str = "cpu",
+    ) -> None:
+        super().__init__(task, collect_device)
+        if not 0 <= tolerance < 1:
+            raise InputError(f"{task}: tolerance must be in [0, 1), got {tolerance}")
+        self.tolerance = tolerance
+        self.positive_weight = positive_weight
+
+    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+        """Pixels that are predicted and right at every threshold, labelled and found."""
+        valid = label != 255
+        if not valid.any():
+            return {}
+        # predictions are probabilities: one that has become exactly 0 or 1 counts as a logit of 17
+        logits = torch.logit(prediction.double(), eps=_LEAST)
+        loss = weighted_bce(logits, label, valid, self.positive_weight)
+        pixels = int(valid.sum())
+        bits = (prediction[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+        edges, known = label[0].cpu().numpy() == 1, valid[0].cpu().numpy()
+        thinned = np.where(known, thin(bits), 0).astype(np.uint8)
+        near = _disc(self.tolerance * float(np.hypot(*edges.shape)))
+        close = cv2.dilate(edges.astype(np.uint8), near) > 0
+        return dict(
+            predicted=_above(thinned),
+            right=_above(thinned[close]),
+            label=np.array(int(edges.sum())),
+            found=_above(cv2.dilate(thinned, near)[edges]),
+            loss=np.array(float(loss) * pixels),
+            pixels=np.array(pixels),
+        )
+
+    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+        """F, and precision and recall at its threshold, in percent; no F without a label."""
+        results = dict(loss=float(counts["loss"].sum() / counts["pixels"].sum()))
+        predicted, right, found = (
+            counts[k].sum(axis=0).astype(np.float64) for k in ("predicted", "right", "found")
+        )
+        label = counts["label"].sum()
+        if not label:
+            return results
+        precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
+        recall = found / label
+        both = precision + recall
+        f_score = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+        best = int(f_score.argmax())
+        return dict(
+            boundaryF=100 * float(f_score[best]),
+            precision=100 * float(precision[best]),
+            recall=100 * float(recall[best]),
+            threshold=float(THRESHOLDS[best]),
+            **results,
+        )
+
+
+def thin(values: np.ndarray) -> np.ndarray:
+    """Keep the crests of a map (H, W) uint8 at their values; all else becomes 0.
+
+    Non-maximum suppression: the map is smoothed by a 5 x 5 binomial filter. The direction across
+    a crest is the one, of right, down and the two diagonals, in which the smoothed map bends down
+    most. A pixel stays if it is higher than the next pixel in this direction and not lower than
+    the one before, so that of two equal ones one stays and of a plateau none. What lies outside the
+    image counts as higher: a map that rises towards its border has no crest there.
+    """
+    smooth = cv2.sepFilter2D(
+        values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REPLICATE
+    )
+    height, width = smooth.shape
+    around = np.pad(smooth, 1, mode="edge")
+
+    def moved(y: int, x: int, source: np.ndarray = around) -> np.ndarray:
+        return source[1 + y : 1 + y + height, 1 + x : 1 + x + width]
+
+    # The Hessian's eigenvector of the smaller eigenvalue has the double angle of (-a, -b).
+    a = moved(0, 1) + moved(0, -1) - moved(1, 0) - moved(-1, 0)  # d_xx - d_yy
+    b = (moved(1, 1) + moved(-1, -1) - moved(1, -1) - moved(-1, 1)) / 2  # 2 d_xy
+    straight = np.abs(b) <= np.abs(a)
+    across = [straight & (a <= 0), straight & (a > 0), ~straight & (b < 0), ~straight & (b > 0)]
+    outside = np.pad(smooth, 1, constant_values=np.inf)
+    crest = np.zeros_like(straight)
+    for here, (y, x) in zip(across, [(0, 1), (1, 0), (1, 1), (-1, 1)], strict=True):
+        highest = (smooth > moved(y, x, outside)) & (smooth >= moved(-y, -x, outside))
+        crest |= here & highest
+    return np.where(crest, values, 0)
+
+
+def _disc(radius: float) -> np.ndarray:
+    """Mask of the pixels not farther than ``radius`` from its centre."""
+    reach = int(radius)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return (x * x + y * y <= radius * radius).astype(np.uint8)
+
+
+def _above(bits: np.ndarray) -> np.ndarray:
+    """Number of values, of 255ths, above every threshold."""
+    histogram = np.bincount(bits.ravel(), minlength=256)
+    # t = k / 20: 255 t = 12.75 k is exact, and v > 255 t from the next whole number on
+    first = np.floor(12.75 * np.arange(1, len(THRESHOLDS) + 1)).astype(int) + 1
+    return histogram[::-1].cumsum()[::-1][first]
