@@ -631,7 +631,7 @@ ROWS = [
     _option(
         "PEFT method without a type",
         {"model.backbone.peft": dict(_delete_=True)},
-        "peft: unknown type None; known: DecodersOnly, FullFineTuning, ",
+        "peft: unknown type None; known: Adapter, BitFit, DecodersOnly, ",
     ),
     _option(
         "unknown architecture",
