@@ -3,7 +3,4 @@
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(
     backbone=dict(
-        peft=dict(
-            _delete_=True,
-            type='PerTask',
-            method=dict(type='Adapter', ratio=2))))
+        peft=dict(_delete_=True, type='PerTask', method=dict(type='Adapter', ratio=2))))

@@ -5,6 +5,5 @@ _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(
     backbone=dict(
         peft=dict(
-            _delete_=True,
-            type='PerTask',
+            _delete_=True, type='PerTask',
             method=dict(type='LoRA', rank=2, targets=('q', 'v'), train_norm=True))))

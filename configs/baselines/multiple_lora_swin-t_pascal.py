@@ -5,6 +5,5 @@ _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(
     backbone=dict(
         peft=dict(
-            _delete_=True,
-            type='PerTask',
+            _delete_=True, type='PerTask',
             method=dict(type='LoRA', rank=4, targets=('q', 'v'), train_norm=True))))

@@ -4,6 +4,5 @@ _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(
     backbone=dict(
         peft=dict(
-            _delete_=True,
-            type='PerTask',
+            _delete_=True, type='PerTask',
             method=dict(type='LowRankAdapter', ratio=4, rank=2))))

@@ -4,6 +4,5 @@ _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(
     backbone=dict(
         peft=dict(
-            _delete_=True,
-            type='PerTask',
+            _delete_=True, type='PerTask',
             method=dict(type='LowRankAdapter', ratio=8, rank=8))))

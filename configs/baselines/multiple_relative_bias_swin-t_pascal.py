@@ -3,7 +3,4 @@
 _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(
     backbone=dict(
-        peft=dict(
-            _delete_=True,
-            type='PerTask',
-            method=dict(type='RelativeBias'))))
+        peft=dict(_delete_=True, type='PerTask', method=dict(type='RelativeBias'))))

@@ -1,9 +1,13 @@
 """Run the tools as a user does."""
 
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
@@ -50,3 +54,14 @@ def run(*command: str, code: int = 0, **kwargs) -> str:
 def options(tmp_path: Path, *more: str) -> list[str]:
     """``--cfg-options`` for a small run whose scenes lie below ``tmp_path``."""
     return ["--cfg-options", f"data_root={tmp_path}/shapes", *SMALL, *more]
+
+
+def caller(tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
+    """A function that runs a tool within the test's process and returns what it printed."""
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [tool, *arguments])
+        runpy.run_path(str(ROOT / tool), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call

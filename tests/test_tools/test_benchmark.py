@@ -1,12 +1,10 @@
 """The command that times encoders."""
 
 import json
-import runpy
-import sys
 
 import cv2
 import pytest
-from commands import CONFIG, ROOT
+from commands import CONFIG, ROOT, caller
 
 NANO = str(ROOT / CONFIG)
 SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1"]
@@ -14,14 +12,7 @@ SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1"]
 
 @pytest.fixture
 def benchmark(monkeypatch, capsys):
-    """Run the tool; return what it printed."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
-        runpy.run_path(str(ROOT / "tools/analysis_tools/benchmark.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
+    return caller("tools/analysis_tools/benchmark.py", monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("mode", ["encoder", "infer", "train"])

@@ -1,11 +1,9 @@
 """The command that counts parameters."""
 
 import json
-import runpy
-import sys
 
 import pytest
-from commands import ROOT
+from commands import ROOT, caller
 
 PASCAL = str(ROOT / "configs/vmt/vmt_swin-t_pascal.py")
 FULL = str(ROOT / "configs/baselines/multi_task_full_swin-nano_shapes.py")
@@ -13,14 +11,7 @@ FULL = str(ROOT / "configs/baselines/multi_task_full_swin-nano_shapes.py")
 
 @pytest.fixture
 def count(monkeypatch, capsys):
-    """Run the tool; return what it printed."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["count_params.py", *arguments])
-        runpy.run_path(str(ROOT / "tools/analysis_tools/count_params.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
+    return caller("tools/analysis_tools/count_params.py", monkeypatch, capsys)
 
 
 def test_json_holds_whole_numbers(count):
