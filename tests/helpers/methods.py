@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from mmpretrain.models import VisionTransformer
 from mmseg.models.backbones import SwinTransformer
 from torch import nn
 
@@ -15,11 +17,70 @@ TASKS = dict(
     semseg=dict(type="Segmentation", num_classes=4),
     normals=dict(type="Normals"),
 )
-#: Channels of Swin-nano's blocks.
-WIDTHS = (20, 20, 40, 40, 80, 80, 160, 160)
-BLOCKS = [f"stages.{stage}.blocks.{number}" for stage in range(4) for number in range(2)]
-#: Names of the frozen encoder's parameters.
-STOCK = [name for name, _ in SwinTransformer(**ARCHITECTURES["nano"]).named_parameters()]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A small encoder that the methods are tried on.
+
+    Attributes:
+        config: of the adapted encoder.
+        make_stock: makes the library's own.
+        widths: channels of its blocks.
+        blocks: names of its blocks.
+        layers: role -> name of the layer in a block.
+        table_heads: heads of each block that has a table of relative positions, 13 x 13.
+    """
+
+    config: Mapping
+    make_stock: Callable[[], nn.Module]
+    widths: tuple[int, ...]
+    blocks: tuple[str, ...]
+    layers: Mapping[str, str]
+    table_heads: tuple[int, ...] = ()
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Name -> size of each parameter of the library's own."""
+        return {name: p.numel() for name, p in self.make_stock().named_parameters()}
+
+    def of_blocks(self, *names: str) -> frozenset[str]:
+        """Names of what a method keeps for every block."""
+        return frozenset(f"peft.blocks.{i}.{n}" for i in range(len(self.blocks)) for n in names)
+
+    def of_layers(self, *names: str) -> frozenset[str]:
+        """Names of what is in every block; ``{role}`` stands for a layer's name."""
+        return frozenset(f"{b}.{n.format(**self.layers)}" for b in self.blocks for n in names)
+
+    def total(self, per_block: Callable[[int], int]) -> int:
+        """Sum over the blocks of a function of their channels."""
+        return sum(per_block(width) for width in self.widths)
+
+
+SWIN = Encoder(
+    dict(type="MultiTaskSwin", arch="nano"),
+    lambda: SwinTransformer(**ARCHITECTURES["nano"]),
+    (20, 20, 40, 40, 80, 80, 160, 160),
+    tuple(f"stages.{stage}.blocks.{number}" for stage in range(4) for number in range(2)),
+    dict(qkv="attn.w_msa.qkv", proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1",
+         norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
+    (1, 1, 2, 2, 4, 4, 8, 8),
+)  # fmt: skip
+#: With LayerScale, patches that divide no image here, and groups of unequal length.
+_VIT = dict(
+    arch=dict(embed_dims=20, num_layers=5, num_heads=2, feedforward_channels=80),
+    img_size=56,
+    patch_size=7,
+    layer_scale_init_value=0.5,
+)
+VIT = Encoder(
+    dict(type="MultiTaskViT", out_indices=(0, 1, 3, 4), **_VIT),
+    lambda: VisionTransformer(**_VIT),
+    (20,) * 5,
+    tuple(f"layers.{number}" for number in range(5)),
+    dict(qkv="attn.qkv", proj="attn.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="ln1"),
+)
+ENCODERS = dict(swin=SWIN, vit=VIT)
 
 
 @dataclass(frozen=True)
@@ -29,7 +90,7 @@ class Row:
     Attributes:
         peft: its config.
         trains: exact names of what trains in the encoder.
-        count: how many numbers that are, on Swin-nano, as arithmetic.
+        count: how many numbers that are, as arithmetic.
         per_task: whether the encoder runs once a task.
         from_the_start: whether the tasks differ from the patch embedding on.
     """
@@ -41,83 +102,81 @@ class Row:
     from_the_start: bool = False
 
 
-def _of_blocks(*names: str) -> frozenset[str]:
-    return frozenset(f"peft.blocks.{i}.{name}" for i in range(len(BLOCKS)) for name in names)
-
-
-def _of_layers(*names: str) -> frozenset[str]:
-    return frozenset(f"{block}.{name}" for block in BLOCKS for name in names)
-
-
-def _total(per_block: Callable[[int], int]) -> int:
-    return sum(per_block(width) for width in WIDTHS)
-
-
 _SCALES = [f"{part}.{task}" for part in ("alpha", "gamma") for task in TASKS]
 _BOTTLENECK = ("norm.weight", "norm.bias", "down.weight", "down.bias", "up.weight", "up.bias")
 _FACTORED = [f"{p}.{f}" for p in ("down", "up") for f in ("inner", "outer", "bias")]
-_LORA = ("attn.w_msa.qkv.lora_A", "attn.w_msa.qkv.lora_B")
 _EMBEDDINGS = frozenset(f"peft.embeddings.{task}" for task in TASKS)
-_TABLES = _of_layers("attn.w_msa.relative_position_bias_table")
-_BIASES = frozenset(name for name in STOCK if "bias" in name)
 _DECOMPOSED = [f"{p}.{f}.{w}" for p in ("down", "up") for f in ("outer", "inner") for w in
                ("weight", "bias")]  # fmt: skip
 T = len(TASKS)
-_PARAMETERS = dict(SwinTransformer(**ARCHITECTURES["nano"]).named_parameters())
-_SIZE = {name: parameter.numel() for name, parameter in _PARAMETERS.items()}
-_N_BIASES = sum(_SIZE[name] for name in _BIASES)
 
-_SHARED = {
-    "VMTAdapter": Row(
-        dict(type="VMTAdapter", ratio=4),
-        _of_blocks("norm.weight", "norm.bias", "down.weight", "up.weight", "up.bias", *_SCALES),
-        _total(lambda d: 2 * d + 2 * d * d // 4 + d + 2 * T * d),
-    ),
-    "VMTAdapter-learnable": Row(
-        dict(type="VMTAdapter", learnable_gate=True, down_bias=True),
-        _of_blocks(*_BOTTLENECK, *_SCALES, "gate_logit"),
-        _total(lambda d: 2 * d + 2 * d * d // 4 + d // 4 + d + 2 * T * d + 1),
-    ),
-    "VMTAdapterLite": Row(
-        dict(type="VMTAdapterLite", m=5, ratio=2),
-        _of_blocks("shared", "down", "up", *_SCALES),
-        _total(lambda d: 5**3 + 2 * d * (d // 2) // 5 + 2 * T * d),
-    ),
-    "VMTAdapterLite-biases": Row(
-        dict(type="VMTAdapterLite", m=2, ratio=1, down_bias=True, up_bias=True),
-        _of_blocks("shared", "down", "up", "down_bias", "up_bias", *_SCALES),
-        _total(lambda d: 2**3 + 2 * d * d // 2 + 2 * d + 2 * T * d),
-    ),
-    "DecodersOnly": Row(dict(type="DecodersOnly"), frozenset(), 0),
-    "FullFineTuning": Row(
-        dict(type="FullFineTuning"), frozenset(STOCK), sum(_SIZE.values()), from_the_start=True
-    ),
-    "Adapter": Row(
-        dict(type="Adapter", ratio=2, scale=0.5),
-        _of_blocks(*_BOTTLENECK),
-        _total(lambda d: d * d + 7 * d // 2),  # 2 d k + LN 2 d + k + d
-    ),
-    "LowRankAdapter": Row(
-        dict(type="LowRankAdapter", ratio=4, rank=2),
-        _of_blocks(*_FACTORED),
-        _total(lambda d: 2 * 2 * (d + d // 4) + d + d // 4),
-    ),
-    "LoRA": Row(
-        dict(type="LoRA", rank=2, alpha=4, train_norm=True),
-        _of_layers(*_LORA, "norm1.weight", "norm1.bias"),
-        _total(lambda d: 2 * 2 * 2 * d + 2 * d),
-    ),
-    "LoRA-all": Row(
-        dict(type="LoRA", rank=3, targets=("fc2", "k", "proj", "fc1")),
-        _of_layers(*_LORA, *(f"{layer}.lora_{x}" for x in "AB" for layer in
-                             ("attn.w_msa.proj", "ffn.layers.0.0", "ffn.layers.1"))),
-        _total(lambda d: 3 * (2 * d + 2 * d + 5 * d + 5 * d)),
-    ),
-    "BitFit": Row(dict(type="BitFit"), _BIASES, _N_BIASES, from_the_start=True),
-    "RelativeBias": Row(
-        dict(type="RelativeBias"), _TABLES, 13**2 * 2 * (1 + 2 + 4 + 8)
-    ),
-}  # fmt: skip
+
+def _lora(*roles: str) -> list[str]:
+    return [f"{{{role}}}.lora_{x}" for role in roles for x in "AB"]
+
+
+def _shared(on: Encoder) -> dict[str, Row]:
+    """Methods that serve all tasks in one pass."""
+    biases = frozenset(name for name in on.sizes if "bias" in name)
+    rows = {
+        "VMTAdapter": Row(
+            dict(type="VMTAdapter", ratio=4),
+            on.of_blocks(
+                "norm.weight", "norm.bias", "down.weight", "up.weight", "up.bias", *_SCALES
+            ),
+            on.total(lambda d: 2 * d + 2 * d * d // 4 + d + 2 * T * d),
+        ),
+        "VMTAdapter-learnable": Row(
+            dict(type="VMTAdapter", learnable_gate=True, down_bias=True),
+            on.of_blocks(*_BOTTLENECK, *_SCALES, "gate_logit"),
+            on.total(lambda d: 2 * d + 2 * d * d // 4 + d // 4 + d + 2 * T * d + 1),
+        ),
+        "VMTAdapterLite": Row(
+            dict(type="VMTAdapterLite", m=5, ratio=2),
+            on.of_blocks("shared", "down", "up", *_SCALES),
+            on.total(lambda d: 5**3 + 2 * d * (d // 2) // 5 + 2 * T * d),
+        ),
+        "VMTAdapterLite-biases": Row(
+            dict(type="VMTAdapterLite", m=2, ratio=1, down_bias=True, up_bias=True),
+            on.of_blocks("shared", "down", "up", "down_bias", "up_bias", *_SCALES),
+            on.total(lambda d: 2**3 + 2 * d * d // 2 + 2 * d + 2 * T * d),
+        ),
+        "DecodersOnly": Row(dict(type="DecodersOnly"), frozenset(), 0),
+        "FullFineTuning": Row(
+            dict(type="FullFineTuning"),
+            frozenset(on.sizes),
+            sum(on.sizes.values()),
+            from_the_start=True,
+        ),
+        "Adapter": Row(
+            dict(type="Adapter", ratio=2, scale=0.5),
+            on.of_blocks(*_BOTTLENECK),
+            on.total(lambda d: d * d + 7 * d // 2),  # 2 d k + LN 2 d + k + d
+        ),
+        "LowRankAdapter": Row(
+            dict(type="LowRankAdapter", ratio=4, rank=2),
+            on.of_blocks(*_FACTORED),
+            on.total(lambda d: 2 * 2 * (d + d // 4) + d + d // 4),
+        ),
+        "LoRA": Row(
+            dict(type="LoRA", rank=2, alpha=4, train_norm=True),
+            on.of_layers(*_lora("qkv"), "{norm1}.weight", "{norm1}.bias"),
+            on.total(lambda d: 2 * 2 * 2 * d + 2 * d),
+        ),
+        "LoRA-all": Row(
+            dict(type="LoRA", rank=3, targets=("fc2", "k", "proj", "fc1")),
+            on.of_layers(*_lora("qkv", "proj", "fc1", "fc2")),
+            on.total(lambda d: 3 * (2 * d + 2 * d + 5 * d + 5 * d)),
+        ),
+        "BitFit": Row(
+            dict(type="BitFit"), biases, sum(on.sizes[name] for name in biases), from_the_start=True
+        ),
+    }
+    if on.table_heads:
+        rows["RelativeBias"] = Row(
+            dict(type="RelativeBias"), on.of_layers("{table}"), 13**2 * sum(on.table_heads)
+        )
+    return rows
 
 
 def _multiple(row: Row) -> Row:
@@ -134,58 +193,60 @@ def _multiple(row: Row) -> Row:
     )
 
 
-METHODS: dict[str, Row] = {
-    **_SHARED,
-    **{
-        f"PerTask-{name}": _multiple(_SHARED[name])
-        for name in (
-            "Adapter",
-            "LowRankAdapter",
-            "LoRA",
-            "BitFit",
-            "RelativeBias",
-            "FullFineTuning",
-        )
-    },
-    "Hyperformer": Row(
-        dict(type="Hyperformer", ratio=4, embedding=6),
-        _EMBEDDINGS
-        | {
-            f"peft.generators.{i}.{place}.{name}"
-            for i in range(len(BLOCKS))
-            for place in ("after_attn", "after_mlp")
-            for name in ("weight", "bias")
-        },
-        6 * T + _total(lambda d: 2 * 7 * (2 * d * (d // 4) + d // 4 + d + 2 * d)),
-        per_task=True,
-    ),
-    "Polyhistor": Row(
-        dict(type="Polyhistor", ratio=4, embedding=6, rank=2),
-        _EMBEDDINGS
-        | {f"peft.generators.{i}.{name}" for i in range(len(BLOCKS)) for name in _DECOMPOSED},
-        6 * T + _total(lambda d: 2 * 7 * 2 * (d + d // 4)),
-        per_task=True,
-    ),
-    "PolyhistorLite": Row(
-        dict(type="PolyhistorLite", ratio=2, embedding=6, rank=3),
-        _EMBEDDINGS
-        | {f"peft.templates.{name}" for name in _DECOMPOSED}
-        | {f"peft.kernels.{i}.{name}" for i in range(len(BLOCKS)) for name in ("down", "up")},
-        6 * T + 2 * 7 * 3 * (20 + 10) + 2 * 2 * (1 + 4 + 16 + 64),
-        per_task=True,
-    ),
-}
+def _rows(on: Encoder) -> dict[str, Row]:
+    """The table for one encoder."""
+    shared = _shared(on)
+    copied = ("Adapter", "LowRankAdapter", "LoRA", "BitFit", "RelativeBias", "FullFineTuning")
+    return {
+        **shared,
+        **{f"PerTask-{name}": _multiple(shared[name]) for name in copied if name in shared},
+        "Hyperformer": Row(
+            dict(type="Hyperformer", ratio=4, embedding=6),
+            _EMBEDDINGS
+            | {
+                f"peft.generators.{i}.{place}.{name}"
+                for i in range(len(on.blocks))
+                for place in ("after_attn", "after_mlp")
+                for name in ("weight", "bias")
+            },
+            6 * T + on.total(lambda d: 2 * 7 * (2 * d * (d // 4) + d // 4 + d + 2 * d)),
+            per_task=True,
+        ),
+        "Polyhistor": Row(
+            dict(type="Polyhistor", ratio=4, embedding=6, rank=2),
+            _EMBEDDINGS
+            | {
+                f"peft.generators.{i}.{name}" for i in range(len(on.blocks)) for name in _DECOMPOSED
+            },
+            6 * T + on.total(lambda d: 2 * 7 * 2 * (d + d // 4)),
+            per_task=True,
+        ),
+        "PolyhistorLite": Row(
+            dict(type="PolyhistorLite", ratio=2, embedding=6, rank=3),
+            _EMBEDDINGS
+            | {f"peft.templates.{name}" for name in _DECOMPOSED}
+            | {
+                f"peft.kernels.{i}.{name}" for i in range(len(on.blocks)) for name in ("down", "up")
+            },
+            6 * T + 2 * 7 * 3 * (20 + 10) + on.total(lambda d: 2 * (d // 20) ** 2),
+            per_task=True,
+        ),
+    }
 
 
-def build_model(peft: Mapping, tasks: Mapping = TASKS, channels: int = 8, **backbone) -> nn.Module:
-    """A model on Swin-nano with initial values."""
+#: Encoder -> method -> what it promises.
+METHODS = {name: _rows(on) for name, on in ENCODERS.items()}
+
+
+def build_model(
+    peft: Mapping, tasks: Mapping = TASKS, channels: int = 8, on: Encoder = SWIN
+) -> nn.Module:
+    """A model with initial values."""
     model = MODELS.build(
         dict(
             type="MultiTaskSegmentor",
             tasks=tasks,
-            backbone=dict(
-                type="MultiTaskSwin", arch="nano", allow_random_backbone=True, peft=peft, **backbone
-            ),
+            backbone=dict(allow_random_backbone=True, peft=peft, **on.config),
             head=dict(type="MLPHead", channels=channels),
         )
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from methods import METHODS, build_model, scatter
+from methods import ENCODERS, METHODS, build_model, scatter
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from processes import fork_group, run_forked
@@ -22,15 +22,20 @@ _TASKS = dict(
     saliency=dict(type="Saliency", loss_weight=5.0),
     normals=dict(type="Normals", loss_weight=10.0),
 )
-#: With all labels every method, with some one of each kind.
-_PARTLY = ("VMTAdapter-learnable", "DecodersOnly", "FullFineTuning", "PerTask-LoRA")
-_CASES = [(name, False) for name in METHODS] + [(name, True) for name in _PARTLY]
+#: With all labels every method, with some one of each kind; on a second encoder one of each kind.
+_KINDS = ("VMTAdapter-learnable", "DecodersOnly", "FullFineTuning", "PerTask-LoRA")
+_CASES = [
+    *(("swin", name, False) for name in METHODS["swin"]),
+    *(("swin", name, True) for name in _KINDS),
+    *(("vit", name, partly) for name in (*_KINDS, "Hyperformer") for partly in (False, True)),
+]
 
 
-def _model(method: str) -> nn.Module:
+def _model(encoder: str, method: str) -> nn.Module:
     torch.manual_seed(3)
     # with the heads' dropout
-    return scatter(build_model(METHODS[method].peft, _TASKS, channels=16)).train()
+    peft, on = METHODS[encoder][method].peft, ENCODERS[encoder]
+    return scatter(build_model(peft, _TASKS, channels=16, on=on)).train()
 
 
 def _half(number: int, partly: bool) -> tuple[Tensor, list[MultiTaskDataSample]]:
@@ -68,13 +73,13 @@ def _gradients(model: nn.Module) -> dict[str, Tensor | None]:
 
 def _work(rank: int, folder: Path) -> None:
     init_default_scope("vmt_mm")
-    for method, partly in _CASES:
-        model = _model(method)
+    for encoder, method, partly in _CASES:
+        model = _model(encoder, method)
         # the wrapper as the tools make it: find_unused_parameters is False
         wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
         assert not wrapped.find_unused_parameters
         _backward(wrapped, rank, partly)
-        torch.save(_gradients(model), folder / f"{method}_{partly}_{rank}.pt")
+        torch.save(_gradients(model), folder / f"{encoder}_{method}_{partly}_{rank}.pt")
         dist.barrier()
 
 
@@ -96,12 +101,15 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_one_thread")
-@pytest.mark.parametrize(("method", "partly"), _CASES)
-def test_processes_get_the_mean_of_the_halves(folder: Path, method: str, partly: bool) -> None:
+@pytest.mark.parametrize(("encoder", "method", "partly"), _CASES)
+def test_processes_get_the_mean_of_the_halves(
+    folder: Path, encoder: str, method: str, partly: bool
+) -> None:
     first, second = (
-        torch.load(folder / f"{method}_{partly}_{rank}.pt", weights_only=True) for rank in (0, 1)
+        torch.load(folder / f"{encoder}_{method}_{partly}_{rank}.pt", weights_only=True)
+        for rank in (0, 1)
     )
-    model = _model(method)
+    model = _model(encoder, method)
     halves = []
     for rank in (0, 1):
         model.zero_grad()

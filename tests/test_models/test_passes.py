@@ -62,16 +62,23 @@ def test_a_split_within_a_stage_keeps_what_came_before(encoder):
 
 def test_parts_of_keys():
     blocks = [BlockSpec(0, 4, "stages.0.blocks.0"), BlockSpec(0, 4, "stages.0.blocks.1")]
-    parts = ["patch_embed", "stages.0.blocks.0", "stages.0.blocks.1", "norm0"]
+    names = ["patch_embed", "stages.0.blocks.0", "stages.0.blocks.1", "norm0"]
+    parts = {**{name: name for name in names}, "pos_embed": "patch_embed"}
     places = {
         "patch_embed.norm.bias": "patch_embed",
         "stages.0.blocks.1.norm1.weight": "stages.0.blocks.1",
         "peft.blocks.1.down.weight": "stages.0.blocks.1",
         "peft.method.blocks.0.up.bias": "stages.0.blocks.0",
         "norm0.bias": "norm0",
+        "pos_embed": "patch_embed",  # a parameter outside modules
     }
     for key, part in places.items():
         assert part_of(key, parts, blocks) == part
-    for key in ("norm01.bias", "stages.0.blocks.11.norm1.weight", "peft.generators.0.weight"):
+    for key in (
+        "norm01.bias",
+        "pos_embeds",
+        "stages.0.blocks.11.norm1.weight",
+        "peft.generators.0.weight",
+    ):
         with pytest.raises(KeyError, match=key):
             part_of(key, parts, blocks)

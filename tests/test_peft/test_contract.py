@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from methods import METHODS, STOCK, TASKS, build_model, scatter
-from mmseg.models.backbones import SwinTransformer
+from methods import ENCODERS, METHODS, TASKS, VIT, build_model, scatter
 
 from vmt_mm import peft
-from vmt_mm.models.backbones.swin import ARCHITECTURES
+from vmt_mm.errors import InputError
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -29,19 +28,37 @@ def adam(model):
 
 
 def test_every_method_has_a_row():
-    used = {row.peft["type"] for row in METHODS.values()}
+    used = {row.peft["type"] for row in METHODS["swin"].values()}
     own = {n for n, c in PEFT_METHODS.module_dict.items() if c.__module__.startswith(peft.__name__)}
     assert used == own
 
 
-@pytest.fixture(params=METHODS)
-def row(request):
-    return METHODS[request.param]
+def test_only_what_needs_tables_of_relative_positions_is_missing_on_a_vit():
+    without = METHODS["swin"].keys() - METHODS["vit"].keys()
+    assert without == {"RelativeBias", "PerTask-RelativeBias"}
+    for name in without:
+        with pytest.raises(InputError, match="blocks have no 'relative_position_table', only"):
+            build_model(METHODS["swin"][name].peft, on=VIT)
+
+
+@pytest.fixture(params=[(on, name) for on, rows in METHODS.items() for name in rows], ids="-".join)
+def case(request):
+    return request.param
 
 
 @pytest.fixture
-def model(row):
-    return build_model(row.peft)
+def on(case):
+    return ENCODERS[case[0]]
+
+
+@pytest.fixture
+def row(case):
+    return METHODS[case[0]][case[1]]
+
+
+@pytest.fixture
+def model(row, on):
+    return build_model(row.peft, on=on)
 
 
 def test_trainable_set(row, model):
@@ -55,15 +72,15 @@ def test_count(row, model):
     assert sum(trainable) == row.count
 
 
-def test_saved_keys(row, model):
-    stock = set(SwinTransformer(**ARCHITECTURES["nano"]).state_dict())
-    assert set(model.backbone.state_dict()) == stock | (row.trains - set(STOCK))
-    assert model.backbone.added_keys == row.trains - set(STOCK)
+def test_saved_keys(row, model, on):
+    added = row.trains - on.sizes.keys()
+    assert set(model.backbone.state_dict()) == set(on.make_stock().state_dict()) | added
+    assert model.backbone.added_keys == added
 
 
-def test_start_equals_the_frozen_encoder(model):
+def test_start_equals_the_frozen_encoder(model, on):
     state = model.backbone.state_dict()
-    frozen = build_model(dict(type="DecodersOnly")).backbone
+    frozen = build_model(dict(type="DecodersOnly"), on=on).backbone
     frozen.load_state_dict({k: v for k, v in state.items() if k not in model.backbone.added_keys})
     images = torch.randn(1, 3, 48, 40)
     with torch.no_grad():
@@ -105,7 +122,8 @@ def test_passes_through_the_encoder(row, model):
         return hook
 
     model.backbone.patch_embed.register_forward_hook(count("patch_embed"))
-    model.backbone.stages[3].blocks[1].norm2.register_forward_hook(count("last"))
+    last = model.backbone.blocks[-1].layers["norm2"]
+    model.backbone.get_submodule(last).register_forward_hook(count("last"))
     model(torch.randn(1, 3, 32, 32), mode="tensor")
     passes = len(TASKS) if row.per_task else 1
     # what lies before the first difference between tasks is computed once
@@ -123,10 +141,10 @@ def test_tasks_do_not_see_which_others_are_asked_for(model):
         assert torch.equal(a, b)
 
 
-def test_round_trip_through_a_checkpoint(row, model, tmp_path):
+def test_round_trip_through_a_checkpoint(row, model, on, tmp_path):
     step(model, adam(model))
     torch.save(model.state_dict(), tmp_path / "model.pth")
-    other = build_model(row.peft)
+    other = build_model(row.peft, on=on)
     other.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
     images = torch.randn(1, 3, 40, 48)
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from methods import BLOCKS, METHODS, TASKS
+from methods import METHODS, SWIN, TASKS
 from naive import layer_norm, run_stock, stock_swin
 
 from vmt_mm.registry import MODELS
@@ -77,7 +77,7 @@ def test_lora_is_a_product_added_to_the_weight(targets):
     parts = dict(q=0, k=1, v=2)
     layers = dict(proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1")
     merged = {}
-    for block in BLOCKS:
+    for block in SWIN.blocks:
         for target in targets:
             name = f"{block}.{layers.get(target, 'attn.w_msa.qkv')}"
             layer = encoder.get_submodule(name)
@@ -161,7 +161,7 @@ def test_polyhistor_lite():
 
 @pytest.mark.parametrize("name", ["BitFit", "RelativeBias", "FullFineTuning"])
 def test_a_copy_per_task_equals_a_model_per_task(name):
-    encoder = build(type="PerTask", method=METHODS[name].peft)
+    encoder = build(type="PerTask", method=METHODS["swin"][name].peft)
 
     def expected(images, task):
         own = {k: v.detach() for k, v in encoder.peft.parameters_for(task).items()}

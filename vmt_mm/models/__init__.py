@@ -1,7 +1,7 @@
 """Encoders, heads and the model that joins them."""
 
-from vmt_mm.models.backbones import MultiTaskSwin
+from vmt_mm.models.backbones import MultiTaskSwin, MultiTaskViT
 from vmt_mm.models.heads import HRNetHead, MLPHead
 from vmt_mm.models.multi_task_segmentor import MultiTaskSegmentor
 
-__all__ = ["HRNetHead", "MLPHead", "MultiTaskSegmentor", "MultiTaskSwin"]
+__all__ = ["HRNetHead", "MLPHead", "MultiTaskSegmentor", "MultiTaskSwin", "MultiTaskViT"]

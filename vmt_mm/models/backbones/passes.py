@@ -35,12 +35,12 @@ class Stream:
     kept: list[Tensor | None] = field(default_factory=list)
 
 
-def part_of(key: str, parts: Sequence[str], blocks: Sequence[BlockSpec]) -> str:
+def part_of(key: str, parts: Mapping[str, str], blocks: Sequence[BlockSpec]) -> str:
     """The part of the encoder that reads a parameter.
 
     Args:
         key: of the parameter.
-        parts: names of the modules that are run as one.
+        parts: name of a module or of a parameter outside modules -> the part that it is run in.
         blocks: the blocks, to which the method's own modules belong.
 
     Raises:
@@ -49,8 +49,8 @@ def part_of(key: str, parts: Sequence[str], blocks: Sequence[BlockSpec]) -> str:
     own = _OF_BLOCK.match(key)
     if own:
         return blocks[int(own[1])].name
-    for part in parts:
-        if key.startswith(f"{part}."):
+    for name, part in parts.items():
+        if key == name or key.startswith(f"{name}."):
             return part
     raise KeyError(f"{key} belongs to none of {list(parts)}")
 

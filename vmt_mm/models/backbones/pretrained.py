@@ -1,14 +1,17 @@
-"""Read files of pretrained weights."""
+"""Read files of pretrained weights, and load them strictly."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
 import vmt_mm
 from vmt_mm.errors import InputError
 from vmt_mm.utils.checkpoint_file import read_checkpoint
+from vmt_mm.utils.state_dicts import key_faults
 
 _PACKAGE_SCHEME = "vmt_mm://"
 
@@ -48,6 +51,38 @@ def read_state_dict(pretrained: str) -> dict[str, Tensor]:
     """
     location = locate(pretrained)
     return _unwrap(read_checkpoint(location), location)
+
+
+def own_state(encoder: nn.Module) -> dict[str, Tensor]:
+    """The state dict of an encoder without what its PEFT method added."""
+    added = getattr(encoder, "added_keys", ())
+    return {key: value for key, value in encoder.state_dict().items() if key not in added}
+
+
+def load_strictly(
+    encoder: nn.Module,
+    state: dict[str, Tensor],
+    source: str,
+    origin: str,
+    may_miss: Callable[[str], object] = lambda key: False,
+) -> None:
+    """Load a checkpoint that has the encoder's keys; what a PEFT method added is left alone.
+
+    Args:
+        encoder: where to.
+        state: the tensors.
+        source: name of their file, for messages.
+        origin: who wrote the file, for messages.
+        may_miss: whether a key of the encoder may be absent.
+
+    Raises:
+        InputError: if a key is missing, unknown, or of another shape; the message gives them.
+    """
+    faults = key_faults(own_state(encoder), state, may_miss)
+    if faults:
+        raise InputError(f"{source} does not fit the encoder ({origin} keys): {'; '.join(faults)}")
+    encoder.load_state_dict(state, strict=False)  # every difference was judged above
+    print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", logger="current")
 
 
 def _unwrap(content: object, location: str) -> dict[str, Tensor]:

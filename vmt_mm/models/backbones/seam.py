@@ -1,9 +1,15 @@
-"""The seam: what every encoder offers to PEFT methods, whatever its architecture."""
+"""The seam: what every encoder offers to PEFT methods, whatever its architecture.
+
+Letters: B images, L tokens, d channels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
@@ -16,21 +22,25 @@ from vmt_mm.peft.substitution import Substitution, is_substituted
 class AdaptedEncoder:
     """Mixin of a frozen encoder with a PEFT method; precedes the architecture's class.
 
-    The architecture's ``__init__`` builds its parts, then calls :meth:`set_up_seam`.
+    The architecture's ``__init__`` builds its parts, then calls :meth:`set_up_seam`. A block has
+    ``norm1``, ``attn``, ``norm2`` and ``ffn``, as mmseg's and mmpretrain's have.
 
     Attributes:
         task_names: the tasks that the encoder gives features for.
         blocks: every block, in order.
-        parts: names of the modules that are run as one, every parameter in one of them.
+        parts: name of a module, or of a parameter outside modules -> the part that it is run in;
+            a block is a part of its own name.
         added_keys: state-dict keys that the method brought in.
+        with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels: channels of the four feature maps.
         strides: strides of the four feature maps.
     """
 
     task_names: tuple[str, ...]
     blocks: tuple[BlockSpec, ...]
-    parts: tuple[str, ...]
+    parts: Mapping[str, str]
     added_keys: frozenset[str]
+    with_cp: bool
     out_channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
 
@@ -56,6 +66,8 @@ class AdaptedEncoder:
         self.task_names = tuple(tasks)
         self.pretrained = pretrained
         self.allow_random_backbone = allow_random_backbone
+        for block in self.blocks:
+            self.get_submodule(block.name).ffn.add_identity = False  # the loop here adds it
         self.requires_grad_(False)
         own = set(self.state_dict())
         self.peft = build_method(peft)
@@ -71,6 +83,32 @@ class AdaptedEncoder:
     def start_passes(self, tasks: Sequence[str], x: Tensor) -> TaskPasses:
         """The streams of one call, which begin at ``x``."""
         return TaskPasses(self.peft, self._substitution, self._place, tasks, x)
+
+    def run_block(self, passes: TaskPasses, index: int, *geometry: Any) -> None:
+        """Take every stream through one block.
+
+        Args:
+            passes: the streams.
+            index: of the block.
+            geometry: what its attention takes beside the tokens.
+        """
+        name = self.blocks[index].name
+        run = partial(self._block_and_branch, self.get_submodule(name), index, geometry)
+        recompute = self.with_cp and torch.is_grad_enabled()
+        for stream, (x, for_decoders) in passes.through(name, run, recompute):
+            stream.x = x
+            stream.kept.append(for_decoders)
+
+    def _block_and_branch(
+        self, block: nn.Module, index: int, geometry: tuple, x: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """One block and what the method adds: the new stream and what the decoders get."""
+        y = x + self.peft.after_attn(index, block.attn(block.norm1(x), *geometry))
+        branch = self.peft.beside_mlp(index, y)
+        x = y + self.peft.after_mlp(index, block.ffn(block.norm2(y)))
+        if branch.stream is not None:
+            x = x + branch.stream
+        return x, branch.for_decoders
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""

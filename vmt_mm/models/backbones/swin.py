@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
-import torch
 from mmseg.models.backbones import SwinTransformer
-from mmseg.models.backbones.swin import SwinBlock
 from torch import Tensor
 
 from vmt_mm.errors import InputError
@@ -86,14 +85,13 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             for stage, channels in enumerate(self.num_features)
             for number in range(len(self.stages[stage].blocks))
         )
-        self.parts = (
+        names = (
             "patch_embed",
             *(block.name for block in self.blocks),
             *(f"stages.{n}.downsample" for n, s in enumerate(self.stages) if s.downsample),
             *(f"norm{n}" for n in self.out_indices),
         )
-        for block in self.blocks:
-            self.get_submodule(block.name).ffn.add_identity = False  # the loop here adds it
+        self.parts = {name: name for name in names}
         self.set_up_seam(tasks, peft, pretrained, allow_random_backbone)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
@@ -118,10 +116,10 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             x, hw_shape = embedded
             stream.x = self.drop_after_pos(x)  # (B, L, d)
         maps: dict[str, list[Tensor]] = {name: [] for name in names}
-        blocks = enumerate(self.blocks)
+        indices = count()
         for number, stage in enumerate(self.stages):
             for _ in stage.blocks:
-                self._run_block(passes, *next(blocks), hw_shape)
+                self.run_block(passes, next(indices), hw_shape)
             self._emit(passes, number, hw_shape, maps)
             if stage.downsample is not None:
                 merge = partial(stage.downsample, input_size=hw_shape)
@@ -129,27 +127,6 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
                     stream.x, following = merged
                 hw_shape = following
         return {name: tuple(levels) for name, levels in maps.items()}
-
-    def _run_block(
-        self, passes: TaskPasses, index: int, spec: BlockSpec, hw_shape: tuple[int, int]
-    ) -> None:
-        """Take every stream through one block."""
-        recompute = self.with_cp and torch.is_grad_enabled()
-        run = partial(self._block_and_branch, self.get_submodule(spec.name), index, hw_shape)
-        for stream, (x, for_decoders) in passes.through(spec.name, run, recompute):
-            stream.x = x
-            stream.kept.append(for_decoders)
-
-    def _block_and_branch(
-        self, block: SwinBlock, index: int, hw_shape: tuple[int, int], x: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """One block and what the method adds: the new stream and what the decoders get."""
-        y = x + self.peft.after_attn(index, block.attn(block.norm1(x), hw_shape))
-        branch = self.peft.beside_mlp(index, y)
-        x = y + self.peft.after_mlp(index, block.ffn(block.norm2(y)))
-        if branch.stream is not None:
-            x = x + branch.stream
-        return x, branch.for_decoders
 
     def _emit(
         self,

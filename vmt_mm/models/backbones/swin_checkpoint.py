@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.utils.state_dicts import key_faults
+from vmt_mm.models.backbones.pretrained import load_strictly, own_state
 
 _RENAMES = (
     (r"^layers\.", "stages."),
@@ -104,15 +104,10 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """
     origin = detect_origin(state, source)
     state = to_mmseg_keys(state)
-    added = getattr(model, "added_keys", ())
-    own = {key: value for key, value in model.state_dict().items() if key not in added}
+    own = own_state(model)
     for key in [k for k in state if k.endswith("relative_position_bias_table") and k in own]:
         state[key] = _resize_table(state[key], own[key], key, source)
-    faults = key_faults(own, state, _MAY_MISS.search)
-    if faults:
-        raise InputError(f"{source} does not fit the encoder ({origin} keys): {'; '.join(faults)}")
-    model.load_state_dict(state, strict=False)  # every difference was judged above
-    print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", logger="current")
+    load_strictly(model, state, source, origin, _MAY_MISS.search)
 
 
 def _resize_table(table: Tensor, own: Tensor, key: str, source: str) -> Tensor:

@@ -1,0 +1,231 @@
+"""Vision Transformer with a seam for PEFT methods, made of mmpretrain's parts.
+
+ViT: https://arxiv.org/abs/2010.11929; LayerScale: https://arxiv.org/abs/2103.17239. Letters: B
+images, d channels, N patches (the h w grid), L = N + 1 tokens where there is a class token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.passes import TaskPasses
+from vmt_mm.models.backbones.seam import AdaptedEncoder
+from vmt_mm.models.backbones.vit_checkpoint import load_vit
+from vmt_mm.peft import BlockSpec
+from vmt_mm.registry import MODELS
+
+try:
+    from mmpretrain.models import VisionTransformer
+except ImportError as error:  # all else here runs without mmpretrain
+    VisionTransformer, MISSING = nn.Module, error
+else:
+    MISSING = None
+
+LEVELS = len(AdaptedEncoder.strides)
+_ARCH_KEYS = {"embed_dims", "num_layers", "num_heads", "feedforward_channels"}
+#: Arguments of mmpretrain's class that this one decides.
+_DECIDED = ("out_type", "final_norm", "frozen_stages")
+
+
+@MODELS.register_module()
+class MultiTaskViT(AdaptedEncoder, VisionTransformer):
+    """A frozen plain ViT that gives every task its own feature pyramid, in one pass.
+
+    The blocks form four groups. What the last block of each gives goes through the final norm; the
+    tokens of patches, put back on their grid, are resampled bilinearly to the level's stride. So
+    all four maps have d channels, and the pyramid has no parameters. The class token takes part in
+    the stream and in what a method adds to it, but reaches no decoder.
+
+    State-dict keys of the encoder are mmpretrain's, without a prefix; a PEFT method only adds keys.
+
+    Args:
+        tasks: names of the tasks.
+        arch: name in mmpretrain's ``VisionTransformer.arch_zoo``, or a dict of ``embed_dims``,
+            ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+        out_indices: index of the last block of each of the four groups; None makes equal groups.
+        peft: config of the PEFT method; None adapts nothing.
+        pretrained: weights of the frozen encoder, of mmpretrain, timm or DINOv2's repository; see
+            :func:`vmt_mm.models.backbones.pretrained.locate`.
+        allow_random_backbone: accept an encoder without pretrained weights.
+        with_cp: recompute each block in the backward pass instead of keeping its activations.
+        kwargs: further arguments of mmpretrain's ``VisionTransformer``: ``img_size`` (of the grid
+            of position embeddings), ``patch_size``, ``layer_scale_init_value`` (above 0 where the
+            weights have LayerScale, as DINOv2's), ``with_cls_token``, ...
+
+    Raises:
+        InputError: if mmpretrain is not installed, or an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        arch: str | Mapping[str, int] = "base",
+        out_indices: Sequence[int] | None = None,
+        peft: dict | None = None,
+        pretrained: str | None = None,
+        allow_random_backbone: bool = False,
+        with_cp: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if MISSING:
+            raise InputError(f"MultiTaskViT is made of mmpretrain's parts: {MISSING}")
+        if decided := [key for key in _DECIDED if key in kwargs]:
+            raise InputError(f"MultiTaskViT decides {decided} itself")
+        depth = _settings(arch)["num_layers"]
+        ends = _group_ends(out_indices, depth)
+        super().__init__(arch=arch, out_indices=list(ends), out_type="featmap", **kwargs)
+        self.with_cp = with_cp
+        self.out_channels = (self.embed_dims,) * LEVELS
+        self.blocks = tuple(
+            _describe_block(
+                self.layers[number].ffn,
+                next(level for level, end in enumerate(ends) if number <= end),
+                number,
+                self.embed_dims,
+            )
+            for number in range(depth)
+        )
+        self.parts = {
+            **dict.fromkeys(("patch_embed", "cls_token", "pos_embed", "pre_norm"), "embed"),
+            **{block.name: block.name for block in self.blocks},
+            "ln1": "ln1",
+        }
+        self.set_up_seam(tasks, peft, pretrained, allow_random_backbone)
+
+    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
+        """Load a ViT checkpoint of any origin, strictly."""
+        load_vit(self, state, source)
+
+    def forward(
+        self, images: Tensor, tasks: Sequence[str] | None = None
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Run the encoder: once, or once a task where the PEFT method needs it.
+
+        Args:
+            images: (B, 3, H, W), normalised, of any size: padded to a multiple of the patch.
+            tasks: the tasks wanted; None wants all.
+
+        Returns:
+            Task name -> four maps (B, d, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32.
+        """
+        names = self.select_tasks(tasks)
+        passes = self.start_passes(names, images)
+        for stream, embedded in passes.through("embed", self._embed):
+            stream.x, grid = embedded
+        maps: dict[str, list[Tensor]] = {name: [] for name in names}
+        for index, block in enumerate(self.blocks):
+            self.run_block(passes, index)
+            if index == self.out_indices[block.stage]:
+                self._emit(passes, block.stage, grid, images.shape[-2:], maps)
+        return {name: tuple(levels) for name, levels in maps.items()}
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) -> tokens (B, L, d) with their positions, and the grid (h, w)."""
+        x, grid = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        positions = self.resize_pos_embed(
+            self.pos_embed,
+            self.patch_resolution,
+            grid,
+            mode=self.interpolate_mode,
+            num_extra_tokens=self.num_extra_tokens,
+        )
+        return self.pre_norm(self.drop_after_pos(x + positions)), grid
+
+    def _emit(
+        self,
+        passes: TaskPasses,
+        level: int,
+        grid: tuple[int, int],
+        size: tuple[int, int],
+        maps: dict[str, list[Tensor]],
+    ) -> None:
+        """Append every task's map of a level."""
+        extra, stride = self.num_extra_tokens, self.strides[level]
+        for stream, feature in passes.through("ln1", self.ln1):
+            kept = [None if tokens is None else tokens[:, extra:] for tokens in stream.kept]
+            tokens_of = self.peft.for_decoders(level, feature[:, extra:], kept, stream.tasks)
+            resampled: dict[int, Tensor] = {}
+            for name, tokens in tokens_of.items():
+                if id(tokens) not in resampled:  # tasks may share theirs
+                    on_grid = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+                    patch = self.patch_embed.projection.stride
+                    resampled[id(tokens)] = resample(on_grid, patch, stride, size)
+                maps[name].append(resampled[id(tokens)])
+            stream.kept = []
+
+
+def resample(grid: Tensor, patch: tuple[int, int], stride: int, size: tuple[int, int]) -> Tensor:
+    """Bilinear samples of a grid of patches at the centres of cells of another size.
+
+    The grid may reach beyond the image, as it is padded to a multiple of the patch; so the two
+    sizes are matched in pixels. Fitting the grid's borders to the map's would shift the features.
+
+    Args:
+        grid: (B, d, h, w).
+        patch: height and width of a patch, pixels.
+        stride: side of a cell, pixels.
+        size: of the image (H, W), pixels.
+
+    Returns:
+        (B, d, ceil(H / stride), ceil(W / stride)).
+    """
+    height, width = (-(-side // stride) for side in size)
+    # where a cell's centre lies beyond the last patch's, it takes that patch's value
+    beyond = [-(-stride // side) for side in patch]
+    grid = F.pad(grid, (0, beyond[1], 0, beyond[0]), mode="replicate")
+    scale = tuple(side / stride for side in patch)
+    cells = F.interpolate(grid, scale_factor=scale, mode="bilinear", align_corners=False)
+    return cells[..., :height, :width]
+
+
+def _settings(arch: str | Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of an architecture."""
+    if isinstance(arch, Mapping):
+        if missing := sorted(_ARCH_KEYS - set(arch)):
+            raise InputError(f"MultiTaskViT: `arch` lacks {missing}")
+        return arch
+    zoo = VisionTransformer.arch_zoo
+    if str(arch).lower() not in zoo:
+        raise InputError(f"MultiTaskViT: `arch` {arch!r} is none of {sorted(zoo)}")
+    return zoo[arch.lower()]
+
+
+def _group_ends(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """Index of the last block of each group."""
+    if out_indices is None:
+        if depth % LEVELS:
+            raise InputError(
+                f"MultiTaskViT: {depth} blocks do not divide into {LEVELS} equal groups; set "
+                "`out_indices`, the last block of each"
+            )
+        return tuple(depth * (level + 1) // LEVELS - 1 for level in range(LEVELS))
+    ends = tuple(index + depth if index < 0 else index for index in out_indices)
+    rising = all(a < b for a, b in zip((-1, *ends), ends, strict=False))
+    if len(ends) != LEVELS or not rising or ends[-1] != depth - 1:
+        raise InputError(
+            f"MultiTaskViT: `out_indices` must be {LEVELS} rising indices of blocks, the last one "
+            f"{depth - 1}, got {list(out_indices)}"
+        )
+    return ends
+
+
+def _describe_block(ffn: nn.Module, level: int, number: int, channels: int) -> BlockSpec:
+    name = f"layers.{number}"
+    gated = hasattr(ffn, "w12")  # SwiGLU
+    layers = dict(
+        qkv="attn.qkv",
+        proj="attn.proj",
+        fc1="ffn.w12" if gated else "ffn.layers.0.0",
+        fc2="ffn.w3" if gated else "ffn.layers.1",
+        norm1="ln1",
+        norm2="ln2",
+    )
+    return BlockSpec(level, channels, name, {role: f"{name}.{x}" for role, x in layers.items()})
