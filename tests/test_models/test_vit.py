@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from methods import VIT, build_model
+from mmengine.logging import MMLogger
 from mmpretrain.models import VisionTransformer
 
 from vmt_mm.analysis.parameters import count_parameters
@@ -229,6 +230,13 @@ def test_frozen_modules_stay_in_eval_mode():
 def test_wrong_settings_are_one_message(options, message):
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+def test_initial_values_are_set_without_a_word(monkeypatch):
+    lines = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), "info", lines.append)
+    build()
+    assert lines == []
 
 
 def test_indices_may_count_from_the_end():

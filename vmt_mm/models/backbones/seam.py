@@ -136,6 +136,9 @@ class AdaptedEncoder:
         self.peft.reset_from_pretrained(self)
         self._is_init = True
 
+    def _dump_init_info(self) -> None:
+        """Log nothing where mmengine would log three lines a parameter."""
+
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode; what is wholly frozen, and replaced in no pass, stays in eval mode."""
         super().train(mode)
