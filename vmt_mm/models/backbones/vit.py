@@ -207,12 +207,14 @@ def _group_ends(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...
                 "`out_indices`, the last block of each"
             )
         return tuple(depth * (level + 1) // LEVELS - 1 for level in range(LEVELS))
-    ends = tuple(index + depth if index < 0 else index for index in out_indices)
+    ends: tuple[int, ...] = ()
+    if isinstance(out_indices, (list, tuple)) and all(type(index) is int for index in out_indices):
+        ends = tuple(index + depth if index < 0 else index for index in out_indices)
     rising = all(a < b for a, b in zip((-1, *ends), ends, strict=False))
     if len(ends) != LEVELS or not rising or ends[-1] != depth - 1:
         raise InputError(
             f"MultiTaskViT: `out_indices` must be {LEVELS} rising indices of blocks, the last one "
-            f"{depth - 1}, got {list(out_indices)}"
+            f"{depth - 1}, got {out_indices!r}"
         )
     return ends
 
