@@ -47,7 +47,8 @@ def load_config(
       or the options set anew reaches every place that had the value of a file below;
       ``pretrained`` and ``allow_random_backbone`` reach the encoder. A place with a value of its
       own keeps it.
-    - A data set whose ``tasks`` are some of the former ones gets their new values.
+    - A data set whose ``tasks`` are some of the former ones gets their new values. One of several
+      gets no other tasks than it had: it lists what it has labels for.
     - A top-level ``task`` reduces all of them to this one task: ``tasks`` and ``reference``, and
       with them model, data and metrics, ``model.task_heads``, and the checkpoint hook's
       ``save_best`` where that names another task. Of several data sets, those that do not label
@@ -125,13 +126,19 @@ def _carry(cfg: Config, key: str, former: list) -> bool:
             backbone[key] = new
         return backbone is not None and backbone.get(key) == new
     found = False
-    for tree in [value for name, value in cfg.items() if name != key]:
-        for entry in dicts_in(tree):
-            for name in set(_CARRIED[key]) & set(entry):
-                entry[name] = _replace(entry[name], former, new)
-                found = found or _plain(entry[name]) in (_plain(new), _names(new))
-            if key == "tasks" and "data_root" in entry:
-                entry.update(_renewed(entry, former, new))
+    trees = [value for name, value in cfg.items() if name != key]
+    one_of_several = {
+        id(member)
+        for wrapper in dicts_in(trees)
+        if key == "tasks" and isinstance(wrapper.get("datasets"), list)
+        for member in dicts_in(wrapper["datasets"])
+    }
+    for entry in dicts_in(trees):
+        for name in set() if id(entry) in one_of_several else set(_CARRIED[key]) & set(entry):
+            entry[name] = _replace(entry[name], former, new)
+            found = found or _plain(entry[name]) in (_plain(new), _names(new))
+        if key == "tasks" and "data_root" in entry:
+            entry.update(_renewed(entry, former, new))
     return found
 
 
