@@ -239,14 +239,14 @@ METHODS = {name: _rows(on) for name, on in ENCODERS.items()}
 
 
 def build_model(
-    peft: Mapping, tasks: Mapping = TASKS, channels: int = 8, on: Encoder = SWIN
+    peft: Mapping, tasks: Mapping = TASKS, channels: int = 8, on: Encoder = SWIN, **backbone
 ) -> nn.Module:
     """A model with initial values."""
     model = MODELS.build(
         dict(
             type="MultiTaskSegmentor",
             tasks=tasks,
-            backbone=dict(allow_random_backbone=True, peft=peft, **on.config),
+            backbone=dict(allow_random_backbone=True, peft=peft, **on.config, **backbone),
             head=dict(type="MLPHead", channels=channels),
         )
     )

@@ -6,7 +6,7 @@ from methods import TASKS
 from torch import nn
 
 from vmt_mm.models.backbones.passes import part_of
-from vmt_mm.peft import BlockSpec, Branch, PEFTMethod
+from vmt_mm.peft import BlockSpec, Branch, PEFTMethod, PerTask
 from vmt_mm.registry import MODELS
 
 
@@ -64,6 +64,7 @@ def test_parts_of_keys():
     blocks = [BlockSpec(0, 4, "stages.0.blocks.0"), BlockSpec(0, 4, "stages.0.blocks.1")]
     names = ["patch_embed", "stages.0.blocks.0", "stages.0.blocks.1", "norm0"]
     parts = {**{name: name for name in names}, "pos_embed": "patch_embed"}
+    method = PerTask(dict(type="BitFit"))
     places = {
         "patch_embed.norm.bias": "patch_embed",
         "stages.0.blocks.1.norm1.weight": "stages.0.blocks.1",
@@ -73,7 +74,7 @@ def test_parts_of_keys():
         "pos_embed": "patch_embed",  # a parameter outside modules
     }
     for key, part in places.items():
-        assert part_of(key, parts, blocks) == part
+        assert part_of(key, parts, blocks, method) == part
     for key in (
         "norm01.bias",
         "pos_embeds",
@@ -81,4 +82,4 @@ def test_parts_of_keys():
         "peft.generators.0.weight",
     ):
         with pytest.raises(KeyError, match=key):
-            part_of(key, parts, blocks)
+            part_of(key, parts, blocks, method)

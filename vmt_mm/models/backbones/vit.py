@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
@@ -35,7 +36,7 @@ _DECIDED = ("out_type", "final_norm", "frozen_stages")
 
 @MODELS.register_module()
 class MultiTaskViT(AdaptedEncoder, VisionTransformer):
-    """A frozen plain ViT that gives every task its own feature pyramid, in one pass.
+    """A plain ViT that gives every task its own features; its PEFT method says what trains in it.
 
     The blocks form four groups. What the last block of each gives goes through the final norm; the
     tokens of patches, put back on their grid, are resampled bilinearly to the level's stride. So
@@ -81,6 +82,9 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         ends = _group_ends(out_indices, depth)
         super().__init__(arch=arch, out_indices=list(ends), out_type="featmap", **kwargs)
         self.with_cp = with_cp
+        for module in self.layers.modules():
+            if isinstance(module, DropPath):  # NumPy's numbers stop torch.compile
+                module.drop_prob = float(module.drop_prob)
         self.out_channels = (self.embed_dims,) * LEVELS
         self.blocks = tuple(
             _describe_block(
@@ -152,13 +156,13 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         for stream, feature in passes.through("ln1", self.ln1):
             kept = [None if tokens is None else tokens[:, extra:] for tokens in stream.kept]
             tokens_of = self.peft.for_decoders(level, feature[:, extra:], kept, stream.tasks)
-            resampled: dict[int, Tensor] = {}
+            last = None
             for name, tokens in tokens_of.items():
-                if id(tokens) not in resampled:  # tasks may share theirs
+                if tokens is not last:  # where a method tells no tasks apart, they share theirs
                     on_grid = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
-                    patch = self.patch_embed.projection.stride
-                    resampled[id(tokens)] = resample(on_grid, patch, stride, size)
-                maps[name].append(resampled[id(tokens)])
+                    cells = resample(on_grid, self.patch_embed.projection.stride, stride, size)
+                    last = tokens
+                maps[name].append(cells)
             stream.kept = []
 
 
