@@ -28,11 +28,9 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
+from vmt_mm.utils.console import print_problems
 from vmt_mm.utils.files import write_image, write_json
 from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
-
-#: How many problems are printed; the report has them all.
-_SHOWN = 20
 
 
 def parse_args() -> argparse.Namespace:
@@ -141,10 +139,7 @@ def main() -> int:
         write_json(args.out / "report.json", result.as_dict(names))
         pictures = write_pictures(result, tasks, meta, names, args)
         rich.print(result.table())
-        for problem in result.problems[:_SHOWN]:
-            print(problem)
-        if len(result.problems) > _SHOWN:
-            print(f"... and {len(result.problems) - _SHOWN:,} more")
+        print_problems(result.problems)
         print(f"{len(result.problems):,} problem(s); {args.out / 'report.json'}")
         for path in pictures:
             print(f"picture: {path}")
