@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder of the data set")
-    parser.add_argument("--config", required=True, help="config whose tasks the labels are for")
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="config with the tasks that the labels are for: those of all its data sets that lie "
+        "in this folder, or of all that it has, if none does",
+    )
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
     )
@@ -54,33 +59,50 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def datasets_of(cfg: Config) -> Iterator[Mapping[str, Any]]:
-    """The data sets of a config, inside wrappers as well."""
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        for entry in dicts_in((cfg.get(name) or {}).get("dataset")):
-            if "tasks" in entry and "type" in entry:
-                yield entry
-
-
-def describe(cfg: Config, source: str) -> tuple[dict[str, Task], dict[str, Any]]:
-    """The tasks of a config's first data set, and its metainfo by task."""
-    entry = next(datasets_of(cfg), None)
-    if entry is None:
+def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]:
+    """The data sets of a config that lie in ``root``, inside wrappers as well; else all."""
+    entries = [
+        entry
+        for name in ("train_dataloader", "val_dataloader", "test_dataloader")
+        for entry in dicts_in((cfg.get(name) or {}).get("dataset"))
+        if "tasks" in entry and "type" in entry
+    ]
+    if not entries:
         raise InputError(f"{source}: has no data set with `tasks`")
-    kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
-    meta = {**getattr(kind, "METAINFO", {}), **entry.get("metainfo", {})}
-    tasks = build_tasks(entry["tasks"])
+    here = [e for e in entries if Path(e.get("data_root", "")).resolve() == root.resolve()]
+    return here or entries
+
+
+def describe(
+    entries: Sequence[Mapping[str, Any]], source: str
+) -> tuple[dict[str, Task], dict[str, Any]]:
+    """The tasks of all data sets, and their metainfo by task; of two the first counts."""
+    tasks: dict[str, Task] = {}
+    meta: dict[str, Any] = {}
+    for entry in entries:
+        kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
+        meta = {**getattr(kind, "METAINFO", {}), **entry.get("metainfo", {}), **meta}
+        for name, task in build_tasks(entry["tasks"]).items():
+            tasks.setdefault(name, task)
     for name, task in tasks.items():
         task.check_metainfo(meta.get(name, {}), source)
     return tasks, meta
 
 
-def splits_of(args: argparse.Namespace, cfg: Config) -> dict[str, Path]:
+def splits_of(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
     """Name -> list of ids."""
     files = [f"splits/{name}.txt" for name in args.split or ()] or [
-        entry.get("ann_file", "splits/train.txt") for entry in datasets_of(cfg)
+        entry.get("ann_file", "splits/train.txt") for entry in entries
     ]
-    return {Path(file).stem: args.root / file for file in files}
+    splits: dict[str, Path] = {}
+    for file in files:
+        path = args.root / file
+        if splits.setdefault(Path(file).stem, path) != path:
+            raise InputError(
+                f"{splits[Path(file).stem]} and {path}: two lists of one name; say by --split "
+                "which to read"
+            )
+    return splits
 
 
 def write_pictures(
@@ -132,9 +154,10 @@ def main() -> int:
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get("default_scope", "vmt_mm"))
-        tasks, meta = describe(cfg, args.config)
+        entries = datasets_of(cfg, args.root, args.config)
+        tasks, meta = describe(entries, args.config)
         args.out = args.out or Path("work_dirs/verify") / args.root.resolve().name
-        result = verify(args.root, tasks, splits_of(args, cfg), args.workers)
+        result = verify(args.root, tasks, splits_of(args, entries), args.workers)
         names = {name: dict(enumerate(meta.get(name, {}).get("classes", ()))) for name in tasks}
         write_json(args.out / "report.json", result.as_dict(names))
         pictures = write_pictures(result, tasks, meta, names, args)

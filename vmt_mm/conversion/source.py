@@ -26,7 +26,7 @@ _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 #: Length of the zeros that end a tar archive.
 _END = 1024
-_DAMAGE = (tarfile.TarError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+_DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 class Source(Protocol):
@@ -147,7 +147,7 @@ class Archive:
             ):
                 yield members
                 whole.finish(members.offset)
-        except (*_DAMAGE, OSError) as error:
+        except _DAMAGE as error:
             if getattr(error, "errno", None) is not None:  # of the disk, not of the decoder
                 raise
             raise InputError(

@@ -22,6 +22,7 @@ class Edge(ForegroundTask):
     """
 
     primary_metric = "boundaryF"
+    has_lines = True
 
     def __init__(
         self,
