@@ -21,7 +21,9 @@ def run_forked(script: str, folder: Path, timeout: int = 90) -> None:
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     process = subprocess.Popen(
         [sys.executable, script, str(folder)],
