@@ -216,9 +216,8 @@ def test_an_archive_is_read_no_more_often_than_needed(raw, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
 def test_a_flipped_byte_of_a_compressed_archive_is_damage(raw, tmp_path, mode):
-    (raw / "noise.bin").write_bytes(
-        np.random.default_rng(0).bytes(100_000)
-    )  # so that the middle is within a block
+    # of several blocks the first is whole
+    (raw / "noise.bin").write_bytes(np.random.default_rng(0).bytes(2_500_000))
     archive = pack(raw, tmp_path / f"PASCAL_MT.tar.{mode}", mode)
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 0xFF
