@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from vmt_mm.conversion.recipe import LabelRule, Recipe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import write_bytes, write_image
+from vmt_mm.utils.files import DISK_FULL, write_bytes, write_image
 from vmt_mm.utils.images import decode_image
 
 #: What became of an image or a label; the last for labels of an image that cannot be used.
@@ -112,7 +111,7 @@ def _read_image(job: ImageJob) -> tuple[Outcome, bytes | None, tuple[int, int] |
     try:
         content = (job.source / file).read_bytes()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise
         raise InputError(f"{file}: {error.strerror}; expected an image") from None
     return dict(state=WRITTEN), content, decode_image(content, file).shape[:2]

@@ -59,10 +59,7 @@ def convert(
     stamps = {i: {file: raw.stamp(file) for file in recipe.files_of(i)} for i in ids}
     outcomes = {i: journal.outcomes(i, stamps[i]) for i in ids}
     stale = [i for i in ids if outcomes[i] is None]
-    _clear(recipe, target, ids)
-    if stale:  # what says that all is whole goes first, and comes back last
-        for file in (REPORT, *(_split_file(split) for split in splits)):
-            (target / file).unlink(missing_ok=True)
+    _prepare(recipe, target, ids, complete=not stale)
     journal.start({i: (stamps[i], outcomes[i]) for i in ids if outcomes[i] is not None})
     jobs = _jobs(recipe, raw, target, {i: stamps[i] for i in stale}, link)
     results = run_parallel(convert_image, jobs, workers)
@@ -78,18 +75,22 @@ def convert(
     return report
 
 
-def _clear(recipe: Recipe, target: Path, ids: Iterable[str]) -> None:
-    """Make the folders, and remove what killed runs left half-written in them."""
-    folders = ["images", *(rule.task for rule in recipe.labels)]
-    for folder in (*folders, "splits"):
-        (target / folder).mkdir(parents=True, exist_ok=True)
+def _prepare(recipe: Recipe, target: Path, ids: Iterable[str], complete: bool) -> None:
+    """Make the folders, remove what killed runs left half-written, and what would say too much.
+
+    Report and splits say that a set is whole. If it is not yet, they go first and come back last.
+    """
     below = {Path(i).parent for i in ids} | {Path()}  # ids may have folders of their own
-    for folder in (
-        ".",
-        "splits",
-        *(Path(folder) / parent for folder in folders for parent in below),
-    ):
-        remove_partial(target / folder)
+    for folder in (target / "images", *(target / rule.task for rule in recipe.labels)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in below:
+            remove_partial(folder / parent)
+    for folder in (target, target / "splits"):
+        folder.mkdir(exist_ok=True)
+        remove_partial(folder)
+    if not complete:
+        for file in (REPORT, *map(_split_file, recipe.splits)):
+            (target / file).unlink(missing_ok=True)
 
 
 def _jobs(recipe: Recipe, raw: Source, target: Path, stale: dict, link: bool) -> list[ImageJob]:
