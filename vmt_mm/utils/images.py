@@ -82,7 +82,8 @@ def decode_image(
         try:
             image = decode(content)
         except _UNDECODABLE as error:
-            reason = f"cannot be decoded ({' '.join(str(error).split())})"
+            message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
+            reason = f"cannot be decoded ({message})"
     if image is None:
         raise DamagedFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
     return image
