@@ -639,6 +639,11 @@ ROWS = [
         "peft: unknown type None; known: Adapter, BitFit, DecodersOnly, ",
     ),
     _option(
+        "recomputation within a method",
+        {"activation_checkpointing": ["backbone.stages.0"]},
+        "activation_checkpointing does not go with a PEFT method; set model.backbone.with_cp=True",
+    ),
+    _option(
         "unknown architecture",
         {"model.backbone.arch": "tny"},
         "MultiTaskSwin: `arch` 'tny' is none of ['nano', 'tiny', 'small', 'base', 'large']",

@@ -136,9 +136,10 @@ def test_every_config_builds_its_model(name):
     names = set(cfg.model.tasks)
     assert names == set(model.tasks) == set(model.heads) == set(model.backbone.task_names)
     for loader in LOADERS:
-        dataset = cfg[loader].dataset
-        assert dataset.tasks == cfg.model.tasks
-        assert DATASETS.get(dataset.type) is not None
+        datasets = cfg[loader].dataset.get("datasets") or [cfg[loader].dataset]
+        labelled = {task: entry for dataset in datasets for task, entry in dataset.tasks.items()}
+        assert labelled == cfg.model.tasks
+        assert all(DATASETS.get(dataset.type) is not None for dataset in datasets)
     assert cfg.val_evaluator.tasks == cfg.test_evaluator.tasks == cfg.model.tasks
     if "nano" in name:
         model.eval()

@@ -6,7 +6,7 @@ from methods import TASKS
 from torch import nn
 
 from vmt_mm.models.backbones.passes import part_of
-from vmt_mm.peft import BlockSpec, Branch, PEFTMethod
+from vmt_mm.peft import BlockSpec, Branch, PEFTMethod, PerTask
 from vmt_mm.registry import MODELS
 
 
@@ -62,6 +62,7 @@ def test_a_split_within_a_stage_keeps_what_came_before(encoder):
 
 def test_parts_of_keys():
     blocks = [BlockSpec(0, 4, "stages.0.blocks.0"), BlockSpec(0, 4, "stages.0.blocks.1")]
+    method = PerTask(dict(type="BitFit"))
     parts = ["patch_embed", "stages.0.blocks.0", "stages.0.blocks.1", "norm0"]
     places = {
         "patch_embed.norm.bias": "patch_embed",
@@ -71,7 +72,7 @@ def test_parts_of_keys():
         "norm0.bias": "norm0",
     }
     for key, part in places.items():
-        assert part_of(key, parts, blocks) == part
+        assert part_of(key, parts, blocks, method) == part
     for key in ("norm01.bias", "stages.0.blocks.11.norm1.weight", "peft.generators.0.weight"):
         with pytest.raises(KeyError, match=key):
-            part_of(key, parts, blocks)
+            part_of(key, parts, blocks, method)

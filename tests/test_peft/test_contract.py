@@ -1,11 +1,15 @@
 """Every method keeps the contract; the rows are in `tests/helpers/methods.py`."""
 
+import copy
+
 import pytest
 import torch
 from methods import METHODS, STOCK, TASKS, build_model, scatter
 from mmseg.models.backbones import SwinTransformer
 
 from vmt_mm import peft
+from vmt_mm.engine.loading import load_model
+from vmt_mm.engine.optimizers import TrainableOnlyConstructor
 from vmt_mm.models.backbones.swin import ARCHITECTURES
 from vmt_mm.registry import PEFT_METHODS
 
@@ -25,7 +29,8 @@ def step(model, optimizer=None):
 
 
 def adam(model):
-    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    config = dict(optimizer=dict(type="Adam", lr=1e-2, weight_decay=0.1))
+    return TrainableOnlyConstructor(config)(model).optimizer
 
 
 def test_every_method_has_a_row():
@@ -88,10 +93,11 @@ def test_every_trainable_gets_a_gradient_by_the_second_step(model):
 
 
 def test_frozen_parameters_do_not_move(model):
-    before = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
-    step(model, adam(model))
-    after = dict(model.named_parameters())
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    before = {n: p.clone() for n, p in scatter(model).named_parameters()}
+    # an optimizer that was handed everything moves what has a gradient
+    step(model, torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=0.1))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(before[name], parameter) != parameter.requires_grad, name
 
 
 def test_passes_through_the_encoder(row, model):
@@ -143,10 +149,11 @@ def test_activation_checkpointing_changes_nothing(model):
         encoder.with_cp = recompute
         encoder.zero_grad()
         features = encoder(images)
-        # each task's maps with other weights, or a mix-up of tasks would not be seen
+        # random weights, so that neither norms nor a mix-up of tasks hide anything
+        generator = torch.Generator().manual_seed(1)
         loss = sum(
-            (number + 1) * level.square().mean() + level.sum() * 1e-3
-            for number, levels in enumerate(features.values())
+            (level * torch.randn(level.shape, generator=generator)).sum()
+            for levels in features.values()
             for level in levels
         )
         if loss.requires_grad:
@@ -171,3 +178,62 @@ def test_dropout_beside_what_trains_acts_in_training_alone():
                 assert not torch.equal(first[3], second[3])
                 first, second = (encoder.eval()(images)["semseg"] for _ in range(2))
                 assert torch.equal(first[3], second[3])
+
+
+def test_a_copy_of_the_model_is_a_model_of_its_own(model):
+    """As EMA makes one."""
+    scatter(model).eval()
+    other = copy.deepcopy(model)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model.backbone(images)
+        for parameter in model.parameters():
+            parameter.zero_()  # the copy must not look at the original
+        for task, levels in other.backbone(images).items():
+            assert all(torch.equal(a, b) for a, b in zip(levels, expected[task], strict=True))
+
+
+def test_half_precision_trains(row, model):
+    """Under autocast, as `--amp` does: gradients of every trainable, near those of float32."""
+    scatter(model).train()
+    images, gradients = torch.randn(2, 3, 32, 32), []
+    for enabled in (False, True):
+        model.zero_grad()
+        torch.manual_seed(5)  # of the heads' dropout
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits = model(images, mode="tensor")
+        sum(values.float().square().mean() for values in logits.values()).backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    own = [torch.cat([g.flatten() for n, g in part.items() if n.startswith("backbone.")])
+           for part in gradients if row.trains]  # fmt: skip
+    assert all(gradient is not None for gradient in gradients[1].values())
+    if row.trains:
+        assert torch.cosine_similarity(*own, dim=0) > 0.9
+
+
+def test_a_checkpoint_without_the_frozen_weights(row, model, tmp_path):
+    """Those come from the declared file; what trained, of the checkpoint, is laid over them."""
+    scatter(model).eval()
+    encoder = {k: v for k, v in model.backbone.state_dict().items()
+               if k not in model.backbone.added_keys}  # fmt: skip
+    torch.save(encoder, tmp_path / "pretrained.pth")
+    frozen = {f"backbone.{n}" for n, p in model.backbone.named_parameters() if not p.requires_grad}
+    state = {k: v.clone() for k, v in model.state_dict().items() if k not in frozen}
+    other = build_model(row.peft, pretrained=str(tmp_path / "pretrained.pth"))
+    load_model(other, dict(state_dict=state), "the file", {})
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images, mode="tensor")
+        for task, values in other.eval()(images, mode="tensor").items():
+            assert torch.equal(values, expected[task])
+
+
+@pytest.mark.parametrize("name", ["VMTAdapter", "PerTask-LoRA", "Hyperformer"])
+def test_the_encoder_compiles_as_a_whole(name):
+    encoder = scatter(build_model(METHODS[name].peft)).backbone.train()
+    images = torch.randn(1, 3, 32, 32)
+    expected = encoder(images)
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)(images)
+    for task, levels in expected.items():
+        for a, b in zip(levels, compiled[task], strict=True):
+            torch.testing.assert_close(a, b)

@@ -33,6 +33,9 @@ def build(arch="nano", **peft):
         (dict(type="LoRA", rank=1.5), "LoRA: `rank` must be a positive whole number, got 1.5"),
         (dict(type="LoRA", targets=("q", "fc3")), "`targets` must be a list of some of"),
         (dict(type="LoRA", targets="q"), "`targets` must be a list of some of"),
+        (dict(type="LoRA", targets=5), "`targets` must be a list of some of"),
+        (dict(type="VMTAdapter", gate="a"), "VMTAdapter: `gate` must be in 0..1, got 'a'"),
+        (dict(type="PerTask", method="LoRA"), "peft must be a dictionary such as dict(type="),
         (dict(type="LoRA", targets=("q", "q")), "`targets` must be a list of some of"),
         (dict(type="LoRA", targets=()), "`targets` must be a list of some of"),
         (dict(type="LoRA", dropout=1), "LoRA: `dropout` must be in 0..1, below 1, got 1"),
@@ -43,11 +46,11 @@ def build(arch="nano", **peft):
         (dict(type="PolyhistorLite", ratio=3), "PolyhistorLite: `ratio` must be positive"),
         (
             dict(type="PerTask", method=dict(type="VMTAdapter")),
-            "PerTask: VMTAdapter tells tasks apart by itself",
+            "PerTask: VMTAdapter gives each task features of its own",
         ),
         (
             dict(type="PerTask", method=dict(type="Hyperformer", ratio=4)),
-            "PerTask: Hyperformer tells tasks apart by itself",
+            "PerTask: Hyperformer gives each task features of its own",
         ),
         (
             dict(type="PerTask", method=dict(type="DecodersOnly")),
@@ -89,8 +92,30 @@ class _Astray(PEFTMethod):
 
 
 def test_a_parameter_without_a_place_is_an_error_at_once():
-    with pytest.raises(KeyError, match="peft.stray belongs to none of"):
+    with pytest.raises(InputError, match="_Astray replaces 'peft.stray', which no block and no"):
         build(type=_Astray)
+
+
+class _Missing(_Astray):
+    """Replaces a parameter that the encoder does not have, for its second task."""
+
+    def parameters_for(self, task):
+        return {} if task == next(iter(TASKS)) else {"stages.0.blocks.0.nothing": self.stray}
+
+
+def test_a_parameter_that_is_not_there_is_an_error_at_once():
+    with pytest.raises(InputError, match="replaces 'stages.0.blocks.0.nothing', which no block"):
+        build(type=_Missing)
+
+
+def test_a_method_is_set_up_before_anything_is_loaded():
+    """Whoever loads weights without `init_weights` starts at the frozen features all the same."""
+    for config in (dict(type="LoRA"), dict(type="PerTask", method=dict(type="LoRA"))):
+        values = dict(build(**config).named_parameters())
+        outer = [value for name, value in values.items() if name.endswith("lora_B")]
+        inner = [value for name, value in values.items() if name.endswith("lora_A")]
+        assert all(value.abs().max() == 0 for value in outer)
+        assert all(0 < value.abs().max() < 1 for value in inner)
 
 
 def test_a_task_with_a_dot_in_its_name_is_refused():

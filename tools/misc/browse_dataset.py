@@ -1,6 +1,7 @@
 """Draw samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
 
-Each picture shows an image after the pipeline's augmentation and its labels for every task.
+Each picture shows an image after the pipeline's augmentation and its labels for every task. The
+samples are spread evenly over the data set, so that each of several data sets is seen.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def main() -> None:
         tasks = build_tasks(cfg.model.tasks)
         bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)
         folder = Path(args.output_dir or f"work_dirs/browse/{Path(args.config).stem}")
-        for index in track(range(min(args.show_number, len(dataset))), description="drawing"):
+        count = min(args.show_number, len(dataset))
+        spread = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+        for index in track(spread, description="drawing"):
             item = dataset[Draw(index, (args.seed, 0, index))]
             image = item["inputs"].numpy().transpose(1, 2, 0)
             sample = item["data_samples"]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from vmt_mm.models import MultiTaskSegmentor
+from vmt_mm.peft import PEFTMethod
 
-#: A method that keeps a copy a task writes "__" for the dots of the key that it copies.
-_OUTPUT_NORM = re.compile(r"^(peft\.copies\.\w+\.)?norm\d(\.|__)")
+_OUTPUT_NORM = re.compile(r"^norm\d\.")
+_OF_METHOD = "peft."
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
         'encoder', 'output norms', 'head <task>' for every task, 'sum'.
     """
     rows = {"encoder": [0, 0], "output norms": [0, 0]}
-    own = getattr(getattr(model.backbone, "peft", None), "counts_output_norms", False)
+    method = getattr(model.backbone, "peft", None) or PEFTMethod()
+    own = method.counts_output_norms
     for name, parameter in model.backbone.named_parameters():
+        if name.startswith(_OF_METHOD):
+            name = method.stands_for(name.removeprefix(_OF_METHOD))
         apart = _OUTPUT_NORM.match(name) and not (own and parameter.requires_grad)
         row = rows["output norms" if apart else "encoder"]
         row[0] += parameter.numel() * parameter.requires_grad

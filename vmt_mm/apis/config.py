@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _CARRIED = {
     "tasks": ("tasks",),
     "reference": ("reference",),
 }
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 #: Top-level variables of the encoder.
 _OF_BACKBONE = ("pretrained", "allow_random_backbone")
 
@@ -46,9 +48,12 @@ def load_config(
       or the options set anew reaches every place that had the value of a file below;
       ``pretrained`` and ``allow_random_backbone`` reach the encoder. A place with a value of its
       own keeps it.
+    - A data set whose ``tasks`` are some of the former ones gets their new values. One of several
+      gets no other tasks than it had: it lists what it has labels for.
     - A top-level ``task`` reduces all of them to this one task: ``tasks`` and ``reference``, and
       with them model, data and metrics, ``model.task_heads``, and the checkpoint hook's
-      ``save_best`` where that names another task.
+      ``save_best`` where that names another task. Of several data sets, those that do not label
+      the task are left out, with their weights.
     - ``protocol`` says how validation and test score, see :func:`apply_protocol`.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
@@ -89,7 +94,7 @@ def load_config(
                 f"the top-level {key}={cfg[key]!r} reaches nothing: every place that uses it has a "
                 "value of its own; set it there"
             )
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+    for name in _LOADERS:
         loader = cfg.get(name) or {}
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
@@ -122,11 +127,19 @@ def _carry(cfg: Config, key: str, former: list) -> bool:
             backbone[key] = new
         return backbone is not None and backbone.get(key) == new
     found = False
-    for tree in [value for name, value in cfg.items() if name != key]:
-        for entry in dicts_in(tree):
-            for name in set(_CARRIED[key]) & set(entry):
-                entry[name] = _replace(entry[name], former, new)
-                found = found or _plain(entry[name]) in (_plain(new), _names(new))
+    trees = [value for name, value in cfg.items() if name != key]
+    one_of_several = {
+        id(member)
+        for wrapper in dicts_in(trees)
+        if key == "tasks" and isinstance(wrapper.get("datasets"), list)
+        for member in dicts_in(wrapper["datasets"])
+    }
+    for entry in dicts_in(trees):
+        for name in set() if id(entry) in one_of_several else set(_CARRIED[key]) & set(entry):
+            entry[name] = _replace(entry[name], former, new)
+            found = found or _plain(entry[name]) in (_plain(new), _names(new))
+        if key == "tasks" and "data_root" in entry:
+            entry.update(_renewed(entry, former, new))
     return found
 
 
@@ -140,6 +153,15 @@ def _replace(value: object, former: list, new: object) -> object:
         if isinstance(value, list) and value == _names(old):
             return _names(new)
     return value
+
+
+def _renewed(dataset: Mapping, former: list, new: Mapping) -> dict[str, Any]:
+    """``tasks`` of a data set with the new values, where they are some of a former file's."""
+    own = dataset.get("tasks")
+    for old in former if own and isinstance(own, Mapping) else ():
+        if old and all(old.get(name) == task and name in new for name, task in own.items()):
+            return dict(tasks={name: copy.deepcopy(new[name]) for name in own})
+    return {}
 
 
 def _plain(value: object) -> object:
@@ -173,6 +195,8 @@ def _reduce_places(cfg: Config) -> None:
             f"task={task!r} does not reach model.tasks, which has a value of its own; set what a "
             "task needs in the top-level `tasks`"
         )
+    for loader in _LOADERS:
+        _reduce_datasets(cfg, loader, task)
     if heads := model.get("task_heads"):
         model.task_heads = {name: head for name, head in heads.items() if name == task}
     hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
@@ -181,6 +205,25 @@ def _reduce_places(cfg: Config) -> None:
     if named - {task}:
         _, metric = _primary_metric(model.tasks[task])
         hook["save_best"] = f"{task}/{metric}" if metric else None
+
+
+def _reduce_datasets(cfg: Config, loader_name: str, task: str) -> None:
+    """Of several data sets, keep those that label ``task``, with their weights, for it alone."""
+    loader = cfg.get(loader_name) or {}
+    entries = list(dicts_in(loader.get("dataset")))
+    sampler = loader.get("sampler") or {}
+    for entry in entries:
+        if isinstance(entry.get("datasets"), list):
+            labels = [any(task in d.get("tasks", ()) for d in dicts_in(m)) for m in entry.datasets]
+            if not any(labels):
+                raise InputError(f"task={task!r}: no data set of {loader_name} labels it")
+            entry.datasets = list(compress(entry.datasets, labels))
+            balance = sampler.get("balance")
+            if entry is entries[0] and isinstance(balance, list) and len(balance) == len(labels):
+                sampler.balance = list(compress(balance, labels))
+    for entry in entries:
+        if "data_root" in entry and task in entry.get("tasks", ()):
+            entry.tasks = {task: entry.tasks[task]}
 
 
 def _set_best_rule(cfg: Config) -> None:

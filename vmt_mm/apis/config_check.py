@@ -36,7 +36,7 @@ def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
         options: top-level keys that the options brought in.
     """
     cfg = dict(cfg.items())
-    faults = [*_top_level(cfg, options), *_hooks(cfg)]
+    faults = [*_top_level(cfg, options), *_hooks(cfg), *_recomputation(cfg)]
     for path, known in UNTYPED.items():
         faults.extend(_untyped(cfg, path, known))
     for key in cfg.keys() & TOP_LEVEL:  # in others, anything may stand
@@ -74,6 +74,16 @@ def _hooks(cfg: Mapping[str, Any]) -> Iterator[str]:
     for name in hooks:
         if name not in known:
             yield f"default_hooks.{name} has no `type`{nearest(name, known)}"
+
+
+def _recomputation(cfg: Mapping[str, Any]) -> Iterator[str]:
+    """MMEngine's recomputes inside what a method replaces, where gradients go wrong silently."""
+    backbone = (cfg.get("model") or {}).get("backbone") or {}
+    if cfg.get("activation_checkpointing") and "peft" in backbone:
+        yield (
+            "activation_checkpointing does not go with a PEFT method; set "
+            "model.backbone.with_cp=True instead"
+        )
 
 
 def _entries(node: object, path: str) -> Iterator[str]:

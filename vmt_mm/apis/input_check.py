@@ -91,12 +91,14 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
         return
     own = list(model["tasks"])
     for name in loaders:
-        for dataset in _datasets(cfg.get(name)):
+        datasets = list(_datasets(cfg.get(name)))
+        for dataset in datasets:
             tasks = dataset.get("tasks") or {}
+            place = f"{name} ({dataset['data_root']})" if len(datasets) > 1 else name
             if unknown := [task for task in tasks if task not in own]:
-                yield f"{name}: its data set has task(s) {unknown}, the model has {own}"
+                yield f"{place}: its data set has task(s) {unknown}, the model has {own}"
             else:
-                yield from _other_tasks(name, tasks, model["tasks"])
+                yield from _other_tasks(place, tasks, model["tasks"])
         evaluator = name.replace("dataloader", "evaluator")
         for entry in dicts_in(cfg.get(evaluator)):
             tasks = entry.get("tasks")
@@ -132,10 +134,10 @@ def _best_delta(cfg: Config) -> Iterator[str]:
 def _other_tasks(name: str, tasks: Mapping, of_model: Mapping) -> Iterator[str]:
     for task, own in (build_tasks(tasks) if tasks else {}).items():
         models = build_tasks({task: of_model[task]})[task]
-        if (type(own), own.out_channels) != (type(models), models.out_channels):
+        if own.describe_output() != models.describe_output():
             yield (
-                f"{name}: task {task!r} is {type(own).__name__} with {own.out_channels} channels, "
-                f"in the model {type(models).__name__} with {models.out_channels}"
+                f"{name}: task {task!r} is {own.describe_output()}, in the model "
+                f"{models.describe_output()}"
             )
 
 

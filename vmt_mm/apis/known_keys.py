@@ -76,6 +76,7 @@ _PLACES = {
     "peft": registries.PEFT_METHODS,
     "method": registries.PEFT_METHODS,
     "dataset": registries.DATASETS,
+    "datasets": registries.DATASETS,
     "sampler": registries.DATA_SAMPLERS,
     "pipeline": registries.TRANSFORMS,
     "optimizer": registries.OPTIMIZERS,

@@ -39,7 +39,8 @@ def distributed(launcher: str) -> Iterator[int]:
         with friendly_errors():
             yield get_world_size()
     except BaseException as error:
-        _clear_frames(error)
+        if dist.is_initialized():  # else a debugger may want to look at them
+            _clear_frames(error)
         raise
     finally:
         if dist.is_initialized():

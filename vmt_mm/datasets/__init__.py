@@ -1,6 +1,7 @@
 """Data sets in the one layout, their transforms and sampler."""
 
 from vmt_mm.datasets import transforms
+from vmt_mm.datasets.concat import ConcatDataset
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
 from vmt_mm.datasets.nyud import NYUDMT
 from vmt_mm.datasets.pascal_context import PASCALContextMT
@@ -8,6 +9,7 @@ from vmt_mm.datasets.sampler import Draw, DrawSampler
 from vmt_mm.datasets.shapes import ShapesMT
 
 __all__ = [
+    "ConcatDataset",
     "Draw",
     "DrawSampler",
     "MultiTaskDataset",

@@ -34,11 +34,15 @@ class MultiTaskDataset(BaseDataset):
             then counts as missing; in place of a damaged image another one is drawn in training,
             while in a test it takes part without labels, so that images are still counted right.
             ``LabelReportHook`` lists what was skipped.
+        part: (k, n) takes every n-th id of the list, from the k-th on, k = 0, ..., n - 1; None
+            takes all.
+        id_prefix: a folder's name that is put before the samples' ids, so that samples of
+            several data sets stay apart where files are named by them.
         kwargs: see ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        InputError: if the root, a task's folder, the list or an image is missing, or class names
-            do not fit.
+        InputError: if the root, a task's folder, the list or an image is missing, the part is
+            none or empty, or class names do not fit.
     """
 
     def __init__(
@@ -50,11 +54,15 @@ class MultiTaskDataset(BaseDataset):
         pipeline: Sequence[Any] = (),
         test_mode: bool = False,
         damaged: str = "abort",
+        part: Sequence[int] | None = None,
+        id_prefix: str = "",
         **kwargs: Any,
     ) -> None:
         if damaged not in ("abort", "skip"):
             raise InputError(f"{data_root}: `damaged` must be 'abort' or 'skip', got {damaged!r}")
         self.skip_damaged = damaged == "skip"
+        self.part = _checked_part(part, data_root)
+        self.id_prefix = f"{id_prefix}/" if id_prefix else ""
         problem = self.find_problem(data_root, ann_file)
         if problem:
             raise InputError(problem)
@@ -69,7 +77,13 @@ class MultiTaskDataset(BaseDataset):
             **kwargs,
         )
         for name, task in self.tasks.items():
-            task.check_metainfo(self.metainfo.get(name, {}), str(data_root))
+            meta = self.metainfo.get(name, {})
+            if not isinstance(meta, Mapping):
+                raise InputError(
+                    f"{data_root}: metainfo of task {name!r} must be dict(classes=..., "
+                    f"palette=...), got {meta!r}"
+                )
+            task.check_metainfo(meta, str(data_root))
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
@@ -87,7 +101,11 @@ class MultiTaskDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
         root = Path(self.data_root)
-        ids = read_ids(Path(self.ann_file))
+        first, step = self.part
+        listed = read_ids(Path(self.ann_file))
+        ids = listed[first::step]
+        if not ids:
+            raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")
         images = files_by_id(root / "images", IMAGE_SUFFIXES)
         unknown = [i for i in ids if i not in images]
         if unknown:
@@ -107,7 +125,7 @@ class MultiTaskDataset(BaseDataset):
         }
         return [
             dict(
-                sample_id=i,
+                sample_id=self.id_prefix + i,
                 img_path=images[i],
                 label_paths={name: files[i] for name, files in labels.items() if i in files},
             )
@@ -143,3 +161,15 @@ class MultiTaskDataset(BaseDataset):
                 if not self.test_mode:
                     return None
             return self.pipeline(dict(info, stand_in=True, label_paths={}))
+
+
+def _checked_part(part: Sequence[int] | None, data_root: str) -> tuple[int, int]:
+    """(first, step) of the ids that a part takes."""
+    if part is None:
+        return 0, 1
+    numbers = tuple(part) if isinstance(part, (list, tuple)) else ()
+    if [type(n) for n in numbers] != [int, int] or not 0 <= numbers[0] < numbers[1]:
+        raise InputError(
+            f"{data_root}: `part` must be (k, n), whole numbers with 0 <= k < n, got {part!r}"
+        )
+    return numbers

@@ -14,7 +14,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS, PEFT_METHODS
 from vmt_mm.utils.state_dicts import key_faults
 
-#: Arguments of an encoder that change how it is run or started, not what it computes.
+#: Arguments of an encoder or a method that change how it is run or started, not what it computes.
 _NOT_IDENTITY = {
     "type",
     "tasks",
@@ -23,6 +23,7 @@ _NOT_IDENTITY = {
     "allow_random_backbone",
     "with_cp",
     "drop_path_rate",
+    "dropout",
     "init_cfg",
 }
 _ENCODER, _HEADS = "backbone.", "heads."
@@ -64,11 +65,17 @@ def _call(registry: Registry, cfg: Mapping | None) -> dict[str, Any]:
     }
     arguments.update(cfg)
     arguments = {
-        k: _call(registry, v) if isinstance(v, Mapping) and "type" in v else _plain(v)
+        k: _call(registry, v) if _is_nested(registry, v) else _plain(v)
         for k, v in arguments.items()
         if k not in _NOT_IDENTITY
     }
     return dict(type=kind.__name__, arguments=arguments)
+
+
+def _is_nested(registry: Registry, value: object) -> bool:
+    """Whether an argument is the config of another class of the registry."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    return inspect.isclass(kind) or (isinstance(kind, str) and registry.get(kind) is not None)
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from vmt_mm.tasks import Task, build_tasks
 
 @MODELS.register_module()
 class MultiTaskSegmentor(BaseModel):
-    """Predicts every task of an image from one pass through the encoder.
+    """Predicts every task of an image: one encoder, a head a task.
 
     Args:
         tasks: name -> task config.

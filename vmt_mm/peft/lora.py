@@ -103,8 +103,8 @@ class LoRA(PEFTMethod):
     ) -> None:
         super().__init__()
         check_rank("LoRA", rank)
-        unknown = [t for t in targets if t not in _TARGETS]
-        if isinstance(targets, str) or unknown or not targets or len(set(targets)) < len(targets):
+        several = isinstance(targets, (list, tuple)) and len(targets) > 0
+        if not several or not set(targets) <= set(_TARGETS) or len(set(targets)) < len(targets):
             raise InputError(
                 f"LoRA: `targets` must be a list of some of {list(_TARGETS)}, got {targets!r}"
             )

@@ -5,6 +5,7 @@ Letters: B images, L tokens, d channels of a block, T tasks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import PEFT_METHODS
+
+_OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,23 @@ class PEFTMethod(nn.Module):
         """The parameters with which the encoder runs for ``task``, where ``passes`` is per task.
 
         Returns:
-            Key in the encoder -> tensor that takes this parameter's place during the pass. Keys of
-            the method's own modules must be those of ``blocks.<index>``.
+            Key in the encoder -> tensor that takes this parameter's place during the pass, the same
+            keys for every task. The method's own (``peft.<...>``) must each belong to a block, see
+            :meth:`block_of`.
         """
         return {}
+
+    def block_of(self, key: str) -> int | None:
+        """Index of the block that one of the method's own parameters belongs to, by its key here.
+
+        That is the number in ``blocks.<index>.<...>``; None for parameters that belong to none.
+        """
+        own = _OF_BLOCK.match(key)
+        return int(own[1]) if own else None
+
+    def stands_for(self, key: str) -> str:
+        """Name of the parameter that one of the method's own is a copy of; its own elsewhere."""
+        return key
 
     def beside_mlp(self, index: int, y: Tensor) -> Branch:
         """Run in parallel to the MLP of a block.
@@ -152,7 +168,9 @@ def build_method(cfg: dict | None) -> PEFTMethod:
     """
     if cfg is None:
         return PEFTMethod()
-    kind = cfg.get("type") if isinstance(cfg, Mapping) else cfg
+    if not isinstance(cfg, Mapping):
+        raise InputError(f"peft must be a dictionary such as dict(type='VMTAdapter'), got {cfg!r}")
+    kind = cfg.get("type")
     if kind is None or (isinstance(kind, str) and PEFT_METHODS.get(kind) is None):
         known = ", ".join(sorted(PEFT_METHODS.module_dict))
         raise InputError(f"peft: unknown type {kind!r}; known: {known}")

@@ -23,7 +23,7 @@ class PerTask(PEFTMethod):
         method: config of a method that serves all tasks in one pass.
 
     Raises:
-        InputError: if that method tells tasks apart by itself, or trains nothing.
+        InputError: if that method gives tasks features of their own by itself, or trains nothing.
     """
 
     passes = "per_task"
@@ -37,7 +37,7 @@ class PerTask(PEFTMethod):
             or type(self.method).for_decoders is not PEFTMethod.for_decoders
         ):
             raise InputError(
-                f"PerTask: {self._name} tells tasks apart by itself; use it without PerTask"
+                f"PerTask: {self._name} gives each task features of its own; use it without PerTask"
             )
         self.counts_output_norms = self.method.counts_output_norms
 
@@ -80,6 +80,15 @@ class PerTask(PEFTMethod):
     def parameters_for(self, task: str) -> dict[str, Tensor]:
         """The task's copies."""
         return {name: self.copies[task][key] for name, key in self._keys.items()}
+
+    def block_of(self, key: str) -> int | None:
+        """As the method."""
+        return self.method.block_of(key.removeprefix("method."))
+
+    def stands_for(self, key: str) -> str:
+        """A copy stands for what it is a copy of."""
+        originals = {copy: name for name, copy in self._keys.items()}
+        return originals.get(key.rpartition(".")[2], key) if key.startswith("copies.") else key
 
     def beside_mlp(self, index: int, y: Tensor) -> Branch:
         """As the method."""

@@ -14,7 +14,7 @@ from vmt_mm.errors import InputError
 
 
 def hidden_width(method: str, channels: int, ratio: int) -> int:
-    """K = d / ratio.
+    """Width of the bottleneck, k = d / ratio.
 
     Raises:
         InputError: if ``ratio`` is no positive divisor of d; ``method`` names who asked.

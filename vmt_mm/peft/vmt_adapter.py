@@ -78,9 +78,10 @@ class VMTAdapter(PEFTMethod):
         up_bias: bool = True,
     ) -> None:
         super().__init__()
-        if not 0 <= gate <= 1 or (learnable_gate and gate in (0, 1)):
+        number = isinstance(gate, (int, float))
+        if not number or not 0 <= gate <= 1 or (learnable_gate and gate in (0, 1)):
             rule = "strictly between 0 and 1 where it is learnable" if learnable_gate else "in 0..1"
-            raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate}")
+            raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate!r}")
         self.ratio = ratio
         self.gate_options = dict(gate=float(gate), learnable_gate=learnable_gate)
         self.options = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)

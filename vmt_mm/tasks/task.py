@@ -49,6 +49,10 @@ class Task:
         self.name = name
         self.loss_weight = float(loss_weight)
 
+    def describe_output(self) -> str:
+        """What the head's output is, in words; tasks that differ in it cannot share a head."""
+        return f"{type(self).__name__} with {self.out_channels} channels"
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Unweighted loss.
 

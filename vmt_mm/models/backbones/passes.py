@@ -5,7 +5,6 @@ Letters: B images, L tokens, d channels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,7 +16,7 @@ from vmt_mm.peft import BlockSpec, PEFTMethod
 from vmt_mm.peft.substitution import Substitution
 
 Result = TypeVar("Result")
-_OF_BLOCK = re.compile(r"^peft\.(?:method\.)*blocks\.(\d+)\.")
+_OF_METHOD = "peft."
 
 
 @dataclass
@@ -35,20 +34,22 @@ class Stream:
     kept: list[Tensor | None] = field(default_factory=list)
 
 
-def part_of(key: str, parts: Sequence[str], blocks: Sequence[BlockSpec]) -> str:
+def part_of(key: str, parts: Sequence[str], blocks: Sequence[BlockSpec], method: PEFTMethod) -> str:
     """The part of the encoder that reads a parameter.
 
     Args:
         key: of the parameter.
         parts: names of the modules that are run as one.
         blocks: the blocks, to which the method's own modules belong.
+        method: the method, which knows to which.
 
     Raises:
         KeyError: if no part reads it.
     """
-    own = _OF_BLOCK.match(key)
-    if own:
-        return blocks[int(own[1])].name
+    if key.startswith(_OF_METHOD):
+        index = method.block_of(key.removeprefix(_OF_METHOD))
+        if index is not None:
+            return blocks[index].name
     for part in parts:
         if key.startswith(f"{part}."):
             return part

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.passes import TaskPasses, part_of
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.peft import BlockSpec, build_method
-from vmt_mm.peft.substitution import Substitution, is_substituted
+from vmt_mm.peft.substitution import Substitution, find_parameter, is_substituted
 
 
 class AdaptedEncoder:
@@ -62,11 +63,26 @@ class AdaptedEncoder:
         self.peft.attach(self)
         self.added_keys = frozenset(set(self.state_dict()) - own)
         self._substitution = Substitution(self)
-        # a key without a place is an error now, not in training
-        self._place = {
-            key: part_of(key, self.parts, self.blocks)
-            for key in self.peft.parameters_for(self.task_names[0])
-        }
+        self._place = self._find_places()
+        # weights loaded without `init_weights` must not meet memory that nobody has set; the
+        # caller's random numbers stay as they are
+        with torch.random.fork_rng(devices=[]):
+            self.peft.reset_from_pretrained(self)
+
+    def _find_places(self) -> dict[str, str]:
+        """Key of every parameter that is replaced -> the part that reads it; none in training."""
+        places = {}
+        for task in self.task_names:
+            for key in self.peft.parameters_for(task):
+                try:
+                    places[key] = part_of(key, self.parts, self.blocks, self.peft)
+                    find_parameter(self, key)
+                except (KeyError, AttributeError) as error:
+                    raise InputError(
+                        f"peft: {type(self.peft).__name__} replaces {key!r}, which no block and no "
+                        f"other part of the encoder reads; parts: {', '.join(self.parts)}"
+                    ) from error
+        return places
 
     def start_passes(self, tasks: Sequence[str], x: Tensor) -> TaskPasses:
         """The streams of one call, which begin at ``x``."""
@@ -109,8 +125,10 @@ class AdaptedEncoder:
         """The tasks asked for; None asks for all.
 
         Raises:
-            InputError: if one is unknown.
+            InputError: if one is unknown or asked for twice, or none is asked for.
         """
+        if tasks is not None and (not tasks or len(set(tasks)) != len(tasks)):
+            raise InputError(f"tasks must be different names, one at least, got {list(tasks)}")
         unknown = [t for t in tasks or () if t not in self.task_names]
         if unknown:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")

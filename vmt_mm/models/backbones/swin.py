@@ -47,7 +47,7 @@ def _describe_block(stage: int, number: int, channels: int) -> BlockSpec:
 
 @MODELS.register_module()
 class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
-    """A frozen Swin that gives every task its own features, in one pass.
+    """A Swin that gives every task its own features; what trains in it, its PEFT method decides.
 
     State-dict keys of the encoder are mmseg's, without a prefix; a PEFT method only adds keys.
 
@@ -59,7 +59,8 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             or mmseg; see :func:`vmt_mm.models.backbones.pretrained.locate`.
         allow_random_backbone: accept an encoder without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        drop_path_rate: stochastic depth; off by default, as the encoder is frozen.
+        drop_path_rate: stochastic depth; off by default, and without effect beside layers that are
+            frozen.
         kwargs: further arguments of mmseg's ``SwinTransformer``.
     """
 
@@ -76,8 +77,12 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
     ) -> None:
         if arch not in ARCHITECTURES:
             raise InputError(f"MultiTaskSwin: `arch` {arch!r} is none of {list(ARCHITECTURES)}")
-        if kwargs.get("use_abs_pos_embed"):
-            raise InputError("MultiTaskSwin: `use_abs_pos_embed` is not supported")
+        for name in ("use_abs_pos_embed", "frozen_stages", "out_indices"):
+            if name in kwargs:
+                raise InputError(
+                    f"MultiTaskSwin: takes no `{name}`; what is frozen, the PEFT method decides, "
+                    "and heads get all four stages"
+                )
         super().__init__(drop_path_rate=drop_path_rate, **{**ARCHITECTURES[arch], **kwargs})
         self.with_cp = with_cp
         self.out_channels = tuple(self.num_features)

@@ -1,0 +1,138 @@
+"""A training over two data sets with different labels: losses, gradients, and the way back."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from halves import FIRST, SECOND, halves
+from run_hooks import At, Killed, kill
+from small_runs import later, small_config
+
+from vmt_mm.registry import DATASETS, MODELS
+
+#: Four scenes and eight: three batches of 4, half of each data set by the sampler.
+PARTS = ((0, 4), (1, 2))
+BALANCED = {"train_dataloader.sampler.balance": "datasets", "train_cfg.val_interval": 9}
+EVERY_2 = {"default_hooks.checkpoint.by_epoch": False, "default_hooks.checkpoint.interval": 2}
+
+
+@pytest.fixture(scope="module")
+def options(scenes):
+    return {**halves(scenes, parts=PARTS), **BALANCED, **EVERY_2, "train_cfg.max_epochs": 3}
+
+
+def _first_half(name):
+    """Whether a scene is one of the first data set's: ids 0, 4, 8, 12."""
+    return int(name.split("_")[1]) % 4 == 0
+
+
+def test_every_task_learns_and_a_resumed_run_is_the_same(small_run, options, tmp_path):
+    got_gradient, trained = set(), set()
+
+    def watch(runner):
+        for name, parameter in runner.model.named_parameters():
+            if parameter.requires_grad:
+                trained.add(name)
+                parameter.register_hook(
+                    lambda grad, name=name: got_gradient.add(name) if grad.any() else None
+                )
+
+    whole = small_run(options, At("before_train", None, watch), folder=tmp_path / "whole").train()
+    assert sorted(whole.losses) == list(range(1, 10))
+    for task in (*FIRST, *SECOND):
+        own = {name for name in trained if f".{task}" in name}
+        assert {name.split(".")[0] for name in own} == {"backbone", "heads"}
+        assert max(losses[f"loss_{task}"] for losses in whole.losses.values()) > 0
+    assert trained - got_gradient == set()
+    for epoch in range(3):
+        images = sum((whole.record.images[3 * epoch + step] for step in (1, 2, 3)), [])
+        first = [name for name in images if _first_half(name)]
+        assert (len(first), len(images)) == (6, 12)
+        assert len(set(first)) == 4
+    drawn = Counter(sum(whole.record.images.values(), []))
+    for first in (True, False):  # 18 draws each, so of all scenes of each, up to one alike
+        times = [count for name, count in drawn.items() if _first_half(name) == first]
+        assert (len(times), sum(times), max(times) - min(times)) == (4 if first else 8, 18, 1)
+
+    # stopped within the second epoch
+    run = small_run(options, At("after_train_iter", 5, kill, priority="LOWEST"), workers=1)
+    with pytest.raises(Killed):
+        run.train()
+    resumed = small_run({**options, "resume": True}).train()
+    assert resumed.losses == later(whole.losses, 4)
+    assert resumed.record.images == later(whole.record.images, 4)
+
+
+@pytest.fixture
+def model(scenes):
+    """The small model; without dropout and with its running statistics."""
+    model = MODELS.build(small_config(scenes).model)
+    model.init_weights()
+    return model.eval()
+
+
+@pytest.fixture
+def samples(scenes):
+    """Three samples of the first data set and two of the second, augmented."""
+    config = halves(scenes)["train_dataloader.dataset"]
+    del config["_delete_"]
+    dataset = DATASETS.build(config)
+    return [dataset[index] for index in (0, 1, 2, 8, 9)]
+
+
+def _losses(model, samples):
+    batch = dict(
+        inputs=[sample["inputs"] for sample in samples],
+        data_samples=[sample["data_samples"] for sample in samples],
+    )
+    batch = model.data_preprocessor(batch, True)
+    return batch, model.loss(**batch)
+
+
+def _mean_by_hand(task, logits, labels):
+    """The unweighted loss, pixel by pixel in float64, of logits (C, H, W) and labels."""
+    terms = []
+    if task in FIRST:
+        for x, y in zip(logits, labels, strict=True):
+            logp = x - np.log(np.exp(x).sum(0))
+            terms += [-logp[c, i, j] for (i, j), c in np.ndenumerate(y[0]) if c != 255]
+    elif task == "normals":
+        for x, y in zip(logits, labels, strict=True):
+            unit = x / np.sqrt((x**2).sum(0))
+            terms += np.abs(unit - y)[:, (y**2).sum(0) > 0.5].ravel().tolist()
+    else:
+        flat = np.concatenate([y[0][y[0] != 255] for y in labels])
+        negatives = (flat == 0).mean()
+        for x, y in zip(logits, labels, strict=True):
+            p = 1 / (1 + np.exp(-x[0]))
+            loss = np.where(y[0] == 1, -negatives * np.log(p), -(1 - negatives) * np.log(1 - p))
+            terms += loss[y[0] != 255].tolist()
+    return np.mean(terms)
+
+
+def test_a_loss_is_the_mean_over_the_labels_that_exist(model, samples):
+    batch, losses = _losses(model, samples)
+    size = batch["inputs"].shape[2:]
+    logits = model.logits(batch["inputs"])
+    for task, weight in dict(semseg=4, human_parts=4, saliency=5, normals=5).items():
+        rows = [0, 1, 2] if task in FIRST else [3, 4]
+        if task == "human_parts":  # a scene without a person has no file
+            rows = [row for row in rows if samples[row]["data_samples"].label(task) is not None]
+            assert 0 < len(rows) < 3
+        values = F.interpolate(logits[task][rows], size=size, mode="bilinear", align_corners=False)
+        labels = [samples[row]["data_samples"].label(task).numpy() for row in rows]
+        expected = _mean_by_hand(task, values.detach().double().numpy(), labels)
+        assert losses[f"loss_{task}"].item() == pytest.approx(weight * expected, rel=1e-5)
+
+
+def test_without_its_label_a_task_gets_zeros(model, samples):
+    _, losses = _losses(model, samples[:3])
+    sum(losses.values()).backward()
+    for task in (*FIRST, *SECOND):
+        gradients = [p.grad for p in model.heads[task].parameters()]
+        assert all(grad is not None for grad in gradients)
+        assert any(grad.any() for grad in gradients) == (task in FIRST)
+        assert (losses[f"loss_{task}"].item() > 0) == (task in FIRST)
+    assert torch.equal(losses["loss_normals"], torch.tensor(0.0))
