@@ -32,21 +32,38 @@ def naive_thin(values: np.ndarray) -> np.ndarray:
 
             dy, dx = _across(bend(0, 1), bend(1, 0), bend(1, 1), bend(-1, 1))
 
-            def neighbour(sign, y=y, x=x, dy=dy, dx=dx):
-                i, j = y + sign * dy, x + sign * dx
-                return smooth[i][j] if 0 <= i < height and 0 <= j < width else math.inf
-
-            if here > neighbour(1) and here >= neighbour(-1):
+            if dy is None:  # bends nowhere: of right and down the shorter run
+                runs = {step: _run(smooth, y, x, *step) for step in ((0, 1), (1, 0))}
+                high = {step: len(run) for step, run in runs.items() if run}
+                dy, dx = min(high, key=high.get, default=(0, 1))
+            run = _run(smooth, y, x, dy, dx)
+            if run and run[len(run) // 2] == (y, x):
                 kept[y, x] = values[y, x]
     return kept
 
 
-def _across(right: int, down: int, diagonal: int, other: int) -> tuple[int, int]:
-    """(dy, dx) nearest to the direction in which the surface bends down most."""
+def _run(smooth: list[list[int]], y: int, x: int, dy: int, dx: int) -> list[tuple[int, int]]:
+    """Pixels of one value on the line through (y, x); none unless both its ends fall off."""
+    height, width, value = len(smooth), len(smooth[0]), smooth[y][x]
+
+    def at(i, j):
+        return smooth[i][j] if 0 <= i < height and 0 <= j < width else math.inf
+
+    while at(y - dy, x - dx) == value:
+        y, x = y - dy, x - dx
+    before, run = at(y - dy, x - dx), []
+    while at(y, x) == value:
+        run.append((y, x))
+        y, x = y + dy, x + dx
+    return run if max(before, at(y, x)) < value else []
+
+
+def _across(right: int, down: int, diagonal: int, other: int) -> tuple[int | None, int | None]:
+    """(dy, dx) nearest to the direction in which the surface bends down most; None for none."""
     xx, yy, xy = right, down, (diagonal - other) / 4
     smallest = 0.5 * (xx + yy) - math.hypot(0.5 * (xx - yy), xy)
     if xx == yy and xy == 0:
-        return 0, 1
+        return None, None
     # eigenvector of the symmetric matrix ((xx, xy), (xy, yy)) of its smaller eigenvalue
     vectors = [(xy, smallest - xx), (smallest - yy, xy)]
     vx, vy = max(vectors, key=lambda v: math.hypot(*v))

@@ -267,6 +267,11 @@ ROWS = [
         "UTF-8",
         "one id a line",
     ),
+    _data(
+        "id with a NUL byte",
+        _split("a\nb\0c\n"),
+        "data/splits/train.txt: id 'b\\x00c' holds a NUL byte; expected one id a line",
+    ),
     _data("id twice", _split("a\nb\na\n"), "data/splits/train.txt", "id 'a' is listed twice"),
     _data(
         "id without image",

@@ -159,6 +159,7 @@ def test_configs_with_edges_and_depth(folder):
     weights = {name: task.get("loss_weight", 1.0) for name, task in nyud.model.tasks.items()}
     assert weights == dict(semseg=1.0, depth=1.0, normals=10.0, edge=50.0)
     assert nyud.model.tasks.semseg.num_classes == 40
+    assert nyud.model.tasks.edge.tolerance == 0.011
     train, test = _pipeline(nyud, "train_dataloader"), _pipeline(nyud, "test_dataloader")
     assert tuple(train["RandomWarp"].size) == tuple(test["Resize"].scale) == (576, 448)
     for cfg in (pascal, nyud):
@@ -262,6 +263,13 @@ def test_one_task_alone():
     hook = cfg.default_hooks.checkpoint
     assert (hook.save_best, hook.rule) == ("normals/mErr", "less")
     assert list(MODELS.build(cfg.model).heads) == ["normals"]
+
+
+@pytest.mark.parametrize("option", [{"tasks.saliency.primary_metric": "maxF"}, {"protocol": "C"}])
+def test_one_task_alone_is_judged_by_its_own_metric(option):
+    best = {"default_hooks.checkpoint.save_best": "normals/mErr"}
+    hook = load_config(PASCAL, {"task": "saliency", **best, **option}).default_hooks.checkpoint
+    assert (hook.save_best, hook.rule) == ("saliency/maxF", "greater")
 
 
 def test_a_file_can_name_its_task_and_an_option_another(tmp_path):

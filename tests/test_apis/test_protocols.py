@@ -9,7 +9,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
-from vmt_mm.apis import load_config
+from vmt_mm.apis import check_inputs, load_config
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 from vmt_mm.tasks import build_tasks
@@ -75,7 +75,8 @@ def test_options_of_tasks_follow_everywhere():
         assert saliency.primary_metric == "maxF"
         metric = saliency.metric()
         assert (metric["beta_squared"], metric["average"]) == (0.3, "set")
-        assert metric["thresholds"] == pytest.approx(np.arange(0.05, 0.96, 0.05))
+        assert metric["f_thresholds"] == pytest.approx(np.arange(0.05, 0.96, 0.05))
+        assert "thresholds" not in metric  # the Jaccard keeps its own
     assert _load("B").model.tasks == _load("A").model.tasks
     own = {"tasks.saliency.beta_squared": 1.0}
     assert _load("C", **own).model.tasks.saliency.beta_squared == 1.0
@@ -84,8 +85,6 @@ def test_options_of_tasks_follow_everywhere():
 def test_no_delta_where_another_metric_stands_for_a_task():
     assert _load("B").test_evaluator.reference == _load("A").test_evaluator.reference
     assert _load("C").val_evaluator.reference is None
-    with pytest.raises(InputError, match="no delta; set default_hooks.checkpoint.save_best"):
-        _load("C", training=True)
     best = {"default_hooks.checkpoint.save_best": "saliency/maxF"}
     assert _load("C", training=True, **best).default_hooks.checkpoint.rule == "greater"
     kept = _load("C", **{"tasks.saliency.primary_metric": "mIoU"})
@@ -94,6 +93,59 @@ def test_no_delta_where_another_metric_stands_for_a_task():
     mine = dict(semseg=60.0, human_parts=60.0, saliency=80.0, normals=15.0)
     options = {"tasks.saliency.primary_metric": "maxF", "reference": mine}
     assert _load("C", **options).test_evaluator.reference == mine
+
+
+@pytest.mark.parametrize("best", ["delta", ["semseg/mIoU", "delta"]])
+def test_a_training_cannot_choose_by_a_delta_that_is_not_there(best):
+    # what only reads a config, or the data, does not mind
+    option = {"default_hooks.checkpoint.save_best": best}
+    message = "no delta; set default_hooks.checkpoint.save_best"
+    with pytest.raises(InputError, match=message):
+        check_inputs(load_config(PASCAL, {"protocol": "C", **option}), training=True)
+    for protocol, training in (("C", False), ("B", True), ("A", True)):
+        with pytest.raises(InputError) as caught:  # data and weights are not there
+            check_inputs(load_config(PASCAL, {"protocol": protocol, **option}), training)
+        assert message not in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", ["B", "C"])
+def test_a_config_that_was_changed_cannot_be_of_protocol_a(tmp_path, changed):
+    # as work_dirs/<run>/<config>.py, which a run writes down
+    path, pipeline = tmp_path / "dumped.py", _load("A").test_dataloader.dataset.pipeline
+    cfg = _load(changed)
+    cfg.dump(str(path))
+    assert load_config(path, training=False).test_dataloader == cfg.test_dataloader
+    with pytest.raises(
+        InputError, match=f"'A' is asked for.*val_dataloader.*as protocol '{changed}'"
+    ):
+        load_config(path, dict(protocol="A"), training=False)
+    for loader in LOADERS:
+        cfg[loader].dataset.pipeline = pipeline
+    cfg.dump(str(path))
+    if changed == "C":
+        with pytest.raises(
+            InputError, match="task 'saliency' has .*'primary_metric'.*as protocol 'C'"
+        ):
+            load_config(path, dict(protocol="A"), training=False)
+    else:
+        again = load_config(path, dict(protocol="A"), training=False)
+        assert again.test_dataloader == _load("A").test_dataloader
+
+
+def test_a_pipeline_of_ones_own_gets_the_nearest_labels(tmp_path):
+    path = tmp_path / "own.py"
+    steps = "LoadImageFromFile", "LoadLabels", "Resize", "PackMultiTaskInputs"
+    pipeline = [
+        dict(type=step, **(dict(scale=(64, 64)) if step == "Resize" else {})) for step in steps
+    ]
+    path.write_text(
+        f"_base_ = {str(PASCAL)!r}\n"
+        + "".join(f"{loader} = dict(dataset=dict(pipeline={pipeline}))\n" for loader in LOADERS)
+    )
+    for loader in LOADERS:
+        found = load_config(path, dict(protocol="B"), training=False)[loader].dataset.pipeline
+        assert [step.type for step in found] == list(steps)
+        assert found[2] == dict(type="Resize", scale=(64, 64), nearest_labels=True)
 
 
 def test_what_cannot_be_done_is_refused(tmp_path):
@@ -173,6 +225,22 @@ def _scores(cfg, samples):
     return evaluator.evaluate(len(samples))
 
 
+def _naive_iou(samples):
+    """Mean IoU of semseg, percent, by masks of all pixels."""
+    p, g = (
+        np.concatenate([get(sample).numpy().ravel() for sample in samples])
+        for get in (lambda s: s.prediction("semseg"), lambda s: s.label("semseg"))
+    )
+    masks = [(p == c, g == c) for c in range(5)]
+    return 100 * np.mean([(a & b).sum() / (a | b).sum() for a, b in masks])
+
+
+def _naive_rmse(samples):
+    """Root mean square error of depth in metres."""
+    errors = [sample.prediction("depth") - sample.label("depth") for sample in samples]
+    return float(np.sqrt(np.mean(np.concatenate([e.numpy().ravel() for e in errors]) ** 2)))
+
+
 def _native(root, model, number):
     image = cv2.imread(str(root / f"images/{number}.png"))
     return image, {
@@ -199,7 +267,8 @@ def test_a_compares_at_the_native_size(root):
         resize = torch.nn.functional.interpolate
         native = {name: resize(v, size, mode="bilinear") for name, v in logits.items()}
         _expect(model, sample, label, native)
-    assert len(_scores(cfg, samples)) > 20
+    scores = _scores(cfg, samples)
+    assert scores["semseg/mIoU"] == pytest.approx(_naive_iou(samples), abs=1e-4)
 
 
 def test_b_compares_at_the_networks_size(root):
@@ -209,9 +278,10 @@ def test_b_compares_at_the_networks_size(root):
         rows, columns = (np.int64((np.arange(SIDE) + 0.5) * n / SIDE) for n in image.shape[:2])
         nearest = {name: values[rows][:, columns] for name, values in label.items()}
         _expect(model, sample, nearest, _forward(model, cv2.resize(image, (SIDE, SIDE))))
+    assert all(sample.label("semseg").shape == (1, SIDE, SIDE) for sample in samples)
     scores = _scores(cfg, samples)
-    assert "saliency/mIoU" in scores
-    assert scores["semseg/mIoU"] != _scores(*_run(root, "A")[::2])["semseg/mIoU"]
+    assert scores["semseg/mIoU"] == pytest.approx(_naive_iou(samples), abs=1e-4)
+    assert scores["depth/rmse"] == pytest.approx(_naive_rmse(samples), rel=1e-5)
 
 
 def test_c_compares_native_pixels_of_a_padded_image(root):

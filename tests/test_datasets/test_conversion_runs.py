@@ -1,13 +1,16 @@
 """Runs that were stopped, sources that are archives, links: the same labels come out."""
 
 import dataclasses
+import json
 import os
+import shutil
 import tarfile
 
+import numpy as np
 import pytest
-from raw_pascal import box, damage, make_raw, read, recipe, save_parts, thing, tree
+from raw_pascal import SIZE, box, damage, make_raw, read, recipe, save_parts, save_png, thing, tree
 
-from vmt_mm.conversion import convert, image
+from vmt_mm.conversion import convert, image, source
 from vmt_mm.errors import InputError
 
 
@@ -52,8 +55,9 @@ def test_a_second_run_does_only_what_is_missing(raw, tmp_path):
     assert convert(recipe("x,-y,-z"), raw, out).converted == 5
 
 
-def test_a_run_that_was_killed_goes_on(raw, tmp_path, monkeypatch):
-    out, written = tmp_path / "out", []
+def kill(monkeypatch, *arguments):
+    """Convert, and be stopped after seven labels."""
+    written = []
 
     def killed(path, values, real=image.write_image):
         if len(written) == 7:
@@ -61,10 +65,25 @@ def test_a_run_that_was_killed_goes_on(raw, tmp_path, monkeypatch):
         written.append(path)
         real(path, values)
 
-    monkeypatch.setattr(image, "write_image", killed)
-    with pytest.raises(KeyboardInterrupt):
-        convert(recipe(), raw, out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(*arguments)
+
+
+def pack(raw, archive, mode="gz"):
+    with tarfile.open(archive, f"w:{mode}") as tar:
+        tar.add(raw, "PASCAL_MT")
+    return archive
+
+
+def no_links(*_arguments):
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_run_that_was_killed_goes_on(raw, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    kill(monkeypatch, recipe(), raw, out)
     journal = out / "conversion.jsonl"
     journal.write_text(journal.read_text() + '{"id": "b", "sour')
     left = out / "edge/.b.png.abcdefgh.part"
@@ -121,6 +140,131 @@ def test_a_truncated_archive_writes_nothing(raw, tmp_path, mode):
         assert not (tmp_path / "out").exists()
     archive.write_bytes(whole)
     assert convert(recipe(), archive, tmp_path / "out").problems == []
+
+
+@pytest.mark.parametrize("change", ["axes", "sources"])
+def test_a_set_that_is_mixed_does_not_say_that_it_is_whole(raw, tmp_path, monkeypatch, change):
+    out = tmp_path / "out"
+    convert(recipe(), raw, out)
+    assert json.loads((out / "report.json").read_text())["whole"]
+    for i in "abcde" if change == "sources" else "":
+        save_png(raw / f"sal_distill/{i}.png", 99 * box(0, 6, 0, 8))
+    axes = "x,y,z" if change == "axes" else "x,-y,z"
+    kill(monkeypatch, recipe(axes), raw, out)
+    assert not (out / "report.json").exists()
+    assert list((out / "splits").iterdir()) == []
+    convert(recipe(axes), raw, out)
+    convert(recipe(axes), raw, tmp_path / "whole")
+    assert tree(out) == tree(tmp_path / "whole")
+    assert (out / "report.json").exists()
+
+
+def test_an_archive_needs_no_file_system_with_links(raw, tmp_path, monkeypatch):
+    archive, out = pack(raw, tmp_path / "PASCAL_MT.tgz"), tmp_path / "out"
+    monkeypatch.setattr(os, "link", no_links)
+    assert convert(recipe(), archive, out).problems == []
+    assert not (out / ".unpacked").exists()
+    # who asks for links is told that there are none
+    with pytest.raises(InputError, match="no hard link to .* can be made .*without --link"):
+        convert(recipe(), raw, tmp_path / "linked", link=True)
+    monkeypatch.undo()
+    convert(recipe(), raw, tmp_path / "whole")
+    assert tree(out) == tree(tmp_path / "whole")
+
+
+def test_unpacking_leaves_finished_images_alone(raw, tmp_path, monkeypatch):
+    archive, out = pack(raw, tmp_path / "PASCAL_MT.tar", ""), tmp_path / "out"
+    kill(monkeypatch, recipe(), archive, out)
+    finished = out / "images/a.jpg"
+    content = finished.read_bytes()
+    assert finished.samefile(out / ".unpacked/JPEGImages/a.jpg")
+    (raw / "JPEGImages/a.jpg").write_bytes((raw / "JPEGImages/b.jpg").read_bytes() + b"more")
+    pack(raw, archive, "")
+
+    def cut_short(stream, output):
+        output.write(stream.read()[:50])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source.shutil, "copyfileobj", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            convert(recipe(), archive, out)
+    assert finished.read_bytes() == content
+
+
+def test_what_was_unpacked_goes_however_the_run_ends(raw, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    kill(monkeypatch, recipe(), pack(raw, tmp_path / "PASCAL_MT.tgz"), out)
+    assert (out / ".unpacked").is_dir()
+    assert convert(recipe(), raw, out).problems == []
+    assert not (out / ".unpacked").exists()
+
+
+def test_an_archive_is_read_no_more_often_than_needed(raw, tmp_path, monkeypatch):
+    archive, passes = pack(raw, tmp_path / "PASCAL_MT.tgz"), []
+
+    def counted(self, doing, real=source.Archive._members):
+        passes.append(doing)
+        return real(self, doing)
+
+    monkeypatch.setattr(source.Archive, "_members", counted)
+    convert(recipe(), archive, tmp_path / "out")
+    assert passes == ["listing", "unpacking"]
+    convert(recipe(), archive, tmp_path / "out")
+    assert passes[2:] == ["listing"]
+
+
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_flipped_byte_of_a_compressed_archive_is_damage(raw, tmp_path, mode):
+    # of several blocks the first is whole
+    (raw / "noise.bin").write_bytes(np.random.default_rng(0).bytes(2_500_000))
+    archive = pack(raw, tmp_path / f"PASCAL_MT.tar.{mode}", mode)
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=f"{archive}: the archive is damaged or truncated"):
+        convert(recipe(), archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_byte_of_a_header_is_damage(raw, tmp_path):
+    archive = pack(raw, tmp_path / "PASCAL_MT.tar", "")
+    with tarfile.open(archive) as tar:
+        starts = [member.offset for member in tar.getmembers()]
+    whole = archive.read_bytes()
+    for start in (starts[1], starts[len(starts) // 2], starts[-1]):
+        content = bytearray(whole)
+        content[start + 150] ^= 0x55
+        archive.write_bytes(content)
+        with pytest.raises(InputError, match=f"{archive}: the archive is damaged or truncated"):
+            convert(recipe(), archive, tmp_path / "out")
+
+
+def test_hard_links_in_an_archive_are_files(raw, tmp_path):
+    for name in ("sal_distill/{}.png", "JPEGImages/{}.jpg", "normals_distill/{}.png"):
+        (raw / name.format("b")).unlink()
+        os.link(raw / name.format("a"), raw / name.format("b"))
+    archive = pack(raw, tmp_path / "PASCAL_MT.tar", "")
+    with tarfile.open(archive) as tar:
+        assert sum(member.islnk() for member in tar.getmembers()) == 3
+    assert convert(recipe(), archive, tmp_path / "out").problems == []
+    convert(recipe(), raw, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_what_a_killed_run_left_below_folders_of_ids_goes(raw, tmp_path):
+    for path in [p for p in raw.rglob("a.*") if p.is_file()]:
+        (path.parent / "sub").mkdir(exist_ok=True)
+        shutil.move(path, path.parent / "sub" / path.name)
+    (raw / "ImageSets/Context/train.txt").write_text("sub/a\nb\nc\n")
+    out = tmp_path / "out"
+    assert convert(recipe(), raw, out).problems == []
+    left = [out / f"{name}.part" for name in ("edge/sub/.a.png.abcdefgh", "images/.b.jpg.abcdefgh")]
+    for path in left:
+        path.write_bytes(b"half")
+    convert(recipe(), raw, out)
+    assert [path for path in left if path.exists()] == []
+    assert read(out / "saliency/sub/a.png").shape == SIZE
 
 
 def test_links_share_the_file_and_leave_it_as_it_is(raw, tmp_path):

@@ -90,13 +90,19 @@ def test_every_label_is_as_by_hand(raw, tmp_path):
     assert report.notes["normals"]["floor"] == report.notes["normals"]["floor_up"] == 3 * floor
 
 
-def test_the_converted_set_can_be_trained_on(raw, tmp_path):
+def test_the_converted_set_is_read_as_it_was_meant(raw, tmp_path):
     convert(recipe(), raw, tmp_path / "out")
     tasks = {name: dict(type=name.title()) for name in ("depth", "normals", "edge")}
     tasks["semseg"] = dict(type="Segmentation", num_classes=40)
     pipeline = [dict(type=t) for t in ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")]
     dataset = NYUDMT(str(tmp_path / "out"), tasks, pipeline=pipeline)
     assert [set(s["data_samples"].keys()) for s in dataset] == [{f"gt_{t}" for t in tasks}] * 2
+    label = {task: dataset[0]["data_samples"].label(task).numpy() for task in tasks}
+    assert label["semseg"][0, [0, 3, 7, 9], [0, 0, 0, 13]].tolist() == [255, 0, 1, 39]
+    assert label["depth"][0, 0, :5] == pytest.approx([0, 0, 0, 0, 1.235])
+    assert label["normals"][:, 3, 3] == pytest.approx([0, 0, 1], abs=0.01)
+    assert label["normals"][:, 7, 3] == pytest.approx([0, 1, 0], abs=0.01)
+    assert (label["edge"][0] == (np.arange(10) == 5)[:, None]).all()
     meta = dataset.metainfo["semseg"]
     assert (meta["classes"][1], meta["classes"][39]) == ("floor", "other prop")
     assert len({tuple(color) for color in meta["palette"]} - {(0, 0, 0)}) == 40

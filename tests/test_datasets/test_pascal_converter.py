@@ -1,7 +1,10 @@
 """From a raw PASCAL_MT to labels checked by hand."""
 
+import errno
 import json
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,7 +15,6 @@ from here import run_here
 from raw_pascal import (
     SIZE,
     TRAIN,
-    VAL,
     box,
     damage,
     make_raw,
@@ -91,16 +93,30 @@ def test_the_report_counts(raw, tmp_path):
     )
 
 
-def test_the_converted_set_can_be_trained_on(raw, tmp_path):
+def test_the_converted_set_is_read_as_it_was_meant(raw, tmp_path):
     convert(recipe(), raw, tmp_path / "out")
     tasks = {name: dict(type=name.title()) for name in ("saliency", "normals", "edge")}
     for name, classes in (("semseg", 21), ("human_parts", 7)):
         tasks[name] = dict(type="Segmentation", num_classes=classes)
     pipeline = [dict(type=t) for t in ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")]
     dataset = PASCALContextMT(str(tmp_path / "out"), tasks, pipeline=pipeline)
-    assert [set(s["data_samples"].keys()) for s in dataset] == [
+    samples = [item["data_samples"] for item in dataset]
+    assert [set(sample.keys()) for sample in samples] == [
         {f"gt_{task}" for task in TASKS if (i, task) != ("b", "human_parts")} for i in TRAIN
     ]
+    label = {task: samples[0].label(task).numpy() for task in TASKS}
+    assert (label["semseg"][0, :2] == 255).all()
+    assert (label["semseg"][0, 2:, 2:] == 15).all()
+    assert label["human_parts"][0, [1, 3, 4, 9], [1, 1, 5, 7]].tolist() == [1, 2, 4, 6]
+    assert (label["saliency"][0] == box(0, 6, 0, 8)).all()
+    # wall towards the camera, floor up, none in the sky
+    expected = np.zeros((3, *SIZE))
+    expected[2, :6, :10] = expected[1, 6:, :10] = 1
+    expected[:, 0, 0] = 0
+    assert np.abs(label["normals"] - expected).max() < 0.01
+    line = np.zeros(SIZE)
+    line[:, 9], line[6] = 1, np.arange(16) < 9
+    assert (label["edge"][0] == line).all()
 
 
 def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
@@ -148,6 +164,67 @@ def test_classes_and_sizes_that_cannot_be(raw, tmp_path):
         "pascal-context/trainval/b.mat: label of size (11, 16) (height, width), but the image has "
         "(12, 16)",
         "pascal-context/trainval/d.mat: expected classes 0..459, found 0..460",
+    ]
+
+
+def png_of(height, width):
+    """A PNG whose header says that it is so large, and that has next to nothing in it."""
+
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+FAULTS = {
+    "a folder": (make_folder, "JPEGImages/a.jpg: Is a directory; expected an image"),
+    "too large": (
+        lambda path: path.write_bytes(png_of(200_000, 200_000)),
+        "JPEGImages/a.jpg: cannot be decoded (",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_image_that_cannot_be_opened_is_one_problem(raw, tmp_path, fault):
+    damage_image, message = FAULTS[fault]
+    damage_image(raw / "JPEGImages/a.jpg")
+    report = convert(recipe(), raw, tmp_path / "out")
+    (problem,) = report.problems
+    assert problem.startswith(message)
+    assert (tmp_path / "out/splits/train.txt").read_text() == "b\nc\n"
+    # labels that it has are not "none"
+    assert report.counts["train"]["image"] == dict(damaged=1, written=2)
+    assert report.counts["train"]["saliency"] == {"no image": 1, "written": 2}
+
+
+def test_a_disk_error_of_another_kind_ends_the_run(raw, tmp_path, monkeypatch):
+    def full(path, real=Path.read_bytes):
+        if path.name == "a.jpg":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert(recipe(), raw, tmp_path / "out")
+
+
+def test_all_alternatives_that_lack_are_named(raw, tmp_path):
+    (raw / "semseg/pascal-context/c.png").unlink()
+    assert convert(recipe(), raw, tmp_path / "out").problems == [
+        "semseg/VOC12/c.png or semseg/pascal-context/c.png: missing"
     ]
 
 
@@ -241,4 +318,5 @@ def test_ids_in_both_splits_are_named(raw, tmp_path):
     (raw / "ImageSets/Context/val.txt").write_text("d\na\n")
     report = convert(recipe(), raw, tmp_path / "out")
     assert report.problems == ["id 'a' is in more than one split"]
-    assert set(VAL) - {"e"} <= set((tmp_path / "out/splits/val.txt").read_text().split())
+    assert (tmp_path / "out/splits/val.txt").read_text() == "d\na\n"
+    assert (tmp_path / "out/splits/train.txt").read_text() == "a\nb\nc\n"

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,8 @@ from naive_edges import naive_boundary_scores, naive_thin
 
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import EdgeMetric
-from vmt_mm.evaluation.edge import thin
+from vmt_mm.evaluation.crests import thin
+from vmt_mm.evaluation.edge import _widen
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Edge
 
@@ -112,14 +114,58 @@ def test_thick_predictions_are_thinned() -> None:
     wide = np.minimum(1, sum(_lines({c: v}) for c, v in {9: 0.5, 10: 0.9, 11: 0.5}.items()))
     bits = np.uint8(np.rint(255 * wide))
     np.testing.assert_array_equal(thin(bits), _lines({10: 230}))
-    # of two equal columns one stays, of a plateau nothing
+    # of two equal columns one stays, of what is level or a terrace nothing
     assert (thin(np.uint8(_lines({9: 200, 10: 200}))) > 0).sum() == 8
     assert not thin(np.full((9, 9), 90, np.uint8)).any()
     assert not thin(np.tile(np.arange(0, 90, 10, dtype=np.uint8), (9, 1))).any()
+    terraces = np.repeat(np.uint8([240, 120, 0]), 14)
+    assert not thin(np.tile(terraces, (9, 1))).any()
     # of a slanted crest, 5 pixels wide, a staircase stays
     y, x = np.mgrid[:40, :40]
     crest = thin(np.uint8(np.rint(250 * np.exp(-((0.6 * x + 0.8 * y - 28) ** 2) / 4)))) > 0
     assert set(crest[4:36].sum(axis=0)[8:32]) == {1, 2}
+
+
+_OFFSET = 0.2
+
+
+@pytest.mark.parametrize("value", [255, 140])
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 6, 7, 8, 12, 15, 25])
+def test_of_a_band_the_middle_stays(width: int, value: int) -> None:
+    y, x = np.mgrid[:101, :101] - 50.0
+    for degrees in range(0, 180, 15):
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        across, along = x * cos + y * sin - _OFFSET, y * cos - x * sin
+        kept = thin(np.uint8(value * (np.abs(across) <= width / 2))) > 0
+        inside = kept & (np.abs(along) < 30)  # the ends of the band are something else
+        # half a pixel where two are in the middle, and what a raster makes of a slanted line
+        assert np.abs(across[inside]).max() < 1.4, degrees
+        assert inside.sum() < 1.5 * 60, degrees
+        points = along[kept & (np.abs(across) < 1.4)]
+        for place in np.arange(-29, 30):
+            assert np.abs(points - place).min() < 1.1, degrees
+
+
+def test_bands_beside_each_other_do_not_move_each_other() -> None:
+    image = _lines(dict.fromkeys((*range(10, 22), *range(30, 35)), 255), (20, 60)).astype(np.uint8)
+    for bands in (image, image.T):
+        rows, columns = np.nonzero(thin(bands))
+        places = columns if bands is image else rows
+        assert set(places.tolist()) == {16, 32}  # of 10..21, and of 30..34
+
+
+@pytest.mark.parametrize("radius", [0, 0.5, 1, 2**0.5, 2, 5, 5.2, 12.9])
+def test_values_are_widened_by_a_disc(radius: float) -> None:
+    rng = np.random.default_rng(0)
+    for size in [(1, 1), (1, 9), (30, 41)]:
+        values = np.uint8(rng.integers(1, 256, size) * (rng.random(size) < 0.02))
+        values[0, -1] = 200
+        expected = np.zeros_like(values)
+        y, x = np.mgrid[: size[0], : size[1]]
+        for row, column in np.argwhere(values):
+            near = (y - row) ** 2 + (x - column) ** 2 <= radius**2 + 1e-9
+            expected[near] = np.maximum(expected[near], values[row, column])
+        np.testing.assert_array_equal(_widen(values, radius), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,7 +174,9 @@ def test_thinning_equals_pixel_loops(seed: int) -> None:
     for size in [(13, 17), (1, 9), (2, 2), (1, 1), (9, 1)]:
         noise = rng.integers(0, 256, size).astype(np.uint8)
         flat = (noise // 86 * 100).astype(np.uint8)  # with ties
-        for values in (noise, flat):
+        bands = np.uint8(255 * (noise > 100))  # and with plateaus
+        bands = cv2.dilate(bands * (rng.random(size) < 0.1), np.ones((7, 7), np.uint8))
+        for values in (noise, flat, bands):
             np.testing.assert_array_equal(thin(values), naive_thin(values))
 
 
@@ -177,6 +225,11 @@ def test_loss_is_that_of_the_task() -> None:
     metric.process(None, [_sample(task.to_prediction(logits)[0, 0].numpy(), label[0, 0].numpy())])
     loss = float(task.loss(logits, label))
     assert metric.evaluate(1)["edge/loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_image_without_valid_pixel_changes_nothing() -> None:
+    blank = (_lines({4: 0.9}), np.full((8, 24), 255))
+    assert _evaluate([_BY_HAND[0], blank, _BY_HAND[1]]) == _evaluate(_BY_HAND)
 
 
 @pytest.mark.parametrize("label", [np.array([[255, 255]]), None])

@@ -118,7 +118,7 @@ def test_images_without_a_person_are_skipped() -> None:
     # third is ignored), of 1 it is 1/3, of 2 it is 0.
     results = _evaluate(SegmentationMetric("human_parts", 3), samples)
     assert results["human_parts/mIoU"] == pytest.approx(100 * (1 / 3 + 1 / 3) / 3)
-    assert results["human_parts/images"] == 3
+    assert results["human_parts/images"] == 2
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -155,8 +155,7 @@ def test_image_without_valid_pixel_changes_nothing() -> None:
     blank = _sample([[3, 3]], [[255, 255]])
     with_blank = _evaluate(SegmentationMetric("semseg", 4), [samples[0], blank, samples[1]])
     without = _evaluate(SegmentationMetric("semseg", 4), samples)
-    assert with_blank["semseg/mIoU"] == without["semseg/mIoU"]
-    assert with_blank["semseg/aAcc"] == without["semseg/aAcc"]
+    assert with_blank == without
 
 
 @pytest.mark.parametrize("skip_background", [False, True])
@@ -166,7 +165,7 @@ def test_set_without_valid_pixel_reports_no_score(
 ) -> None:
     metric = SegmentationMetric("semseg", 3, skip_background=skip_background)
     results = _evaluate(metric, [_sample([[0, 1]], label)])
-    assert not {"semseg/mIoU", "semseg/aAcc"} & set(results)
+    assert results == {}
 
 
 @pytest.mark.parametrize("value", [4, 254])

@@ -195,6 +195,44 @@ def test_pictures():
     assert np.diff(blue.astype(int)).tolist().count(1) >= 2
 
 
+CONFIG_OF = """
+def data(root, ann_file, **tasks):
+    return dict(type="MultiTaskDataset", data_root=root, ann_file=ann_file, tasks=tasks)
+floor, saliency = dict(type="Segmentation", num_classes=3), dict(type="Saliency")
+train_dataloader = dict(dataset=dict(type="ConcatDataset", datasets=[
+    data({root!r}, "splits/train.txt", floor=floor),
+    data({other!r}, "splits/other.txt", flow=saliency)]))
+val_dataloader = dict(dataset=data({root!r}, {val!r}, floor=floor, saliency=saliency))
+del data, floor, saliency
+model, total_batch_size = dict(), 1
+"""
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_all_data_sets_of_the_folder_count(root, tmp_path, monkeypatch, capsys, here):
+    tool = partial(run_here, monkeypatch, capsys, "tools/misc/verify_dataset.py")
+    config, out = tmp_path / "config.py", tmp_path / "out"
+    name = str(root) if here else "elsewhere"
+    (root / "splits/other.txt").write_text("c\n")
+    config.write_text(CONFIG_OF.format(root=name, other="other", val="splits/val.txt"))
+    arguments = (root, "--config", config, "--out", out, "--workers", "1", "--show-number", "0")
+    code, output = tool(*arguments)
+    found = json.loads((out / "report.json").read_text())["splits"]
+    tasks = {split: list(content["tasks"]) for split, content in found.items()}
+    if here:  # the set that lies elsewhere has nothing to say
+        assert code == 0, output
+        assert tasks == dict(train=["floor", "saliency"], val=["floor", "saliency"])
+    else:
+        assert set(tasks) == {"train", "other", "val"}
+        assert tasks["val"] == ["floor", "flow", "saliency"]
+    # two lists of one name
+    config.write_text(CONFIG_OF.format(root=name, other="other", val="lists/train.txt"))
+    code, output = tool(*arguments)
+    assert code == 1
+    message = f"error: {root}/splits/train.txt and {root}/lists/train.txt: two lists of one name"
+    assert output.startswith(message)
+
+
 def test_the_tool(tmp_path, monkeypatch, capsys):
     tool = partial(run_here, monkeypatch, capsys, "tools/misc/verify_dataset.py")
     root, out = tmp_path / "shapes", tmp_path / "out"

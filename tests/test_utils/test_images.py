@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 
 import cv2
@@ -129,6 +130,19 @@ def test_no_shorter_file_is_loaded(name, tmp_path):
                 load.transform(dict(img_path=str(path)))
     path.write_bytes(content)
     assert load.transform(dict(img_path=str(path)))["img"].shape[2] == 3
+
+
+def test_what_no_decoder_takes_is_damaged(tmp_path):
+    header = struct.pack(">IIBBBBB", 200_000, 200_000, 8, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data
+        content += struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "image.png").write_bytes(content)
+    for backend in ("cv2", "pillow"):
+        load = LoadImageFromFile(imdecode_backend=backend)
+        with pytest.raises(DamagedFileError, match=r"image\.png: cannot be decoded \(.*an image$"):
+            load.transform(dict(img_path=str(tmp_path / "image.png")))
 
 
 def test_what_is_wrong_is_said():

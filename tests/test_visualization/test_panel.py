@@ -141,3 +141,17 @@ def test_without_metainfo(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = _panel(_ALL, _ALL, meta={})
     assert shown[0] == ["1", "0"]
     assert _count(panel, (128, 0, 0)) > 1000  # VOC's colour of class 1
+
+
+@pytest.mark.parametrize("side", [256, 700, 1900])
+def test_lines_of_one_pixel_survive_where_tiles_are_smaller(side: int) -> None:
+    sample = MultiTaskDataSample()
+    lines = torch.zeros((1, side, side), dtype=torch.uint8)
+    rows = [side * k // 10 + k * k % 7 for k in range(1, 10)]  # out of step with any sampling
+    lines[:, rows] = 1
+    sample.set_label("edge", lines)
+    image = np.zeros((side, side, 3), np.uint8)
+    panel = draw_panel(image, sample, build_tasks(dict(edge=dict(type="Edge"))), {})
+    middle = panel[40:280, 3 * panel.shape[1] // 4].max(axis=-1) > 127
+    assert (np.diff(middle.astype(int)) == 1).sum() == len(rows)
+    assert middle.mean() < 0.15  # and stay lines

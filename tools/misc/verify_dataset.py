@@ -28,18 +28,21 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
+from vmt_mm.utils.console import print_problems
 from vmt_mm.utils.files import write_image, write_json
 from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
-
-#: How many problems are printed; the report has them all.
-_SHOWN = 20
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder of the data set")
-    parser.add_argument("--config", required=True, help="config whose tasks the labels are for")
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="config with the tasks that the labels are for: those of all its data sets that lie "
+        "in this folder, or of all that it has, if none does",
+    )
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
     )
@@ -56,14 +59,16 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def datasets_of(cfg: Config, root: Path) -> list[Mapping[str, Any]]:
-    """The data sets of a config, inside wrappers as well: those in this folder, or else all."""
+def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]:
+    """The data sets of a config that lie in ``root``, inside wrappers as well; else all."""
     entries = [
         entry
         for name in ("train_dataloader", "val_dataloader", "test_dataloader")
         for entry in dicts_in((cfg.get(name) or {}).get("dataset"))
         if "tasks" in entry and "type" in entry
     ]
+    if not entries:
+        raise InputError(f"{source}: has no data set with `tasks`")
     here = [e for e in entries if Path(e.get("data_root", "")).resolve() == root.resolve()]
     return here or entries
 
@@ -71,14 +76,14 @@ def datasets_of(cfg: Config, root: Path) -> list[Mapping[str, Any]]:
 def describe(
     entries: Sequence[Mapping[str, Any]], source: str
 ) -> tuple[dict[str, Task], dict[str, Any]]:
-    """The tasks of a config's data sets, and their metainfo by task; of two, the first one's."""
-    if not entries:
-        raise InputError(f"{source}: has no data set with `tasks`")
-    tasks, meta = {}, {}
+    """The tasks of all data sets, and their metainfo by task; of two the first counts."""
+    tasks: dict[str, Task] = {}
+    meta: dict[str, Any] = {}
     for entry in entries:
         kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
         meta = {**getattr(kind, "METAINFO", {}), **entry.get("metainfo", {}), **meta}
-        tasks = {**build_tasks(entry["tasks"]), **tasks}
+        for name, task in build_tasks(entry["tasks"]).items():
+            tasks.setdefault(name, task)
     for name, task in tasks.items():
         task.check_metainfo(meta.get(name, {}), source)
     return tasks, meta
@@ -89,7 +94,15 @@ def splits_of(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) ->
     files = [f"splits/{name}.txt" for name in args.split or ()] or [
         entry.get("ann_file", "splits/train.txt") for entry in entries
     ]
-    return {Path(file).stem: args.root / file for file in files}
+    splits: dict[str, Path] = {}
+    for file in files:
+        path = args.root / file
+        if splits.setdefault(Path(file).stem, path) != path:
+            raise InputError(
+                f"{splits[Path(file).stem]} and {path}: two lists of one name; say by --split "
+                "which to read"
+            )
+    return splits
 
 
 def write_pictures(
@@ -141,7 +154,7 @@ def main() -> int:
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get("default_scope", "vmt_mm"))
-        entries = datasets_of(cfg, args.root)
+        entries = datasets_of(cfg, args.root, args.config)
         tasks, meta = describe(entries, args.config)
         args.out = args.out or Path("work_dirs/verify") / args.root.resolve().name
         result = verify(args.root, tasks, splits_of(args, entries), args.workers)
@@ -149,10 +162,7 @@ def main() -> int:
         write_json(args.out / "report.json", result.as_dict(names))
         pictures = write_pictures(result, tasks, meta, names, args)
         rich.print(result.table())
-        for problem in result.problems[:_SHOWN]:
-            print(problem)
-        if len(result.problems) > _SHOWN:
-            print(f"... and {len(result.problems) - _SHOWN:,} more")
+        print_problems(result.problems)
         print(f"{len(result.problems):,} problem(s); {args.out / 'report.json'}")
         for path in pictures:
             print(f"picture: {path}")

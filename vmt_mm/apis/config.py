@@ -21,6 +21,7 @@ from vmt_mm.apis.config_tree import dicts_in
 from vmt_mm.apis.protocols import apply_protocol
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
+from vmt_mm.tasks import Task
 
 #: Top-level variable -> names of the entries below that take its value.
 _CARRIED = {
@@ -97,8 +98,8 @@ def load_config(
         loader = cfg.get(name) or {}
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
+    apply_protocol(cfg)
     _reduce_places(cfg)
-    apply_protocol(cfg, training)
     _set_best_rule(cfg)
     if training:
         _divide_batch(cfg, world_size)
@@ -202,8 +203,7 @@ def _reduce_places(cfg: Config) -> None:
     best = hook.get("save_best") or ()
     named = {key.split("/")[0] for key in ([best] if isinstance(best, str) else best) if "/" in key}
     if named - {task}:
-        kind = TASKS.get(str(model.tasks[task].get("type")))
-        metric = getattr(kind, "primary_metric", None)
+        _, metric = _primary_metric(model.tasks[task])
         hook["save_best"] = f"{task}/{metric}" if metric else None
 
 
@@ -232,9 +232,15 @@ def _set_best_rule(cfg: Config) -> None:
     task, _, metric = str(hook.get("save_best")).partition("/")
     tasks = cfg.get("model", {}).get("tasks")
     entry = tasks.get(task, {}) if isinstance(tasks, Mapping) else {}
-    kind = TASKS.get(str(entry.get("type")))
-    if kind is not None and entry.get("primary_metric", kind.primary_metric) == metric:
+    kind, primary = _primary_metric(entry)
+    if kind is not None and primary == metric:
         hook["rule"] = "greater" if kind.higher_is_better else "less"
+
+
+def _primary_metric(entry: Mapping) -> tuple[type[Task] | None, str | None]:
+    """A task's class, if it is known, and the metric that stands for it: the entry's own first."""
+    kind = TASKS.get(str(entry.get("type")))
+    return kind, entry.get("primary_metric", getattr(kind, "primary_metric", None))
 
 
 def _divide_batch(cfg: Config, world_size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import re
@@ -14,6 +13,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from vmt_mm.errors import InputError
+from vmt_mm.utils.files import DISK_FULL
 
 #: How gloo and nccl say that the other end of a connection has gone.
 _PEER_GONE = re.compile(r"[Cc]onnection (closed|reset) by (remote )?peer")
@@ -32,7 +32,7 @@ def friendly_errors() -> Iterator[None]:
         # One raised in a data-loading process carries its traceback as text before the message.
         _fail(re.split(r"(?:InputError|DamagedFileError): ", str(error))[-1].strip())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""
         _fail(

@@ -14,9 +14,7 @@ from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.conversion.report import REPORT
 from vmt_mm.conversion.run import convert
 from vmt_mm.errors import InputError
-
-#: How many problems are printed; the report has them all.
-_SHOWN = 20
+from vmt_mm.utils.console import print_problems
 
 
 def converter_parser(description: str, layout: str) -> argparse.ArgumentParser:
@@ -78,10 +76,7 @@ def _convert(args: argparse.Namespace, make_recipe: Callable[[str], Recipe]) -> 
     recipe = make_recipe(args.normals_axes)
     report = convert(recipe, args.source, args.target, args.workers, args.link)
     rich.print(report.table())
-    for problem in report.problems[:_SHOWN]:
-        print(problem)
-    if len(report.problems) > _SHOWN:
-        print(f"... and {len(report.problems) - _SHOWN:,} more")
+    print_problems(report.problems)
     verdict = "is whole" if not report.problems else "is NOT whole"
     print(
         f"{recipe.name} {verdict}: {len(report.problems):,} problem(s), {report.converted:,} "

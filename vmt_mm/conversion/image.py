@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vmt_mm.conversion.recipe import LabelRule, Recipe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import write_bytes, write_image
-from vmt_mm.utils.images import find_damage
+from vmt_mm.utils.files import DISK_FULL, write_bytes, write_image
+from vmt_mm.utils.images import decode_image
 
-#: What became of an image or a label.
-WRITTEN, NONE, MISSING, DAMAGED = "written", "none", "missing", "damaged"
+#: What became of an image or a label; the last for labels of an image that cannot be used.
+WRITTEN, NONE, MISSING, DAMAGED, NO_IMAGE = "written", "none", "missing", "damaged", "no image"
 
 #: An outcome and what belongs to it: ``bytes`` written, ``notes``, or ``reasons``, one a file.
 Outcome = dict[str, Any]
@@ -33,6 +32,8 @@ class ImageJob:
         files: raw files that are there.
         target: folder to write to.
         link: make a hard link of the image instead of a copy.
+        is_copy: the raw files are copies that go in the end; the image is linked where that can be
+            done, else copied.
     """
 
     image_id: str
@@ -41,6 +42,7 @@ class ImageJob:
     files: frozenset[str]
     target: Path
     link: bool
+    is_copy: bool = False
 
     def raw(self, template: str) -> str | None:
         """The raw file of this image, if it is there."""
@@ -90,8 +92,9 @@ def convert_image(job: ImageJob) -> dict[str, Outcome]:
     return outcomes
 
 
-def _missing(templates: list[str], job: ImageJob) -> Outcome:
-    files = [template.format(id=job.image_id) for template in templates]
+def _missing(alternatives: list[tuple[str, ...]], job: ImageJob) -> Outcome:
+    """Of each group of files none is there, and any one would do."""
+    files = [" or ".join(names).format(id=job.image_id) for names in alternatives]
     return dict(state=MISSING, reasons=[f"{file}: missing" for file in files])
 
 
@@ -104,20 +107,19 @@ def _read_image(job: ImageJob) -> tuple[Outcome, bytes | None, tuple[int, int] |
     """The image file's content and its (height, width)."""
     file = job.raw(job.recipe.image)
     if file is None:
-        return _missing([job.recipe.image], job), None, None
-    content = (job.source / file).read_bytes()
-    damage = find_damage(content)
-    image = None
-    if damage is None:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{file}: {damage or 'cannot be decoded'}; expected an image")
-    return dict(state=WRITTEN), content, image.shape[:2]
+        return _missing([(job.recipe.image,)], job), None, None
+    try:
+        content = (job.source / file).read_bytes()
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise InputError(f"{file}: {error.strerror}; expected an image") from None
+    return dict(state=WRITTEN), content, decode_image(content, file).shape[:2]
 
 
 def _place_image(job: ImageJob, target: Path, content: bytes) -> None:
     """Copy or link an image as it is."""
-    if not job.link:
+    if not (job.link or job.is_copy):
         write_bytes(target, content)
         return
     source = job.source / job.recipe.image.format(id=job.image_id)
@@ -126,6 +128,9 @@ def _place_image(job: ImageJob, target: Path, content: bytes) -> None:
     try:
         os.link(source, target)
     except OSError as error:
+        if job.is_copy:  # the file system has no links
+            write_bytes(target, content)
+            return
         raise InputError(
             f"{target}: no hard link to {source} can be made ({error.strerror}); convert without "
             "--link"
@@ -137,11 +142,11 @@ def _make_label(
 ) -> tuple[Outcome, np.ndarray | None]:
     """Make a label; raise InputError if it cannot be made."""
     found = [next(filter(None, map(job.raw, names)), None) for names in rule.files]
-    lacking = [names[0] for names, file in zip(rule.files, found, strict=True) if file is None]
+    lacking = [names for names, file in zip(rule.files, found, strict=True) if file is None]
     if lacking:
         return _missing(lacking, job), None
     if size is None:
-        return dict(state=NONE), None
+        return dict(state=NO_IMAGE), None
     optional = [job.raw(name) for name in rule.optional]
     paths = [file and job.source / file for file in (*found, *optional)]
     label = rule.make(*paths)

@@ -22,10 +22,12 @@ from vmt_mm.conversion.normals import check_axes, judge_axes, normals_label, rea
 from vmt_mm.conversion.readers import read_npy
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.images import read_label
+from vmt_mm.utils.images import read_classes
 
 _SEGMENTATION = "segmentation/{id}.png"
-_CLASSES, _IGNORE = 40, 255
+#: 0 for none and the 40 classes.
+_RAW_CLASSES = 41
+_IGNORE = 255
 #: "floor" as the raw files number it.
 _FLOOR = 2
 _MAX_MILLIMETRES = 65535
@@ -33,15 +35,8 @@ _MAX_MILLIMETRES = 65535
 
 def semseg(path: Path) -> Label:
     """Classes 0..39, 255 = ignore."""
-    return Label(_read_classes(path) - np.uint8(1))  # 0 wraps round to 255, which means ignore
-
-
-def _read_classes(path: Path) -> np.ndarray:
-    rule = f"8-bit classes 1..{_CLASSES}, or 0 for none, in one channel"
-    values = read_label(path, rule, np.uint8)
-    if values.max(initial=0) > _CLASSES:
-        raise InputError(f"{path}: expected {rule}, found {values.max()}")
-    return values
+    raw = read_classes(path, _RAW_CLASSES)
+    return Label(np.where(raw == 0, np.uint8(_IGNORE), raw - np.uint8(1)))
 
 
 def depth(path: Path) -> Label:
@@ -60,7 +55,7 @@ def normals(path: Path, segmentation: Path | None, axes: str) -> Label:
     vectors = read_vectors(read_npy(path, channels=3), path)
     floor = None
     if segmentation is not None:
-        floor = _read_classes(segmentation) == _FLOOR
+        floor = read_classes(segmentation, _RAW_CLASSES) == _FLOOR
         if floor.shape != vectors.shape[:2]:
             raise InputError(
                 f"{path}: normals of size {vectors.shape[:2]} (height, width), but {segmentation} "

@@ -34,7 +34,7 @@ from vmt_mm.conversion.readers import read_mat
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.conversion.thinning import thin
 from vmt_mm.errors import InputError
-from vmt_mm.utils.images import read_label
+from vmt_mm.utils.images import read_classes, read_label
 
 _CONTEXT = "pascal-context/trainval/{id}.mat"
 _CLASSES, _CONTEXT_CLASSES, _IGNORE = 21, 459, 255
@@ -72,12 +72,7 @@ NORMALS_CLASSES = (
 
 def semseg(path: Path) -> Label:
     """Classes as they are; palette images keep their indices."""
-    rule = f"8-bit class indices 0..{_CLASSES - 1} or {_IGNORE} in one channel"
-    values = read_label(path, rule, np.uint8)
-    wrong = values[(values >= _CLASSES) & (values != _IGNORE)]
-    if wrong.size:
-        raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
-    return Label(values)
+    return Label(read_classes(path, _CLASSES, _IGNORE))
 
 
 def human_parts(path: Path) -> Label:

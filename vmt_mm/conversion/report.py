@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vmt_mm.conversion.image import DAMAGED, MISSING, NONE, WRITTEN, Outcome
+from vmt_mm.conversion.image import DAMAGED, MISSING, NO_IMAGE, NONE, WRITTEN, Outcome
 from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.utils.files import write_json
 
@@ -62,11 +62,11 @@ class Report:
         table = Table(title=self.name)
         table.add_column("split")
         table.add_column("what")
-        for column in ("written", "no label", "missing", "damaged", "expected"):
+        for column in ("written", "no label", "missing", "damaged", "image unusable", "expected"):
             table.add_column(column, justify="right")
         for split, counts in self.counts.items():
             for name, states in counts.items():
-                numbers = [f"{states[s]:,}" for s in (WRITTEN, NONE, MISSING, DAMAGED)]
+                numbers = [f"{states[s]:,}" for s in (WRITTEN, NONE, MISSING, DAMAGED, NO_IMAGE)]
                 expected = f"{self.expected[split]:,}" if name == "image" else ""
                 table.add_row(split, name, *numbers, expected)
             table.add_section()

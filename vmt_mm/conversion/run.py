@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.progress import track
@@ -9,7 +11,7 @@ from rich.progress import track
 from vmt_mm.conversion.image import WRITTEN, ImageJob, Outcome, convert_image
 from vmt_mm.conversion.journal import Journal
 from vmt_mm.conversion.recipe import Recipe
-from vmt_mm.conversion.report import Report, make_report
+from vmt_mm.conversion.report import REPORT, Report, make_report
 from vmt_mm.conversion.source import Source, open_source
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import remove_partial, write_bytes
@@ -45,7 +47,7 @@ def convert(
     if workers < 1:
         raise InputError(f"workers: must be 1 or more, got {workers}")
     journal = Journal(target, recipe)
-    raw = open_source(source, target / _SCRATCH, next(iter(recipe.splits.values())))
+    raw = open_source(source, target / _SCRATCH, list(recipe.splits.values()))
     for split, file in recipe.splits.items():
         if raw.stamp(file) is None:
             raise InputError(f"{source}: has no {file}, the ids of split {split!r}")
@@ -57,9 +59,7 @@ def convert(
     stamps = {i: {file: raw.stamp(file) for file in recipe.files_of(i)} for i in ids}
     outcomes = {i: journal.outcomes(i, stamps[i]) for i in ids}
     stale = [i for i in ids if outcomes[i] is None]
-    for folder in ("images", *(rule.task for rule in recipe.labels), "splits", "."):
-        (target / folder).mkdir(parents=True, exist_ok=True)
-        remove_partial(target / folder)
+    _prepare(recipe, target, ids, complete=not stale)
     journal.start({i: (stamps[i], outcomes[i]) for i in ids if outcomes[i] is not None})
     jobs = _jobs(recipe, raw, target, {i: stamps[i] for i in stale}, link)
     results = run_parallel(convert_image, jobs, workers)
@@ -71,8 +71,26 @@ def convert(
     _write_splits(target, splits, outcomes)
     report = make_report(recipe, splits, outcomes, len(stale))
     report.write(target)
-    raw.close()
+    shutil.rmtree(target / _SCRATCH, ignore_errors=True)  # of this run or of one before
     return report
+
+
+def _prepare(recipe: Recipe, target: Path, ids: Iterable[str], complete: bool) -> None:
+    """Make the folders, remove what killed runs left half-written, and what would say too much.
+
+    Report and splits say that a set is whole. If it is not yet, they go first and come back last.
+    """
+    below = {Path(i).parent for i in ids} | {Path()}  # ids may have folders of their own
+    for folder in (target / "images", *(target / rule.task for rule in recipe.labels)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in below:
+            remove_partial(folder / parent)
+    for folder in (target, target / "splits"):
+        folder.mkdir(exist_ok=True)
+        remove_partial(folder)
+    if not complete:
+        for file in (REPORT, *map(_split_file, recipe.splits)):
+            (target / file).unlink(missing_ok=True)
 
 
 def _jobs(recipe: Recipe, raw: Source, target: Path, stale: dict, link: bool) -> list[ImageJob]:
@@ -80,7 +98,7 @@ def _jobs(recipe: Recipe, raw: Source, target: Path, stale: dict, link: bool) ->
     present = {i: frozenset(f for f, s in files.items() if s) for i, files in stale.items()}
     raw.fetch({file for files in present.values() for file in files})
     return [
-        ImageJob(i, recipe, raw.root, files, target, link or raw.is_copy)
+        ImageJob(i, recipe, raw.root, files, target, link, raw.is_copy)
         for i, files in present.items()
     ]
 
@@ -91,4 +109,8 @@ def _write_splits(
     for split, ids in splits.items():
         usable = [i for i in ids if outcomes[i]["image"]["state"] == WRITTEN]
         content = "".join(f"{i}\n" for i in usable)
-        write_bytes(target / "splits" / f"{split}.txt", content.encode())
+        write_bytes(target / _split_file(split), content.encode())
+
+
+def _split_file(split: str) -> str:
+    return f"splits/{split}.txt"

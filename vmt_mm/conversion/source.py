@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -25,7 +26,7 @@ _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 #: Length of the zeros that end a tar archive.
 _END = 1024
-_DAMAGE = (tarfile.TarError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+_DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 class Source(Protocol):
@@ -41,9 +42,6 @@ class Source(Protocol):
 
     def fetch(self, files: Collection[str]) -> None:
         """Make files that have a stamp readable below ``root``."""
-
-    def close(self) -> None:
-        """Remove what was put there meanwhile."""
 
 
 class Folder:
@@ -64,37 +62,46 @@ class Folder:
     def fetch(self, files: Collection[str]) -> None:
         """Nothing is to be done."""
 
-    def close(self) -> None:
-        """Nothing is to be done."""
-
 
 class Archive:
     """A data set in a tar archive, at any depth.
 
-    It is read from its start to its end, once to list it and once to unpack what is needed: in
-    compressed archives nothing can be found more quickly. What a killed run unpacked is used again.
+    It is read from its start to its end, once to list it, which keeps the lists of ids, and once to
+    unpack what else is needed, if anything is: in compressed archives nothing can be found more
+    quickly. What a killed run unpacked is used again.
 
     Args:
         path: the archive.
         scratch: folder to unpack into.
-        landmark: a file of the data set, by which the depth is found.
+        lists: files of the data set with its ids; the first tells at which depth it lies.
     """
 
     is_copy = True
 
-    def __init__(self, path: Path, scratch: Path, landmark: str) -> None:
+    def __init__(self, path: Path, scratch: Path, lists: Sequence[str]) -> None:
         self.path, self.root = path, scratch
+        stamps: dict[str, Stamp] = {}
+        links: dict[str, str] = {}
+        kept: dict[str, bytes] = {}
         with self._members("listing") as members:
-            stamps = {m.name: (m.size, int(m.mtime * 10**9)) for m in members if m.isfile()}
-        found = [name for name in stamps if f"/{name}".endswith(f"/{landmark}")]
+            for member in members:
+                if member.islnk():
+                    links[member.name] = member.linkname
+                if member.isfile():
+                    stamps[member.name] = (member.size, int(member.mtime * 10**9))
+                    if f"/{member.name}".endswith(tuple(f"/{file}" for file in lists)):
+                        kept[member.name] = members.extractfile(member).read()
+        found = [name for name in kept if f"/{name}".endswith(f"/{lists[0]}")]
         if not found:
-            raise InputError(f"{path}: holds no {landmark}")
-        self._prefix = min(found, key=len).removesuffix(landmark)
-        self._stamps = {
-            name.removeprefix(self._prefix): stamp
-            for name, stamp in stamps.items()
-            if name.startswith(self._prefix)
-        }
+            raise InputError(f"{path}: holds no {lists[0]}")
+        self._prefix = min(found, key=len).removesuffix(lists[0])
+        # Where the content of every file is: a hard link names the member that has it.
+        holders = {name: name for name in stamps}
+        holders |= {name: target for name, target in links.items() if target in stamps}
+        holders = {n: h for n, h in holders.items() if n.startswith(self._prefix)}
+        self._holders = {name.removeprefix(self._prefix): h for name, h in holders.items()}
+        self._stamps = {file: stamps[holder] for file, holder in self._holders.items()}
+        self._kept = kept
 
     def stamp(self, file: str) -> Stamp | None:  # noqa: D102
         return self._stamps.get(file)
@@ -102,23 +109,32 @@ class Archive:
     def fetch(self, files: Collection[str]) -> None:
         """Unpack; a file's time is set last, and so tells whether it is whole."""
         unpacked = Folder(self.root)
-        wanted = {f for f in files if unpacked.stamp(f) != self._stamps[f]}
+        wanted: dict[str, list[str]] = {}
+        for file in files:
+            if unpacked.stamp(file) != self._stamps[file]:
+                wanted.setdefault(self._holders[file], []).append(file)
+        for holder in wanted.keys() & self._kept.keys():
+            self._unpack(io.BytesIO(self._kept[holder]), wanted.pop(holder))
         if not wanted:
             return
         with self._members("unpacking") as members:
             for member in members:
-                file = member.name.removeprefix(self._prefix)
-                if file not in wanted or not member.name.startswith(self._prefix):
-                    continue
-                target = self.root / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as output:
-                    shutil.copyfileobj(members.extractfile(member), output)
-                os.utime(target, ns=(self._stamps[file][1],) * 2)
+                if member.isfile() and member.name in wanted:
+                    self._unpack(members.extractfile(member), wanted[member.name])
 
-    def close(self) -> None:
-        """Remove what was unpacked."""
-        shutil.rmtree(self.root, ignore_errors=True)
+    def _unpack(self, content: BinaryIO, files: Sequence[str]) -> None:
+        """Write one content as every file that has it."""
+        for number, file in enumerate(files):
+            target = self.root / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # What lies there from before may be one file with a finished image.
+            target.unlink(missing_ok=True)
+            if number:
+                shutil.copyfile(self.root / files[0], target)
+            else:
+                with target.open("wb") as output:
+                    shutil.copyfileobj(content, output)
+            os.utime(target, ns=(self._stamps[file][1],) * 2)
 
     @contextmanager
     def _members(self, doing: str) -> Iterator[tarfile.TarFile]:
@@ -130,8 +146,10 @@ class Archive:
                 tarfile.open(fileobj=(whole := _ToTheEnd(stream)), mode="r|") as members,
             ):
                 yield members
-                whole.finish()
+                whole.finish(members.offset)
         except _DAMAGE as error:
+            if getattr(error, "errno", None) is not None:  # of the disk, not of the decoder
+                raise
             raise InputError(
                 f"{self.path}: the archive is damaged or truncated ({error})"
             ) from None
@@ -148,43 +166,53 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
 
 
 class _ToTheEnd:
-    """A stream of a tar archive that notices if it ends too early.
+    """A stream of a tar archive that notices if its files end too early.
 
-    ``tarfile`` takes one that was cut between two files, or within a header, for a whole one.
+    ``tarfile`` takes one that was cut between two files, or within a header, for a whole one, and a
+    header that is damaged for the end.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._last = stream, b""
+        self._stream, self._length, self._content_end = stream, 0, 0
 
     def read(self, size: int) -> bytes:
         """Read up to ``size`` bytes."""
         content = self._stream.read(size)
-        self._last = (self._last + content[-_END:])[-_END:]
+        if used := len(content.rstrip(b"\0")):
+            self._content_end = self._length + used
+        self._length += len(content)
         return content
 
-    def finish(self) -> None:
-        """Raise EOFError unless the mark that ends every archive comes last."""
+    def finish(self, end: int) -> None:
+        """Raise EOFError unless zeros alone, enough of them, follow the last file.
+
+        Args:
+            end: where it ends, in bytes.
+        """
         while self.read(2**20):
             pass
-        if self._last != bytes(_END):
+        if self._content_end > end:
+            raise EOFError("what follows its last file is no end")
+        if self._length - end < _END:
             raise EOFError("it ends too early")
 
 
-def open_source(path: Path, scratch: Path, landmark: str) -> Source:
+def open_source(path: Path, scratch: Path, lists: Sequence[str]) -> Source:
     """Open a folder or an archive.
 
     Args:
         path: either.
         scratch: folder that an archive may be unpacked into.
-        landmark: a file that the data set must have.
+        lists: files with the ids; the data set must have the first at least.
 
     Raises:
         InputError: if it is neither, is damaged, or has no such file.
     """
     if path.is_dir():
-        if not (path / landmark).is_file():
-            raise InputError(f"{path / landmark}: no such file; is {path} the data set's folder?")
+        first = path / lists[0]
+        if not first.is_file():
+            raise InputError(f"{first}: no such file; is {path} the data set's folder?")
         return Folder(path)
     if not path.is_file() or not path.name.endswith(_ARCHIVES):
         raise InputError(f"{path}: expected a folder or an archive ({', '.join(_ARCHIVES)})")
-    return Archive(path, scratch, landmark)
+    return Archive(path, scratch, lists)

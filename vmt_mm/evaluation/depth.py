@@ -26,6 +26,8 @@ class DepthMetric(TaskMetric):
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """Sums over the image's valid pixels."""
         valid = label[0] != 0
+        if not valid.any():
+            return {}
         p, g = prediction[0][valid].double(), label[0][valid].double()
         difference = (p - g).abs()
         ratio = torch.maximum(p / g, g / p)
@@ -39,8 +41,6 @@ class DepthMetric(TaskMetric):
     def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
         """Root mean square in metres, mean relative error, shares in percent."""
         pixels = int(counts["pixels"].sum())
-        if pixels == 0:
-            return {}
         shares = 100 * counts["within"].sum(axis=0) / pixels
         return dict(
             rmse=float(np.sqrt(counts["squares"].sum() / pixels)),

@@ -3,28 +3,26 @@
 ``boundaryF`` follows the optimal-dataset-scale F-measure of the BSDS benchmark (odsF; Arbelaez et
 al., TPAMI 2011, section 3.1), with one difference: the benchmark pairs predicted and labelled
 pixels one to one, while here each is right if the other set has a pixel within the tolerance. So
-several predicted pixels may match one label; thinning, which the benchmark's inputs have gone
-through as well, keeps them few. The two numbers must not be compared with each other.
+several predicted pixels may match one label, and one predicted pixel may find several labels:
+precision and recall, and with them F, are never lower than the benchmark's and mostly higher.
+Thinning, which the benchmark's inputs have gone through as well, bounds the first; nothing bounds
+the second but the tolerance. The two numbers must not be compared with each other.
 """
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
+from vmt_mm.evaluation.crests import thin
 from vmt_mm.evaluation.task_metric import TaskMetric
 from vmt_mm.registry import METRICS
-from vmt_mm.tasks.binary import weighted_bce
+from vmt_mm.tasks.binary import THRESHOLDS, weighted_bce
 
-#: 0.05, 0.1 .. 0.95.
-THRESHOLDS = np.round(np.arange(1, 20) * 0.05, 2)
 #: The least probability whose complement float32 still tells from 1.
 _LEAST = 2.0**-24
-#: Binomial weights; whole numbers keep the smoothed map, and so every comparison, exact.
-_SMOOTH = np.float32([1, 4, 6, 4, 1])
 
 
 @METRICS.register_module()
@@ -32,10 +30,10 @@ class EdgeMetric(TaskMetric):
     """Boundary precision and recall, added up over the set, and their best F over thresholds.
 
     A prediction is taken in 8 bits, as the files of predictions hold it, thinned by
-    :func:`thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the share of the remaining
-    pixels with a labelled edge within the tolerance, recall the share of labelled edge pixels with
-    a remaining one within it. Labels are taken as they are; ignored pixels (255) are left out of
-    both. The loss is the task's, over the pixels of the whole set.
+    :func:`~vmt_mm.evaluation.crests.thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the
+    share of the remaining pixels with a labelled edge within the tolerance, recall the share of
+    labelled edge pixels with a remaining one within it. Labels are taken as they are; ignored
+    pixels (255) are left out of both. The loss is the task's, over the pixels of the whole set.
 
     Args:
         task: see :class:`TaskMetric`.
@@ -72,13 +70,13 @@ class EdgeMetric(TaskMetric):
         bits = (prediction[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
         edges, known = label[0].cpu().numpy() == 1, valid[0].cpu().numpy()
         thinned = np.where(known, thin(bits), 0).astype(np.uint8)
-        near = _disc(self.tolerance * float(np.hypot(*edges.shape)))
-        close = cv2.dilate(edges.astype(np.uint8), near) > 0
+        radius = self.tolerance * float(np.hypot(*edges.shape))
+        close = _widen(edges.astype(np.uint8), radius) > 0
         return dict(
             predicted=_above(thinned),
             right=_above(thinned[close]),
             label=np.array(int(edges.sum())),
-            found=_above(cv2.dilate(thinned, near)[edges]),
+            found=_above(_widen(thinned, radius)[edges]),
             loss=np.array(float(loss) * pixels),
             pixels=np.array(pixels),
         )
@@ -106,42 +104,26 @@ class EdgeMetric(TaskMetric):
         )
 
 
-def thin(values: np.ndarray) -> np.ndarray:
-    """Keep the crests of a map (H, W) uint8 at their values; all else becomes 0.
+def _widen(values: np.ndarray, radius: float) -> np.ndarray:
+    """Largest value (H, W) uint8 not farther than ``radius`` from each pixel.
 
-    Non-maximum suppression: the map is smoothed by a 5 x 5 binomial filter. The direction across
-    a crest is the one, of right, down and the two diagonals, in which the smoothed map bends down
-    most. A pixel stays if it is higher than the next pixel in this direction and not lower than
-    the one before, so that of two equal ones one stays and of a plateau none. What lies outside the
-    image counts as higher: a map that rises towards its border has no crest there.
+    The disc is taken row by row; the maxima over a row's width come from those over powers of 2,
+    so that the cost grows with the radius, not with its square.
     """
-    smooth = cv2.sepFilter2D(
-        values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REPLICATE
-    )
-    height, width = smooth.shape
-    around = np.pad(smooth, 1, mode="edge")
-
-    def moved(y: int, x: int, source: np.ndarray = around) -> np.ndarray:
-        return source[1 + y : 1 + y + height, 1 + x : 1 + x + width]
-
-    # The Hessian's eigenvector of the smaller eigenvalue has the double angle of (-a, -b).
-    a = moved(0, 1) + moved(0, -1) - moved(1, 0) - moved(-1, 0)  # d_xx - d_yy
-    b = (moved(1, 1) + moved(-1, -1) - moved(1, -1) - moved(-1, 1)) / 2  # 2 d_xy
-    straight = np.abs(b) <= np.abs(a)
-    across = [straight & (a <= 0), straight & (a > 0), ~straight & (b < 0), ~straight & (b > 0)]
-    outside = np.pad(smooth, 1, constant_values=np.inf)
-    crest = np.zeros_like(straight)
-    for here, (y, x) in zip(across, [(0, 1), (1, 0), (1, 1), (-1, 1)], strict=True):
-        highest = (smooth > moved(y, x, outside)) & (smooth >= moved(-y, -x, outside))
-        crest |= here & highest
-    return np.where(crest, values, 0)
-
-
-def _disc(radius: float) -> np.ndarray:
-    """Mask of the pixels not farther than ``radius`` from its centre."""
+    height, width = values.shape
     reach = int(radius)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    return (x * x + y * y <= radius * radius).astype(np.uint8)
+    runs, size = np.pad(values, reach), 1  # maxima over `size` pixels from each on
+    widest = np.zeros_like(values)
+    for y in range(reach, -1, -1):
+        half = int(np.sqrt(radius * radius - y * y))
+        while 2 * size <= 2 * half + 1:
+            runs = np.maximum(runs[:, :-size], runs[:, size:])
+            size *= 2
+        first, last = reach - half, reach + half + 1 - size
+        row = np.maximum(runs[:, first : first + width], runs[:, last : last + width])
+        for shift in {reach - y, reach + y}:
+            np.maximum(widest, row[shift : shift + height], out=widest)
+    return widest
 
 
 def _above(bits: np.ndarray) -> np.ndarray:

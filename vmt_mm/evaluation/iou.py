@@ -45,10 +45,11 @@ class SegmentationMetric(TaskMetric):
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """True positives, predicted and labelled pixels of every class."""
         valid = label != self.ignore_index
-        if self.skip_background and not (valid & (label != 0)).any():
+        counted = valid & (label != 0) if self.skip_background else valid
+        if not counted.any():
             return {}
         label, prediction = label[valid].long(), prediction[valid].long()
-        if label.numel() and int(label.max()) >= self.num_classes:
+        if int(label.max()) >= self.num_classes:
             raise InputError(
                 f"{self.task}: label value {int(label.max())} where classes are "
                 f"0..{self.num_classes - 1} and {self.ignore_index} = ignore"
@@ -66,8 +67,6 @@ class SegmentationMetric(TaskMetric):
         true, predicted, label = (
             counts[k].sum(axis=0).astype(np.float64) for k in ("true", "predicted", "label")
         )
-        if not label.sum():
-            return {}
         union = predicted + label - true
         iou = np.divide(true, union, out=np.zeros_like(true), where=union > 0)
         present = union > 0

@@ -27,6 +27,8 @@ class NormalsMetric(TaskMetric):
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """Sums over the image's valid pixels."""
         valid = (label != 0).any(dim=0)
+        if not valid.any():
+            return {}
         p = F.normalize(prediction[:, valid].double(), dim=0)
         cosine = (p * F.normalize(label[:, valid].double(), dim=0)).sum(dim=0)
         angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
@@ -42,8 +44,6 @@ class NormalsMetric(TaskMetric):
     def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
         """Mean, median and RMSE in degrees, shares under limits in percent."""
         pixels = int(counts["pixels"].sum())
-        if pixels == 0:
-            return {}
         shares = 100 * counts["within"].sum(axis=0) / pixels
         return dict(
             mErr=float(counts["sum"].sum() / pixels),

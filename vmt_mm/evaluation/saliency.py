@@ -26,7 +26,8 @@ class SaliencyMetric(TaskMetric):
 
     Args:
         task: see :class:`TaskMetric`.
-        thresholds: probabilities; a pixel is foreground above one.
+        thresholds: probabilities of the Jaccard; a pixel is foreground above one.
+        f_thresholds: probabilities of the F-measure; None takes ``thresholds``.
         beta_squared: weight of precision against recall, F = (1 + b) P R / (b P + R).
         average: P and R of ``maxF`` are means over 'images', or of the pixels of the whole 'set'.
         collect_device: see :class:`TaskMetric`.
@@ -39,29 +40,35 @@ class SaliencyMetric(TaskMetric):
         self,
         task: str,
         thresholds: Sequence[float] = THRESHOLDS,
+        f_thresholds: Sequence[float] | None = None,
         beta_squared: float = 1.0,
         average: str = "images",
         collect_device: str = "cpu",
     ) -> None:
         super().__init__(task, collect_device)
-        if not len(thresholds) or not all(0 <= t < 1 for t in thresholds):
-            raise InputError(f"{task}: thresholds must be numbers in [0, 1), got {thresholds!r}")
+        f_thresholds = thresholds if f_thresholds is None else f_thresholds
+        for name, values in (("thresholds", thresholds), ("f_thresholds", f_thresholds)):
+            if not len(values) or not all(0 <= t < 1 for t in values):
+                raise InputError(f"{task}: {name} must be numbers in [0, 1), got {values!r}")
         if beta_squared <= 0:
             raise InputError(f"{task}: beta_squared must be positive, got {beta_squared}")
         if average not in AVERAGES:
             raise InputError(f"{task}: `average` must be one of {AVERAGES}, got {average!r}")
         self.thresholds = tuple(thresholds)
+        self.f_thresholds = tuple(f_thresholds)
         self.beta_squared = beta_squared
         self.average = average
 
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
-        """Counts at every threshold, and at 0.5."""
+        """Counts at every threshold, those of the F-measure behind the others, and at 0.5."""
         valid = label[0] != 255
         if not valid.any():
             return {}
         probability, truth = prediction[0][valid].float(), label[0][valid] == 1
         cuts = torch.tensor(
-            [*self.thresholds, 0.5], dtype=probability.dtype, device=probability.device
+            [*self.thresholds, *self.f_thresholds, 0.5],
+            dtype=probability.dtype,
+            device=probability.device,
         )
         # The number of thresholds below a pixel's value tells its decision at all of them.
         order = torch.argsort(cuts)
@@ -83,12 +90,13 @@ class SaliencyMetric(TaskMetric):
         """Everything in percent."""
         true, predicted = (
             counts[k].astype(np.float64) for k in ("true", "predicted")
-        )  # (N, K + 1)
+        )  # (N, K + K_F + 1)
         label, pixels = (counts[k].astype(np.float64)[:, None] for k in ("label", "pixels"))
         union = predicted + label - true
         jaccard = np.divide(true, union, out=np.ones_like(true), where=union > 0)
-        f_measure = self._f_measure(true[:, :-1], predicted[:, :-1], label)
-        foreground = jaccard[:, :-1].mean(axis=0)
+        count = len(self.thresholds)
+        f_measure = self._f_measure(true[:, count:-1], predicted[:, count:-1], label)
+        foreground = jaccard[:, :count].mean(axis=0)
         tp, fp_fn = true[:, -1].sum(), (union - true)[:, -1].sum()
         tn = pixels.sum() - union[:, -1].sum()
         both = [x / (x + fp_fn) if x + fp_fn > 0 else 1.0 for x in (tp, tn)]

@@ -12,6 +12,9 @@ from torch import Tensor
 from vmt_mm.tasks.labels import LabelSpec, read_label
 from vmt_mm.tasks.task import Task
 
+#: 0.05, 0.1 .. 0.95, at which part of the field cuts probabilities.
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
 
 class ForegroundMask(LabelSpec):
     """8-bit file with foreground > 127; in memory 0 or 1, 255 where a warp brought pixels in."""

@@ -17,11 +17,12 @@ class Edge(ForegroundTask):
         name: see :class:`~vmt_mm.tasks.task.Task`.
         loss_weight: see :class:`~vmt_mm.tasks.task.Task`.
         positive_weight: weight of boundary pixels; the others get 1 minus it.
-        tolerance: of the metric, as a share of the image's diagonal; BSDS takes 0.0075, and NYUD's
-            edges are often judged at 0.011.
+        tolerance: of the metric, as a share of the image's diagonal; BSDS takes 0.0075, for NYUD
+            0.011 is usual.
     """
 
     primary_metric = "boundaryF"
+    has_lines = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.binary import ForegroundTask, weighted_bce
+from vmt_mm.tasks.binary import THRESHOLDS, ForegroundTask, weighted_bce
 
 _PRIMARY = ("mIoU", "maxF")
 
@@ -22,6 +22,7 @@ class Saliency(ForegroundTask):
         loss_weight: see :class:`~vmt_mm.tasks.task.Task`.
         primary_metric: 'mIoU' or 'maxF', which stands for the task.
         thresholds: of the metric; None takes its own, 0.2, 0.25 .. 0.9.
+        f_thresholds: of the metric's F-measure; None takes the metric's.
         beta_squared: of the metric's F-measure.
         average: of the metric's F-measure, 'images' or 'set'.
     """
@@ -30,7 +31,7 @@ class Saliency(ForegroundTask):
     protocol_options = dict(
         C=dict(
             primary_metric="maxF",
-            thresholds=tuple(round(0.05 * i, 2) for i in range(1, 20)),
+            f_thresholds=THRESHOLDS,
             beta_squared=0.3,
             average="set",
         )
@@ -42,6 +43,7 @@ class Saliency(ForegroundTask):
         loss_weight: float = 1.0,
         primary_metric: str = "mIoU",
         thresholds: Sequence[float] | None = None,
+        f_thresholds: Sequence[float] | None = None,
         beta_squared: float = 1.0,
         average: str = "images",
     ) -> None:
@@ -52,6 +54,7 @@ class Saliency(ForegroundTask):
             )
         self.primary_metric = primary_metric
         self.thresholds = thresholds
+        self.f_thresholds = f_thresholds
         self.beta_squared = beta_squared
         self.average = average
 
@@ -68,6 +71,7 @@ class Saliency(ForegroundTask):
         return dict(
             type="SaliencyMetric",
             task=self.name,
+            f_thresholds=self.f_thresholds,
             beta_squared=self.beta_squared,
             average=self.average,
             **own,

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.labels import IGNORE, LabelSpec, read_label
+from vmt_mm.tasks.labels import IGNORE, LabelSpec
 from vmt_mm.tasks.task import Task
+from vmt_mm.utils.images import read_classes
 
 _IGNORE_COLOR = (224, 224, 224)
 
@@ -28,12 +29,7 @@ class ClassIndex(LabelSpec):
 
     def decode(self, path: str | Path) -> np.ndarray:
         """Read indices (H, W), uint8; raise InputError if one is out of range."""
-        rule = f"8-bit class indices 0..{self.num_classes - 1} or {IGNORE} in one channel"
-        values = read_label(path, rule, np.uint8)
-        wrong = values[(values >= self.num_classes) & (values != IGNORE)]
-        if wrong.size:
-            raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
-        return values
+        return read_classes(path, self.num_classes, IGNORE)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Indices (1, H, W) to an image (H, W), uint8."""

@@ -34,6 +34,8 @@ class Task:
     #: Metric of ``metric()`` that stands for the task in Delta; None while it has none.
     primary_metric: str | None = None
     higher_is_better: ClassVar[bool] = True
+    #: Whether ``draw`` shows bright lines of one pixel, to be kept where it is shown smaller.
+    has_lines: ClassVar[bool] = False
     #: Evaluation protocol -> arguments of the task that it sets where a config does not.
     protocol_options: ClassVar[Mapping[str, Mapping]] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import numpy as np
 
 from vmt_mm.errors import InputError
 
+#: Errors of a full disk, which no other file mends.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Suffix of files that are being written; what a killed process leaves behind ends with it.
 PARTIAL = ".part"
 _PARTIAL_NAME = re.compile(rf"\..+\.[a-z0-9_]{{8}}\{PARTIAL}")  # as `tempfile` makes them

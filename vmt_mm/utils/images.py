@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from vmt_mm.errors import InputError
+from vmt_mm.errors import DamagedFileError, InputError
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 #: A marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_END, _ALONE = 0xD9, (0x01, 0xD8)
+#: What decoders raise on files that are damaged or too large.
+_UNDECODABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, cv2.error)
 
 
 def find_damage(content: bytes) -> str | None:
@@ -56,6 +60,35 @@ def _ends_png(content: bytes) -> bool:
     return False
 
 
+def _decode_color(content: bytes) -> np.ndarray | None:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+
+
+def decode_image(
+    content: bytes, name: str, decode: Callable[[bytes], np.ndarray | None] = _decode_color
+) -> np.ndarray:
+    """Decode an image file.
+
+    Args:
+        content: the file.
+        name: what an error calls it.
+        decode: returns the image, or None if it cannot; by default BGR (H, W, 3), uint8.
+
+    Raises:
+        DamagedFileError: if the file is empty, truncated, no image, or larger than decoders take.
+    """
+    reason, image = find_damage(content), None
+    if reason is None:
+        try:
+            image = decode(content)
+        except _UNDECODABLE as error:
+            message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
+            reason = f"cannot be decoded ({message})"
+    if image is None:
+        raise DamagedFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
+    return image
+
+
 def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
     """Read a label image (H, W) or (H, W, 3); palette images give their indices.
 
@@ -72,9 +105,31 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
     try:
         with Image.open(path) as image:
             values = np.array(image)
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
     if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
         kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"
         raise InputError(f"{path}: expected {rule}, got {kind}")
+    return values
+
+
+def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) -> np.ndarray:
+    """Read class indices (H, W), uint8; palette images give their indices.
+
+    Args:
+        path: the file.
+        num_classes: indices are below it.
+        ignore: a value that is allowed besides; None for none.
+
+    Raises:
+        InputError: if the file is no such image or holds another value.
+    """
+    also = "" if ignore is None else f" or {ignore}"
+    rule = f"8-bit class indices 0..{num_classes - 1}{also} in one channel"
+    values = read_label(path, rule, np.uint8)
+    wrong = values[values >= num_classes]
+    if ignore is not None:
+        wrong = wrong[wrong != ignore]
+    if wrong.size:
+        raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
     return values

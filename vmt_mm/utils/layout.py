@@ -20,6 +20,8 @@ def read_ids(path: Path) -> list[str]:
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise InputError(f"{path}: holds no id")
+    if null := next((i for i in ids if "\0" in i), None):
+        raise InputError(f"{path}: id {null!r} holds a NUL byte; expected one id a line")
     outside = [i for i in ids if i.startswith(("/", "\\")) or ".." in Path(i).parts]
     if outside:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
 from vmt_mm.visualization.figure import draw_figure
 
+_DPI = 100
 _COLUMN_INCHES = 2.6
 _TITLE_INCHES = 0.27
 _LEGEND_INCHES = 0.2
@@ -57,6 +59,7 @@ def draw_panel(
                 _draw_absence(axis, f"no {title}", image.shape[:2])
             else:
                 drawn = task.draw(values[name], meta.get(name, {}))
+                drawn = _widen_lines(drawn) if task.has_lines else drawn
                 axis.imshow(drawn, interpolation="nearest")
         _add_legend(axis, legends[name])
     return draw_figure(layout.figure)
@@ -76,7 +79,7 @@ class _Layout:
             (self.tile[0] + _GAP_INCHES) * (rows + tasks) + _GAP_INCHES,
             (self.tile[1] + _TITLE_INCHES) * rows + _LEGEND_INCHES * legend_lines + 2 * _GAP_INCHES,
         )
-        self.figure = Figure(figsize=self.size, dpi=100)
+        self.figure = Figure(figsize=self.size, dpi=_DPI)
 
     def add_image(self, title: str) -> Axes:
         """Add the axis of the image."""
@@ -107,6 +110,12 @@ class _Layout:
 
 def _values(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.cpu().numpy()
+
+
+def _widen_lines(drawn: np.ndarray) -> np.ndarray:
+    """Make lines so wide that none falls between the pixels of a smaller tile."""
+    step = math.ceil(drawn.shape[1] / (_COLUMN_INCHES * _DPI))
+    return cv2.dilate(drawn, np.ones((step, step), np.uint8))
 
 
 def _draw_absence(axis: Axes, text: str, size: tuple[int, int]) -> None:

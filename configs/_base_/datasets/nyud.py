@@ -5,7 +5,7 @@ tasks = dict(
     semseg=dict(type='Segmentation', num_classes=40),
     depth=dict(type='Depth', loss_weight=1.0),
     normals=dict(type='Normals', loss_weight=10.0),
-    edge=dict(type='Edge', loss_weight=50.0))
+    edge=dict(type='Edge', loss_weight=50.0, tolerance=0.011))  # NYUD's usual tolerance
 reference = None  # no single-task scores to compare with, so no Delta
 
 train_pipeline = [

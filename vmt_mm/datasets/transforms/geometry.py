@@ -34,14 +34,16 @@ def map_labels(
         size: (H, W) of the image before the transform.
 
     Raises:
-        InputError: if a label's size differs, as it does when labels are loaded after a resize.
+        InputError: if a label's size differs, as it does when labels are loaded after a step that
+            changes the image's size.
     """
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
             raise InputError(
-                f"{results.get('img_path')}: a transform moves an image of size "
-                f"{tuple(size[:2])} but its label of task {task!r} has {label.shape[:2]}; load "
-                "the labels before the first transform that moves them"
+                f"{results.get('img_path')}: a transform changes an image of size "
+                f"{tuple(size[:2])} but its label of task {task!r} has {label.shape[:2]}; either "
+                "LoadLabels stands before every step that resizes, pads or moves the image, or no "
+                "such step follows it"
             )
         results["labels"][task] = change(results["label_specs"][task], label)
 

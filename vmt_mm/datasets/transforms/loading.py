@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import mmcv
 import mmcv.transforms
@@ -14,7 +15,7 @@ from mmengine import fileio
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.images import find_damage
+from vmt_mm.utils.images import decode_image
 
 #: Side of the black image that stands in for one that is skipped; Resize brings it to size.
 _STAND_IN_SIDE = 64
@@ -43,13 +44,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
             raise DamagedFileError(f"{path}: {error.strerror}; expected an image") from None
-        damage, image = find_damage(content), None
-        if damage is None:
-            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
-        if image is None:
-            reason = damage or "cannot be decoded"
-            raise DamagedFileError(f"{path}: {reason}; expected an image")
-        return image
+        options = dict(flag=self.color_type, backend=self.imdecode_backend)
+        return decode_image(content, path, partial(mmcv.imfrombytes, **options))
 
 
 @TRANSFORMS.register_module()
@@ -67,7 +63,11 @@ class LoadLabels(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Add ``labels`` (task -> array) and whether they are of the image's native size."""
+        """Add ``labels`` (task -> array), and ``labels_native``.
+
+        The flag says whether the labels keep the image's native size while the image has been
+        brought to another; where both sizes are the same there is nothing to tell apart.
+        """
         if results.get("moved"):
             raise InputError(
                 "LoadLabels stands after a transform that moves the image; only Resize and Pad may"
