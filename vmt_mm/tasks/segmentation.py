@@ -26,7 +26,7 @@ class ClassIndex(LabelSpec):
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def decode(self, path: str | Path) -> np.ndarray:
+    def read(self, path: str | Path) -> np.ndarray:
         """Read indices (H, W), uint8; raise InputError if one is out of range."""
         rule = f"8-bit class indices 0..{self.num_classes - 1} or {IGNORE} in one channel"
         values = read_label(path, rule, np.uint8)

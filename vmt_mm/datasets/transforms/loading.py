@@ -14,6 +14,7 @@ from mmengine import fileio
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.images import find_damage
 
 #: Side of the black image that stands in for one that is skipped; Resize brings it to size.
@@ -139,5 +140,5 @@ class PackMultiTaskInputs(BaseTransform):
                     "moves the image and not the labels"
                 )
             sample.set_label(task, results["label_specs"][task].to_tensor(label))
-        inputs = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        inputs = torch.from_numpy(channels_first(image))
         return dict(inputs=inputs, data_samples=sample)
