@@ -101,8 +101,8 @@ class SampleCache:
             self._packed = _open(path, key) or _build(path, key, samples, read)
         except OSError as error:
             raise InputError(
-                f"{path}: the cache cannot be opened or written ({error.strerror}); give the data set's "
-                "`cache` a folder that can be written to and has room, or None for no cache"
+                f"{path}: the cache cannot be opened or written ({error.strerror}); give the data "
+                "set's `cache` a folder that can be written to and has room, or None for no cache"
             ) from error
 
     def __getitem__(self, sample_id: str) -> StoredSample:
