@@ -1,5 +1,6 @@
 """Label files, what geometry does to their values, and how they are drawn."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation
+from vmt_mm.tasks.labels import channels_first
 from vmt_mm.tasks.segmentation import voc_palette
 from vmt_mm.utils.files import write_image
 
@@ -251,3 +253,49 @@ def test_a_class_that_does_not_exist_is_refused(tmp_path):
     Image.fromarray(np.uint8([[0, 3], [255, 4]])).save(tmp_path / "label.png")
     with pytest.raises(InputError, match=r"label.png: expected .* 0..3 or 255 .*, found 4"):
         spec.decode(tmp_path / "label.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_three_channels_get_the_values_that_cv2_gives_them(dtype):
+    rng = np.random.default_rng(7)
+    image = rng.integers(0, 256, (40, 50, 3)).astype(dtype)
+    warp = make_warp((40, 50), (64, 48), flip=True, angle=13.0, scale=0.8)
+    for how, fill in ((cv2.INTER_LINEAR, (104, 116, 124)), (cv2.INTER_NEAREST, 0)):
+        expected = cv2.warpAffine(image, warp.matrix, (48, 64), flags=how, borderValue=fill)
+        found = warp.apply(image, how, fill)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_normals_in_strips_are_those_of_the_formulas(tmp_path):
+    # more pixels than are computed with at a time, and a last strip that is not full
+    codes = np.random.default_rng(8).integers(0, 256, (300, 211, 3), dtype=np.uint8)
+    codes[50:120, 30:] = 0
+    path = tmp_path / "normals.png"
+    Image.fromarray(codes).save(path)
+    spec, valid = TASKS["normals"].label, codes.any(-1)
+
+    def unit(vectors, keep):
+        length = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))[..., None]
+        return np.where(keep[..., None], vectors / np.maximum(length, 1e-12), np.float32(0))
+
+    label = spec.decode(path)
+    np.testing.assert_array_max_ulp(label, unit(codes.astype(np.float32) * (2 / 255) - 1, valid), 1)
+    assert not np.signbit(label[~valid]).any()
+    warp = make_warp((300, 211), (190, 260), scale=1.2)
+    weight = warp.apply(valid.astype(np.float32), cv2.INTER_LINEAR, 0)
+    expected = unit(warp.apply(np.ascontiguousarray(label), cv2.INTER_LINEAR, 0), weight >= 0.5)
+    found = spec.warp(label, warp)
+    np.testing.assert_array_max_ulp(found, expected, 1)
+    assert np.shares_memory(spec.to_tensor(found).numpy(), found)  # no copy is left to make
+
+
+def test_channels_first_takes_any_layout():
+    rng = np.random.default_rng(9)
+    for dtype in (np.uint8, np.float32, np.int64):
+        array = rng.integers(0, 100, (20, 30, 3)).astype(dtype)
+        for view in (array, array[:, ::-1], array[3:9, 4:17], array[..., 0], array[..., :2]):
+            expected = view[None] if view.ndim == 2 else view.transpose(2, 0, 1)
+            found = channels_first(view)
+            np.testing.assert_array_equal(found, expected)
+            assert found.flags.c_contiguous

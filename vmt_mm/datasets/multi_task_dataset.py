@@ -8,7 +8,9 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
+from vmt_mm.datasets.cache import SampleCache
 from vmt_mm.datasets.sampler import Draw, random_state_of
+from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
@@ -38,6 +40,8 @@ class MultiTaskDataset(BaseDataset):
             takes all.
         id_prefix: a folder's name that is put before the samples' ids, so that samples of
             several data sets stay apart where files are named by them.
+        cache: folder of a cache of the decoded files, see :class:`SampleCache`; True takes
+            ``<data_root>/cache``; None keeps none.
         kwargs: see ``mmengine.dataset.BaseDataset``.
 
     Raises:
@@ -56,13 +60,20 @@ class MultiTaskDataset(BaseDataset):
         damaged: str = "abort",
         part: Sequence[int] | None = None,
         id_prefix: str = "",
+        cache: str | bool | None = None,
         **kwargs: Any,
     ) -> None:
         if damaged not in ("abort", "skip"):
             raise InputError(f"{data_root}: `damaged` must be 'abort' or 'skip', got {damaged!r}")
+        if not isinstance(cache, (str, bool, type(None))) or cache == "":
+            raise InputError(
+                f"{data_root}: `cache` must be a folder, True, or None for no cache, got {cache!r}"
+            )
         self.skip_damaged = damaged == "skip"
         self.part = _checked_part(part, data_root)
         self.id_prefix = f"{id_prefix}/" if id_prefix else ""
+        self.cache = cache
+        self._stored: SampleCache | None = None
         problem = self.find_problem(data_root, ann_file)
         if problem:
             raise InputError(problem)
@@ -97,6 +108,25 @@ class MultiTaskDataset(BaseDataset):
         if not (Path(data_root) / ann_file).is_file():
             return f"{Path(data_root) / ann_file}: no such list of ids; the layout is {layout}"
         return None
+
+    def full_init(self) -> None:
+        """List the samples; open, or write, their cache."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        if not self.cache:
+            return
+        readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
+        if not readers:
+            raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
+        self._stored = SampleCache(
+            Path(self.data_root, "cache") if self.cache is True else Path(self.cache),
+            Path(self.ann_file).stem,
+            [self.get_data_info(index) for index in range(len(self))],
+            self.label_specs,
+            readers[0].read,
+            f"{readers[0].color_type} {readers[0].imdecode_backend}",
+        )
 
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
@@ -150,7 +180,10 @@ class MultiTaskDataset(BaseDataset):
         with random_state_of(idx):
             info = self.get_data_info(int(idx))
             info.update(
-                label_specs=self.label_specs, skip_damaged=self.skip_damaged, damaged=damaged
+                label_specs=self.label_specs,
+                skip_damaged=self.skip_damaged,
+                damaged=damaged,
+                stored=self._stored[info["sample_id"]] if self._stored else None,
             )
             try:
                 return self.pipeline(dict(info))

@@ -5,12 +5,10 @@ It is rendered on first use, so that the examples and tests need no download and
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from vmt_mm.rendering import (
     manifest,
     write_dataset,
 )
+from vmt_mm.utils.files import lock
 
 
 @DATASETS.register_module()
@@ -75,7 +74,7 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
     if _is_rendered(root, wanted):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(root.with_name(f".{root.name}.lock")):
+    with lock(root.with_name(f".{root.name}.lock")):
         if _is_rendered(root, wanted):  # by another process, while this one waited
             return
         partial = root.with_name(f".{root.name}.rendering")
@@ -111,11 +110,3 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
             "choose another data_root or delete the folder"
         )
     return True
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that ends with the process."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -19,10 +19,13 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 class ForegroundMask(LabelSpec):
     """8-bit file with foreground > 127; in memory 0 or 1, 255 where a warp brought pixels in."""
 
-    def decode(self, path: str | Path) -> np.ndarray:
-        """Read a mask (H, W), uint8 0/1."""
-        values = read_label(path, "8-bit foreground values in one channel", np.uint8)
-        return (values > 127).astype(np.uint8)
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read values (H, W), uint8."""
+        return read_label(path, "8-bit foreground values in one channel", np.uint8)
+
+    def interpret(self, values: np.ndarray) -> np.ndarray:
+        """Foreground (H, W), uint8 0/1."""
+        return (values > 127).view(np.uint8)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Probabilities (1, H, W) in 0..1 to an image (H, W), uint8 0..255."""

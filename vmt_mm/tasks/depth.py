@@ -29,9 +29,12 @@ class DepthMap(LabelSpec):
     def __init__(self, zoom_divides: bool = False) -> None:
         self.zoom_divides = zoom_divides
 
-    def decode(self, path: str | Path) -> np.ndarray:
-        """Read metres (H, W), float32."""
-        values = read_label(path, "16-bit depth in millimetres in one channel", np.uint16)
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read millimetres (H, W), uint16."""
+        return read_label(path, "16-bit depth in millimetres in one channel", np.uint16)
+
+    def interpret(self, values: np.ndarray) -> np.ndarray:
+        """Metres (H, W), float32."""
         return values.astype(np.float32) / 1000
 
     def encode(self, values: np.ndarray) -> np.ndarray:

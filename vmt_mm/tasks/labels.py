@@ -18,6 +18,8 @@ from torch import Tensor
 from vmt_mm.utils.images import read_label as read_label
 
 IGNORE = 255
+#: Types of values that all of cv2's functions used here take.
+_CV2_TYPES = (np.uint8, np.uint16, np.float32)
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,22 @@ class Warp:
     def apply(self, array: np.ndarray, interpolation: int, fill: float | tuple) -> np.ndarray:
         """Resample ``array`` (H, W[, C]); pixels from outside the source become ``fill``."""
         height, width = self.size
-        return cv2.warpAffine(
+        # cv2 has vector code for 4 channels, not for 3: the values are the same, in half the time.
+        padded = array.shape[2:] == (3,) and array.dtype in _CV2_TYPES
+        if padded:
+            array = cv2.cvtColor(array, cv2.COLOR_BGR2BGRA)
+        array = cv2.warpAffine(
             array, self.matrix, (width, height), flags=interpolation, borderValue=fill
         )
+        return cv2.cvtColor(array, cv2.COLOR_BGRA2BGR) if padded else array
 
 
 class LabelSpec:
     """File format of a label and the effect of flip, rotation and scale on its values.
 
     In memory a label is an array (H, W) or (H, W, C). This base holds one value a pixel that is
-    never blended with a neighbour's: subclasses say how to read it.
+    never blended with a neighbour's: subclasses say how to read it, either by ``decode``, or by
+    ``read`` and ``interpret``, where what the file holds is smaller than the label in memory.
     """
 
     suffix: ClassVar[str] = ".png"
@@ -61,10 +69,23 @@ class LabelSpec:
 
     def decode(self, path: str | Path) -> np.ndarray:
         """Read a label file into memory, (H, W[, C])."""
+        return self.interpret(self.read(path))
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read a file's values as they are, (H, W[, C]); raise InputError if they are wrong."""
         raise NotImplementedError
 
     def check_file(self, path: str | Path) -> None:
         """Raise InputError where a file that ``decode`` takes breaks the layout all the same."""
+
+    def interpret(self, values: np.ndarray) -> np.ndarray:
+        """Turn a file's values into the label in memory, (H, W[, C]); ``values`` may be it."""
+        return values
+
+    @property
+    def keeps_file_values(self) -> bool:
+        """Whether a label may be kept as what ``read`` gives; else as what ``decode`` does."""
+        return type(self).decode is LabelSpec.decode
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Turn values (C, H, W), of a label or a prediction, into the image to write."""
@@ -76,8 +97,7 @@ class LabelSpec:
 
     def to_tensor(self, label: np.ndarray) -> Tensor:
         """Convert a label to a tensor (C, H, W)."""
-        channels_first = label[None] if label.ndim == 2 else label.transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(channels_first))
+        return torch.from_numpy(channels_first(label))
 
     def warp(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         """Resample the label by ``warp`` and let its values follow flip, rotation and scale."""
@@ -119,3 +139,13 @@ class LabelSpec:
     def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
         """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
         return label
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """Rearrange (H, W[, C]) to (C, H, W), contiguous; not a copy where it need not be."""
+    moved = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if array.ndim == 2 or moved.flags.c_contiguous or array.dtype not in _CV2_TYPES:
+        return np.ascontiguousarray(moved)
+    planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
+    cv2.split(array, list(planes))  # several times as fast as NumPy's strided copy
+    return planes

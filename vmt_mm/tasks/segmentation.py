@@ -27,7 +27,7 @@ class ClassIndex(LabelSpec):
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def decode(self, path: str | Path) -> np.ndarray:
+    def read(self, path: str | Path) -> np.ndarray:
         """Read indices (H, W), uint8; raise InputError if one is out of range."""
         return read_classes(path, self.num_classes, IGNORE)
 

@@ -15,6 +15,7 @@ from mmengine import fileio
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.images import decode_image
 
 #: Side of the black image that stands in for one that is skipped; Resize brings it to size.
@@ -25,6 +26,8 @@ _STAND_IN_SIDE = 64
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` that refuses files which decoders would fill up silently.
 
+    Where the data set keeps a cache, the image comes from there.
+
     Raises:
         DamagedFileError: if the file is empty, truncated, or no image.
     """
@@ -34,12 +37,15 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if results.get("stand_in"):
             image = np.zeros((_STAND_IN_SIDE, _STAND_IN_SIDE, 3), np.uint8)
         else:
-            image = self._read(results["img_path"])
+            stored = results.get("stored")
+            image = stored.image() if stored else None
+            image = self.read(results["img_path"]) if image is None else image
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
 
-    def _read(self, path: str) -> np.ndarray:
+    def read(self, path: str) -> np.ndarray:
+        """Read an image (H, W, 3) BGR, or as ``color_type`` says."""
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
@@ -86,7 +92,9 @@ class LoadLabels(BaseTransform):
         return results
 
     def _load(self, results: dict, task: str, path: str, native: tuple[int, int]) -> np.ndarray:
-        label = results["label_specs"][task].decode(path)
+        stored = results.get("stored")
+        label = stored.label(task) if stored else None
+        label = results["label_specs"][task].decode(path) if label is None else label
         if label.shape[:2] != native:
             raise InputError(
                 f"{path}: label of size {label.shape[:2]} (height, width), "
@@ -139,5 +147,5 @@ class PackMultiTaskInputs(BaseTransform):
                     "moves the image and not the labels"
                 )
             sample.set_label(task, results["label_specs"][task].to_tensor(label))
-        inputs = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        inputs = torch.from_numpy(channels_first(image))
         return dict(inputs=inputs, data_samples=sample)

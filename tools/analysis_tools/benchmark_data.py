@@ -1,0 +1,99 @@
+"""Time the data pipeline: `python tools/analysis_tools/benchmark_data.py CONFIG`.
+
+Three pipelines take turns on one thread: the config's training pipeline on files,
+the same with a cache, and a plain one that warps every label in steps of their own. The cache is
+made for the images that are timed, in a temporary folder.
+
+python tools/analysis_tools/benchmark_data.py configs/vmt/vmt_swin-t_pascal.py \
+    --cfg-options data_root=data/pascal_mt
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from typing import Any
+
+import numpy as np
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from vmt_mm.analysis.data_speed import DataSpeed, PlainPipeline, find_warp, measure
+from vmt_mm.analysis.tables import print_table
+from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.datasets import MultiTaskDataset
+from vmt_mm.errors import InputError
+from vmt_mm.registry import DATASETS
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_config_arguments(parser)
+    parser.add_argument("--images", type=int, default=100, help="images that are timed")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds that are timed")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: in this one")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    return parser.parse_args()
+
+
+def build(args: argparse.Namespace, cache: str) -> dict[str, Any]:
+    """Build the three pipelines on the same images, chosen at random."""
+    cfg = load_config(args.config, args.cfg_options, training=False)
+    config = dict((cfg.get("train_dataloader") or {}).get("dataset") or {})
+    if not config:
+        raise InputError(f"{args.config}: has no train_dataloader.dataset")
+    config["cache"] = None
+    init_default_scope(cfg.get("default_scope") or "vmt_mm")
+    whole = DATASETS.build(config)
+    if not isinstance(whole, MultiTaskDataset):
+        raise InputError(f"{args.config}: train_dataloader.dataset is no MultiTaskDataset")
+    warp = find_warp(whole)
+    chosen = np.random.default_rng(0).permutation(len(whole))[: args.images].tolist()
+    files = DATASETS.build(dict(config, indices=chosen))
+    cached = DATASETS.build(dict(config, indices=chosen, cache=cache))
+    return {"files": files, "cache": cached, "plain": PlainPipeline(files, warp)}
+
+
+def print_speed(speed: DataSpeed) -> None:
+    """Print a table of the pipelines and one of the steps."""
+    table = Table("pipeline", "images/s", "ms an image", "times plain", title="data pipeline")
+    for name, ms in speed.ms.items():
+        table.add_row(name, f"{1000 / ms:.0f}", f"{ms:.2f}", f"{speed.ms['plain'] / ms:.2f}")
+    print_table(table)
+    steps = Table("step, ms an image", *speed.stages, title="where it goes")
+    for step in next(iter(speed.stages.values())):
+        steps.add_row(step, *(f"{stages[step]:.2f}" for stages in speed.stages.values()))
+    print_table(steps)
+
+
+def main() -> None:
+    """Time, and report."""
+    args = parse_args()
+    with friendly_errors():
+        for name in ("images", "repeats"):
+            if getattr(args, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+        if args.workers < 0:
+            raise InputError(f"--workers must be 0 or more, got {args.workers}")
+        with tempfile.TemporaryDirectory() as cache:
+            pipelines = build(args, cache)
+            images = len(pipelines["files"])
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                bar = progress.add_task("timing", total=args.repeats + 1)
+                speed = measure(
+                    pipelines, images, args.repeats, args.workers, lambda: progress.advance(bar)
+                )
+        if args.json:
+            settings = dict(config=args.config, images=images, repeats=args.repeats)
+            settings |= dict(workers=args.workers, size=list(pipelines["plain"].warp.size))
+            print(json.dumps(settings | speed.record(), indent=2))
+        else:
+            print_speed(speed)
+
+
+if __name__ == "__main__":
+    main()
