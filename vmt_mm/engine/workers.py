@@ -7,11 +7,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-import cv2
-
 
 def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
-    """Let a worker go on after a signal that its training answers with a last step; one thread.
+    """Let a worker go on after a signal that its training answers with a last step.
 
     Terminals and schedulers send SIGINT and SIGTERM to every process of a run. Workers that died
     of it would take the training down before it could write its checkpoint. They end with it, and
@@ -21,7 +19,6 @@ def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
         then: the ``worker_init_fn`` that the data loader had.
         worker_id: the worker's number.
     """
-    cv2.setNumThreads(1)  # the workers themselves use the cores
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # elsewhere than on Linux SIGTERM still ends a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
