@@ -21,7 +21,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import friendly_errors, load_config
-from vmt_mm.apis.config import dicts_in
+from vmt_mm.apis.config_tree import LOADERS, dicts_in
 from vmt_mm.datasets.verification import choose_entries, verify
 from vmt_mm.datasets.verification_result import Entry, Verification
 from vmt_mm.errors import InputError
@@ -63,7 +63,7 @@ def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]
     """The data sets of a config that lie in ``root``, inside wrappers as well; else all."""
     entries = [
         entry
-        for name in ("train_dataloader", "val_dataloader", "test_dataloader")
+        for name in LOADERS
         for entry in dicts_in((cfg.get(name) or {}).get("dataset"))
         if "tasks" in entry and "type" in entry
     ]

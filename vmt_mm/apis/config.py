@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import torch.distributed as dist
 from mmengine.config import Config
 
 from vmt_mm.apis.config_check import check_keys
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.apis.config_tree import LOADERS, dicts_in
+from vmt_mm.apis.one_task import primary_metric, reduce_places, reduce_variables
 from vmt_mm.apis.protocols import apply_protocol
 from vmt_mm.errors import InputError
-from vmt_mm.registry import TASKS
-from vmt_mm.tasks import Task
 
 #: Top-level variable -> names of the entries below that take its value.
 _CARRIED = {
@@ -31,7 +29,6 @@ _CARRIED = {
     "tasks": ("tasks",),
     "reference": ("reference",),
 }
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 #: Top-level variables of the encoder.
 _OF_BACKBONE = ("pretrained", "allow_random_backbone")
 
@@ -82,7 +79,7 @@ def load_config(
     bases, file = list(_bases(path)), copy.deepcopy(cfg)
     cfg.merge_from_dict(copy.deepcopy(dict(options or {})))  # merging takes `_delete_` out
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
-    _reduce_variables(cfg)
+    reduce_variables(cfg)
     for key in (*_CARRIED, *_OF_BACKBONE):
         if key not in cfg:
             continue
@@ -94,12 +91,12 @@ def load_config(
                 f"the top-level {key}={cfg[key]!r} reaches nothing: every place that uses it has a "
                 "value of its own; set it there"
             )
-    for name in _LOADERS:
+    for name in LOADERS:
         loader = cfg.get(name) or {}
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
     apply_protocol(cfg)
-    _reduce_places(cfg)
+    reduce_places(cfg)
     _set_best_rule(cfg)
     if training:
         _divide_batch(cfg, world_size)
@@ -172,75 +169,15 @@ def _names(value: object) -> object:
     return list(value) if isinstance(value, dict) else None
 
 
-def _reduce_variables(cfg: Config) -> None:
-    """Reduce ``tasks`` and ``reference`` to the one task that ``task`` names."""
-    task, tasks, reference = cfg.get("task"), cfg.get("tasks"), cfg.get("reference")
-    if task is None:
-        return
-    if not isinstance(tasks, Mapping) or task not in tasks:
-        known = list(tasks) if isinstance(tasks, Mapping) else "no top-level `tasks`"
-        raise InputError(f"task={task!r}: no such task; the config has {known}")
-    cfg.tasks = {task: tasks[task]}
-    if reference:
-        cfg.reference = {task: reference[task]} if task in reference else None
-
-
-def _reduce_places(cfg: Config) -> None:
-    """Take other tasks than ``task`` from where they stand by name alone."""
-    task, model = cfg.get("task"), cfg.get("model")
-    if task is None or model is None:
-        return
-    if list(model.get("tasks", ())) != [task]:
-        raise InputError(
-            f"task={task!r} does not reach model.tasks, which has a value of its own; set what a "
-            "task needs in the top-level `tasks`"
-        )
-    for loader in _LOADERS:
-        _reduce_datasets(cfg, loader, task)
-    if heads := model.get("task_heads"):
-        model.task_heads = {name: head for name, head in heads.items() if name == task}
-    hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
-    best = hook.get("save_best") or ()
-    named = {key.split("/")[0] for key in ([best] if isinstance(best, str) else best) if "/" in key}
-    if named - {task}:
-        _, metric = _primary_metric(model.tasks[task])
-        hook["save_best"] = f"{task}/{metric}" if metric else None
-
-
-def _reduce_datasets(cfg: Config, loader_name: str, task: str) -> None:
-    """Of several data sets, keep those that label ``task``, with their weights, for it alone."""
-    loader = cfg.get(loader_name) or {}
-    entries = list(dicts_in(loader.get("dataset")))
-    sampler = loader.get("sampler") or {}
-    for entry in entries:
-        if isinstance(entry.get("datasets"), list):
-            labels = [any(task in d.get("tasks", ()) for d in dicts_in(m)) for m in entry.datasets]
-            if not any(labels):
-                raise InputError(f"task={task!r}: no data set of {loader_name} labels it")
-            entry.datasets = list(compress(entry.datasets, labels))
-            balance = sampler.get("balance")
-            if entry is entries[0] and isinstance(balance, list) and len(balance) == len(labels):
-                sampler.balance = list(compress(balance, labels))
-    for entry in entries:
-        if "data_root" in entry and task in entry.get("tasks", ()):
-            entry.tasks = {task: entry.tasks[task]}
-
-
 def _set_best_rule(cfg: Config) -> None:
     """Let the task say which way its primary metric is better, where ``save_best`` names it."""
     hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
     task, _, metric = str(hook.get("save_best")).partition("/")
     tasks = cfg.get("model", {}).get("tasks")
     entry = tasks.get(task, {}) if isinstance(tasks, Mapping) else {}
-    kind, primary = _primary_metric(entry)
+    kind, primary = primary_metric(entry)
     if kind is not None and primary == metric:
         hook["rule"] = "greater" if kind.higher_is_better else "less"
-
-
-def _primary_metric(entry: Mapping) -> tuple[type[Task] | None, str | None]:
-    """A task's class, if it is known, and the metric that stands for it: the entry's own first."""
-    kind = TASKS.get(str(entry.get("type")))
-    return kind, entry.get("primary_metric", getattr(kind, "primary_metric", None))
 
 
 def _divide_batch(cfg: Config, world_size: int) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from mmengine.config import ConfigDict
 
+#: Where a config's data sets stand.
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
 
 def dicts_in(node: object) -> Iterator[ConfigDict]:
     """Every dictionary at or below ``node``."""
