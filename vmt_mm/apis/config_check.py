@@ -23,6 +23,9 @@ from vmt_mm.apis.known_keys import (
 )
 from vmt_mm.errors import InputError
 
+#: Said where no name is near: the key may have come along from the file below.
+_OF_BASE = " (a base file's settings of another type are left out by _delete_=True)"
+
 
 def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
     """Raise InputError for keys and types that nothing knows, with the nearest right ones.
@@ -118,7 +121,7 @@ def _arguments(node: Mapping[str, Any], path: str) -> Iterator[str]:
         if not unknown:
             return
         faults = faults or [
-            f"{path}.{key}: {kind.__name__} takes no {key!r}{nearest(key, known)}"
+            f"{path}.{key}: {kind.__name__} takes no {key!r}{nearest(key, known) or _OF_BASE}"
             for key in unknown
         ]
     yield from faults
