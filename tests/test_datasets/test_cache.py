@@ -237,7 +237,7 @@ def test_damaged_files_are_skipped_or_refused_alike(root, tmp_path, pipeline):
 
 
 @REGISTRY.register_module()
-class OwnDecode(Task):
+class WithOwnDecode(Task):
     """A task from outside whose labels are read by ``decode``."""
 
     out_channels = 1
@@ -251,7 +251,7 @@ class OwnDecode(Task):
 
 
 def test_labels_with_a_decode_of_their_own_are_kept_as_decoded(root, tmp_path):
-    tasks = dict(saliency=dict(type="OwnDecode"))
+    tasks = dict(saliency=dict(type="WithOwnDecode"))
     files, cached = (_dataset(root, f, tasks=tasks) for f in (None, str(tmp_path / "cache")))
     assert cached._stored["a"].arrays["label/saliency"].dtype == np.float64
     _same(files, cached)
