@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
-from vmt_mm.peft.projections import Bottleneck, check_rank, hidden_width
+from vmt_mm.peft.projections import Bottleneck, check_positive, hidden_width
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -78,5 +78,5 @@ class LowRankAdapter(Adapter):
 
     def __init__(self, ratio: int = 8, rank: int = 8, scale: float = 1.0) -> None:
         super().__init__(ratio, scale, norm=False)
-        check_rank("LowRankAdapter", rank)
+        check_positive("LowRankAdapter", "rank", rank)
         self.options["rank"] = rank

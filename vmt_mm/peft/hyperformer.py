@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmt_mm.errors import InputError
 from vmt_mm.peft.method import Encoder, PEFTMethod
-from vmt_mm.peft.projections import hidden_width
+from vmt_mm.peft.projections import check_positive, hidden_width
 from vmt_mm.peft.substitution import vacate
 from vmt_mm.registry import PEFT_METHODS
 
@@ -97,7 +96,8 @@ class Hyperformer(PEFTMethod):
     def __init__(self, ratio: int = 8, embedding: int = 64) -> None:
         super().__init__()
         self.ratio = ratio
-        self.embedding = check_embedding("Hyperformer", embedding)
+        check_positive("Hyperformer", "embedding", embedding)
+        self.embedding = embedding
 
     def attach(self, encoder: Encoder) -> None:
         """Create empty adapters, their hypernetworks, and the embeddings."""
@@ -139,14 +139,3 @@ class Hyperformer(PEFTMethod):
     def after_mlp(self, index: int, out: Tensor) -> Tensor:
         """The second adapter of the block."""
         return self.blocks[index]["after_mlp"](out)
-
-
-def check_embedding(method: str, length: int) -> int:
-    """Give the length of an embedding back.
-
-    Raises:
-        InputError: if it is no positive whole number; ``method`` names who asked.
-    """
-    if type(length) is not int or length < 1:
-        raise InputError(f"{method}: `embedding` must be a positive whole number, got {length!r}")
-    return length

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.method import Encoder, PEFTMethod, layer_names
-from vmt_mm.peft.projections import check_rank
+from vmt_mm.peft.projections import check_positive
 from vmt_mm.registry import PEFT_METHODS
 
 #: Target -> role of its layer, the part of the layer's outputs, and how many parts there are.
@@ -102,7 +102,7 @@ class LoRA(PEFTMethod):
         train_norm: bool = False,
     ) -> None:
         super().__init__()
-        check_rank("LoRA", rank)
+        check_positive("LoRA", "rank", rank)
         several = isinstance(targets, (list, tuple)) and len(targets) > 0
         if not several or not set(targets) <= set(_TARGETS) or len(set(targets)) < len(targets):
             raise InputError(

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.hyperformer import check_embedding
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
-from vmt_mm.peft.projections import Bottleneck, check_rank, hidden_width, kronecker_sum
+from vmt_mm.peft.projections import Bottleneck, check_positive, hidden_width, kronecker_sum
 from vmt_mm.peft.substitution import vacate
 from vmt_mm.registry import PEFT_METHODS
 
@@ -68,8 +67,9 @@ class Polyhistor(PEFTMethod):
     def __init__(self, ratio: int = 8, embedding: int = 128, rank: int = 5) -> None:
         super().__init__()
         self.ratio = ratio
-        self.embedding = check_embedding(type(self).__name__, embedding)
-        check_rank(type(self).__name__, rank)
+        check_positive(type(self).__name__, "embedding", embedding)
+        self.embedding = embedding
+        check_positive(type(self).__name__, "rank", rank)
         self.rank = rank
 
     def attach(self, encoder: Encoder) -> None:

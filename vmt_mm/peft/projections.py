@@ -27,10 +27,10 @@ def hidden_width(method: str, channels: int, ratio: int) -> int:
     return channels // ratio
 
 
-def check_rank(method: str, rank: int) -> None:
-    """Raise InputError unless a rank is a positive whole number."""
-    if type(rank) is not int or rank < 1:
-        raise InputError(f"{method}: `rank` must be a positive whole number, got {rank!r}")
+def check_positive(method: str, name: str, value: int) -> None:
+    """Raise InputError unless a method's setting is a positive whole number."""
+    if type(value) is not int or value < 1:
+        raise InputError(f"{method}: `{name}` must be a positive whole number, got {value!r}")
 
 
 class LowRankLinear(nn.Module):

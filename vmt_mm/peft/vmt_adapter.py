@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
-from vmt_mm.peft.projections import Bottleneck, KroneckerBottleneck, hidden_width
+from vmt_mm.peft.projections import (
+    Bottleneck,
+    KroneckerBottleneck,
+    check_positive,
+    hidden_width,
+)
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -157,8 +162,7 @@ class VMTAdapterLite(VMTAdapter):
         up_bias: bool = False,
     ) -> None:
         super().__init__(ratio, gate, learnable_gate)
-        if type(m) is not int or m < 1:
-            raise InputError(f"VMTAdapterLite: `m` must be a positive whole number, got {m!r}")
+        check_positive("VMTAdapterLite", "m", m)
         self.options = dict(terms=m, down_bias=down_bias, up_bias=up_bias)
 
     def make_block(self, channels: int, hidden: int) -> VMTLiteBlock:

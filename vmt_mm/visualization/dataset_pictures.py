@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
+from vmt_mm.visualization.figure import draw_figure
 from vmt_mm.visualization.panel import draw_panel
 
 #: Classes up to this many bear their names; more would not be legible.
@@ -76,6 +76,4 @@ def draw_histogram(
             for label in axis.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor", fontsize=8)
         axis.legend()
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return draw_figure(figure)
