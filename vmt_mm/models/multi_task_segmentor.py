@@ -6,6 +6,7 @@ Letters: B images, C channels, H, W height and width in pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
+from vmt_mm.models.immediate import loss_of
+from vmt_mm.models.resampled_map import ResampledMap, materialise
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
@@ -98,14 +101,20 @@ class MultiTaskSegmentor(BaseModel):
 
     def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task -> logits (B, C, h, w) at the head's resolution."""
-        features = self.backbone(inputs, tasks)
-        logits = {name: self.heads[name](maps) for name, maps in features.items()}
-        for name, values in logits.items():
-            if not isinstance(values, Tensor):
-                raise InputError(
-                    f"the head of task {name!r}, {type(self.heads[name]).__name__}, returns no "
-                    "single map of logits and cannot serve as a task's head"
-                )
+        features = self.backbone.pyramid(inputs, tasks)
+        return {name: self._run_head(name, maps) for name, maps in features.items()}
+
+    def _run_head(self, name: str, maps: Sequence[Tensor | ResampledMap]) -> Tensor:
+        """Logits of a task, (B, C, h, w)."""
+        head = self.heads[name]
+        if not getattr(head, "projects_maps", False):
+            maps = tuple(materialise(x) for x in maps)
+        logits = head(maps)
+        if not isinstance(logits, Tensor):
+            raise InputError(
+                f"the head of task {name!r}, {type(head).__name__}, returns no single map of "
+                "logits and cannot serve as a task's head"
+            )
         return logits
 
     def loss(
@@ -120,18 +129,30 @@ class MultiTaskSegmentor(BaseModel):
         distributed training gets a gradient for every parameter.
         """
         losses = {}
-        for name, logits in self.logits(inputs, tasks).items():
-            task = self.tasks[name]
-            rows = [i for i, sample in enumerate(data_samples) if sample.label(name) is not None]
-            if not rows:
-                losses[f"loss_{name}"] = logits.float().sum() * 0
-                continue
-            target = _stack_labels(task, [data_samples[i] for i in rows], inputs.shape[2:])
-            if len(rows) < len(data_samples):
-                logits = logits[rows]
-            logits = _resize(logits.float(), target.shape[2:])
-            losses[f"loss_{name}"] = task.loss(logits, target) * task.loss_weight
+        features = self.backbone.pyramid(inputs, tasks)
+        for name in list(features):
+            maps = features.pop(name)  # nothing of a task is kept longer than it is needed
+            run = partial(self._loss_of_task, name, data_samples, inputs.shape[2:])
+            losses[f"loss_{name}"] = loss_of(self.heads[name], maps, run)
         return losses
+
+    def _loss_of_task(
+        self,
+        name: str,
+        data_samples: list[MultiTaskDataSample],
+        size: Sequence[int],
+        maps: Sequence[Tensor | ResampledMap],
+    ) -> Tensor:
+        """A task's weighted loss."""
+        task, logits = self.tasks[name], self._run_head(name, maps)
+        rows = [i for i, sample in enumerate(data_samples) if sample.label(name) is not None]
+        if not rows:
+            return logits.float().sum() * 0
+        target = _stack_labels(task, [data_samples[i] for i in rows], size)
+        if len(rows) < len(data_samples):
+            logits = logits[rows]
+        logits = _resize(logits.float(), target.shape[2:])
+        return task.loss(logits, target) * task.loss_weight
 
     @torch.no_grad()
     def predict(

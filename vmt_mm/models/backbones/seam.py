@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.passes import TaskPasses, part_of
 from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.models.resampled_map import ResampledMap
 from vmt_mm.peft import BlockSpec, build_method
 from vmt_mm.peft.substitution import Substitution, find_parameter, is_substituted
 
@@ -118,12 +119,30 @@ class AdaptedEncoder:
         self, block: nn.Module, index: int, geometry: tuple, x: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """One block and what the method adds: the new stream and what the decoders get."""
-        y = x + self.peft.after_attn(index, block.attn(block.norm1(x), *geometry))
+        attended = self.attend(index, block.attn, block.norm1(x), *geometry)
+        y = x + self.peft.after_attn(index, attended)
         branch = self.peft.beside_mlp(index, y)
         x = y + self.peft.after_mlp(index, block.ffn(block.norm2(y)))
         if branch.stream is not None:
             x = x + branch.stream
         return x, branch.for_decoders
+
+    def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
+        """The attention of a block; an architecture may compute it in a faster way.
+
+        Args:
+            index: of the block.
+            attn: its attention.
+            x: (B, L, d), normalised.
+            geometry: what the attention takes beside the tokens.
+        """
+        return attn(x, *geometry)
+
+    def pyramid(
+        self, images: Tensor, tasks: Sequence[str] | None = None
+    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
+        """Every task's four maps, as heads that begin with a 1x1 convolution may have them."""
+        return self(images, tasks)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""

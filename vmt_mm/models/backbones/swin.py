@@ -10,13 +10,16 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import torch
 from mmseg.models.backbones import SwinTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.passes import TaskPasses
+from vmt_mm.models.backbones.patch_merging import merge
 from vmt_mm.models.backbones.seam import AdaptedEncoder
 from vmt_mm.models.backbones.swin_checkpoint import load_swin
+from vmt_mm.models.backbones.window_attention import BiasCache, attend
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
 
@@ -97,7 +100,20 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             *(f"norm{n}" for n in self.out_indices),
         )
         self.parts = {name: name for name in names}
+        self._biases = BiasCache()
         self.set_up_seam(tasks, peft, pretrained, allow_random_backbone)
+
+    def attend(self, index: int, attn: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        """The attention of a block, (B, L, d)."""
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # sizes are no numbers there
+            return attn(x, hw_shape)
+        return attend(attn, x, hw_shape, self._biases.bias(index, attn.w_msa))
+
+    def _downsample(
+        self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, L, d) of a stage to those of the next one, and its H, W."""
+        return merge(merging, x, hw_shape)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load a Swin checkpoint of any origin, strictly."""
@@ -127,8 +143,8 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
                 self.run_block(passes, next(indices), hw_shape)
             self._emit(passes, number, hw_shape, maps)
             if stage.downsample is not None:
-                merge = partial(stage.downsample, input_size=hw_shape)
-                for stream, merged in passes.through(f"stages.{number}.downsample", merge):
+                halve = partial(self._downsample, stage.downsample, hw_shape)
+                for stream, merged in passes.through(f"stages.{number}.downsample", halve):
                     stream.x, following = merged
                 hw_shape = following
         return {name: tuple(levels) for name, levels in maps.items()}

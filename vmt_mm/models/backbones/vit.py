@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.passes import TaskPasses
 from vmt_mm.models.backbones.seam import AdaptedEncoder
 from vmt_mm.models.backbones.vit_checkpoint import load_vit
+from vmt_mm.models.resampled_map import ResampledMap
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
 
@@ -118,11 +118,21 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         Returns:
             Task name -> four maps (B, d, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32.
         """
+        same: dict[int, Tensor] = {}  # where a method tells no tasks apart, they share their maps
+        return {
+            name: tuple(same.setdefault(id(level), level.tensor()) for level in levels)
+            for name, levels in self.pyramid(images, tasks).items()
+        }
+
+    def pyramid(
+        self, images: Tensor, tasks: Sequence[str] | None = None
+    ) -> dict[str, tuple[ResampledMap, ...]]:
+        """What :meth:`forward` gives, still on the patches' grid."""
         names = self.select_tasks(tasks)
         passes = self.start_passes(names, images)
         for stream, embedded in passes.through("embed", self._embed):
             stream.x, grid = embedded
-        maps: dict[str, list[Tensor]] = {name: [] for name in names}
+        maps: dict[str, list[ResampledMap]] = {name: [] for name in names}
         for index, block in enumerate(self.blocks):
             self.run_block(passes, index)
             if index == self.out_indices[block.stage]:
@@ -149,7 +159,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         level: int,
         grid: tuple[int, int],
         size: tuple[int, int],
-        maps: dict[str, list[Tensor]],
+        maps: dict[str, list[ResampledMap]],
     ) -> None:
         """Append every task's map of a level."""
         extra, stride = self.num_extra_tokens, self.strides[level]
@@ -160,34 +170,11 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
             for name, tokens in tokens_of.items():
                 if tokens is not last:  # where a method tells no tasks apart, they share theirs
                     on_grid = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
-                    cells = resample(on_grid, self.patch_embed.projection.stride, stride, size)
+                    patch = self.patch_embed.projection.stride
+                    level_map = ResampledMap(on_grid, patch, stride, tuple(size))
                     last = tokens
-                maps[name].append(cells)
+                maps[name].append(level_map)
             stream.kept = []
-
-
-def resample(grid: Tensor, patch: tuple[int, int], stride: int, size: tuple[int, int]) -> Tensor:
-    """Bilinear samples of a grid of patches at the centres of cells of another size.
-
-    The grid may reach beyond the image, as it is padded to a multiple of the patch; so the two
-    sizes are matched in pixels. Fitting the grid's borders to the map's would shift the features.
-
-    Args:
-        grid: (B, d, h, w).
-        patch: height and width of a patch, pixels.
-        stride: side of a cell, pixels.
-        size: of the image (H, W), pixels.
-
-    Returns:
-        (B, d, ceil(H / stride), ceil(W / stride)).
-    """
-    height, width = (-(-side // stride) for side in size)
-    # where a cell's centre lies beyond the last patch's, it takes that patch's value
-    beyond = [-(-stride // side) for side in patch]
-    grid = F.pad(grid, (0, beyond[1], 0, beyond[0]), mode="replicate")
-    scale = tuple(side / stride for side in patch)
-    cells = F.interpolate(grid, scale_factor=scale, mode="bilinear", align_corners=False)
-    return cells[..., :height, :width]
 
 
 def _settings(arch: str | Mapping[str, int]) -> Mapping[str, int]:

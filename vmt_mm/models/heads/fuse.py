@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmt_mm.models.resampled_map import ResampledMap, project
+
 
 def fuse_pyramid(
-    features: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None
+    features: Sequence[Tensor | ResampledMap], weights: Sequence[Tensor], bias: Tensor | None
 ) -> Tensor:
     """Upsample all maps to the first one's size, concatenate them, apply one 1x1 convolution.
 
@@ -26,7 +28,7 @@ def fuse_pyramid(
         (B, D, H_0, W_0).
     """
     first, *coarser = (
-        F.conv2d(x, w[:, :, None, None], bias if j == 0 else None)
+        project(x, w, bias if j == 0 else None)
         for j, (x, w) in enumerate(zip(features, weights, strict=True))
     )
     for level in coarser:

@@ -1,0 +1,49 @@
+"""The stock composition that speed is compared with: mmseg's own Swin and concatenating heads.
+
+The same adapters, heads' parameters and losses under the same state-dict keys; only how the
+encoder's blocks and the heads are computed is mmseg's, so that any difference in time is theirs.
+Letters: B images, C channels, D width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vmt_mm.models.backbones.swin import MultiTaskSwin
+from vmt_mm.models.heads import MLPHead
+from vmt_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class StockSwin(MultiTaskSwin):
+    """mmseg's ``SwinTransformer`` with a PEFT method beside its MLPs, attention as mmseg has it."""
+
+    def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
+        """Shifted-window attention as mmseg has it, (B, L, d)."""
+        return attn(x, *geometry)
+
+    def _downsample(
+        self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Patch merging as mmseg has it."""
+        return merging(x, hw_shape)
+
+
+@MODELS.register_module()
+class StockMLPHead(MLPHead):
+    """The All-MLP head as it is defined, with the map of all scales' channels at stride 4."""
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
+        size = features[0].shape[2:]
+        scales = []
+        for x, linear in zip(features, self.linears, strict=True):
+            x = linear(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+            if x.shape[2:] != size:
+                x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            scales.append(x)
+        x = self.fuse(torch.cat(scales, dim=1))
+        return self.predict(self.dropout(self.norm(x).relu()))
