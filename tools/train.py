@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         const="auto",
         help="go on from this checkpoint, or from the newest whole one in the work dir",
     )
-    parser.add_argument("--amp", action="store_true", help="train in bfloat16 on a GPU")
+    parser.add_argument("--amp", action="store_true", help="train in bfloat16")
     parser.add_argument("--seed", type=int, help="seed of everything random")
     parser.add_argument(
         "--deterministic", action="store_true", help="the same losses every time, if slower"
@@ -53,11 +53,9 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if args.amp:
-        if not torch.cuda.is_available():
-            raise InputError("--amp needs a GPU, and none is available; train without it")
-        if not torch.cuda.is_bf16_supported():
+        if torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
             raise InputError("--amp needs a GPU that computes in bfloat16; train without it")
-        cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=1.0)
+        cfg.optim_wrapper.type = "BFloat16OptimWrapper"
 
 
 def train(args: argparse.Namespace, world_size: int) -> None:

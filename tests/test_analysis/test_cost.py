@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from vmt_mm.analysis import cost
-from vmt_mm.analysis.cost import Case, build_case, infer_run, measure, train_run
-from vmt_mm.analysis.cost_report import draw_costs
+from vmt_mm.analysis.cases import Case, Setting, build_case, infer_run, train_run
+from vmt_mm.analysis.cost import measure
+from vmt_mm.analysis.cost_plot import draw_costs
 from vmt_mm.analysis.models import load_experiments
 from vmt_mm.errors import InputError
 
@@ -27,12 +28,12 @@ def scripted(config, tasks, seconds, calls):
         calls.append((config, tasks))
         return next(left)
 
-    return Case(config, tasks, "encoder", "shared", 1, (8, 8), run)
+    return Case(config, Setting(tasks, size=(8, 8)), "shared", run)
 
 
 @pytest.fixture
 def scripted_clock(monkeypatch):
-    monkeypatch.setattr(cost, "_time", lambda run: run())
+    monkeypatch.setattr(cost, "seconds_of", lambda run: run())
 
 
 @pytest.mark.usefixtures("scripted_clock")
@@ -61,8 +62,8 @@ def test_a_picture_of_any_number_of_configs():
 
 
 def test_the_encoder_gives_all_maps_of_every_task():
-    case = build_case(experiment(), 6, "encoder", 2, (48, 40))
-    assert (case.tasks, case.passes, case.batch, case.size) == (6, "shared", 2, (48, 40))
+    case = build_case(experiment(), Setting(6, "encoder", 2, (48, 40)))
+    assert (case.setting, case.passes) == (Setting(6, "encoder", 2, (48, 40)), "shared")
     (features,) = case.run()
     assert len(features) == 6
     for maps in features.values():
@@ -71,15 +72,15 @@ def test_the_encoder_gives_all_maps_of_every_task():
 
 
 def test_the_configs_size_is_width_and_height():
-    case = build_case(experiment(options={"image_size": (64, 32)}), 1, "encoder", 1, None)
-    assert case.size == (32, 64)
+    case = build_case(experiment(options={"image_size": (64, 32)}), Setting(1))
+    assert case.setting.size == (32, 64)
 
 
 def test_a_config_of_one_task_is_a_model_for_each(tmp_path):
     single = tmp_path / "single.py"
     single.write_text(f"_base_ = {str(NANO)!r}\ntask = 'semseg'\n")
-    assert build_case(experiment(single), 1, "encoder", 1, (32, 32)).passes == "per_task"
-    case = build_case(experiment(single), 3, "encoder", 1, (32, 32))
+    assert build_case(experiment(single), Setting(1, size=(32, 32))).passes == "per_task"
+    case = build_case(experiment(single), Setting(3, size=(32, 32)))
     assert case.passes == "per_task"
     assert [len(features) for features in case.run()] == [1, 1, 1]
 
@@ -118,7 +119,7 @@ def test_inference_predicts_every_task():
 )
 def test_wrong_numbers_are_one_message(arguments, message):
     with pytest.raises(InputError, match=message):
-        build_case(experiment(), *arguments)
+        build_case(experiment(), Setting(*arguments))
 
 
 def test_no_repeats_are_refused():

@@ -53,7 +53,8 @@ def test_values_and_gradients(factor):
 
 def test_nothing_of_the_head_is_kept_until_the_backward_pass():
     head, maps = make()
-    node = loss_of(head, maps, head.loss).grad_fn
+    loss = loss_of(head, maps, head.loss)
+    node = loss.grad_fn
     assert type(node).__name__ == "_ImmediateBackward"
     following = {type(other).__name__ for other, _ in node.next_functions if other}
     assert following == {"AccumulateGrad"}

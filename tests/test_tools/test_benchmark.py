@@ -7,7 +7,7 @@ import pytest
 from commands import CONFIG, ROOT, caller
 
 NANO = str(ROOT / CONFIG)
-SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1"]
+SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1", "--no-memory"]
 
 
 @pytest.fixture

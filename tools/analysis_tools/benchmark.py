@@ -1,12 +1,17 @@
-"""Time encoders by number of tasks: `python tools/analysis_tools/benchmark.py CONFIG...`.
+"""Time models, and count what they ask for: `python tools/analysis_tools/benchmark.py CONFIG...`.
 
 Every config's model is built with 1, 2, 4 and 8 tasks (`--tasks`) and random weights; they run in
-turn, round after round, so that a slow phase of the machine hits all of them alike. `--mode infer`
-times encoder, heads and predictions, `--mode train` a step of training. No weights or data are
-needed.
+turn, round after round, so that a slow phase of the machine hits all of them alike. In mode
+`encoder` the encoder is timed, in `infer` encoder, heads and predictions, in `train` a step of
+training. Peak memory is that of a process of its own. No weights or data are needed.
+
+`--reference` measures beside it, in the same rounds, the stock composition: mmseg's Swin and
+concatenating heads with the same adapters (`stock`), and all of it fine-tuned (`stock_full`).
 
 python tools/analysis_tools/benchmark.py configs/vmt/vmt_swin-t_pascal.py \
     configs/baselines/multiple_adapter_swin-t_pascal.py --out work_dirs/cost.png
+python tools/analysis_tools/benchmark.py configs/vmt/vmt_swin-t_pascal.py --mode train --tasks 4 \
+    --size 448 448 --batch 2 --reference
 """
 
 from __future__ import annotations
@@ -16,20 +21,29 @@ import contextlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import torch
+from mmengine.device import get_device
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vmt_mm.analysis.cost import MODES, Cost, build_case, calls_of_each, measure
-from vmt_mm.analysis.cost_report import cost_table, draw_costs
+from vmt_mm.analysis.cases import MODES, Case, Setting, build_case, run_alone
+from vmt_mm.analysis.cost import Cost, calls_of_each, measure
+from vmt_mm.analysis.cost_plot import draw
+from vmt_mm.analysis.cost_report import cost_table
+from vmt_mm.analysis.machine import matrix_product_rate, peak_memory
 from vmt_mm.analysis.models import load_experiments
+from vmt_mm.analysis.stock import VARIANTS, logits_difference
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import write_image, write_json
+
+#: The second run of a training step is the first one with an optimizer's state.
+_MEMORY_RUNS = 2
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +59,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=1, help="images a run")
     parser.add_argument("--repeats", type=int, default=10, help="timed runs of each")
+    parser.add_argument("--amp", action="store_true", help="in bfloat16")
+    parser.add_argument("--compile", action="store_true", help="compile the encoder's loop")
+    parser.add_argument("--reference", action="store_true", help="the stock composition beside it")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if unset")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE.json", help="write JSON, or print it"
@@ -68,20 +86,51 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise InputError(f"{option} {path}: no file can be written there")
 
 
+def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
+    """Build all models; say how far the stock composition's logits are from ours."""
+    variants = list(VARIANTS) if args.reference else ["ours"]
+    settings = [
+        Setting(tasks, args.mode, args.batch, args.size and tuple(args.size), variant, args.amp,
+                args.compile)
+        for tasks in sorted(set(args.tasks)) for variant in variants
+    ]  # fmt: skip
+    pairs = [
+        (experiment, setting)
+        for experiment in load_experiments(args.configs, args.cfg_options)
+        for setting in settings
+    ]
+    cases = []
+    for experiment, setting in progress.track(pairs, description="building"):
+        cases.append(build_case(experiment, setting))
+        if setting.variant == "stock":
+            ours, stock = (case.models for case in cases[-2:])
+            images = torch.randn(1, 3, *cases[-1].setting.size).to(get_device())
+            worst = max(logits_difference(*pair, images) for pair in zip(ours, stock, strict=True))
+            print(
+                f"{experiment.name}, {setting.tasks} task(s): with the same weights, the stock "
+                f"composition's logits differ from ours by {worst:.1e} of the largest",
+                file=sys.stderr,
+            )
+    return cases
+
+
 def time_costs(args: argparse.Namespace) -> list[Cost]:
-    """Build everything, then time it."""
-    experiments = load_experiments(args.configs, args.cfg_options)
+    """Measure memory, build everything, then time it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
     ) as progress:
-        pairs = [(e, tasks) for e in experiments for tasks in sorted(set(args.tasks))]
-        cases = [
-            build_case(experiment, tasks, args.mode, args.batch, args.size)
-            for experiment, tasks in progress.track(pairs, description="building")
-        ]
+        cases = build_cases(args, progress)
         bar = progress.add_task("timing", total=len(cases) * calls_of_each(args.repeats))
-        return measure(cases, args.repeats, advance=lambda: progress.advance(bar))
+        costs = measure(cases, args.repeats, advance=lambda: progress.advance(bar))
+        if args.no_memory:
+            return costs
+        return [
+            replace(cost, peak_mem_bytes=peak_memory(
+                run_alone, cost.case.config, args.cfg_options or {}, cost.case.setting, _MEMORY_RUNS
+            ))
+            for cost in progress.track(costs, description="measuring memory")
+        ]  # fmt: skip
 
 
 def main() -> None:
@@ -96,16 +145,17 @@ def main() -> None:
         # what libraries say while they build must not stand among the JSON
         with contextlib.redirect_stdout(sys.stderr):
             costs = time_costs(args)
-        records = [cost.record() for cost in costs]
+            rate = matrix_product_rate(torch.bfloat16 if args.amp else torch.float32)
+        records = [{**cost.record(), "matmul_flops": rate} for cost in costs]
         if args.json == "-":
             print(json.dumps(records, indent=2))
         else:
-            print_table(cost_table(costs))
+            print_table(cost_table(costs, rate))
         if args.json not in (None, "-"):
             write_json(Path(args.json), records)
             print(f"json: {args.json}")
         if args.out:
-            write_image(args.out, draw_costs(costs))
+            write_image(args.out, draw(costs))
             print(f"picture: {args.out}", file=sys.stderr if args.json == "-" else sys.stdout)
 
 

@@ -7,14 +7,24 @@ Letters: B images, C channels, D width of a head.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vmt_mm.analysis.models import Experiment
+from vmt_mm.errors import InputError
+from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.models.backbones.swin import MultiTaskSwin
 from vmt_mm.models.heads import MLPHead
 from vmt_mm.registry import MODELS
+
+#: The variant that the others compare with.
+OURS = "ours"
 
 
 @MODELS.register_module()
@@ -47,3 +57,48 @@ class StockMLPHead(MLPHead):
             scales.append(x)
         x = self.fuse(torch.cat(scales, dim=1))
         return self.predict(self.dropout(self.norm(x).relu()))
+
+
+def _as_stock(experiment: Experiment, **backbone: Any) -> Experiment:
+    """The experiment with stock parts; ``backbone`` changes further settings of the encoder."""
+    cfg = copy.deepcopy(experiment.cfg)
+    heads = [cfg.model.head, *(cfg.model.get("task_heads") or {}).values()]
+    kinds = [cfg.model.backbone.type, *(head.type for head in heads)]
+    if kinds != ["MultiTaskSwin", *["MLPHead"] * len(heads)]:
+        raise InputError(
+            f"{experiment.path}: the stock composition is of a MultiTaskSwin with MLPHeads, not of "
+            f"{', '.join(dict.fromkeys(map(str, kinds)))}"
+        )
+    cfg.model.backbone.update(type="StockSwin", **backbone)
+    for head in heads:
+        head.type = "StockMLPHead"
+    return replace(experiment, cfg=cfg)
+
+
+#: Variant -> what it makes of an experiment.
+VARIANTS: Mapping[str, Callable[[Experiment], Experiment]] = {
+    OURS: lambda experiment: experiment,
+    "stock": _as_stock,
+    "stock_full": partial(_as_stock, peft=dict(type="FullFineTuning")),
+}
+
+
+@torch.no_grad()
+def logits_difference(
+    model: MultiTaskSegmentor, stock: MultiTaskSegmentor, images: Tensor
+) -> float:
+    """Largest difference of logits between a model and its stock form, of the largest logit.
+
+    Args:
+        model: whose weights the stock model is given.
+        stock: the same config's stock composition.
+        images: (B, 3, H, W).
+    """
+    stock.load_state_dict(model.state_dict())
+    modes = [m.training for m in (model, stock)]
+    own, other = model.eval().logits(images), stock.eval().logits(images)
+    for one, training in zip((model, stock), modes, strict=True):
+        one.train(training)
+    return max(
+        ((own[task] - other[task]).abs().max() / other[task].abs().max()).item() for task in own
+    )

@@ -5,7 +5,7 @@ Letters: B images, L tokens, d channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,9 @@ from vmt_mm.peft.substitution import Substitution, find_parameter, is_substitute
 class AdaptedEncoder:
     """Mixin of a frozen encoder with a PEFT method; precedes the architecture's class.
 
-    The architecture's ``__init__`` builds its parts, then calls :meth:`set_up_seam`. A block has
-    ``norm1``, ``attn``, ``norm2`` and ``ffn``, as mmseg's and mmpretrain's have.
+    The architecture's ``__init__`` builds its parts, then calls :meth:`set_up_seam`; its
+    :meth:`run_loop` runs them. A block has ``norm1``, ``attn``, ``norm2`` and ``ffn``, as mmseg's
+    and mmpretrain's have.
 
     Attributes:
         task_names: the tasks that the encoder gives features for.
@@ -42,6 +43,7 @@ class AdaptedEncoder:
     parts: Mapping[str, str]
     added_keys: frozenset[str]
     with_cp: bool
+    _compiled_loop: Callable[..., Any] | None = None
     out_channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
 
@@ -138,11 +140,53 @@ class AdaptedEncoder:
         """
         return attn(x, *geometry)
 
+    def forward(
+        self, images: Tensor, tasks: Sequence[str] | None = None
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Run the encoder: once, or once a task where the PEFT method needs it.
+
+        Args:
+            images: (B, 3, H, W), normalised, of any size.
+            tasks: the tasks wanted; None wants all.
+
+        Returns:
+            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32. Where
+            a method tells no tasks apart, they may share maps.
+        """
+        made: list[tuple[ResampledMap, Tensor]] = []
+
+        def make(level: Tensor | ResampledMap) -> Tensor:
+            if isinstance(level, Tensor):
+                return level
+            for known, cells in made:
+                if known is level:
+                    return cells
+            made.append((level, level.tensor()))
+            return made[-1][1]
+
+        features = self.pyramid(images, tasks)
+        return {name: tuple(make(level) for level in levels) for name, levels in features.items()}
+
     def pyramid(
         self, images: Tensor, tasks: Sequence[str] | None = None
     ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
-        """Every task's four maps, as heads that begin with a 1x1 convolution may have them."""
-        return self(images, tasks)
+        """What :meth:`forward` gives, as heads that begin with a 1x1 convolution may have it."""
+        loop = self._compiled_loop or type(self).run_loop
+        return loop(self, images, self.select_tasks(tasks))
+
+    def run_loop(
+        self, images: Tensor, names: Sequence[str]
+    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
+        """Run all parts of the encoder, and give the maps of the tasks named."""
+        raise NotImplementedError
+
+    def compile_loop(self, **options: Any) -> None:
+        """Compile :meth:`run_loop`; neither keys nor modules change.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        self._compiled_loop = torch.compile(type(self).run_loop, **options)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""

@@ -119,19 +119,8 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
         """Load a Swin checkpoint of any origin, strictly."""
         load_swin(self, state, source)
 
-    def forward(
-        self, images: Tensor, tasks: Sequence[str] | None = None
-    ) -> dict[str, tuple[Tensor, ...]]:
-        """Run the encoder: once, or once a task where the PEFT method needs it.
-
-        Args:
-            images: (B, 3, H, W), normalised, of any size.
-            tasks: the tasks wanted; None wants all.
-
-        Returns:
-            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32.
-        """
-        names = self.select_tasks(tasks)
+    def run_loop(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[Tensor, ...]]:
+        """Run all parts of the encoder, and give the maps of the tasks named."""
         passes = self.start_passes(names, images)
         for stream, embedded in passes.through("patch_embed", self.patch_embed):
             x, hw_shape = embedded

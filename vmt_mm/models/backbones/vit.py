@@ -106,29 +106,11 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         """Load a ViT checkpoint of any origin, strictly."""
         load_vit(self, state, source)
 
-    def forward(
-        self, images: Tensor, tasks: Sequence[str] | None = None
-    ) -> dict[str, tuple[Tensor, ...]]:
-        """Run the encoder: once, or once a task where the PEFT method needs it.
+    def run_loop(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[ResampledMap, ...]]:
+        """Run all parts of the encoder, and give the maps of the tasks named.
 
-        Args:
-            images: (B, 3, H, W), normalised, of any size: padded to a multiple of the patch.
-            tasks: the tasks wanted; None wants all.
-
-        Returns:
-            Task name -> four maps (B, d, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32.
+        Images of any size: they are padded to a multiple of the patch.
         """
-        same: dict[int, Tensor] = {}  # where a method tells no tasks apart, they share their maps
-        return {
-            name: tuple(same.setdefault(id(level), level.tensor()) for level in levels)
-            for name, levels in self.pyramid(images, tasks).items()
-        }
-
-    def pyramid(
-        self, images: Tensor, tasks: Sequence[str] | None = None
-    ) -> dict[str, tuple[ResampledMap, ...]]:
-        """What :meth:`forward` gives, still on the patches' grid."""
-        names = self.select_tasks(tasks)
         passes = self.start_passes(names, images)
         for stream, embedded in passes.through("embed", self._embed):
             stream.x, grid = embedded

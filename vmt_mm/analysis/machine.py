@@ -1,0 +1,126 @@
+"""What the machine can do, and what a piece of work asks of it: arithmetic and memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from vmt_mm.errors import InputError
+
+_SIDE, _PRODUCTS = 2048, 5
+
+
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class OperationCounter(TorchDispatchMode):
+    """A context that counts operations, 2 a multiply-add, of matrix products and convolutions.
+
+    They are counted where they reach PyTorch's kernels, by its own formulas, so it does not matter
+    which module asked for them: those within fused attention count too. PyTorch's own counter knows
+    the fused attention of GPUs alone, and cannot follow a gradient that is taken within a forward
+    pass.
+
+    Attributes:
+        total: operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation, and count it."""
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        known = packet in flop_registry or packet in (_FUSED, _FUSED_BACKWARD)
+        if not known:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if packet is _FUSED:
+            self.total += sdpa_flop_count(*(x.shape for x in args[:3]))
+        elif packet is _FUSED_BACKWARD:
+            self.total += sdpa_backward_flop_count(*(x.shape for x in args[:4]))
+        elif known:
+            self.total += flop_registry[packet](*args, **kwargs, out_val=result)
+        return result
+
+
+def matrix_product_rate(dtype: torch.dtype) -> float:
+    """Operations a second of products of two 2048 x 2048 matrices, by the median of five."""
+    device = get_device()
+    a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * _SIDE**3 / median(seconds_of(lambda: a @ b) for _ in range(_PRODUCTS))
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Seconds of one call, until the device has done all of it."""
+    synchronize = getattr(torch, get_device()).synchronize
+    synchronize()
+    start = time.perf_counter()
+    result = run()
+    synchronize()
+    end = time.perf_counter()
+    del result  # kept until here: to free it is no part of the cost
+    return end - start
+
+
+def peak_memory(work: Callable[..., object], *args: Any) -> int:
+    """Peak memory of ``work(*args)``, bytes, in a process of its own.
+
+    On a GPU: what PyTorch had allocated there at once. On a CPU: the process's resident set, in
+    which PyTorch itself is some hundred megabytes.
+
+    Args:
+        work: a function that another process can import.
+        args: its arguments.
+
+    Raises:
+        InputError: if the process ended without a result.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    arguments = (there, torch.get_num_threads(), work, args)
+    process = context.Process(target=_report_peak, args=arguments)
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError:
+        process.join()
+        raise InputError(
+            f"the process that measures memory ended with exit code {process.exitcode}"
+        ) from None
+    finally:
+        here.close()
+        process.join()
+
+
+def _report_peak(
+    result: Connection, threads: int, work: Callable[..., object], args: tuple
+) -> None:
+    torch.set_num_threads(threads)
+    work(*args)
+    if torch.cuda.is_available():
+        result.send(torch.cuda.max_memory_allocated())
+        return
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result.send(kilobytes if sys.platform == "darwin" else 1024 * kilobytes)
