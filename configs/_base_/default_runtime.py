@@ -25,4 +25,6 @@ default_hooks = dict(
     finite_loss=dict(type='FiniteLossHook', action='stop', max_skips=10),
     labels=dict(type='LabelReportHook'),
     parameters=dict(type='ParameterTableHook'),
+    # forward, backward and optimizer's time in the log, beside mmengine's data time
+    step_time=dict(type='StepTimeHook', interval=10),
     visualization=dict(type='MultiTaskVisualizationHook', num_images=2))

@@ -13,6 +13,8 @@ from vmt_mm.engine.hooks import (
     MultiTaskVisualizationHook,
     ParameterTableHook,
     PredictionWriterHook,
+    StepTimeHook,
+    step_time,
     visualization,
 )
 from vmt_mm.engine.hooks.parameter_table import parameter_table
@@ -226,3 +228,51 @@ def test_parameter_table_is_logged(wrapped: bool) -> None:
     )
     assert len(lines) == 1
     assert _rows(lines[0]) == _ROWS
+
+
+class _Clock:
+    """Moves when it is told to."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class _Slow(nn.Linear):
+    clock: _Clock
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.clock.now += 2
+        return super().forward(x)
+
+
+def test_step_times_are_means_of_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, logged = _Clock(), []
+    monkeypatch.setattr(step_time, "time", clock)
+    model = _Slow(2, 1)
+    model.clock = clock
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: setattr(clock, "now", clock.now + 0.5))
+    hub = SimpleNamespace(update_scalar=lambda key, value: logged.append((key, value)))
+    wrapper = SimpleNamespace(optimizer=optimizer)
+    runner = _runner(model=SimpleNamespace(module=model), optim_wrapper=wrapper, message_hub=hub)
+    hook = StepTimeHook(interval=2)
+    hook.before_train(runner)
+    for backward in (3, 4, 100, 5):
+        loss = model(torch.ones(1, 2)).sum()
+        clock.now += backward
+        if backward != 100:  # without an update, as while gradients are accumulated
+            loss.backward()
+            optimizer.step()
+        hook.after_train_iter(runner, 0)
+        with torch.no_grad():
+            model.eval()(torch.ones(1, 2))  # a validation between two steps
+            model.train()
+    times = dict(forward_time=2, backward_time=3.5, optimizer_time=0.5)
+    assert dict(logged) == {f"train/{key}": value for key, value in times.items()}
+    hook.after_train(runner)
+    before = clock.now
+    model(torch.ones(1, 2))
+    assert not hook._marks
+    assert clock.now == before + 2

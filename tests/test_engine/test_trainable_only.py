@@ -156,3 +156,42 @@ def test_the_papers_schedule():
         scheduler.step()
     steps = len(rates) - 1
     assert rates == pytest.approx([1e-4 * (1 - i / steps) for i in range(steps + 1)], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "fused"),
+    [
+        (dict(type="Adam"), True),
+        (dict(type="SGD", lr=0.1), True),
+        (dict(type="Adam", foreach=True), False),
+        (dict(type="Adam", fused=False), False),
+        (dict(type="RMSprop"), False),
+    ],
+)
+def test_updates_are_fused_unless_the_config_says_how(options: dict, fused: bool) -> None:
+    results = []
+    for extra in ({}, {} if "fused" in options or not fused else {"fused": False}):
+        torch.manual_seed(0)
+        model = _Toy()
+        cfg = dict(optimizer={**options, **extra})
+        optimizer = TrainableOnlyConstructor(cfg)(model).optimizer
+        results.append(bool(optimizer.param_groups[0].get("fused")))
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        results.append([p.detach().clone() for p in model.parameters()])
+    assert results[0] is fused
+    torch.testing.assert_close(results[1], results[3])  # the same update either way
+
+
+def test_training_in_bfloat16_keeps_parameters_and_updates_in_float32() -> None:
+    model = _Toy()
+    wrapper = TrainableOnlyConstructor(dict(type="BFloat16OptimWrapper", **_CFG))(model)
+    with wrapper.optim_context(model):
+        output = model.backbone.adapter(model.backbone.frozen(torch.ones(2, 4)))
+    assert output.dtype == torch.bfloat16
+    assert not torch.is_autocast_enabled("cpu")
+    before = model.backbone.adapter.weight.clone()
+    wrapper.update_params(output.float().sum())
+    assert model.backbone.adapter.weight.dtype == torch.float32
+    assert not torch.equal(model.backbone.adapter.weight, before)

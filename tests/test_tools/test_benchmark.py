@@ -7,6 +7,7 @@ import pytest
 from commands import CONFIG, ROOT, caller
 
 NANO = str(ROOT / CONFIG)
+HRNET = str(next((ROOT / "configs").rglob("*hrnet*.py")))
 SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1", "--no-memory"]
 
 
@@ -29,6 +30,34 @@ def test_json_and_picture(benchmark, tmp_path, mode):
     assert cv2.imread(str(picture)).shape[0] > 300
 
 
+def test_the_stock_composition_beside_ours(benchmark, capsys, tmp_path):
+    picture = tmp_path / "reference.png"
+    arguments = ["--mode", "train", "--reference", "--json", "--out", str(picture), *SMALL]
+    records = json.loads(benchmark(NANO, *arguments))
+    cells = [(record["variant"], record["tasks"]) for record in records]
+    assert cells == [(v, t) for t in (1, 2) for v in ("ours", "stock", "stock_full")]
+    ours, stock, full = (record["gflop"] for record in records[3:])
+    assert ours < stock < full  # stock heads convolve the wide map; then all weights get gradients
+    keys = {"config", "variant", "mode", "tasks", "batch", "size", "median_s", "images_per_s",
+            "peak_mem_bytes", "gflop"}  # fmt: skip
+    assert keys <= records[0].keys()
+    assert cv2.imread(str(picture)).shape[0] > 300
+
+
+def test_logits_of_the_stock_composition_are_ours(benchmark, capsys):
+    benchmark(NANO, "--reference", "--json", *SMALL)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "stock" in line]
+    assert len(lines) == 2
+    assert all(float(line.split("differ from ours by ")[1].split()[0]) < 1e-5 for line in lines)
+
+
+def test_peak_memory(benchmark):
+    small = [argument for argument in SMALL if argument not in ("--no-memory", "2")]
+    (record,) = json.loads(benchmark(NANO, "--amp", "--json", *small))
+    assert record["peak_mem_bytes"] > 1e7
+    assert record["amp"]
+
+
 def test_table_and_file(benchmark, tmp_path):
     output = benchmark(NANO, *SMALL, "--json", str(tmp_path / "cost.json"))
     assert len(json.loads((tmp_path / "cost.json").read_text())) == 2
@@ -47,6 +76,10 @@ def test_table_and_file(benchmark, tmp_path):
         ([NANO, *SMALL, "--json", "folder.json"], "folder.json: no file can be written there"),
         ([NANO, "--threads", "0"], "--threads must be 1 or more, got 0"),
         ([NANO, *SMALL, "--repeats", "0"], "repeats must be 1 or more, got 0"),
+        (
+            [HRNET, *SMALL, "--reference"],
+            "is of a MultiTaskSwin with MLPHeads, not of MultiTaskSwin, HRNetHead",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line(benchmark, capsys, tmp_path, monkeypatch, arguments, message):

@@ -69,7 +69,8 @@ def _as_stock(experiment: Experiment, **backbone: Any) -> Experiment:
             f"{experiment.path}: the stock composition is of a MultiTaskSwin with MLPHeads, not of "
             f"{', '.join(dict.fromkeys(map(str, kinds)))}"
         )
-    cfg.model.backbone.update(type="StockSwin", **backbone)
+    for key, value in dict(type="StockSwin", **backbone).items():
+        cfg.model.backbone[key] = value  # `update` would merge dictionaries
     for head in heads:
         head.type = "StockMLPHead"
     return replace(experiment, cfg=cfg)

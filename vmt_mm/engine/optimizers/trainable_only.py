@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from mmengine.optim import OptimWrapper
+from mmengine.utils import digit_version
 from torch import nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from vmt_mm.utils.wrappers import unwrap
 
+#: PyTorch's optimizers that can update all parameters in one kernel, on these devices.
+_FUSED, _DEVICES = ("Adam", "AdamW", "SGD"), ("cpu", "cuda")
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOnlyConstructor:
     """Build an optimizer over the trainable parameters alone.
+
+    Adam, AdamW and SGD update all parameters in one kernel (``fused``) unless the config says how.
 
     mmengine's default hands frozen parameters to the optimizer too, and makes one group for each
     parameter once any option differs.
@@ -49,6 +57,8 @@ class TrainableOnlyConstructor:
         optimizer_cfg["params"] = self._groups(
             model, optimizer_cfg.get("lr"), optimizer_cfg.get("weight_decay")
         )
+        if _has_fused_step(optimizer_cfg):
+            optimizer_cfg["fused"] = True
         optimizer = OPTIMIZERS.build(optimizer_cfg)
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
@@ -74,3 +84,15 @@ class TrainableOnlyConstructor:
         if not groups:
             raise InputError("the model has no trainable parameter")
         return list(groups.values())
+
+
+def _has_fused_step(cfg: Mapping[str, Any]) -> bool:
+    """Whether an optimizer can, and its config does not say how it steps."""
+    chosen = {"fused", "foreach", "capturable", "differentiable"} & set(cfg)
+    parameters = [p for group in cfg["params"] for p in group["params"]]
+    return (
+        cfg["type"] in _FUSED
+        and not chosen
+        and digit_version(torch.__version__) >= digit_version("2.4")  # on CPUs
+        and all(p.device.type in _DEVICES and p.is_floating_point() for p in parameters)
+    )
