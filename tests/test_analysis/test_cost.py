@@ -10,6 +10,7 @@ from vmt_mm.analysis.cases import Case, Setting, build_case, infer_run, train_ru
 from vmt_mm.analysis.cost import measure
 from vmt_mm.analysis.cost_plot import draw_costs
 from vmt_mm.analysis.models import load_experiments
+from vmt_mm.analysis.stock import StockSwin, logits_difference
 from vmt_mm.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -125,3 +126,22 @@ def test_wrong_numbers_are_one_message(arguments, message):
 def test_no_repeats_are_refused():
     with pytest.raises(InputError, match="repeats must be 1 or more, got 0"):
         measure([], 0)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 39)])
+def test_the_stock_composition_is_the_same_function(size):
+    models = []
+    for variant in ("ours", "stock"):
+        case = build_case(experiment(), Setting(5, "train", 1, size, variant))
+        for _ in range(2):  # so that the adapters are no longer zero
+            case.run()
+        models.append(case.models[0])
+    ours, stock = models
+    assert type(stock.backbone) is StockSwin
+    images = torch.randn(2, 3, *size)
+    assert logits_difference(ours, stock, images) < 1e-5
+    with torch.no_grad():
+        next(iter(ours.heads.values())).fuse.weight.mul_(1.01)
+    stock.load_state_dict = lambda _: None
+    assert logits_difference(ours, stock, images) > 1e-4
+    assert ours.training
