@@ -4,6 +4,7 @@ import pytest
 import torch
 from naive import apply_mlp, layer_norm, stock_swin, to_maps
 
+from vmt_mm.peft import vmt_adapter
 from vmt_mm.registry import MODELS
 
 TASKS = ["semseg", "human_parts", "saliency", "normals"]
@@ -165,3 +166,20 @@ def test_parameters_of_the_options(options, per_block):
     widths = [20, 20, 40, 40, 80, 80, 160, 160]
     expected = sum(per_block(d, d // 4) + 2 * len(TASKS) * d for d in widths)
     assert sum(p.numel() for p in encoder.peft.parameters()) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 17])
+def test_all_tasks_at_once_are_each_task_alone(monkeypatch, chunk, dtype):
+    monkeypatch.setattr(vmt_adapter, "_CHUNK", chunk)
+    encoder = randomized(build(ratio=1)).float().eval()
+    images = torch.randn(2, 3, 50, 36)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        together = encoder(images)
+        for task, levels in together.items():
+            for own, level in zip(encoder(images, [task])[task], levels, strict=True):
+                assert torch.equal(own, level)
+                assert own.dtype == level.dtype
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        for task, levels in encoder(images).items():  # with gradients
+            assert all(map(torch.equal, levels, together[task]))

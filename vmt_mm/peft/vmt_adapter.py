@@ -6,7 +6,7 @@ Letters: B images, L tokens, d channels of a block, k = d / ratio, T tasks, s th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 
 import torch
@@ -125,15 +125,60 @@ class VMTAdapter(PEFTMethod):
     ) -> dict[str, Tensor]:
         """Feature + sum over the stage's blocks of alpha_t * (s F) + gamma_t (Eqs. 4, 5)."""
         blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]
+        # s alpha is a vector: scaling it is cheaper than scaling F
+        scales = {t: [block.gate() * block.alpha[t] for block in blocks] for t in tasks}
+        shifts = {t: sum(block.gamma[t] for block in blocks) for t in tasks}
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if len(tasks) > 1 and not (traced or torch.is_grad_enabled()):
+            return _combine(feature, kept, scales, shifts)
         outputs = {}
         for task in tasks:
-            output = feature + sum(block.gamma[task] for block in blocks)
-            for block, features in zip(blocks, kept, strict=True):
-                # s alpha is a vector: scaling it is cheaper than scaling F. In place: no backward
-                # pass needs the sum's former values, and fresh memory costs more than the sum
-                output.addcmul_(features, block.gate() * block.alpha[task])
+            output = feature + shifts[task]
+            for features, scale in zip(kept, scales[task], strict=True):
+                # in place: no backward pass needs the sum's former values, and fresh memory costs
+                # more than the sum
+                output.addcmul_(features, scale)
             outputs[task] = output
         return outputs
+
+
+#: Elements that are computed with at a time: few enough to stay in the processor's cache.
+_CHUNK = 1 << 17
+
+
+def _combine(
+    feature: Tensor,
+    kept: Sequence[Tensor],
+    scales: Mapping[str, Sequence[Tensor]],
+    shifts: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The same sums for all tasks at once, some tokens after the other.
+
+    What all tasks read comes from memory once, so that further tasks cost little more than writing
+    their features.
+
+    Args:
+        feature: (B, L, d).
+        kept: (B, L, d) for every block.
+        scales: task -> (d,) for every block.
+        shifts: task -> (d,).
+
+    Returns:
+        Task name -> (B, L, d).
+    """
+    shift = torch.stack(tuple(shifts.values()))[:, None]  # (T, 1, d)
+    scale = [torch.stack(of_block)[:, None] for of_block in zip(*scales.values(), strict=True)]
+    rows, count = feature.flatten(0, 1), max(1, _CHUNK // (len(shifts) * feature.shape[2]))
+    dtype = torch.result_type(feature, shift)
+    every = feature.new_empty(len(shifts), *rows.shape, dtype=dtype)  # (T, B L, d)
+    parts = [x.flatten(0, 1).split(count) for x in kept]
+    for own, output, *features in zip(
+        rows.split(count), every.split(count, dim=1), *parts, strict=True
+    ):
+        torch.add(own, shift, out=output)
+        for part, factor in zip(features, scale, strict=True):
+            output.addcmul_(part, factor)
+    return {task: x.view_as(feature) for task, x in zip(shifts, every, strict=True)}
 
 
 @PEFT_METHODS.register_module()
