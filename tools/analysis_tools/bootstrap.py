@@ -1,0 +1,74 @@
+"""How sure a difference of mean IoU is: a bootstrap interval over the images of a test.
+
+python tools/test.py CONFIG CHECKPOINT --out FOLDER     # for every training of both methods
+python tools/analysis_tools/bootstrap.py CONFIG --task semseg --first FOLDER... --second FOLDER...
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from vmt_mm.analysis.bootstrap import compare, count_pixels
+from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.errors import InputError
+from vmt_mm.tasks import Segmentation, build_tasks
+from vmt_mm.utils.files import write_json
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--task", default="semseg", help="a segmentation task of the config")
+    for name, which in (("--first", "one method"), ("--second", "the other one")):
+        parser.add_argument(name, type=Path, nargs="+", required=True, metavar="FOLDER",
+                            help=f"predictions of each training of {which}")  # fmt: skip
+    parser.add_argument("--min-images", type=int, default=1,
+                        help="a class counts if so many images have it")  # fmt: skip
+    parser.add_argument("--samples", type=int, default=10_000, help="number of resamples")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Count, resample, print."""
+    cfg = load_config(args.config, args.cfg_options, training=False)
+    task = build_tasks(cfg.model.tasks).get(args.task)
+    if not isinstance(task, Segmentation):
+        raise InputError(f"--task {args.task}: is no segmentation task of {args.config}")
+    for name, value in (("--samples", args.samples), ("--min-images", args.min_images)):
+        if value < 1:
+            raise InputError(f"{name} must be 1 or more, got {value}")
+    labels = Path(cfg.test_dataloader.dataset.data_root) / task.name
+    folders = [*args.first, *args.second]
+    counts = [
+        count_pixels(task, labels, folder / task.name)
+        for folder in track(folders, "counting pixels", console=Console(stderr=True))
+    ]
+    own = len(args.first)
+    result = compare(counts[:own], counts[own:], args.min_images, args.samples, args.seed)
+    print(
+        f"{task.name}, {len(result.classes)} classes in {args.min_images} or more of "
+        f"{result.images} images: {result.first:.2f} - {result.second:.2f} = {result.value:+.2f} "
+        f"points, 95 % interval {result.low:+.2f} to {result.high:+.2f}"
+    )
+    if args.json:
+        write_json(args.json, vars(result))
+
+
+def main() -> None:
+    """Run; bad input is one line."""
+    args = parse_args()
+    with friendly_errors():
+        run(args)
+
+
+if __name__ == "__main__":
+    main()
