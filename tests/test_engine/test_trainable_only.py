@@ -195,3 +195,8 @@ def test_training_in_bfloat16_keeps_parameters_and_updates_in_float32() -> None:
     wrapper.update_params(output.float().sum())
     assert model.backbone.adapter.weight.dtype == torch.float32
     assert not torch.equal(model.backbone.adapter.weight, before)
+
+
+def test_parameterwise_options_are_a_dictionary() -> None:
+    with pytest.raises(InputError, match="paramwise_cfg must be a dictionary .* got 'custom_keys'"):
+        TrainableOnlyConstructor(_CFG, "custom_keys")

@@ -38,6 +38,11 @@ class TrainableOnlyConstructor:
 
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None) -> None:
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
+        if not isinstance(paramwise_cfg or {}, Mapping):
+            raise InputError(
+                f"paramwise_cfg must be a dictionary such as dict(custom_keys={{...}}), got "
+                f"{paramwise_cfg!r}"
+            )
         self.custom_keys = dict((paramwise_cfg or {}).get("custom_keys", {}))
         unknown = set(paramwise_cfg or {}) - {"custom_keys"}
         for options in self.custom_keys.values():
