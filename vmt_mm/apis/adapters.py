@@ -53,7 +53,10 @@ def load_adapter(path: str | Path, pretrained: str | None = None, device: str = 
     """
     adapter = read_adapter(path)
     check_types(adapter.config, str(path))
-    cfg = Config(dict(adapter.config))
+    try:
+        cfg = Config(dict(adapter.config))
+    except (KeyError, TypeError) as error:  # a name that is mmengine's own
+        raise InputError(f"{path}: what it holds is no config: {error}") from error
     model = _build(cfg, str(path), pretrained)
     load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
     model.cfg = cfg

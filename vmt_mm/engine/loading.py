@@ -135,7 +135,12 @@ def load_model(
     meta = checkpoint.get("meta")
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
     if described and own:
-        differences = _differences(described, own)
+        try:
+            differences = _differences(described, own)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{source}: damaged, its description of the model cannot be read ({error!r})"
+            ) from error
     else:
         differences = _other_tasks(state, model) + _other_channels(state, model)
     frozen = frozen_keys(model)
