@@ -97,7 +97,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
         tensors = _to_half(tensors, dict(model.named_parameters()))
     adapter = Adapter(
         tensors=tensors,
-        config=_portable(cfg),
+        config=_portable(cfg, frozen.source),
         description=describe(model, cfg.model),
         frozen=frozen.as_dict(),
         dataset_meta=_dataset_meta(model, content),
@@ -184,9 +184,19 @@ def _to_half(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) ->
     return rounded
 
 
-def _portable(cfg: Config) -> dict[str, Any]:
-    """A config without what belongs to one run; classes by their registered names."""
-    return {key: _with_names(value) for key, value in cfg.to_dict().items() if key not in _OF_RUN}
+def _portable(cfg: Config, pretrained: str | None) -> dict[str, Any]:
+    """A config without what belongs to one run; classes by their registered names.
+
+    Args:
+        cfg: the config.
+        pretrained: file of the frozen encoder; None leaves what the config declares.
+    """
+    config = {key: _with_names(value) for key, value in cfg.to_dict().items() if key not in _OF_RUN}
+    if pretrained is not None:
+        config["model"]["backbone"]["pretrained"] = pretrained
+        if "pretrained" in config:
+            config["pretrained"] = pretrained
+    return config
 
 
 def _with_names(node: Any) -> Any:
