@@ -119,3 +119,18 @@ def test_a_training_step_is_that_of_ordinary_losses(encoder, method, monkeypatch
     assert all(torch.equal(losses[name], usual_losses[name]) for name in losses)
     for name, grad in grads.items():
         torch.testing.assert_close(grad, usual_grads[name], msg=name)
+
+
+@pytest.mark.parametrize("encoder", [SWIN, VIT])
+def test_no_graph_below_the_first_thing_that_trains(encoder):
+    images = torch.randn(1, 3, 64, 64)
+    heads_alone = build_model(dict(type="DecodersOnly"), on=encoder).train()
+    features = heads_alone.backbone(images)
+    assert not any(level.requires_grad for levels in features.values() for level in levels)
+    model = build_model(dict(type="VMTAdapter"), on=encoder).train()
+    model.backbone.patch_embed.register_forward_hook(
+        lambda module, args, out: seen.append(out[0].requires_grad)
+    )
+    seen = []
+    assert all(level.requires_grad for level in model.backbone(images)["semseg"])
+    assert seen == [False]
