@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -11,6 +11,7 @@ from mmengine.registry import Registry
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
 from vmt_mm.utils.state_dicts import key_faults
 
@@ -104,7 +105,11 @@ def _differ(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
 
 
 def load_model(
-    model: nn.Module, checkpoint: Mapping[str, Any], source: str, own: Mapping[str, Any]
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    source: str,
+    own: Mapping[str, Any],
+    start_new: bool = False,
 ) -> None:
     """Load a checkpoint that must fit the model exactly.
 
@@ -116,6 +121,8 @@ def load_model(
         checkpoint: what the file holds.
         source: the file, for messages.
         own: :func:`describe` of the model.
+        start_new: the checkpoint may have nothing of any of the model's new tasks, which then get
+            their initial values.
 
     Raises:
         InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
@@ -124,13 +131,14 @@ def load_model(
     state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
+    absent = absent_tasks(model, state) if start_new else ()
     if described and own:
-        differences = _differences(described, own)
+        differences = _differences(described, own, absent)
     else:
-        differences = _other_tasks(state, model) + _other_channels(state, model)
+        differences = _other_tasks(state, model, absent) + _other_channels(state, model)
     frozen = _frozen_keys(model)
     without_frozen = bool(frozen) and not any(key in state for key in frozen)
-    optional = frozen if without_frozen else set()
+    optional = (frozen if without_frozen else set()) | keys_of_tasks(model, absent)
     faults = key_faults(
         model.state_dict(), state, lambda k: k in optional or k.endswith("relative_position_index")
     )
@@ -144,6 +152,9 @@ def load_model(
             )
         model.backbone.load_declared()
     model.load_state_dict(state, strict=False)  # every difference was judged above
+    if absent:
+        start_tasks(model, absent, state)
+        print_log(f"new task(s), at their initial values: {', '.join(absent)}", logger="current")
     print_log(f"loaded {len(state)} tensors of {source}", logger="current")
 
 
@@ -164,14 +175,17 @@ def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, 
     )
 
 
-def _differences(described: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """What the checkpoint's description says otherwise than the model's."""
+def _differences(
+    described: Mapping[str, Any], own: Mapping[str, Any], absent: Collection[str]
+) -> list[str]:
+    """What the checkpoint's description says otherwise than the model's without absent tasks."""
     lines = [
         f"{part}: {_text(described[part])} in the checkpoint, {_text(own[part])} in the config"
         for part in ("encoder", "peft")
         if _differ(described[part], own[part])
     ]
-    theirs, ours = described["tasks"], own["tasks"]
+    theirs = described["tasks"]
+    ours = {name: kind for name, kind in own["tasks"].items() if name not in absent}
     if set(theirs) != set(ours):
         lines.append(f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config")
     return lines + [
@@ -181,12 +195,15 @@ def _differences(described: Mapping[str, Any], own: Mapping[str, Any]) -> list[s
     ]
 
 
-def _other_tasks(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+def _other_tasks(
+    state: Mapping[str, Tensor], model: nn.Module, absent: Collection[str]
+) -> list[str]:
     """Differing tasks, by the heads' keys: for checkpoints that do not describe themselves."""
     theirs = {key.split(".")[1] for key in state if key.startswith(_HEADS)}
-    if not hasattr(model, "tasks") or theirs == set(model.tasks):
+    ours = set(getattr(model, "tasks", ())) - set(absent)
+    if not ours or theirs == ours:
         return []
-    return [f"tasks: {sorted(theirs)} in the checkpoint, {sorted(model.tasks)} in the config"]
+    return [f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config"]
 
 
 def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
@@ -207,8 +224,9 @@ def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
 
 
 def _frozen_keys(model: nn.Module) -> set[str]:
-    """Keys of the encoder's frozen parameters."""
+    """Keys of the encoder's parameters that are as they were pretrained."""
     encoder = getattr(model, "backbone", None)
     if encoder is None:
         return set()
-    return {f"{_ENCODER}{k}" for k, p in encoder.named_parameters() if not p.requires_grad}
+    frozen = {f"{_ENCODER}{k}" for k, p in encoder.named_parameters() if not p.requires_grad}
+    return frozen - getattr(model, "trained_before", frozenset())

@@ -32,7 +32,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
     - They are written atomically and hold plain containers and tensors alone; nothing else is
       unpickled when they are read.
     - Loading is strict: what does not fit is an error that gives both values. So the pretrained
-      file is needed to start, and not to resume or test.
+      file is needed to start, and not to resume or test. Where a training starts, the model's
+      ``new_tasks`` may be absent from the file.
     - ``resume=True`` without a file takes the newest whole checkpoint of the work dir.
     - The environment and the config are logged once model and data could be built, so that an
       error is not found below them.
@@ -40,6 +41,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._starts_training = False
         if self._resume and self._load_from is None:
             self._load_from = on_main(lambda: newest_checkpoint(self.work_dir))
             self._resume = self._load_from is not None
@@ -61,6 +63,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self._val_loop is not None:
             self._val_loop = self.build_val_loop(self._val_loop)
         super()._log_env(self.cfg.get("env_cfg", {}))
+        self._starts_training = not self._resume
         try:
             return super().train()
         finally:
@@ -112,7 +115,13 @@ class MultiTaskRunner(mmengine.runner.Runner):
             _check_resumable(checkpoint, filename)
             checkpoint["meta"].pop("config", None)  # mmengine would run it
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        load_model(unwrap(self.model), checkpoint, str(filename), self._description())
+        load_model(
+            unwrap(self.model),
+            checkpoint,
+            str(filename),
+            self._description(),
+            start_new=self._starts_training,
+        )
         if self._resume:
             self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True

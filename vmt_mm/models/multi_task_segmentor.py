@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel, ModuleDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
+from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
@@ -31,6 +32,11 @@ class MultiTaskSegmentor(BaseModel):
         data_preprocessor: see ``mmengine.model.BaseModel``.
         test_cfg: ``dict(tasks=[...])`` predicts these tasks alone.
         init_cfg: see ``mmengine.model.BaseModel``.
+        new_tasks: names of tasks that join a trained model: only what belongs to them alone
+            trains, and only they are run in training; None trains all tasks.
+
+    Attributes:
+        trained_before: names of the parameters that train only where there are no new tasks.
 
     Raises:
         InputError: if the names of tasks, encoder and heads do not agree.
@@ -45,6 +51,7 @@ class MultiTaskSegmentor(BaseModel):
         data_preprocessor: Mapping | None = None,
         test_cfg: Mapping | None = None,
         init_cfg: Mapping | None = None,
+        new_tasks: Sequence[str] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.tasks = build_tasks(tasks)
@@ -67,6 +74,23 @@ class MultiTaskSegmentor(BaseModel):
         )
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
+        self.new_tasks = check_new_tasks(new_tasks, self.tasks)
+        self.trained_before = frozenset()
+        if self.new_tasks:
+            self.trained_before = freeze_former(self, self.new_tasks)
+            self.train()  # the mode of what is frozen is right before a training sets it, too
+
+    @property
+    def trained_tasks(self) -> dict[str, Task]:
+        """The tasks that a training runs: the new ones, or all."""
+        return {name: self.tasks[name] for name in self.new_tasks or self.tasks}
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode; beside new tasks, the heads of the others stay in eval mode."""
+        super().train(mode)
+        for name in self.tasks.keys() - self.trained_tasks.keys():
+            self.heads[name].eval()
+        return self
 
     def forward(
         self,
@@ -81,7 +105,8 @@ class MultiTaskSegmentor(BaseModel):
             inputs: (B, 3, H, W), normalised.
             data_samples: one an image; their labels in mode 'loss'.
             mode: 'tensor', 'loss' or 'predict'.
-            tasks: the tasks to run; None runs all. Heads not asked for are not run.
+            tasks: the tasks to run; None runs all, in mode 'loss' all that train. Heads not asked
+                for are not run.
 
         Returns:
             tensor: task -> logits (B, C, h, w) at the head's resolution.
@@ -116,11 +141,13 @@ class MultiTaskSegmentor(BaseModel):
     ) -> dict[str, Tensor]:
         """``loss_<task>`` -> weighted loss over the images that have the task's label.
 
+        Without ``tasks``: of those that train.
+
         Where none has, the loss is 0 and attached to the graph, so that every process of a
         distributed training gets a gradient for every parameter.
         """
         losses = {}
-        for name, logits in self.logits(inputs, tasks).items():
+        for name, logits in self.logits(inputs, tasks or list(self.trained_tasks)).items():
             task = self.tasks[name]
             rows = [i for i, sample in enumerate(data_samples) if sample.label(name) is not None]
             if not rows:

@@ -1,8 +1,9 @@
-"""Say how the keys of a state dict differ from a model's."""
+"""Read the keys of state dicts: how they differ from a model's, and which belong to one task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from torch import Tensor
 
@@ -34,3 +35,29 @@ def key_faults(
         for what, keys in named
         if keys
     ]
+
+
+def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
+    """Key -> the task that it serves alone; keys that serve all tasks are left out.
+
+    What belongs to one task stands in a container whose entries are the tasks, no more and no
+    fewer: ``heads.<task>...``, ``peft.blocks.0.alpha.<task>``.
+
+    Args:
+        keys: all keys of a model, or all of its encoder.
+        tasks: names of its tasks.
+    """
+    keys, names = list(keys), set(tasks)
+    entries: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for key in keys:
+        parts = tuple(key.split("."))
+        for depth, part in enumerate(parts):
+            entries[parts[:depth]].add(part)
+    owner = {}
+    for key in keys:
+        parts = tuple(key.split("."))
+        for depth, part in enumerate(parts):
+            if part in names and entries[parts[:depth]] == names:
+                owner[key] = part
+                break
+    return owner

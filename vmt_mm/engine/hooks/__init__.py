@@ -7,6 +7,7 @@ from vmt_mm.engine.hooks.gradient_conflict import GradientConflictHook
 from vmt_mm.engine.hooks.label_report import LabelReportHook
 from vmt_mm.engine.hooks.parameter_table import ParameterTableHook
 from vmt_mm.engine.hooks.prediction_writer import PredictionWriterHook
+from vmt_mm.engine.hooks.sync_buffers import SyncBuffersHook
 from vmt_mm.engine.hooks.visualization import MultiTaskVisualizationHook
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "MultiTaskVisualizationHook",
     "ParameterTableHook",
     "PredictionWriterHook",
+    "SyncBuffersHook",
 ]
