@@ -77,6 +77,9 @@ def start_tasks(model: nn.Module, tasks: Collection[str], state: Mapping) -> Non
     """
     model.backbone.peft.reset_from_pretrained(model.backbone)
     for name in tasks:
-        if hasattr(model.heads[name], "init_weights"):
-            model.heads[name].init_weights()
+        head = model.heads[name]
+        if hasattr(head, "init_weights"):
+            head._dump_init_info = lambda: None  # else mmengine logs three lines a parameter
+            head.init_weights()
+            del head._dump_init_info
     model.load_state_dict(state, strict=False)
