@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from vmt_mm.engine.frozen import FrozenRecord, add_to, frozen_keys, put_back
 from vmt_mm.errors import InputError
 from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
@@ -27,7 +29,8 @@ _NOT_IDENTITY = {
     "dropout",
     "init_cfg",
 }
-_ENCODER, _HEADS = "backbone.", "heads."
+_HEADS = "heads."
+_PREFIXES = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
@@ -109,18 +112,22 @@ def load_model(
     checkpoint: Mapping[str, Any],
     source: str,
     own: Mapping[str, Any],
+    when_complete: Callable[[], None] | None = None,
     start_new: bool = False,
 ) -> None:
     """Load a checkpoint that must fit the model exactly.
 
     A checkpoint without the frozen encoder's weights takes them from the file that the config
-    declares. Index buffers, which the model computes, may be absent.
+    declares, see :func:`vmt_mm.engine.frozen.put_back`, and gets them itself. Index buffers, which
+    the model computes, may be absent.
 
     Args:
         model: the model.
         checkpoint: what the file holds.
         source: the file, for messages.
         own: :func:`describe` of the model.
+        when_complete: called once the checkpoint fits and has all weights, before they are loaded;
+            may change them.
         start_new: the checkpoint may have nothing of any of the model's new tasks, which then get
             their initial values.
 
@@ -131,39 +138,43 @@ def load_model(
     state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
-    absent = absent_tasks(model, state) if start_new else ()
+    unseen = absent_tasks(model, state) if start_new else ()
     if described and own:
-        differences = _differences(described, own, absent)
+        differences = _differences(described, own, unseen)
     else:
-        differences = _other_tasks(state, model, absent) + _other_channels(state, model)
-    frozen = _frozen_keys(model)
-    without_frozen = bool(frozen) and not any(key in state for key in frozen)
-    optional = (frozen if without_frozen else set()) | keys_of_tasks(model, absent)
+        differences = _other_tasks(state, model, unseen) + _other_channels(state, model)
+    frozen, of_unseen = frozen_keys(model), keys_of_tasks(model, unseen)
+    absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
+    wanted = record.tensors if record else len(frozen)  # all or none, if it does not say so
+    optional = of_unseen | (absent if len(absent) == wanted else set())
     faults = key_faults(
         model.state_dict(), state, lambda k: k in optional or k.endswith("relative_position_index")
     )
     if differences or faults:
         raise InputError(f"{source} does not fit the config: {'; '.join(differences or faults)}")
-    if without_frozen:
-        if not model.backbone.pretrained:
-            raise InputError(
-                f"{source} holds no weights of the frozen encoder, and the config declares no "
-                "file of them: set `pretrained` to the one that it was trained with"
-            )
-        model.backbone.load_declared()
-    model.load_state_dict(state, strict=False)  # every difference was judged above
     if absent:
-        start_tasks(model, absent, state)
-        print_log(f"new task(s), at their initial values: {', '.join(absent)}", logger="current")
+        put_back(model, absent, record, source)
+        add_to(checkpoint, model, absent)
+    elif frozen:
+        model.backbone.frozen_source = None  # they may be no file's
+    if unseen:
+        model.load_state_dict(state, strict=False)
+        start_tasks(model, unseen)  # and all others; the latter get their values again below
+        add_to(checkpoint, model, of_unseen)
+        print_log(f"new task(s), at their initial values: {', '.join(unseen)}", logger="current")
+    if when_complete is not None:
+        when_complete()
+        state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
+    model.load_state_dict(state, strict=False)  # every difference was judged above
     print_log(f"loaded {len(state)} tensors of {source}", logger="current")
 
 
 def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
-    """The weights of a checkpoint, without the prefix of distributed wrappers."""
+    """The weights of a checkpoint, without the prefixes of distributed and compiling wrappers."""
     if isinstance(checkpoint, Mapping):
         weights = checkpoint.get("state_dict", checkpoint)
         if isinstance(weights, Mapping):
-            weights = {str(k).removeprefix("module."): v for k, v in weights.items()}
+            weights = {_PREFIXES.sub("", str(k)): v for k, v in weights.items()}
             for key, value in weights.items():
                 if not isinstance(value, Tensor):
                     raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
@@ -221,12 +232,3 @@ def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
                     "the model"
                 )
     return list(found.values())
-
-
-def _frozen_keys(model: nn.Module) -> set[str]:
-    """Keys of the encoder's parameters that are as they were pretrained."""
-    encoder = getattr(model, "backbone", None)
-    if encoder is None:
-        return set()
-    frozen = {f"{_ENCODER}{k}" for k, p in encoder.named_parameters() if not p.requires_grad}
-    return frozen - getattr(model, "trained_before", frozenset())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
@@ -64,16 +64,10 @@ def keys_of_tasks(model: nn.Module, tasks: Collection[str]) -> set[str]:
     return {key for key, task in owner.items() if task in tasks}
 
 
-def start_tasks(model: nn.Module, tasks: Collection[str], state: Mapping) -> None:
-    """Set the initial values of tasks that a checkpoint does not have, as a new training does.
+def start_tasks(model: nn.Module, tasks: Collection[str]) -> None:
+    """Set the initial values of tasks, as a new training does; the frozen weights must be in.
 
-    The method starts anew from the encoder's frozen weights, which are in, then everything the
-    checkpoint holds takes its place again.
-
-    Args:
-        model: the model, with the checkpoint's weights.
-        tasks: the tasks.
-        state: the checkpoint's weights.
+    What the PEFT method keeps for all tasks and for the others starts anew, too.
     """
     model.backbone.peft.reset_from_pretrained(model.backbone)
     for name in tasks:
@@ -82,4 +76,3 @@ def start_tasks(model: nn.Module, tasks: Collection[str], state: Mapping) -> Non
             head._dump_init_info = lambda: None  # else mmengine logs three lines a parameter
             head.init_weights()
             del head._dump_init_info
-    model.load_state_dict(state, strict=False)
