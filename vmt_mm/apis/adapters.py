@@ -156,7 +156,7 @@ def _frozen_record(model: nn.Module, checkpoint: str) -> FrozenRecord:
         if not encoder.pretrained:
             raise InputError(
                 f"{checkpoint}: its frozen encoder came from no file, and an adapter file names "
-                "one; write it to a file by tools/model_converters/export_encoder.py --full and "
+                "one; write it to a file by tools/model_converters/export_encoder.py --float32 and "
                 "set pretrained=FILE"
             )
         state = model.state_dict()
