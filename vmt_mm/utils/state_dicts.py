@@ -44,20 +44,49 @@ def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
     fewer: ``heads.<task>...``, ``peft.blocks.0.alpha.<task>``.
 
     Args:
-        keys: all keys of a model, or all of its encoder.
+        keys: all keys of a model, or of what was added to its frozen encoder.
         tasks: names of its tasks.
     """
+    places = _places_of_tasks(keys, tasks)
+    return {key: key.split(".")[place] for key, place in places.items()}
+
+
+def edit_keys(
+    keys: Iterable[str], tasks: Collection[str], renamed: Mapping[str, str]
+) -> dict[str, str]:
+    """Key -> the key that it becomes where tasks get other names; those of other tasks are left out.
+
+    Args:
+        keys: see :func:`task_of_keys`.
+        tasks: see :func:`task_of_keys`.
+        renamed: name -> name of every task that stays.
+    """
+    keys = list(keys)
+    places, edited = _places_of_tasks(keys, tasks), {}
+    for key in keys:
+        parts = key.split(".")
+        place = places.get(key)
+        if place is not None:
+            if parts[place] not in renamed:
+                continue
+            parts[place] = renamed[parts[place]]
+        edited[key] = ".".join(parts)
+    return edited
+
+
+def _places_of_tasks(keys: Iterable[str], tasks: Collection[str]) -> dict[str, int]:
+    """Key that serves one task alone -> which of its dotted parts is the task."""
     keys, names = list(keys), set(tasks)
     entries: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for key in keys:
         parts = tuple(key.split("."))
         for depth, part in enumerate(parts):
             entries[parts[:depth]].add(part)
-    owner = {}
+    places = {}
     for key in keys:
         parts = tuple(key.split("."))
         for depth, part in enumerate(parts):
             if part in names and entries[parts[:depth]] == names:
-                owner[key] = part
+                places[key] = depth
                 break
-    return owner
+    return places
