@@ -48,6 +48,8 @@ def trained(peft, on, **options):
 def extended(peft, on, checkpoint, **options):
     cfg = config(peft, on, BOTH, ["edge"], **options)
     model = MODELS.build(cfg)
+    # loading completes what it loads
+    checkpoint = dict(checkpoint, state_dict=dict(checkpoint["state_dict"]))
     load_model(model, checkpoint, "former.pth", describe(model, cfg), start_new=True)
     return model
 

@@ -25,7 +25,7 @@ from vmt_mm.utils.adapter_file import Adapter, is_adapter_file, read_adapter, wr
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import whole_file
 
-__all__ = ["export_adapter", "is_adapter_file", "load_adapter", "merge_adapter"]
+__all__ = ["build_model", "export_adapter", "is_adapter_file", "load_adapter", "merge_adapter"]
 
 #: Of one run, and of no use to another.
 _OF_RUN = ("work_dir", "load_from", "resume", "launcher", "experiment_name")
@@ -54,7 +54,7 @@ def load_adapter(path: str | Path, pretrained: str | None = None, device: str = 
     adapter = read_adapter(path)
     check_types(adapter.config, str(path))
     cfg = Config(dict(adapter.config))
-    model = _build(cfg, str(path), pretrained)
+    model = build_model(cfg, str(path), pretrained)
     load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
     model.cfg = cfg
     model.dataset_meta = {task: dict(meta) for task, meta in adapter.dataset_meta.items()}
@@ -79,7 +79,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: an adapter file's name must end with .safetensors")
-    model = _build(cfg, cfg.filename or "the config")
+    model = build_model(cfg, cfg.filename or "the config")
     content = read_checkpoint(str(checkpoint))
     load_model(model, content, str(checkpoint), describe(model, cfg.model))
     tensors = {key: value.clone() for key, value in model.state_dict().items()}
@@ -130,8 +130,17 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     return model
 
 
-def _build(cfg: Config, source: str, pretrained: str | None = None) -> nn.Module:
-    """Build the model of a config; its weights are still to come."""
+def build_model(cfg: Config, source: str, pretrained: str | None = None) -> nn.Module:
+    """Build the model of a config; its weights are still to come.
+
+    Args:
+        cfg: the whole config; of unknown origin only after :func:`check_types`.
+        source: where it stands, for messages.
+        pretrained: takes the place of the config's.
+
+    Raises:
+        InputError: if it builds no multi-task model.
+    """
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
     try:
         if pretrained is not None:

@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 
+from vmt_mm.apis.adapters import build_model
 from vmt_mm.apis.safe_types import check_types
 from vmt_mm.apis.task_edit import TaskEdit, edit_config
 from vmt_mm.engine.frozen import frozen_keys
 from vmt_mm.engine.loading import describe
 from vmt_mm.errors import InputError
-from vmt_mm.registry import MODELS
 from vmt_mm.utils.adapter_file import is_adapter_file, read_adapter, write_adapter
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.config_text import read_config_text
@@ -116,7 +115,9 @@ def _edit_weights(state: Mapping[str, Tensor], edit: TaskEdit) -> dict[str, Tens
 
 def _checked(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     """Make sure that the weights fit the config's model; return its description."""
-    model, cfg = _build(config, source)
+    check_types(config, source)
+    cfg = Config(dict(config))
+    model = build_model(cfg, source)
     frozen = frozen_keys(model)
     faults = key_faults(
         model.state_dict(), state, lambda k: k in frozen or k.endswith("relative_position_index")
@@ -128,15 +129,3 @@ def _checked(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
             f"without them the model would have {'; '.join(faults)}"
         )
     return describe(model, cfg.model)
-
-
-def _build(config: Mapping[str, Any], source: str) -> tuple[nn.Module, Config]:
-    check_types(config, source)
-    cfg = Config(dict(config))
-    init_default_scope(cfg.get("default_scope") or "vmt_mm")
-    if not isinstance(cfg.get("model"), Mapping) or "backbone" not in cfg.model:
-        raise InputError(f"{source}: its config's model is no multi-task model")
-    try:
-        return MODELS.build(cfg.model), cfg
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error

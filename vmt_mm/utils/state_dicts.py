@@ -54,7 +54,7 @@ def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
 def edit_keys(
     keys: Iterable[str], tasks: Collection[str], renamed: Mapping[str, str]
 ) -> dict[str, str]:
-    """Key -> the key that it becomes where tasks get other names; those of other tasks are left out.
+    """Key -> the key that it becomes once tasks are renamed; those of tasks without a name go.
 
     Args:
         keys: see :func:`task_of_keys`.
