@@ -93,7 +93,11 @@ def _edit_checkpoint(
         )
     edit = TaskEdit(list(described["tasks"]), remove, rename)
     source = f"{path}: its meta.cfg"
-    config = edit_config(read_config_text(meta.get("cfg"), source), edit)
+    config = read_config_text(meta.get("cfg"), source)
+    if isinstance((config.get("model") or {}).get("tasks"), dict):
+        of_model = config["model"]["tasks"]  # the text sorts them
+        config["model"]["tasks"] = {t: of_model[t] for t in edit.tasks if t in of_model}
+    config = edit_config(config, edit)
     edited = {key: value for key, value in checkpoint.items() if key not in _OF_TRAINING}
     for part in set(_WEIGHTS) & edited.keys():
         edited[part] = _edit_weights(edited[part], edit)

@@ -38,6 +38,8 @@ def read_config_text(text: object, source: str) -> dict[str, Any]:
 def _value(node: ast.expr, source: str) -> Any:
     """The value of a literal, in which ``dict(...)`` may stand for ``{...}``."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        if not node.keywords and [type(argument) for argument in node.args] == [ast.Dict]:
+            return _value(node.args[0], source)  # where a key is no name
         if not node.args and all(keyword.arg for keyword in node.keywords):
             return {keyword.arg: _value(keyword.value, source) for keyword in node.keywords}
     elif isinstance(node, ast.Dict) and all(node.keys):
