@@ -25,7 +25,14 @@ from vmt_mm.utils.adapter_file import Adapter, is_adapter_file, read_adapter, wr
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import whole_file
 
-__all__ = ["build_model", "export_adapter", "is_adapter_file", "load_adapter", "merge_adapter"]
+__all__ = [
+    "build_model",
+    "config_of",
+    "export_adapter",
+    "is_adapter_file",
+    "load_adapter",
+    "merge_adapter",
+]
 
 #: Of one run, and of no use to another.
 _OF_RUN = ("work_dir", "load_from", "resume", "launcher", "experiment_name")
@@ -52,8 +59,7 @@ def load_adapter(path: str | Path, pretrained: str | None = None, device: str = 
             the encoder is missing or another one than it was trained with.
     """
     adapter = read_adapter(path)
-    check_types(adapter.config, str(path))
-    cfg = Config(dict(adapter.config))
+    cfg = config_of(adapter.config, str(path))
     model = build_model(cfg, str(path), pretrained)
     load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
     model.cfg = cfg
@@ -94,7 +100,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
         tensors = _to_half(tensors, dict(model.named_parameters()))
     adapter = Adapter(
         tensors=tensors,
-        config=_portable(cfg),
+        config=_portable(cfg, frozen.source),
         description=describe(model, cfg.model),
         frozen=frozen.as_dict(),
         dataset_meta=_dataset_meta(model, content),
@@ -128,6 +134,23 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     with whole_file(out) as partial:
         torch.save(dict(meta=to_plain(meta), state_dict=model.state_dict()), partial)
     return model
+
+
+def config_of(content: Mapping[str, Any], source: str) -> Config:
+    """The config that a file carries, which may name registered classes alone.
+
+    Args:
+        content: of the config, in plain containers.
+        source: the file, for messages.
+
+    Raises:
+        InputError: if it is no config, or a ``type`` is no registered class.
+    """
+    check_types(content, source)
+    try:
+        return Config(dict(content))
+    except (KeyError, TypeError) as error:  # a name that is mmengine's own
+        raise InputError(f"{source}: what it holds is no config: {error}") from error
 
 
 def build_model(cfg: Config, source: str, pretrained: str | None = None) -> nn.Module:
@@ -190,9 +213,19 @@ def _to_half(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) ->
     return rounded
 
 
-def _portable(cfg: Config) -> dict[str, Any]:
-    """A config without what belongs to one run; classes by their registered names."""
-    return {key: _with_names(value) for key, value in cfg.to_dict().items() if key not in _OF_RUN}
+def _portable(cfg: Config, pretrained: str | None) -> dict[str, Any]:
+    """A config without what belongs to one run; classes by their registered names.
+
+    Args:
+        cfg: the config.
+        pretrained: file of the frozen encoder; None leaves what the config declares.
+    """
+    config = {key: _with_names(value) for key, value in cfg.to_dict().items() if key not in _OF_RUN}
+    if pretrained is not None:
+        config["model"]["backbone"]["pretrained"] = pretrained
+        if "pretrained" in config:
+            config["pretrained"] = pretrained
+    return config
 
 
 def _with_names(node: Any) -> Any:

@@ -11,8 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from vmt_mm.apis.adapters import build_model
-from vmt_mm.apis.safe_types import check_types
+from vmt_mm.apis.adapters import build_model, config_of
 from vmt_mm.apis.task_edit import TaskEdit, edit_config
 from vmt_mm.engine.frozen import frozen_keys
 from vmt_mm.engine.loading import describe
@@ -119,8 +118,7 @@ def _edit_weights(state: Mapping[str, Tensor], edit: TaskEdit) -> dict[str, Tens
 
 def _checked(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     """Make sure that the weights fit the config's model; return its description."""
-    check_types(config, source)
-    cfg = Config(dict(config))
+    cfg = config_of(config, source)
     model = build_model(cfg, source)
     frozen = frozen_keys(model)
     faults = key_faults(

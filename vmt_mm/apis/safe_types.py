@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from mmengine.registry import Registry
+from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 
 from vmt_mm.apis.known_keys import REGISTRIES, names_in, nearest
 from vmt_mm.errors import InputError
@@ -54,7 +54,7 @@ def _entries(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
 def _is_registered(kind: str) -> bool:
     scope, dot, name = kind.rpartition(".")
     if not dot:
-        return any(_knows(registry, name) for registry in REGISTRIES)
+        return any(_knows(registry, name) for registry in (*REGISTRIES, WEIGHT_INITIALIZERS))
     if scope not in _SCOPES:
         return False
     try:

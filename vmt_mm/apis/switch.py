@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmengine.config import Config
 from torch import nn
 
-from vmt_mm.apis.adapters import build_model
-from vmt_mm.apis.safe_types import check_types
+from vmt_mm.apis.adapters import build_model, config_of
 from vmt_mm.engine.frozen import FrozenRecord, fingerprint, frozen_keys, put_back
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
@@ -79,8 +77,7 @@ class AdapterSwitch:
                 encoder; what was in use stays in use.
         """
         adapter = read_adapter(path)
-        check_types(adapter.config, str(path))
-        cfg = Config(dict(adapter.config))
+        cfg = config_of(adapter.config, str(path))
         model = build_model(cfg, str(path), self.pretrained).to(self.device)
         pool = self._share(model, adapter, str(path))
         load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))

@@ -140,7 +140,12 @@ def load_model(
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
     unseen = absent_tasks(model, state) if start_new else ()
     if described and own:
-        differences = _differences(described, own, unseen)
+        try:
+            differences = _differences(described, own, unseen)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{source}: damaged, its description of the model cannot be read ({error!r})"
+            ) from error
     else:
         differences = _other_tasks(state, model, unseen) + _other_channels(state, model)
     frozen, of_unseen = frozen_keys(model), keys_of_tasks(model, unseen)
