@@ -245,15 +245,3 @@ def test_browse_and_print(trained, tmp_path):
     output = run(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
     assert output.count(f"data_root='{folder}/shapes'") == 3
     assert f"data_root = '{folder}/shapes'" in output
-
-
-def test_export_of_an_encoder_loads_again(trained, tmp_path):
-    folder, _ = trained
-    out = tmp_path / "encoder.safetensors"
-    run(sys.executable, "tools/model_converters/export_encoder.py", folder / "run/epoch_1.pth", out)
-    assert out.stat().st_size < 2_000_000
-    output = run(
-        sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "run",
-        *options(folder, f"pretrained={out}"),
-    )  # fmt: skip
-    assert re.search(rf"loaded \d+ tensors of {out} \(mmseg keys\)", output)

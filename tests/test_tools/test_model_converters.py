@@ -95,6 +95,11 @@ def test_the_encoder_of_a_swin(tool, whole, config, tmp_path):
         for key, value in expected.items():
             assert torch.equal(found[key], value.to(found[key].dtype)), key
         assert {v.dtype for v in found.values()} == {torch.float32 if options else torch.float16}
+    backbone = MODELS.build(
+        dict(type="MultiTaskSwin", arch="nano", tasks=["a"], pretrained=str(out))
+    )
+    backbone.init_weights()
+    assert torch.equal(backbone.patch_embed.norm.bias, expected["patch_embed.norm.bias"])
 
 
 def test_the_encoder_of_a_vit(tool, tmp_path):
