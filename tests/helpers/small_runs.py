@@ -55,6 +55,7 @@ class SmallRun:
         hooks: further hooks.
         workers: processes that load training data.
         persistent: whether they outlive an epoch.
+        cfg: another config; None takes the small one.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class SmallRun:
         hooks: Sequence[Hook] = (),
         workers: int = 0,
         persistent: bool = False,
+        cfg: Config | None = None,
     ) -> None:
         self.folder, self.hooks, self.record = Path(folder), hooks, Recorder()
-        self.cfg = small_config(scenes)
+        self.cfg = small_config(scenes) if cfg is None else cfg
         self.cfg.merge_from_dict(copy.deepcopy(dict(options or {})))  # which empties what it gets
         self.cfg.work_dir = str(folder)
         self.cfg.experiment_name = f"small-{next(_NUMBERS)}"
@@ -126,6 +128,12 @@ def small_config(scenes: Path) -> Config:
 
 @functools.lru_cache
 def _read_config(scenes: str) -> Config:
+    init_default_scope("vmt_mm")
+    return load_config(CONFIG, small_options(scenes))
+
+
+def small_options(scenes: str) -> dict[str, Any]:
+    """What makes the config a small one."""
     options = {
         "data_root": scenes,
         "render": _RENDER,
@@ -142,8 +150,7 @@ def _read_config(scenes: str) -> Config:
         options[f"{name}_dataloader.dataset.serialize_data"] = False
         options[f"{name}_dataloader.num_workers"] = 0
         options[f"{name}_dataloader.persistent_workers"] = False
-    init_default_scope("vmt_mm")
-    return load_config(CONFIG, options)
+    return options
 
 
 @contextmanager

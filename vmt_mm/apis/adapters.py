@@ -25,7 +25,14 @@ from vmt_mm.utils.adapter_file import Adapter, is_adapter_file, read_adapter, wr
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import whole_file
 
-__all__ = ["export_adapter", "is_adapter_file", "load_adapter", "merge_adapter"]
+__all__ = [
+    "build_model",
+    "config_of",
+    "export_adapter",
+    "is_adapter_file",
+    "load_adapter",
+    "merge_adapter",
+]
 
 #: Of one run, and of no use to another.
 _OF_RUN = ("work_dir", "load_from", "resume", "launcher", "experiment_name")
@@ -52,12 +59,8 @@ def load_adapter(path: str | Path, pretrained: str | None = None, device: str = 
             the encoder is missing or another one than it was trained with.
     """
     adapter = read_adapter(path)
-    check_types(adapter.config, str(path))
-    try:
-        cfg = Config(dict(adapter.config))
-    except (KeyError, TypeError) as error:  # a name that is mmengine's own
-        raise InputError(f"{path}: what it holds is no config: {error}") from error
-    model = _build(cfg, str(path), pretrained)
+    cfg = config_of(adapter.config, str(path))
+    model = build_model(cfg, str(path), pretrained)
     load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
     model.cfg = cfg
     model.dataset_meta = {task: dict(meta) for task, meta in adapter.dataset_meta.items()}
@@ -82,7 +85,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: an adapter file's name must end with .safetensors")
-    model = _build(cfg, cfg.filename or "the config")
+    model = build_model(cfg, cfg.filename or "the config")
     content = read_checkpoint(str(checkpoint))
     load_model(model, content, str(checkpoint), describe(model, cfg.model))
     tensors = {key: value.clone() for key, value in model.state_dict().items()}
@@ -133,8 +136,34 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     return model
 
 
-def _build(cfg: Config, source: str, pretrained: str | None = None) -> nn.Module:
-    """Build the model of a config; its weights are still to come."""
+def config_of(content: Mapping[str, Any], source: str) -> Config:
+    """The config that a file carries, which may name registered classes alone.
+
+    Args:
+        content: of the config, in plain containers.
+        source: the file, for messages.
+
+    Raises:
+        InputError: if it is no config, or a ``type`` is no registered class.
+    """
+    check_types(content, source)
+    try:
+        return Config(dict(content))
+    except (KeyError, TypeError) as error:  # a name that is mmengine's own
+        raise InputError(f"{source}: what it holds is no config: {error}") from error
+
+
+def build_model(cfg: Config, source: str, pretrained: str | None = None) -> nn.Module:
+    """Build the model of a config; its weights are still to come.
+
+    Args:
+        cfg: the whole config; of unknown origin only after :func:`check_types`.
+        source: where it stands, for messages.
+        pretrained: takes the place of the config's.
+
+    Raises:
+        InputError: if it builds no multi-task model.
+    """
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
     try:
         if pretrained is not None:

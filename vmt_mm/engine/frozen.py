@@ -68,17 +68,19 @@ class FrozenRecord:
 def frozen_keys(model: nn.Module) -> set[str]:
     """Keys, in the model, of the encoder's own frozen parameters: what a file can put back.
 
-    What the PEFT method added belongs to the training, even where it is frozen.
+    What the PEFT method added belongs to the training, even where it is frozen; so does what had
+    trained before new tasks joined the model.
     """
     encoder = getattr(model, "backbone", None)
     if encoder is None:
         return set()
     added = getattr(encoder, "added_keys", ())
-    return {
+    frozen = {
         f"{_ENCODER}{key}"
         for key, parameter in encoder.named_parameters()
         if not parameter.requires_grad and key not in added
     }
+    return frozen - getattr(model, "trained_before", frozenset())
 
 
 def keys_left_out(model: nn.Module) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mmengine.logging import print_log
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vmt_mm.engine.frozen import FrozenRecord, add_to, frozen_keys, put_back
 from vmt_mm.errors import InputError
+from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
 from vmt_mm.utils.state_dicts import key_faults
 
@@ -112,6 +113,7 @@ def load_model(
     source: str,
     own: Mapping[str, Any],
     when_complete: Callable[[], None] | None = None,
+    start_new: bool = False,
 ) -> None:
     """Load a checkpoint that must fit the model exactly.
 
@@ -126,6 +128,8 @@ def load_model(
         own: :func:`describe` of the model.
         when_complete: called once the checkpoint fits and has all weights, before they are loaded;
             may change them.
+        start_new: the checkpoint may have nothing of any of the model's new tasks, which then get
+            their initial values.
 
     Raises:
         InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
@@ -134,19 +138,20 @@ def load_model(
     state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
+    unseen = absent_tasks(model, state) if start_new else ()
     if described and own:
         try:
-            differences = _differences(described, own)
+            differences = _differences(described, own, unseen)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{source}: damaged, its description of the model cannot be read ({error!r})"
             ) from error
     else:
-        differences = _other_tasks(state, model) + _other_channels(state, model)
-    frozen = frozen_keys(model)
+        differences = _other_tasks(state, model, unseen) + _other_channels(state, model)
+    frozen, of_unseen = frozen_keys(model), keys_of_tasks(model, unseen)
     absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
     wanted = record.tensors if record else len(frozen)  # all or none, if it does not say so
-    optional = absent if len(absent) == wanted else set()
+    optional = of_unseen | (absent if len(absent) == wanted else set())
     faults = key_faults(
         model.state_dict(), state, lambda k: k in optional or k.endswith("relative_position_index")
     )
@@ -157,6 +162,11 @@ def load_model(
         add_to(checkpoint, model, absent)
     elif frozen:
         model.backbone.frozen_source = None  # they may be no file's
+    if unseen:
+        model.load_state_dict(state, strict=False)
+        start_tasks(model, unseen)  # and all others; the latter get their values again below
+        add_to(checkpoint, model, of_unseen)
+        print_log(f"new task(s), at their initial values: {', '.join(unseen)}", logger="current")
     if when_complete is not None:
         when_complete()
         state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
@@ -181,14 +191,17 @@ def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, 
     )
 
 
-def _differences(described: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """What the checkpoint's description says otherwise than the model's."""
+def _differences(
+    described: Mapping[str, Any], own: Mapping[str, Any], absent: Collection[str]
+) -> list[str]:
+    """What the checkpoint's description says otherwise than the model's without absent tasks."""
     lines = [
         f"{part}: {_text(described[part])} in the checkpoint, {_text(own[part])} in the config"
         for part in ("encoder", "peft")
         if _differ(described[part], own[part])
     ]
-    theirs, ours = described["tasks"], own["tasks"]
+    theirs = described["tasks"]
+    ours = {name: kind for name, kind in own["tasks"].items() if name not in absent}
     if set(theirs) != set(ours):
         lines.append(f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config")
     return lines + [
@@ -198,12 +211,15 @@ def _differences(described: Mapping[str, Any], own: Mapping[str, Any]) -> list[s
     ]
 
 
-def _other_tasks(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+def _other_tasks(
+    state: Mapping[str, Tensor], model: nn.Module, absent: Collection[str]
+) -> list[str]:
     """Differing tasks, by the heads' keys: for checkpoints that do not describe themselves."""
     theirs = {key.split(".")[1] for key in state if key.startswith(_HEADS)}
-    if not hasattr(model, "tasks") or theirs == set(model.tasks):
+    ours = set(getattr(model, "tasks", ())) - set(absent)
+    if not ours or theirs == ours:
         return []
-    return [f"tasks: {sorted(theirs)} in the checkpoint, {sorted(model.tasks)} in the config"]
+    return [f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config"]
 
 
 def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:

@@ -35,7 +35,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
     - They hold what trains, and what the encoder's file does not have. Its frozen weights come from
       that file again, and must be the same. The checkpoint hook's ``save_frozen=True`` saves them
       too, and so does an encoder that came from no file.
-    - Loading is strict: what does not fit is an error that gives both values.
+    - Loading is strict: what does not fit is an error that gives both values. Where a training
+      starts, the model's ``new_tasks`` may be absent from the file.
     - ``resume=True`` without a file takes the newest whole checkpoint of the work dir.
     - The environment and the config are logged once model and data could be built, so that an
       error is not found below them.
@@ -46,6 +47,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._starts_training = False
         if self._resume and self._load_from is None:
             self._load_from = on_main(lambda: newest_checkpoint(self.work_dir))
             self._resume = self._load_from is not None
@@ -67,6 +69,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self._val_loop is not None:
             self._val_loop = self.build_val_loop(self._val_loop)
         super()._log_env(self.cfg.get("env_cfg", {}))
+        self._starts_training = not self._resume
         try:
             return super().train()
         finally:
@@ -124,6 +127,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
             str(filename),
             self._description(),
             when_complete=lambda: self.call_hook("after_load_checkpoint", checkpoint=checkpoint),
+            start_new=self._starts_training,
         )
         if self._resume:
             self._restore_state(checkpoint["meta"].get("processes", ()))

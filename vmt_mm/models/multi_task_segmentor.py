@@ -11,11 +11,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel, ModuleDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
 from vmt_mm.models.immediate import loss_of
+from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
 from vmt_mm.models.resampled_map import ResampledMap, materialise
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
@@ -34,6 +35,11 @@ class MultiTaskSegmentor(BaseModel):
         data_preprocessor: see ``mmengine.model.BaseModel``.
         test_cfg: ``dict(tasks=[...])`` predicts these tasks alone.
         init_cfg: see ``mmengine.model.BaseModel``.
+        new_tasks: names of tasks that join a trained model: only what belongs to them alone
+            trains, and only they are run in training; None trains all tasks.
+
+    Attributes:
+        trained_before: names of the parameters that train only where there are no new tasks.
 
     Raises:
         InputError: if the names of tasks, encoder and heads do not agree.
@@ -48,6 +54,7 @@ class MultiTaskSegmentor(BaseModel):
         data_preprocessor: Mapping | None = None,
         test_cfg: Mapping | None = None,
         init_cfg: Mapping | None = None,
+        new_tasks: Sequence[str] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.tasks = build_tasks(tasks)
@@ -70,6 +77,23 @@ class MultiTaskSegmentor(BaseModel):
         )
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
+        self.new_tasks = check_new_tasks(new_tasks, self.tasks)
+        self.trained_before = frozenset()
+        if self.new_tasks:
+            self.trained_before = freeze_former(self, self.new_tasks)
+            self.train()  # the mode of what is frozen is right before a training sets it, too
+
+    @property
+    def trained_tasks(self) -> dict[str, Task]:
+        """The tasks that a training runs: the new ones, or all."""
+        return {name: self.tasks[name] for name in self.new_tasks or self.tasks}
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode; beside new tasks, the heads of the others stay in eval mode."""
+        super().train(mode)
+        for name in self.tasks.keys() - self.trained_tasks.keys():
+            self.heads[name].eval()
+        return self
 
     def forward(
         self,
@@ -84,7 +108,8 @@ class MultiTaskSegmentor(BaseModel):
             inputs: (B, 3, H, W), normalised.
             data_samples: one an image; their labels in mode 'loss'.
             mode: 'tensor', 'loss' or 'predict'.
-            tasks: the tasks to run; None runs all. Heads not asked for are not run.
+            tasks: the tasks to run; None runs all, in mode 'loss' all that train. Heads not asked
+                for are not run.
 
         Returns:
             tensor: task -> logits (B, C, h, w) at the head's resolution.
@@ -125,11 +150,13 @@ class MultiTaskSegmentor(BaseModel):
     ) -> dict[str, Tensor]:
         """``loss_<task>`` -> weighted loss over the images that have the task's label.
 
+        Without ``tasks``: of those that train.
+
         Where none has, the loss is 0 and attached to the graph, so that every process of a
         distributed training gets a gradient for every parameter.
         """
         losses = {}
-        features = self.backbone.pyramid(inputs, tasks)
+        features = self.backbone.pyramid(inputs, tasks or list(self.trained_tasks))
         for name in list(features):
             maps = features.pop(name)  # nothing of a task is kept longer than it is needed
             run = partial(self._loss_of_task, name, data_samples, inputs.shape[2:])

@@ -82,7 +82,9 @@ class PEFTMethod(nn.Module):
     A subclass creates its parameters as its own (their keys begin with ``peft.``) or in wrapped
     leaf layers, or unfreezes the encoder's, and overrides the methods it needs. It must keep no
     state between calls. Where it has a module per block, they are ``self.blocks``, one an entry of
-    ``encoder.blocks``.
+    ``encoder.blocks``. What belongs to one task alone is an entry of a ``ParameterDict`` or
+    ``ModuleDict`` whose keys are the tasks: so tasks can be added, removed and renamed later, see
+    :func:`vmt_mm.utils.state_dicts.task_of_keys`.
 
     Attributes:
         passes: ``'shared'``: one pass through the encoder serves all tasks. ``'per_task'``: one a

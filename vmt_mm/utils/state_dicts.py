@@ -1,8 +1,9 @@
-"""Say how the keys of a state dict differ from a model's."""
+"""Read the keys of state dicts: how they differ from a model's, and which belong to one task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from torch import Tensor
 
@@ -34,3 +35,58 @@ def key_faults(
         for what, keys in named
         if keys
     ]
+
+
+def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
+    """Key -> the task that it serves alone; keys that serve all tasks are left out.
+
+    What belongs to one task stands in a container whose entries are the tasks, no more and no
+    fewer: ``heads.<task>...``, ``peft.blocks.0.alpha.<task>``.
+
+    Args:
+        keys: all keys of a model, or of what was added to its frozen encoder.
+        tasks: names of its tasks.
+    """
+    places = _places_of_tasks(keys, tasks)
+    return {key: key.split(".")[place] for key, place in places.items()}
+
+
+def edit_keys(
+    keys: Iterable[str], tasks: Collection[str], renamed: Mapping[str, str]
+) -> dict[str, str]:
+    """Key -> the key that it becomes once tasks are renamed; those of tasks without a name go.
+
+    Args:
+        keys: see :func:`task_of_keys`.
+        tasks: see :func:`task_of_keys`.
+        renamed: name -> name of every task that stays.
+    """
+    keys = list(keys)
+    places, edited = _places_of_tasks(keys, tasks), {}
+    for key in keys:
+        parts = key.split(".")
+        place = places.get(key)
+        if place is not None:
+            if parts[place] not in renamed:
+                continue
+            parts[place] = renamed[parts[place]]
+        edited[key] = ".".join(parts)
+    return edited
+
+
+def _places_of_tasks(keys: Iterable[str], tasks: Collection[str]) -> dict[str, int]:
+    """Key that serves one task alone -> which of its dotted parts is the task."""
+    keys, names = list(keys), set(tasks)
+    entries: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for key in keys:
+        parts = tuple(key.split("."))
+        for depth, part in enumerate(parts):
+            entries[parts[:depth]].add(part)
+    places = {}
+    for key in keys:
+        parts = tuple(key.split("."))
+        for depth, part in enumerate(parts):
+            if part in names and entries[parts[:depth]] == names:
+                places[key] = depth
+                break
+    return places

@@ -8,6 +8,7 @@ from vmt_mm.engine.hooks.label_report import LabelReportHook
 from vmt_mm.engine.hooks.parameter_table import ParameterTableHook
 from vmt_mm.engine.hooks.prediction_writer import PredictionWriterHook
 from vmt_mm.engine.hooks.step_time import StepTimeHook
+from vmt_mm.engine.hooks.sync_buffers import SyncBuffersHook
 from vmt_mm.engine.hooks.visualization import MultiTaskVisualizationHook
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "ParameterTableHook",
     "PredictionWriterHook",
     "StepTimeHook",
+    "SyncBuffersHook",
 ]

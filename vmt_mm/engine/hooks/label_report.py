@@ -41,7 +41,7 @@ class LabelReportHook(Hook):
     ) -> None:
         """Note which tasks have a label in a batch."""
         self._iterations += 1
-        tasks = getattr(unwrap(runner.model), "tasks", {})
+        tasks = getattr(unwrap(runner.model), "trained_tasks", {})
         for sample in (data_batch or {}).get("data_samples", ()):
             self._damaged.update(sample.get("damaged") or {})
             for name, task in tasks.items():
@@ -54,7 +54,9 @@ class LabelReportHook(Hook):
         self._list_damaged(runner)
         labelled = set().union(*all_gather_object(self._labelled))
         without = [
-            name for name in getattr(unwrap(runner.model), "tasks", {}) if name not in labelled
+            name
+            for name in getattr(unwrap(runner.model), "trained_tasks", {})
+            if name not in labelled
         ]
         if without and self._iterations:
             runner.logger.warning(

@@ -1,0 +1,19 @@
+# What all experiments on photographs with a ViT-S/14 share: data, encoder, schedule; no PEFT method.
+# Weights: https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth
+_base_ = [
+    './models/vit_mlp.py', './datasets/photos.py', './schedules/adam_60e.py', './default_runtime.py'
+]
+pretrained = 'pretrain/dinov2_vits14_pretrain.pth'
+allow_random_backbone = False
+model = dict(
+    tasks=_base_.tasks,
+    backbone=dict(
+        tasks=list(_base_.tasks),
+        pretrained=pretrained,
+        allow_random_backbone=allow_random_backbone),
+    head=dict(channels=64))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+total_batch_size = 10
+train_cfg = dict(max_epochs=10, val_interval=5)
+default_hooks = dict(
+    logger=dict(interval=5), checkpoint=dict(save_best='semseg/mIoU', rule='greater'))

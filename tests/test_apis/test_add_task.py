@@ -1,0 +1,155 @@
+"""A task more for a trained model: what the tool writes, and the training that follows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT, caller
+from here import run_here
+from run_hooks import At, Killed, kill
+from small_runs import SmallRun, scenes, small_config, whole  # noqa: F401
+
+from vmt_mm.apis import load_config
+from vmt_mm.errors import InputError
+from vmt_mm.utils.checkpoint_file import read_checkpoint
+
+TOOL = "tools/misc/add_task.py"
+NEW = ("--task", "edge", "--type", "Edge", "--task-options", "loss_weight=5.0")
+FORMER = {"semseg", "human_parts", "saliency", "normals"}
+
+
+@pytest.fixture(scope="module")
+def base(scenes, tmp_path_factory):  # noqa: F811
+    """The config of the trained model, as a file."""
+    path = tmp_path_factory.mktemp("base") / "small.py"
+    cfg = small_config(scenes).to_dict()
+    path.write_text("\n".join(f"{key} = {value!r}" for key, value in cfg.items()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def former(whole):  # noqa: F811
+    return whole.folder / "epoch_1.pth"
+
+
+@pytest.fixture
+def added(base, former, tmp_path, monkeypatch, capsys):
+    """The new config; the new checkpoint lies beside it."""
+    monkeypatch.chdir(ROOT)
+    outs = ("--out-config", tmp_path / "new.py", "--out-checkpoint", tmp_path / "start.pth")
+    output = caller(TOOL, monkeypatch, capsys)(*map(str, (base, former, *NEW, *outs)))
+    assert f"next: python tools/train.py {tmp_path}/new.py" in output
+    return tmp_path / "new.py"
+
+
+def train(config, scenes, folder, *hooks, **options):  # noqa: F811
+    return SmallRun(folder, scenes, options, hooks, cfg=load_config(config))
+
+
+def test_the_new_task_learns_and_the_former_ones_score_as_before(
+    added, base, former, whole, scenes, tmp_path  # noqa: F811
+):  # fmt: skip
+    assert len(added.read_text().splitlines()) < 12
+    start = read_checkpoint(str(tmp_path / "start.pth"))
+    old = read_checkpoint(str(former))["state_dict"]
+    assert "backbone.stages.0.blocks.0.norm1.weight" not in start["state_dict"]  # the file has it
+    options = {"train_cfg.max_epochs": 5, "train_cfg.val_interval": 5}
+    run = train(added, scenes, tmp_path / "run", **options).train()
+    assert all(losses.keys() == {"loss", "loss_edge"} for losses in run.losses.values())
+    first, last = ([run.losses[n]["loss"] for n in ns] for ns in (range(1, 5), range(17, 21)))
+    assert sum(last) < 0.8 * sum(first)
+    # validation scores all tasks: the former ones as the checkpoint did that was started from
+    ((_, scores),) = run.validations
+    before = whole.validations[0][1]
+    assert {key.split("/")[0] for key in before} == FORMER
+    assert before.items() <= scores.items()
+    assert {key.split("/")[0] for key in scores.keys() - before.keys()} == {"edge"}
+    trained = read_checkpoint(str(tmp_path / "run/epoch_5.pth"))["state_dict"]
+    assert trained.keys() == start["state_dict"].keys()
+    for key, value in old.items():
+        assert torch.equal(trained[key], value), key
+    assert run.info["best_score"] == scores["edge/boundaryF"]
+    assert "they learned nothing" not in run.log
+    # it is a model of five tasks, for any config that has them
+    every = load_config(base, {"tasks.edge": dict(type="Edge", loss_weight=5.0)}, training=False)
+    every.load_from = str(tmp_path / "run/epoch_5.pth")
+    assert SmallRun(tmp_path / "test", scenes, cfg=every).test() == scores
+
+
+def test_a_resumed_training_is_the_same(added, scenes, tmp_path):  # noqa: F811
+    options = {"train_cfg.val_interval": 9, "default_hooks.checkpoint.interval": 1}
+    run = train(added, scenes, tmp_path / "whole", **options).train()
+    stop = At("after_train_iter", 6, kill, priority="LOWEST")
+    with pytest.raises(Killed):
+        train(added, scenes, tmp_path / "run", stop, **options).train()
+    resumed = train(added, scenes, tmp_path / "run", **options, resume=True, load_from=None)
+    assert resumed.train().losses == {n: loss for n, loss in run.losses.items() if n > 4}
+    names = [tmp_path / folder / "epoch_2.pth" for folder in ("whole", "run")]
+    one, two = (read_checkpoint(str(name))["state_dict"] for name in names)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_former_checkpoint_starts_a_training_and_nothing_else(
+    added, former, scenes, tmp_path  # noqa: F811
+):  # fmt: skip
+    options = dict(load_from=str(former))
+    run = train(added, scenes, tmp_path / "a", At("before_train_iter", 0, kill), **options)
+    with pytest.raises(Killed):
+        run.train()
+    assert "new task(s), at their initial values: edge" in run.log
+    with pytest.raises(InputError, match="tasks: .* in the checkpoint, .*'edge'"):
+        train(added, scenes, tmp_path / "b", **options).test()
+    with pytest.raises(InputError, match="tasks: .* in the checkpoint, .*'edge'"):
+        train(added, scenes, tmp_path / "c", **options, resume=True).train()
+
+
+def test_a_head_of_its_own(base, former, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    outs = ("--out-config", tmp_path / "new.py", "--out-checkpoint", tmp_path / "start.pth")
+    head = ("--head", "mmseg.FCNHead", "--head-options", "channels=8", "num_convs=1", "in_index=0")
+    caller(TOOL, monkeypatch, capsys)(*map(str, (base, former, *NEW, *head, *outs)))
+    state = read_checkpoint(str(tmp_path / "start.pth"))["state_dict"]
+    assert "heads.edge.conv_seg.weight" in state
+    assert "heads.semseg.predict.weight" in state
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--task", "semseg", "--type", "Edge"), "has a task 'semseg' already"),
+        (("--task", "edge", "--type", "Edges"), "task 'edge': unknown type 'Edges'; known: "),
+        (("--task", "ed-ge", "--type", "Edge"), "task name 'ed-ge' must be a valid identifier"),
+        ((*NEW, "--head", "NoHead"), "NoHead"),
+        ((*NEW, "--out-config", ROOT / "README.md"), "README.md is there already"),
+    ],
+)
+def test_bad_input_writes_nothing(base, former, tmp_path, monkeypatch, capsys, options, message):
+    config, start = tmp_path / "new.py", tmp_path / "start.pth"
+    code, output = run_here(
+        monkeypatch, capsys, TOOL, base, former,
+        *("--out-config", config, "--out-checkpoint", start), *options,
+    )  # fmt: skip
+    assert code == 1
+    assert output.startswith("error: ")
+    assert message in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_data_sets_are_left_to_the_user(former, tmp_path, monkeypatch, capsys):
+    partly = "configs/vmt/vmt_swin-nano_shapes_partly.py"
+    code, output = run_here(
+        monkeypatch, capsys, TOOL, partly, former, *NEW, "--out-config", tmp_path / "new.py"
+    )
+    assert code == 1
+    assert "trains on 2 data sets" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_of_the_configs(tmp_path):
+    cfg = load_config(ROOT / "configs/vmt/vmt_swin-nano_shapes_add-edge.py")
+    assert list(cfg.model.tasks) == ["semseg", "human_parts", "saliency", "normals", "edge"]
+    assert list(cfg.model.backbone.tasks) == list(cfg.model.tasks)
+    assert list(cfg.train_dataloader.dataset.tasks) == cfg.model.new_tasks == ["edge"]
+    assert list(cfg.val_evaluator.tasks) == list(cfg.model.tasks)
+    assert cfg.default_hooks.checkpoint.rule == "greater"
+    assert Path(cfg.load_from).name == "epoch_24.pth"  # the last one of the config below

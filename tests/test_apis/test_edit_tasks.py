@@ -1,0 +1,251 @@
+"""Tasks are removed and renamed in files; what stays predicts as before, bit for bit."""
+
+import copy
+
+import pytest
+import torch
+from here import run_here
+from methods import ENCODERS, METHODS, SWIN, VIT, scatter
+from mmengine.config import Config
+from torch import nn
+
+from vmt_mm.apis.adapters import export_adapter, load_adapter
+from vmt_mm.apis.edit_tasks import edit_tasks
+from vmt_mm.apis.task_edit import TaskEdit, edit_config
+from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.errors import InputError
+from vmt_mm.peft import PEFTMethod
+from vmt_mm.registry import MODELS, PEFT_METHODS
+from vmt_mm.utils.checkpoint_file import read_checkpoint
+from vmt_mm.utils.config_text import read_config_text
+
+TOOL = "tools/model_converters/edit_tasks.py"
+TASKS = dict(
+    semseg=dict(type="Segmentation", num_classes=4),
+    normals=dict(type="Normals"),
+    depth=dict(type="Depth"),
+)
+PALETTE = dict(classes=("a", "b", "c", "d"), palette=[(0, 0, 0)] * 4)
+
+
+def config(peft, on=VIT, **backbone):
+    data = dict(type="MultiTaskDataset", data_root="data/rooms", tasks=TASKS)
+    return dict(
+        tasks=TASKS,
+        reference=dict(semseg=50.0, normals=20.0, depth=0.5),
+        model=dict(
+            type="MultiTaskSegmentor",
+            tasks=TASKS,
+            backbone={
+                "allow_random_backbone": True,
+                "tasks": list(TASKS),
+                "peft": peft,
+                **on.config,
+                **backbone,
+            },
+            head=dict(type="MLPHead", channels=8),
+            task_heads=dict(normals=dict(type="MLPHead", channels=4)),
+        ),
+        train_dataloader=dict(dataset=dict(data, metainfo=dict(semseg=PALETTE))),
+        val_evaluator=dict(
+            type="MultiTaskEvaluator",
+            tasks=TASKS,
+            metrics=[dict(type="SegmentationMetric", task="semseg")],
+        ),
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_best="semseg/mIoU")),
+    )
+
+
+def write(path, peft, **options):
+    """A model off its initial values, and a checkpoint of it as a training leaves it."""
+    cfg = config(peft, **options)
+    model = MODELS.build(copy.deepcopy(cfg["model"]))
+    model.init_weights()
+    scatter(model)
+    meta = dict(
+        vmt_mm=describe(model, cfg["model"]),
+        cfg=Config(copy.deepcopy(cfg)).pretty_text,
+        dataset_meta=dict(semseg=PALETTE),
+        epoch=3,
+    )
+    state = model.state_dict()
+    torch.save(dict(meta=meta, state_dict=state, optimizer={}, message_hub={}), path)
+    return model.eval()
+
+
+def read(path):
+    """The model that an edited checkpoint describes, by its own config alone."""
+    checkpoint = read_checkpoint(str(path))
+    cfg = Config(read_config_text(checkpoint["meta"]["cfg"], str(path)))
+    model = MODELS.build(cfg.model)
+    load_model(model, checkpoint, str(path), describe(model, cfg.model))
+    return model.eval(), cfg, checkpoint
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("name", ["VMTAdapter", "PerTask-LoRA", "Polyhistor", "BitFit"])
+def test_what_stays_predicts_as_before(name, tmp_path):
+    before = logits(write(tmp_path / "a.pth", METHODS["vit"][name].peft))
+    tasks = edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("depth",), dict(normals="surface"))
+    assert tasks == ["semseg", "surface"]
+    model, cfg, checkpoint = read(tmp_path / "b.pth")
+    after = logits(model)
+    assert after.keys() == set(tasks)
+    assert torch.equal(after["semseg"], before["semseg"])
+    assert torch.equal(after["surface"], before["normals"])
+    assert not any("depth" in key or "normals" in key for key in checkpoint["state_dict"])
+    assert checkpoint.keys() == {"meta", "state_dict"}  # the optimizer's state fits no more
+    assert checkpoint["meta"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("on", ENCODERS)
+def test_every_method_can_lose_and_rename_tasks(on, tmp_path):
+    """Names of two tasks change places, so that nothing depends on what a name looks like."""
+    for row in METHODS[on].values():
+        former = write(tmp_path / "a.pth", row.peft, on=ENCODERS[on])
+        edit_tasks(
+            tmp_path / "a.pth", tmp_path / "b.pth", ("semseg",), dict(normals="depth", depth="norm")
+        )
+        state = read_checkpoint(str(tmp_path / "b.pth"))["state_dict"]
+        for key, value in former.state_dict().items():
+            if "semseg" in key.split("."):
+                continue
+            names = dict(normals="depth", depth="norm")
+            new = ".".join(names.get(part, part) for part in key.split("."))
+            assert torch.equal(state[new], value), (row.peft, key)
+
+
+def test_the_config_follows(tmp_path):
+    edit = TaskEdit(list(TASKS), ("semseg",), dict(depth="distance"))
+    cfg = edit_config(config(dict(type="VMTAdapter")), edit)
+    expected = dict(normals=TASKS["normals"], distance=TASKS["depth"])
+    for tasks in (
+        cfg["tasks"],
+        cfg["model"]["tasks"],
+        cfg["train_dataloader"]["dataset"]["tasks"],
+        cfg["val_evaluator"]["tasks"],
+    ):
+        assert tasks == expected
+        assert list(tasks) == list(expected)
+    assert cfg["model"]["backbone"]["tasks"] == ["normals", "distance"]
+    assert cfg["model"]["task_heads"].keys() == {"normals"}
+    assert cfg["reference"] == dict(normals=20.0, distance=0.5)
+    assert cfg["train_dataloader"]["dataset"]["metainfo"] == {}
+    assert cfg["val_evaluator"]["metrics"] == []
+    assert cfg["default_hooks"]["checkpoint"]["save_best"] is None
+    renamed = edit_config(
+        config(dict(type="VMTAdapter")), TaskEdit(list(TASKS), (), dict(semseg="classes"))
+    )
+    assert renamed["default_hooks"]["checkpoint"]["save_best"] == "classes/mIoU"
+    assert renamed["val_evaluator"]["metrics"][0]["task"] == "classes"
+    assert renamed["train_dataloader"]["dataset"]["metainfo"] == dict(classes=PALETTE)
+
+
+def test_a_data_set_without_tasks_goes_with_its_weight():
+    members = [dict(type="MultiTaskDataset", data_root=t, tasks={t: TASKS[t]}) for t in TASKS]
+    cfg = dict(
+        train_dataloader=dict(
+            sampler=dict(type="DrawSampler", balance=[1, 2, 3]),
+            dataset=dict(type="ConcatDataset", datasets=members),
+        )
+    )
+    loader = edit_config(cfg, TaskEdit(list(TASKS), ("normals",)))["train_dataloader"]
+    assert [d["data_root"] for d in loader["dataset"]["datasets"]] == ["semseg", "depth"]
+    assert loader["sampler"]["balance"] == [1, 3]
+    assert cfg["train_dataloader"]["sampler"]["balance"] == [1, 2, 3]
+
+
+def test_an_adapter_file(tmp_path):
+    options = dict(pretrained="vmt_mm://swin_nano", allow_random_backbone=False)
+    write(tmp_path / "a.pth", dict(type="VMTAdapter"), on=SWIN, **options)
+    cfg = Config(config(dict(type="VMTAdapter"), SWIN, **options))
+    export_adapter(cfg, tmp_path / "a.pth", tmp_path / "a.safetensors")
+    before = logits(load_adapter(tmp_path / "a.safetensors"))
+    out = tmp_path / "b.safetensors"
+    edit_tasks(tmp_path / "a.safetensors", out, ("normals",), dict(semseg="classes"))
+    model = load_adapter(out)
+    after = logits(model)
+    assert list(after) == list(model.dataset_meta) == ["classes", "depth"]
+    assert torch.equal(after["classes"], before["semseg"])
+    assert torch.equal(after["depth"], before["depth"])
+    assert list(model.dataset_meta["classes"]["classes"]) == ["a", "b", "c", "d"]
+
+
+class Stacked(PEFTMethod):
+    """Keeps what belongs to single tasks in one tensor, against the contract."""
+
+    def attach(self, encoder):
+        self.scales = nn.Parameter(torch.ones(len(encoder.task_names), 20))
+
+
+def test_a_method_whose_parameters_cannot_be_separated(tmp_path):
+    PEFT_METHODS.register_module(module=Stacked)
+    try:
+        write(tmp_path / "a.pth", dict(type="Stacked"))
+        with pytest.raises(InputError, match=r"method, Stacked, keeps .* 1 differently sized key"):
+            edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("semseg",))
+        assert not (tmp_path / "b.pth").exists()
+    finally:
+        del PEFT_METHODS._module_dict["Stacked"]
+    with pytest.raises(InputError, match="'Stacked' is no registered class"):
+        edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("semseg",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--remove", "edge"], "unknown task(s) ['edge']; the model has ['semseg', 'normals',"),
+        (["--rename", "edge=lines"], "unknown task(s) ['edge']"),
+        (["--remove", *TASKS], "a model needs one task at least"),
+        (["--rename", "semseg=depth"], "two tasks would have the name 'depth'"),
+        (["--rename", "semseg=a.b"], "task name 'a.b' must be a valid identifier"),
+        (["--rename", "semseg"], "--rename takes OLD=NEW, each task once, got 'semseg'"),
+        (["--remove", "semseg", "--rename", "semseg=a"], "['semseg']: either remove or rename"),
+        ([], "nothing to do: give --remove NAME or --rename OLD=NEW"),
+        (["--import", "no_such_module", "--remove", "semseg"], "--import no_such_module: "),
+    ],
+)
+def test_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.pth", dict(type="DecodersOnly"))
+    code, output = run_here(
+        monkeypatch, capsys, TOOL, tmp_path / "a.pth", tmp_path / "b.pth", *arguments
+    )
+    assert code == 1
+    assert output.count("error: ") == 1
+    assert message in output
+    assert not (tmp_path / "b.pth").exists()
+
+
+def test_files_that_say_nothing_of_their_tasks(tmp_path):
+    torch.save(dict(state_dict={}), tmp_path / "a.pth")
+    with pytest.raises(InputError, match="no checkpoint that tools/train.py wrote"):
+        edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("semseg",))
+    with pytest.raises(InputError, match="must end with '.pth'"):
+        edit_tasks(tmp_path / "a.pth", tmp_path / "b.safetensors", ("semseg",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = open('/etc/passwd')", "line 1: open"),
+        ("a = 1\nimport os", "line 2: no assignment"),
+        ("a = dict(b=[1, (2, print())])", "line 1: print"),
+        ("a = dict(**c)", "line 1: dict"),
+        ("a = b = 1", "line 1: no assignment"),
+        ("a = (", "cannot be read"),
+        ("", "no config stands there"),
+        (None, "no config stands there"),
+    ],
+)
+def test_a_config_text_is_never_run(text, message):
+    with pytest.raises(InputError, match=message):
+        read_config_text(text, "file")
+
+
+def test_a_config_text_is_read_as_it_was_written():
+    cfg = dict(a=dict(b=[1, (2.5, -3)], c=None), d={"e-f": True, 3: "x"}, g=1e-4)
+    assert read_config_text(Config(cfg).pretty_text, "file") == cfg

@@ -1,0 +1,112 @@
+"""Several adapters on one encoder predict what each of them predicts alone, bit for bit."""
+
+import pytest
+import torch
+from methods import scatter
+from mmengine.config import Config
+
+from vmt_mm.apis.adapters import export_adapter, load_adapter
+from vmt_mm.apis.switch import AdapterSwitch
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.registry import MODELS
+
+SHIPPED = "vmt_mm://swin_nano"
+SEGMENT = dict(type="Segmentation", num_classes=3)
+
+
+def write(folder, name, peft, tasks, pretrained=SHIPPED):
+    """An adapter file of a model that is off its initial values."""
+    model = dict(
+        type="MultiTaskSegmentor",
+        tasks=tasks,
+        backbone=dict(type="MultiTaskSwin", arch="nano", pretrained=pretrained, peft=peft),
+        head=dict(type="MLPHead", channels=8),
+    )
+    built = MODELS.build(model)
+    built.init_weights()
+    scatter(built)
+    torch.save(dict(state_dict=built.state_dict()), folder / "model.pth")
+    export_adapter(Config(dict(model=model)), folder / "model.pth", folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapters")
+    torch.manual_seed(3)
+    parts = dict(parts=SEGMENT, edge=dict(type="Edge"))
+    return dict(
+        vmt=write(folder, "vmt.safetensors", dict(type="VMTAdapter"), dict(semseg=SEGMENT)),
+        # it changes the encoder's own biases, and norms that its file does not have
+        bitfit=write(folder, "bitfit.safetensors", dict(type="BitFit"), parts),
+        # it puts other modules into the encoder
+        lora=write(folder, "lora.safetensors", dict(type="LoRA"), dict(depth=dict(type="Depth"))),
+    )
+
+
+def predict(model):
+    images = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(2))
+    (sample,) = model(images, mode="predict")
+    return {name: sample.prediction(name) for name in model.tasks}
+
+
+@pytest.mark.parametrize("order", [("vmt", "bitfit", "lora"), ("bitfit", "lora", "vmt")])
+def test_each_predicts_what_it_predicts_alone(files, order):
+    alone = {name: predict(load_adapter(files[name])) for name in order}
+    switch = AdapterSwitch()
+    for name in order:
+        assert switch.add(name, files[name]) is switch.model
+    for name in (*order, *order[::-1]):
+        model = switch.use(name)
+        assert model is switch.model
+        assert not model.training
+        found = predict(model)
+        assert found.keys() == alone[name].keys()
+        for task, values in alone[name].items():
+            assert torch.equal(found[task], values), (name, task)
+
+
+def test_the_frozen_encoder_is_in_memory_once_and_read_once(files, monkeypatch):
+    switch, reads = AdapterSwitch(), []
+    seam = "vmt_mm.models.backbones.seam.read_state_dict"
+    monkeypatch.setattr(seam, lambda path: reads.append(path) or read_state_dict(path))
+    models = [switch.add(name, path) for name, path in files.items()]
+    assert reads == [SHIPPED]
+    weights = [dict(m.named_parameters())["backbone.patch_embed.projection.weight"] for m in models]
+    assert all(weight is weights[0] for weight in weights)
+    own = {id(p) for m in models for p in m.parameters()}
+    one = len(list(models[0].backbone.parameters()))
+    assert len(own) < 2 * one + sum(len(list(m.heads.parameters())) for m in models)
+
+
+def test_an_adapter_of_another_encoder_is_refused_and_nothing_changes(files, tmp_path):
+    state = read_state_dict(SHIPPED)
+    key = next(k for k in state if k.endswith("fc1.weight") or k.endswith("ffn.layers.0.0.weight"))
+    state[key] = state[key] + 1
+    torch.save(state, tmp_path / "other.pth")
+    peft, tasks = dict(type="VMTAdapter"), dict(semseg=SEGMENT)
+    other = write(tmp_path, "a.safetensors", peft, tasks, str(tmp_path / "other.pth"))
+    switch = AdapterSwitch()
+    switch.add("vmt", files["vmt"])
+    before = predict(switch.model)
+    with pytest.raises(InputError, match="trained on the frozen encoder of .*other.pth"):
+        switch.add("other", other)
+    assert switch.current == "vmt"
+    assert list(switch.models) == ["vmt"]
+    after = predict(switch.model)
+    assert all(torch.equal(before[task], after[task]) for task in before)
+
+
+def test_names(files):
+    switch = AdapterSwitch()
+    with pytest.raises(InputError, match="no adapter is in use"):
+        _ = switch.model
+    switch.add("vmt", files["vmt"])
+    switch.add("lora", files["lora"])
+    with pytest.raises(InputError, match=r"no adapter 'bitfit'; there are \['vmt', 'lora'\]"):
+        switch.use("bitfit")
+    with pytest.raises(InputError, match="no adapter 'lora' that is not in use"):
+        switch.remove("lora")
+    switch.remove("vmt")
+    assert list(switch.models) == ["lora"]

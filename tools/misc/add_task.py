@@ -1,0 +1,74 @@
+"""Add a task to a trained model: write a config that trains it alone, and where it starts from.
+
+python tools/misc/add_task.py CONFIG CHECKPOINT --task NAME --type TYPE
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from vmt_mm.apis import friendly_errors
+from vmt_mm.apis.add_task import add_task
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path, help="config of the trained model")
+    parser.add_argument("checkpoint", type=Path, help="its checkpoint, or its adapter file")
+    parser.add_argument("--task", required=True, metavar="NAME", help="name of the new task")
+    parser.add_argument("--type", required=True, help="its kind, such as Edge or Segmentation")
+    parser.add_argument(
+        "--task-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="further arguments of the task, such as num_classes=4 loss_weight=5.0",
+    )
+    parser.add_argument("--head", metavar="TYPE", help="kind of its head; default: the model's")
+    parser.add_argument(
+        "--head-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
+    )
+    parser.add_argument(
+        "--out-config", type=Path, help="default: beside CONFIG, its name with _add-NAME"
+    )
+    parser.add_argument(
+        "--out-checkpoint", type=Path, help="default: beside CHECKPOINT, its name with _add-NAME"
+    )
+    args = parser.parse_args()
+    if args.head_options and not args.head:
+        parser.error("--head-options needs --head")
+    return args
+
+
+def main() -> None:
+    """Write both files, say what trains and what to run."""
+    args = parse_args()
+    added = f"_add-{args.task}"
+    config = args.out_config or args.config.with_name(f"{args.config.stem}{added}.py")
+    start = args.out_checkpoint or args.checkpoint.with_name(f"{args.checkpoint.stem}{added}.pth")
+    head = dict(type=args.head, **args.head_options) if args.head else None
+    with friendly_errors():
+        model = add_task(
+            args.config,
+            args.checkpoint,
+            args.task,
+            dict(type=args.type, **args.task_options),
+            config,
+            start,
+            head,
+        )
+    parameters = list(model.parameters())
+    trains = sum(p.numel() for p in parameters if p.requires_grad)
+    print(f"wrote {config}")
+    print(f"wrote {start}, with the task(s) {', '.join(model.tasks)}")
+    print(f"{trains:,} of {sum(p.numel() for p in parameters):,} parameters train")
+    print(f"next: python tools/train.py {config}")
+
+
+if __name__ == "__main__":
+    main()

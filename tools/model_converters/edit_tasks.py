@@ -1,0 +1,62 @@
+"""Remove or rename tasks of a trained model, in its checkpoint or its adapter file.
+
+python tools/model_converters/edit_tasks.py CHECKPOINT OUT --remove NAME --rename OLD=NEW
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+from vmt_mm.apis import friendly_errors
+from vmt_mm.apis.edit_tasks import edit_tasks
+from vmt_mm.errors import InputError
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, help="checkpoint (.pth), or adapter file")
+    parser.add_argument("out", type=Path, help="file to write, of the same kind")
+    parser.add_argument("--remove", nargs="+", default=[], metavar="NAME", help="tasks to remove")
+    parser.add_argument(
+        "--rename", nargs="+", default=[], metavar="OLD=NEW", help="tasks to give another name"
+    )
+    parser.add_argument(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="modules that register classes of your own, which the model's config names",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Edit."""
+    args = parse_args()
+    with friendly_errors():
+        for module in args.modules:
+            try:
+                import_module(module)
+            except ImportError as error:
+                raise InputError(f"--import {module}: {error}") from error
+        tasks = edit_tasks(args.checkpoint, args.out, tuple(args.remove), _pairs(args.rename))
+        print(f"wrote {args.out}, with the task(s) {', '.join(tasks)}")
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """OLD=NEW as old -> new."""
+    pairs = {}
+    for text in texts:
+        old, sign, new = text.partition("=")
+        if not (old and sign and new) or old in pairs:
+            raise InputError(f"--rename takes OLD=NEW, each task once, got {text!r}")
+        pairs[old] = new
+    return pairs
+
+
+if __name__ == "__main__":
+    main()
