@@ -26,9 +26,15 @@ def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False)
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``config``, ``checkpoint``, ``--device``, ``--cfg-options`` and ``--tasks``."""
-    parser.add_argument("config", help="config file, or an adapter file (.safetensors)")
+def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add ``config``, ``checkpoint``, ``--device``, ``--cfg-options`` and ``--tasks``.
+
+    Args:
+        parser: where to.
+        default: of ``config``; None asks for one.
+    """
+    optional = {} if default is None else dict(nargs="?", default=default)
+    parser.add_argument("config", help="config file, or an adapter file (.safetensors)", **optional)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file of the config")
     parser.add_argument("--device", help="cpu, cuda:0, ...; by default the best there is")
     parser.add_argument(

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import nn
 
+import vmt_mm
 from vmt_mm.apis.config import load_config
 from vmt_mm.apis.config_tree import dicts_in
 from vmt_mm.apis.inference_pipeline import Image, InferencePipeline
@@ -27,6 +28,8 @@ from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 #: Ending of adapter files.
 _ADAPTER = ".safetensors"
+#: The trained model that ships with the package.
+EMBEDDED_ADAPTER = str(Path(vmt_mm.__file__).parent / "weights/vmt_swin-nano_shapes.safetensors")
 
 
 def init_model(
