@@ -62,7 +62,7 @@ def init_model(
     else:
         cfg = load_config(config_or_adapter, cfg_options, training=False)
     if not isinstance(cfg.get("model"), Mapping):
-        raise InputError(f"{cfg.filename}: the config has no `model`")
+        raise InputError(f"{cfg.filename or 'the config'}: the config has no `model`")
     init_default_scope(cfg.get("default_scope", "vmt_mm"))
     model = MODELS.build(cfg.model)
     meta = {}
@@ -163,12 +163,12 @@ def _init_adapter(
             f"{path} is an adapter file: of its config only `pretrained` can be set, "
             f"got {', '.join(options)}"
         )
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such adapter file")
     try:
         from vmt_mm.apis.adapters import load_adapter
     except ImportError:
         raise InputError(f"{path}: this version reads no adapter files") from None
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such adapter file")
     return load_adapter(path, pretrained=pretrained, device=str(device))
 
 

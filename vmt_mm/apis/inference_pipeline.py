@@ -35,8 +35,8 @@ class InferencePipeline:
         readers = [i for i, step in enumerate(steps) if isinstance(step, LoadImageFromFile)]
         if not readers:
             raise InputError(
-                f"{cfg.filename}: the test pipeline holds no LoadImageFromFile, so it cannot take "
-                "an image"
+                f"{cfg.filename or 'the config'}: the test pipeline holds no LoadImageFromFile, so "
+                "it cannot take an image"
             )
         self._reader: LoadImageFromFile = steps[readers[0]]
         self._rest = Compose(steps[readers[0] + 1 :])
@@ -98,5 +98,6 @@ def _test_pipeline(cfg: Config) -> list[Mapping[str, Any]]:
     if cfg.get("test_pipeline"):
         return list(cfg["test_pipeline"])
     raise InputError(
-        f"{cfg.filename}: the config has no test pipeline: set test_dataloader.dataset.pipeline"
+        f"{cfg.filename or 'the config'}: there is no test pipeline: set "
+        "test_dataloader.dataset.pipeline"
     )
