@@ -42,8 +42,14 @@ def path(whole):
 
 
 @pytest.fixture
-def checkpoint(path):
-    return read_checkpoint(str(path))
+def checkpoint(path, whole):
+    """With the frozen encoder in it, as checkpoints of former versions are."""
+    content = read_checkpoint(str(path))
+    content["meta"].pop("frozen_encoder")
+    model = whole.runner.model
+    saved, own = content["state_dict"], model.state_dict()
+    content["state_dict"] = {key: saved.get(key, value).clone() for key, value in own.items()}
+    return content
 
 
 def refusal(model, own, checkpoint):

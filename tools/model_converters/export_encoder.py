@@ -1,26 +1,33 @@
 """Take the encoder out of a checkpoint: float16 safetensors, for use as `pretrained`.
 
-python tools/model_converters/export_encoder.py CHECKPOINT OUT.safetensors
+python tools/model_converters/export_encoder.py CHECKPOINT OUT.safetensors [--float32]
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from vmt_mm.apis import friendly_errors
+from vmt_mm.engine.frozen import FrozenRecord
+from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
-from vmt_mm.models.backbones.swin_checkpoint import detect_origin
+from vmt_mm.utils.checkpoint_file import read_checkpoint
 from vmt_mm.utils.files import write_bytes
 
-#: Of a plain encoder. What a PEFT method added belongs to its tasks, as output norms do; index
-#: buffers are recomputed.
-_OF_ENCODER = re.compile(
+#: Of a plain encoder: a Swin's keys are mmseg's, a ViT's mmpretrain's. What a PEFT method added
+#: belongs to its tasks, as a Swin's output norms do; index buffers are recomputed.
+_OF_SWIN = re.compile(
     r"^(patch_embed|stages)\.([\w.]+\.)?(weight|bias|relative_position_bias_table)$"
+)
+_OF_VIT = re.compile(
+    r"^(cls_token|pos_embed|(patch_embed|pre_norm|layers|ln1)\.([\w.]+\.)?(weight|bias))$"
 )
 _RECOMPUTED = re.compile(r"^norm\d\.|relative_position_index$")
 
@@ -30,7 +37,25 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="checkpoint that tools/train.py wrote")
     parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("--float32", action="store_true", help="as it is, not rounded to float16")
     return parser.parse_args()
+
+
+def own_keys(state: Mapping[str, Tensor], checkpoint: str) -> re.Pattern:
+    """What the encoder's keys are like.
+
+    Raises:
+        InputError: if the checkpoint holds no encoder.
+    """
+    if "stages.0.blocks.0.attn.w_msa.qkv.weight" in state:
+        return _OF_SWIN
+    if "layers.0.attn.qkv.weight" in state:
+        return _OF_VIT
+    record = FrozenRecord.read(read_checkpoint(checkpoint).get("meta"), checkpoint)
+    raise InputError(
+        f"{checkpoint} holds no encoder"
+        + (f": its encoder is that of {record.source!r}, unchanged" if record else "")
+    )
 
 
 def main() -> None:
@@ -38,16 +63,16 @@ def main() -> None:
     args = parse_args()
     with friendly_errors():
         state = read_state_dict(args.checkpoint)
-        detect_origin(state, args.checkpoint)
-        of_encoder = {
-            key: value.to(torch.float16).contiguous()
+        of_encoder = own_keys(state, args.checkpoint)
+        tensors = {
+            key: value.to(value.dtype if args.float32 else torch.float16).contiguous()
             for key, value in state.items()
-            if _OF_ENCODER.match(key)
+            if of_encoder.match(key)
         }
-        write_bytes(args.out, save(of_encoder))
-        count = sum(v.numel() for v in of_encoder.values())
+        write_bytes(args.out, save(tensors))
+        count = sum(v.numel() for v in tensors.values())
         print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
-        added = [k for k in state.keys() - of_encoder.keys() if not _RECOMPUTED.search(k)]
+        added = [k for k in state.keys() - tensors.keys() if not _RECOMPUTED.search(k)]
         if added:
             print(f"left out {len(added)} tensors of the PEFT method, such as {min(added)}")
 

@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 import vmt_mm
+from vmt_mm.apis.adapters import load_adapter
 from vmt_mm.apis.config import load_config
 from vmt_mm.apis.config_tree import dicts_in
 from vmt_mm.apis.inference_pipeline import Image, InferencePipeline
@@ -165,10 +166,6 @@ def _init_adapter(
         )
     if not Path(path).is_file():
         raise InputError(f"{path}: no such adapter file")
-    try:
-        from vmt_mm.apis.adapters import load_adapter
-    except ImportError:
-        raise InputError(f"{path}: this version reads no adapter files") from None
     return load_adapter(path, pretrained=pretrained, device=str(device))
 
 

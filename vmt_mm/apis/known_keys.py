@@ -88,7 +88,7 @@ _WITH_NAMES_BELOW = ("task_heads", "tasks", "default_hooks")
 #: How alike a name must be to be taken for the one that was meant: where any name may stand, and
 #: where an unknown one is wrong anyway.
 VERY_ALIKE, _ALIKE = 0.85, 0.6
-_REGISTRIES = [r for r in vars(registries).values() if isinstance(r, Registry)] + [FUNCTIONS]
+REGISTRIES = [r for r in vars(registries).values() if isinstance(r, Registry)] + [FUNCTIONS]
 
 
 def registries_for(path: str) -> list[Registry]:
@@ -96,8 +96,8 @@ def registries_for(path: str) -> list[Registry]:
     names = re.sub(r"\[\d+\]", "", path).split(".")
     above = names[-2] if names[-2:-1] and names[-2] in _WITH_NAMES_BELOW else names[-1]
     if above == "sampler" and not names[0].endswith("_dataloader"):  # of a head's pixels
-        return _REGISTRIES
-    return [_PLACES[above]] if above in _PLACES else _REGISTRIES
+        return REGISTRIES
+    return [_PLACES[above]] if above in _PLACES else REGISTRIES
 
 
 def names_in(registry: Registry) -> set[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from vmt_mm.engine.frozen import FrozenRecord, add_to, frozen_keys, put_back
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS, PEFT_METHODS
 from vmt_mm.utils.state_dicts import key_faults
@@ -26,7 +28,8 @@ _NOT_IDENTITY = {
     "dropout",
     "init_cfg",
 }
-_ENCODER, _HEADS = "backbone.", "heads."
+_HEADS = "heads."
+_PREFIXES = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
@@ -104,18 +107,25 @@ def _differ(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
 
 
 def load_model(
-    model: nn.Module, checkpoint: Mapping[str, Any], source: str, own: Mapping[str, Any]
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    source: str,
+    own: Mapping[str, Any],
+    when_complete: Callable[[], None] | None = None,
 ) -> None:
     """Load a checkpoint that must fit the model exactly.
 
     A checkpoint without the frozen encoder's weights takes them from the file that the config
-    declares. Index buffers, which the model computes, may be absent.
+    declares, see :func:`vmt_mm.engine.frozen.put_back`, and gets them itself. Index buffers, which
+    the model computes, may be absent.
 
     Args:
         model: the model.
         checkpoint: what the file holds.
         source: the file, for messages.
         own: :func:`describe` of the model.
+        when_complete: called once the checkpoint fits and has all weights, before they are loaded;
+            may change them.
 
     Raises:
         InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
@@ -125,34 +135,41 @@ def load_model(
     meta = checkpoint.get("meta")
     described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
     if described and own:
-        differences = _differences(described, own)
+        try:
+            differences = _differences(described, own)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{source}: damaged, its description of the model cannot be read ({error!r})"
+            ) from error
     else:
         differences = _other_tasks(state, model) + _other_channels(state, model)
-    frozen = _frozen_keys(model)
-    without_frozen = bool(frozen) and not any(key in state for key in frozen)
-    optional = frozen if without_frozen else set()
+    frozen = frozen_keys(model)
+    absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
+    wanted = record.tensors if record else len(frozen)  # all or none, if it does not say so
+    optional = absent if len(absent) == wanted else set()
     faults = key_faults(
         model.state_dict(), state, lambda k: k in optional or k.endswith("relative_position_index")
     )
     if differences or faults:
         raise InputError(f"{source} does not fit the config: {'; '.join(differences or faults)}")
-    if without_frozen:
-        if not model.backbone.pretrained:
-            raise InputError(
-                f"{source} holds no weights of the frozen encoder, and the config declares no "
-                "file of them: set `pretrained` to the one that it was trained with"
-            )
-        model.backbone.load_declared()
+    if absent:
+        put_back(model, absent, record, source)
+        add_to(checkpoint, model, absent)
+    elif frozen:
+        model.backbone.frozen_source = None  # they may be no file's
+    if when_complete is not None:
+        when_complete()
+        state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     model.load_state_dict(state, strict=False)  # every difference was judged above
     print_log(f"loaded {len(state)} tensors of {source}", logger="current")
 
 
 def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
-    """The weights of a checkpoint, without the prefix of distributed wrappers."""
+    """The weights of a checkpoint, without the prefixes of distributed and compiling wrappers."""
     if isinstance(checkpoint, Mapping):
         weights = checkpoint.get("state_dict", checkpoint)
         if isinstance(weights, Mapping):
-            weights = {str(k).removeprefix("module."): v for k, v in weights.items()}
+            weights = {_PREFIXES.sub("", str(k)): v for k, v in weights.items()}
             for key, value in weights.items():
                 if not isinstance(value, Tensor):
                     raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
@@ -204,11 +221,3 @@ def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
                     "the model"
                 )
     return list(found.values())
-
-
-def _frozen_keys(model: nn.Module) -> set[str]:
-    """Keys of the encoder's frozen parameters."""
-    encoder = getattr(model, "backbone", None)
-    if encoder is None:
-        return set()
-    return {f"{_ENCODER}{k}" for k, p in encoder.named_parameters() if not p.requires_grad}

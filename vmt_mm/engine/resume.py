@@ -15,6 +15,8 @@ from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
 INTERRUPTED = "interrupted.pth"
 #: Metrics of the last validation and the iteration at which it was made.
 LAST_VALIDATION = "last_validation.json"
+#: Entry of the message hub, and so of checkpoints, that holds the same.
+VALIDATED = "last_validation"
 
 
 def validated_iteration(work_dir: str | Path) -> int | None:

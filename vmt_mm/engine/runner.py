@@ -13,6 +13,7 @@ from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.engine.resume import newest_checkpoint
@@ -31,12 +32,17 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     - They are written atomically and hold plain containers and tensors alone; nothing else is
       unpickled when they are read.
-    - Loading is strict: what does not fit is an error that gives both values. So the pretrained
-      file is needed to start, and not to resume or test.
+    - They hold what trains, and what the encoder's file does not have. Its frozen weights come from
+      that file again, and must be the same. The checkpoint hook's ``save_frozen=True`` saves them
+      too, and so does an encoder that came from no file.
+    - Loading is strict: what does not fit is an error that gives both values.
     - ``resume=True`` without a file takes the newest whole checkpoint of the work dir.
     - The environment and the config are logged once model and data could be built, so that an
       error is not found below them.
     """
+
+    #: Of the frozen weights, which never change: made for the first checkpoint.
+    _frozen: FrozenRecord | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -111,8 +117,14 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self._resume:
             _check_resumable(checkpoint, filename)
             checkpoint["meta"].pop("config", None)  # mmengine would run it
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        load_model(unwrap(self.model), checkpoint, str(filename), self._description())
+        self._frozen = None
+        load_model(
+            unwrap(self.model),
+            checkpoint,
+            str(filename),
+            self._description(),
+            when_complete=lambda: self.call_hook("after_load_checkpoint", checkpoint=checkpoint),
+        )
         if self._resume:
             self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True
@@ -174,6 +186,17 @@ class MultiTaskRunner(mmengine.runner.Runner):
             checkpoint = kwargs["checkpoint"]
             for part in {"meta", "message_hub", "param_schedulers"} & checkpoint.keys():
                 checkpoint[part] = to_plain(checkpoint[part])
+            self._leave_out_frozen(checkpoint)
+
+    def _leave_out_frozen(self, checkpoint: dict[str, Any]) -> None:
+        """Take the frozen encoder out of a checkpoint, where its file has it."""
+        model = unwrap(self.model)
+        keys = keys_left_out(model)
+        if not keys or any(getattr(hook, "save_frozen", False) for hook in self.hooks):
+            return
+        if self._frozen is None:
+            self._frozen = FrozenRecord.of(model, keys, model.backbone.frozen_source)
+        leave_out(checkpoint, keys, self._frozen)
 
     def dump_config(self) -> None:
         """Write the config to the work dir, atomically."""

@@ -21,6 +21,7 @@ from mmengine.utils import digit_version
 from safetensors.torch import load_file
 
 from vmt_mm.errors import InputError
+from vmt_mm.utils.adapter_file import is_adapter_file, read_adapter
 
 _HISTORY = "__history__"
 
@@ -88,12 +89,16 @@ def read_checkpoint(
                 location, map_location=map_location, weights_only=True
             )
         if location.endswith(".safetensors"):
+            if is_adapter_file(location):
+                return read_adapter(location, str(map_location)).as_checkpoint()
             return load_file(location, device=str(map_location))
         # Before torch 2.6 there is no such list: mmengine's checkpoints are then refused, ours not.
         listed = digit_version(torch.__version__) >= digit_version("2.6")
         with torch.serialization.safe_globals(_safe_types()) if listed else nullcontext():
             content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
         return from_plain(content)
+    except InputError:
+        raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(

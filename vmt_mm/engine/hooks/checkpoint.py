@@ -11,7 +11,8 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from vmt_mm.engine.resume import INTERRUPTED, LAST_VALIDATION, validated_iteration
+from vmt_mm.engine.resume import INTERRUPTED, LAST_VALIDATION, VALIDATED, validated_iteration
+from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.utils.checkpoint_file import to_plain
 from vmt_mm.utils.files import write_bytes, write_json
@@ -46,7 +47,18 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     A validation without the metric of ``save_best`` (no reference for ``delta``, or a task without
     a label) keeps the best checkpoint so far and says so, where mmengine's ends the training.
+
+    Args:
+        save_frozen: save the frozen encoder too, which its own file has; see
+            :class:`vmt_mm.engine.runner.MultiTaskRunner`.
+        args, kwargs: of mmengine's ``CheckpointHook``.
     """
+
+    def __init__(self, *args: Any, save_frozen: bool = False, **kwargs: Any) -> None:
+        if not isinstance(save_frozen, bool):
+            raise InputError(f"CheckpointHook: save_frozen must be True or False, {save_frozen!r}")
+        super().__init__(*args, **kwargs)
+        self.save_frozen = save_frozen
 
     def before_train(self, runner: Runner) -> None:
         """Remove what the checkpoint that is resumed replaced."""
@@ -61,9 +73,10 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Save the best checkpoint, then note that this validation was made."""
+        note = to_plain(dict(iter=runner.iter, metrics=metrics))
+        runner.message_hub.update_info(VALIDATED, note)  # for what is saved from here on
         super().after_val_epoch(runner, metrics)
         if is_main_process():
-            note = to_plain(dict(iter=runner.iter, metrics=metrics))
             write_json(Path(runner.work_dir) / LAST_VALIDATION, note)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:

@@ -34,6 +34,8 @@ class AdaptedEncoder:
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels: channels of the four feature maps.
         strides: strides of the four feature maps.
+        frozen_source: the file that all frozen weights came from; None where no file has them.
+        fitted_keys: state-dict keys of what was interpolated from that file.
     """
 
     task_names: tuple[str, ...]
@@ -43,6 +45,8 @@ class AdaptedEncoder:
     with_cp: bool
     out_channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
+    frozen_source: str | None = None
+    fitted_keys: frozenset[str] = frozenset()
 
     def set_up_seam(
         self,
@@ -129,9 +133,11 @@ class AdaptedEncoder:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""
         raise NotImplementedError
 
-    def load_declared(self) -> None:
-        """Load the file that the config declares as ``pretrained``."""
-        self.load_frozen(read_state_dict(self.pretrained), self.pretrained)
+    def load_declared(self, source: str | None = None) -> None:
+        """Load the file that the config declares as ``pretrained``, or another ``source``."""
+        source = source or self.pretrained
+        self.load_frozen(read_state_dict(source), source)
+        self.frozen_source = source
 
     def init_weights(self) -> None:
         """Load the pretrained weights, then set the method's initial values.

@@ -27,7 +27,7 @@ _DROPPED = re.compile(
     r"^head\.|^norm\.|\.attn_mask$|relative_position_index$|relative_coords_table$"
 )
 #: What an ImageNet checkpoint does not have: it keeps its initial values.
-_MAY_MISS = re.compile(r"^norm\d\.|relative_position_index$")
+MAY_MISS = re.compile(r"^norm\d\.|relative_position_index$")
 
 
 def detect_origin(state: dict[str, Tensor], source: str = "the file") -> str:
@@ -105,9 +105,11 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     origin = detect_origin(state, source)
     state = to_mmseg_keys(state)
     own = own_state(model)
+    given = dict(state)
     for key in [k for k in state if k.endswith("relative_position_bias_table") and k in own]:
         state[key] = _resize_table(state[key], own[key], key, source)
-    load_strictly(model, state, source, origin, _MAY_MISS.search)
+    load_strictly(model, state, source, origin, MAY_MISS.search)
+    model.fitted_keys = frozenset(k for k in state if state[k].shape != given[k].shape)
 
 
 def _resize_table(table: Tensor, own: Tensor, key: str, source: str) -> Tensor:

@@ -1,0 +1,340 @@
+"""An adapter file is small, safe to read, and gives the model of the checkpoint, bit for bit."""
+
+import copy
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from methods import VIT, scatter
+from mmengine.config import Config
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from small_runs import small_config
+
+import vmt_mm
+from vmt_mm.apis.adapters import (
+    export_adapter,
+    is_adapter_file,
+    load_adapter,
+    merge_adapter,
+)
+from vmt_mm.apis.safe_types import check_types
+from vmt_mm.engine.frozen import frozen_keys
+from vmt_mm.engine.loading import describe
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.pretrained import locate, read_state_dict
+from vmt_mm.registry import MODELS
+from vmt_mm.tasks import Segmentation
+from vmt_mm.utils.adapter_file import from_json, to_json
+from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
+
+SOURCE = "vmt_mm://swin_nano"
+ENCODER_BYTES = 4 * sum(value.numel() for value in read_state_dict(SOURCE).values())
+IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+
+
+def config(scenes, options=None):
+    cfg = small_config(scenes)
+    cfg.merge_from_dict(copy.deepcopy(options or {}))
+    return cfg
+
+
+def trained(cfg):
+    """A model off its initial values, on the declared encoder; its checkpoint, encoder included."""
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    scatter(model)
+    for name, buffer in model.heads.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    meta = dict(vmt_mm=describe(model, cfg.model), dataset_meta=dict(semseg=dict(classes=("a",))))
+    return model.eval(), dict(meta=to_plain(meta), state_dict=model.state_dict())
+
+
+def method(**peft):
+    return {"model.backbone.peft": dict(_delete_=True, **peft)}
+
+
+def vit(tmp_path):
+    """Options for a small ViT, whose encoder is in a file of its own."""
+    backbone = {k: v for k, v in VIT.config.items() if k != "type"}
+    encoder = MODELS.build(dict(type="MultiTaskViT", tasks=["a"], peft=None, **backbone))
+    path = str(tmp_path / "vit.safetensors")
+    save_file({key: torch.randn_like(value) for key, value in encoder.state_dict().items()}, path)
+    peft = dict(type="VMTAdapter", ratio=4)
+    tasks = ["semseg", "human_parts", "saliency", "normals"]
+    kind = dict(type="MultiTaskViT", pretrained=path, peft=peft, tasks=tasks, **backbone)
+    return {"model.backbone": dict(_delete_=True, **kind)}
+
+
+CASES = {
+    "VMT-Adapter": method(type="VMTAdapter", ratio=1),
+    "ViT": vit,
+    "Multiple LoRA": method(type="PerTask", method=dict(type="LoRA", rank=2)),
+    "Hyperformer": method(type="Hyperformer", ratio=4, embedding=6),
+    "BitFit": method(type="BitFit"),
+    "full": method(type="FullFineTuning"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_model_is_the_checkpoints_bit_for_bit(scenes, tmp_path, case):
+    options = CASES[case](tmp_path) if callable(CASES[case]) else CASES[case]
+    cfg = config(scenes, options)
+    model, content = trained(cfg)
+    torch.save(content, tmp_path / "full.pth")
+    path = tmp_path / "adapter.safetensors"
+    export_adapter(cfg, tmp_path / "full.pth", path)
+    found = load_adapter(path)
+    assert not found.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value), key
+    with torch.no_grad():
+        expected, logits = model(IMAGES), found(IMAGES)
+    assert logits.keys() == expected.keys()
+    assert all(torch.equal(logits[task], expected[task]) for task in expected)
+    stored = load_file(path)
+    assert stored.keys().isdisjoint(frozen_keys(model))
+    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert path.stat().st_size < 4 * trains + 60_000
+    assert (path.stat().st_size < ENCODER_BYTES) == (case != "full")
+
+
+@pytest.fixture(scope="session")
+def adapter(whole, tmp_path_factory):
+    """Of the training's best checkpoint. Not to be written to."""
+    (best,) = whole.folder.glob("best*.pth")
+    path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
+    export_adapter(whole.cfg, best, path)
+    return path
+
+
+def test_what_the_file_says(adapter, whole):
+    with safe_open(adapter, framework="pt") as content:
+        metadata = {k: v for k, v in content.metadata().items() if k != "kind"}
+    found = {key: json.loads(text) for key, text in metadata.items()}
+    assert found["format_version"] == 1
+    assert found["package_version"] == vmt_mm.__version__
+    assert found["tasks"] == ["semseg", "human_parts", "saliency", "normals"]
+    assert len(found["classes"]["semseg"]) == len(found["palettes"]["semseg"]) == 8
+    assert found["frozen_encoder"]["source"] == SOURCE
+    assert re.fullmatch("[0-9a-f]{64}", found["frozen_encoder"]["sha256"])
+    best = max(whole.validations, key=lambda v: v[1]["semseg/mIoU"])
+    assert found["metrics"] == pytest.approx(best[1])
+    assert "work_dir" not in found["config"]
+    assert is_adapter_file(adapter)
+    assert not is_adapter_file(locate(SOURCE))
+    assert not is_adapter_file(whole.folder / "epoch_1.pth")
+    assert not is_adapter_file("configs/vmt/vmt_swin-nano_shapes.py")
+    assert not is_adapter_file("none")
+
+
+def test_config_and_names_come_along(adapter, whole, scenes):
+    model = load_adapter(str(adapter))
+    assert isinstance(model.cfg, Config)
+    for key in ("model", "test_dataloader", "tasks"):
+        assert model.cfg[key] == config(scenes)[key], key
+    scale = next(s for s in model.cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize")
+    assert isinstance(scale["scale"], tuple)  # mmcv takes no list
+    known = whole.runner.train_dataloader.dataset.metainfo
+    assert list(model.dataset_meta) == list(model.tasks)
+    assert list(model.dataset_meta["semseg"]["classes"]) == list(known["semseg"]["classes"])
+    assert model.dataset_meta["normals"] == {}
+
+
+def test_metrics_are_of_exactly_these_weights_or_unknown(whole, tmp_path):
+    # a regular checkpoint is written before its validation, whose note lies beside the last one
+    last = export_adapter(whole.cfg, whole.folder / "epoch_3.pth", tmp_path / "a.safetensors")
+    assert last.metrics == whole.validations[-1][1]
+    shutil.copy(whole.folder / "epoch_3.pth", tmp_path / "alone.pth")
+    content = read_checkpoint(str(tmp_path / "alone.pth"))
+    noted = content["message_hub"]["runtime_info"].get("last_validation", {}).get("iter")
+    alone = export_adapter(whole.cfg, tmp_path / "alone.pth", tmp_path / "b.safetensors")
+    assert (alone.metrics is None) == (noted != content["meta"]["iter"])
+    other = export_adapter(whole.cfg, whole.folder / "epoch_1.pth", tmp_path / "c.safetensors")
+    assert other.metrics in (None, whole.validations[0][1])
+
+
+def test_half_takes_half(adapter, whole, scenes, tmp_path):
+    (best,) = whole.folder.glob("best*.pth")
+    path = tmp_path / "half.safetensors"
+    export_adapter(whole.cfg, best, path, half=True)
+    with safe_open(path, framework="pt") as content:
+        header = sum(len(key) + len(text) for key, text in content.metadata().items())
+    assert path.stat().st_size - header < 0.6 * (adapter.stat().st_size - header)
+    model, exact = load_adapter(path), load_adapter(adapter)
+    for (name, value), expected in zip(model.named_parameters(), exact.parameters(), strict=True):
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, expected, rtol=1e-3, atol=1e-6), name
+    for (name, value), expected in zip(model.named_buffers(), exact.buffers(), strict=True):
+        assert torch.equal(value, expected), name
+    content = read_checkpoint(str(best))
+    content["state_dict"]["heads.semseg.predict.bias"][0] = 1e5
+    torch.save(content, tmp_path / "large.pth")
+    with pytest.raises(InputError, match="heads.semseg.predict.bias has numbers beyond float16's"):
+        export_adapter(whole.cfg, tmp_path / "large.pth", tmp_path / "no.safetensors", half=True)
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_the_encoder_must_be_the_one_that_it_was_trained_with(adapter, tmp_path):
+    state = {key: value.clone() for key, value in read_state_dict(SOURCE).items()}
+    save_file(state, tmp_path / "same.safetensors")
+    model = load_adapter(adapter, pretrained=str(tmp_path / "same.safetensors"))
+    assert model.cfg.model.backbone.pretrained == str(tmp_path / "same.safetensors")
+    state["patch_embed.norm.bias"][3] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_adapter(adapter, pretrained=str(tmp_path / "other.safetensors"))
+    assert str(caught.value).startswith(
+        f"{adapter} was trained on the frozen encoder of {SOURCE!r}"
+    )
+    assert f"{str(tmp_path / 'other.safetensors')!r} holds another one" in str(caught.value)
+
+
+def rewritten(adapter, path, **changes):
+    """A copy of an adapter file with other metadata; None leaves an entry out."""
+    with safe_open(adapter, framework="pt") as content:
+        metadata = {**content.metadata(), **changes}
+    save_file(load_file(adapter), path, {k: v for k, v in metadata.items() if v is not None})
+    return path
+
+
+def test_a_missing_encoder_is_named(adapter, tmp_path):
+    path = rewritten(adapter, tmp_path / "moved.safetensors")
+    with safe_open(adapter, framework="pt") as content:
+        text = {key: content.metadata()[key] for key in ("config", "frozen_encoder")}
+    text = {key: value.replace(SOURCE, "gone/encoder.pth") for key, value in text.items()}
+    rewritten(adapter, path, **text)
+    with pytest.raises(InputError, match="which are those of 'gone/encoder.pth'"):
+        load_adapter(path)
+    load_adapter(path, pretrained=SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(kind=None), "is no adapter file"),
+        (dict(format_version="2"), "has format 2 of adapter files .* reads 1"),
+        (dict(config=None), "damaged adapter file, its metadata cannot be read"),
+        (dict(config="{]"), "damaged adapter file, its metadata cannot be read"),
+        (dict(config="3"), "config is no dictionary"),
+        (dict(classes="{}"), "damaged adapter file"),
+        (dict(frozen_encoder='{"source": 3}'), r"its meta.frozen_encoder must hold \['source'"),
+        (dict(config='{"model": {"type": "Recoder"}}'), "'Recoder' is no registered class"),
+        (dict(config='{"model": {"type": "ResNet", "depth": 1}}'), "its config builds no model"),
+        (dict(config='{"model": {"type": "ReLU"}}'), "is no multi-task model"),
+        (dict(config='{"text": 1}'), "is no config"),
+        (dict(config="{}"), "its config builds no model"),
+        (dict(description='{"encoder": 1}'), "damaged|does not fit"),
+    ],
+)
+def test_what_is_wrong_with_the_metadata_is_said(adapter, tmp_path, changes, message):
+    path = rewritten(adapter, tmp_path / "wrong.safetensors", **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        load_adapter(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "missing", "pickle"])
+def test_a_damaged_file_is_named(adapter, whole, tmp_path, kind):
+    content, path = adapter.read_bytes(), tmp_path / "damaged.safetensors"
+    if kind == "pickle":
+        content = (whole.folder / "epoch_1.pth").read_bytes()
+    content = dict(truncated=content[:-100], garbage=b"garbage" * 99, empty=b"").get(kind, content)
+    if kind != "missing":
+        path.write_bytes(content)
+    assert not is_adapter_file(path)
+    with pytest.raises(InputError, match=f"{path}"):
+        load_adapter(path)
+
+
+EVIL = [
+    "os.system",
+    "mmengine.load",
+    "subprocess.Popen",
+    "this",
+    "mmseg.os.system",
+    "eval",
+]
+
+
+@pytest.mark.parametrize("kind", EVIL)
+@pytest.mark.parametrize("place", ["model", "data_preprocessor", "pipeline"])
+def test_no_function_of_another_module_is_called(adapter, tmp_path, monkeypatch, kind, place):
+    call = dict(type=kind, command=f"touch {tmp_path}/it-ran")
+    model = dict(type="MultiTaskSegmentor", data_preprocessor=call)
+    content = dict(
+        model=dict(model=call),
+        data_preprocessor=dict(model=model),
+        pipeline=dict(model={}, test_pipeline=[dict(type="Resize"), call]),
+    )[place]
+    path = rewritten(adapter, tmp_path / "evil.safetensors", config=json.dumps(content))
+    monkeypatch.setattr("vmt_mm.apis.adapters.MODELS.build", lambda cfg: pytest.fail("was built"))
+    with pytest.raises(InputError, match=f"type '{kind}' is no registered class"):
+        load_adapter(path)
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_classes_of_the_ecosystem_may_be_named():
+    kinds = [
+        "ReLU",
+        "mmseg.FCNHead",
+        "mmengine.Normal",
+        "mmpretrain.LinearClsHead",
+        "vmt_mm.MLPHead",
+    ]
+    check_types(dict(model=[dict(type=kind) for kind in kinds]), "file")
+    with pytest.raises(InputError, match=r"file: model.head._scope_ is 'os'"):
+        check_types(dict(model=dict(head=dict(type="ReLU", _scope_="os"))), "file")
+    with pytest.raises(InputError, match="model.head.type 'MLPHaed' .* did you mean 'MLPHead'"):
+        check_types(dict(model=dict(head=dict(type="MLPHaed"))), "file")
+
+
+def test_configs_survive_json(scenes, tmp_path):
+    content = dict(a=(1, [2.5, (None, True)]), b={1: "x", (2, 3): dict(c="y")}, d=float("inf"))
+    found = from_json(json.loads(json.dumps(to_json(content, "config"))))
+    assert found == content
+    assert isinstance(found["a"][1][1], tuple)
+    with pytest.raises(InputError, match=r"config.a\[0\] is .*holds numbers, texts"):
+        to_json(dict(a=[{1, 2}]), "config")
+    # a class is written by its name
+    cfg = config(scenes, {"model.tasks.semseg.type": Segmentation})
+    _, state = trained(cfg)
+    torch.save(state, tmp_path / "full.pth")
+    export_adapter(cfg, tmp_path / "full.pth", tmp_path / "a.safetensors")
+    assert load_adapter(tmp_path / "a.safetensors").cfg.model.tasks.semseg.type == "Segmentation"
+
+
+def test_an_encoder_that_no_file_has_cannot_be_named(scenes, tmp_path):
+    random = {"model.backbone.pretrained": None, "model.backbone.allow_random_backbone": True}
+    cfg = config(scenes, random)
+    _, state = trained(cfg)
+    torch.save(state, tmp_path / "full.pth")
+    out = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match=r"full.pth: its frozen encoder came from no file"):
+        export_adapter(cfg, tmp_path / "full.pth", out)
+    cfg.model.backbone.pretrained = SOURCE
+    with pytest.raises(InputError, match=rf"full.pth holds another frozen encoder than '{SOURCE}'"):
+        export_adapter(cfg, tmp_path / "full.pth", out)
+    assert not out.exists()
+    with pytest.raises(InputError, match=r"must end with .safetensors"):
+        export_adapter(cfg, tmp_path / "full.pth", tmp_path / "a.pth")
+
+
+def test_a_run_takes_adapter_and_merged_checkpoint(small_run, adapter, whole, tmp_path):
+    merge_adapter(adapter, tmp_path / "merged.pth")
+    content = read_checkpoint(str(tmp_path / "merged.pth"))
+    assert content["state_dict"].keys() == whole.runner.model.state_dict().keys()
+    best = max(whole.validations, key=lambda v: v[1]["semseg/mIoU"])[1]
+    assert small_run({"load_from": str(adapter)}).test() == best
+    gone = {"model.backbone.pretrained": "gone.pth"}
+    assert small_run({"load_from": str(tmp_path / "merged.pth"), **gone}).test() == best
+    with pytest.raises(InputError, match=r"must end with .pth"):
+        merge_adapter(adapter, tmp_path / "merged.safetensors")
+    other = {"load_from": str(adapter), "model.backbone.peft.gate": 0.25}
+    with pytest.raises(InputError, match=rf"{adapter} does not fit the config: peft: .*gate=0.5"):
+        small_run(other).test()
+    with pytest.raises(InputError, match="cannot be resumed"):
+        small_run({"load_from": str(adapter), "resume": True}).train()

@@ -1,0 +1,3 @@
+"""Fixtures of the small runs."""
+
+from small_runs import scenes, whole  # noqa: F401

@@ -1,0 +1,12 @@
+"""Turn a pretrained Swin of any known origin into one file in mmseg's keys, for `pretrained`.
+
+python tools/model_converters/import_swin.py CHECKPOINT OUT.safetensors [--arch tiny]
+"""
+
+from __future__ import annotations
+
+from vmt_mm.apis.importing import import_main
+from vmt_mm.models.backbones.importing import import_swin
+
+if __name__ == "__main__":
+    import_main(__doc__, import_swin)

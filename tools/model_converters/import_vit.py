@@ -1,0 +1,12 @@
+"""Turn a pretrained ViT of any known origin into one file in mmpretrain's keys, for `pretrained`.
+
+python tools/model_converters/import_vit.py CHECKPOINT OUT.safetensors [--arch dinov2-small]
+"""
+
+from __future__ import annotations
+
+from vmt_mm.apis.importing import import_main
+from vmt_mm.models.backbones.importing import import_vit
+
+if __name__ == "__main__":
+    import_main(__doc__, import_vit)

@@ -1,0 +1,34 @@
+"""Write an adapter file and its frozen encoder to one checkpoint, which needs no other file.
+
+python tools/model_converters/merge.py ADAPTER [--pretrained FILE] OUT.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vmt_mm.apis import friendly_errors
+from vmt_mm.apis.adapters import merge_adapter
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("adapter", help="file that export_adapter.py wrote")
+    parser.add_argument("out", type=Path, help="file to write, .pth")
+    parser.add_argument("--pretrained", help="frozen encoder; default: what the adapter names")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Merge."""
+    args = parse_args()
+    with friendly_errors():
+        model = merge_adapter(args.adapter, args.out, args.pretrained)
+        count = sum(value.numel() for value in model.parameters())
+        print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What the tools that import encoders share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.registry import init_default_scope
+from safetensors.torch import save
+
+from vmt_mm.apis.failures import friendly_errors
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.importing import Imported
+from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.utils.files import write_bytes
+
+
+def import_main(doc: str, convert: Callable[..., Imported]) -> None:
+    """Parse the command line, convert, write.
+
+    Args:
+        doc: the tool's docstring.
+        convert: (tensors, their file, arch) -> what to write.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("checkpoint", help="file, or http(s) address, of the pretrained weights")
+    parser.add_argument("out", type=Path, help="file to write, .safetensors")
+    parser.add_argument("--arch", help="architecture that it must be of; default: what it is")
+    args = parser.parse_args()
+    with friendly_errors():
+        if args.out.suffix != ".safetensors":
+            raise InputError(f"{args.out}: the name of the file to write must end in .safetensors")
+        init_default_scope("vmt_mm")
+        imported = convert(read_state_dict(args.checkpoint), args.checkpoint, args.arch)
+        tensors = {key: value.contiguous() for key, value in imported.state.items()}
+        write_bytes(args.out, save(tensors, dict(format="pt")))
+        count = sum(value.numel() for value in tensors.values())
+        print(f"{args.checkpoint}: {imported.origin} keys")
+        print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
+        settings = ", ".join(f"{key}={value!r}" for key, value in imported.config.items())
+        print(f"for model.backbone=dict({settings}), pretrained={str(args.out)!r}")
