@@ -1,5 +1,7 @@
 """Load a model and predict single images."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from mmengine.config import Config
 from untrained import CONFIG_FILE, SMALL, TASKS, equal, write_images
 
 from vmt_mm.apis import inference_model, init_model, load_config
+from vmt_mm.apis.adapters import export_adapter
 from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.models.backbones.pretrained import locate
 
 
 def test_files_arrays_and_lists(model, tmp_path):
@@ -108,3 +112,17 @@ def test_a_config_without_a_pipeline(model, checkpoint):
     other = init_model(cfg, checkpoint, "cpu")
     with pytest.raises(InputError, match="no test pipeline"):
         inference_model(other, np.zeros((4, 4, 3), np.uint8))
+
+
+def test_an_adapter_file(model, checkpoint, tmp_path):
+    cfg = load_config(CONFIG_FILE, SMALL, training=False)
+    path = tmp_path / "small.safetensors"
+    export_adapter(cfg, checkpoint, path)
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    encoder = shutil.copy(locate("vmt_mm://swin_nano"), tmp_path / "encoder.safetensors")
+    for options in (None, dict(pretrained=str(encoder))):
+        adapted = init_model(path, None, "cpu", options)
+        if options:
+            assert adapted.backbone.pretrained == str(encoder)
+        assert equal(inference_model(adapted, image), inference_model(model, image))
+        assert adapted.dataset_meta["semseg"]["classes"][1] == "box"

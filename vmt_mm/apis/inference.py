@@ -66,16 +66,16 @@ def init_model(
         raise InputError(f"{cfg.filename or 'the config'}: the config has no `model`")
     init_default_scope(cfg.get("default_scope", "vmt_mm"))
     model = MODELS.build(cfg.model)
-    meta = {}
+    meta: Mapping[str, Any] = {}
     if checkpoint is None:
         print_log("no checkpoint is given: the heads are untrained", "current", logging.WARNING)
         model.init_weights()
     else:
         content = read_checkpoint(str(checkpoint))
         load_model(model, content, str(checkpoint), describe(model, cfg.model))
-        meta = content.get("meta") if isinstance(content.get("meta"), Mapping) else {}
+        meta = content.get("meta") or {}
     model.cfg = cfg
-    model.dataset_meta = _metainfo(cfg) | dict((meta or {}).get("dataset_meta") or {})
+    model.dataset_meta = _metainfo(cfg, meta.get("dataset_meta") or {})
     return model.to(device).eval()
 
 
@@ -166,15 +166,17 @@ def _init_adapter(
         )
     if not Path(path).is_file():
         raise InputError(f"{path}: no such adapter file")
-    return load_adapter(path, pretrained=pretrained, device=str(device))
+    model = load_adapter(path, pretrained=pretrained, device=str(device))
+    model.dataset_meta = _metainfo(model.cfg, model.dataset_meta)
+    return model
 
 
-def _metainfo(cfg: Config) -> dict[str, Any]:
-    """Classes and palettes as the config's data sets name them, by task."""
+def _metainfo(cfg: Config, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes and palettes by task: the stored ones, else those of the config's data sets."""
     meta: dict[str, Any] = {}
     for entry in dicts_in(cfg.get("test_dataloader") or {}):
         kind = entry.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         meta |= getattr(kind, "METAINFO", {})
         meta |= entry.get("metainfo") or {}
-    return meta
+    return meta | {task: values for task, values in stored.items() if values}
