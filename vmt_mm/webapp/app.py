@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -180,5 +182,10 @@ class WebApp:
         """Write the archive of what is shown; return its path."""
         if found is None:
             raise self.gradio.Error("There is nothing to download: predict an image first.")
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        archives = self.folder / "archives"
+        archives.mkdir(exist_ok=True)
+        for old in archives.iterdir():
+            if old.stat().st_mtime < time.time() - _KEPT:
+                shutil.rmtree(old, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=archives))
         return str(write_archive(found, self.inferencer, folder, percent / 100))

@@ -19,7 +19,7 @@ _OPACITY = "--vmt-opacity"
 SET_OPACITY = f"(p) => {{document.documentElement.style.setProperty('{_OPACITY}', p / 100)}}"
 
 CSS = f"""
-#vmt-examples .grid-wrap {{padding-top: 34px; max-height: none}}
+#vmt-examples .grid-wrap {{padding-top: 34px; max-height: none; overflow-y: auto}}
 #vmt-examples .grid-container {{grid-template-columns: repeat(3, minmax(0, 1fr))}}
 .vmt-grid {{display: grid; gap: 18px; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr))}}
 .vmt-tile {{margin: 0}}
