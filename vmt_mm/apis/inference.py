@@ -66,6 +66,8 @@ def init_model(
         raise InputError(f"{cfg.filename or 'the config'}: the config has no `model`")
     init_default_scope(cfg.get("default_scope", "vmt_mm"))
     model = MODELS.build(cfg.model)
+    if not hasattr(model, "tasks"):
+        raise InputError(f"{cfg.filename or 'the config'}: its model is no multi-task model")
     meta: Mapping[str, Any] = {}
     if checkpoint is None:
         print_log("no checkpoint is given: the heads are untrained", "current", logging.WARNING)
