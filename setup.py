@@ -39,5 +39,10 @@ setup(
         "rich",
         "scipy",
     ],
-    extras_require={"onedl": ONEDL, "dev": ["pytest", "ruff"]},
+    extras_require={
+        "onedl": ONEDL,
+        "dev": ["pytest", "ruff"],
+        "webapp": ["gradio>=6"],
+        "webapp-test": ["gradio>=6", "selenium>=4.6"],  # and a Chromium with its driver
+    },
 )

@@ -2,20 +2,27 @@
 
 from vmt_mm.apis.cli import (
     add_config_arguments,
+    add_model_arguments,
     add_run_arguments,
     apply_run_arguments,
 )
 from vmt_mm.apis.config import load_config
 from vmt_mm.apis.failures import friendly_errors
+from vmt_mm.apis.inference import inference_model, init_model
+from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.apis.input_check import check_inputs
 from vmt_mm.apis.launch import distributed
 
 __all__ = [
+    "MultiTaskInferencer",
     "add_config_arguments",
+    "add_model_arguments",
     "add_run_arguments",
     "apply_run_arguments",
     "check_inputs",
     "distributed",
     "friendly_errors",
+    "inference_model",
+    "init_model",
     "load_config",
 ]

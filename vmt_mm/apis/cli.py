@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from vmt_mm.apis.inference import is_adapter
+from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.apis.launch import LAUNCHERS
+from vmt_mm.errors import InputError
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -19,6 +24,47 @@ def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False)
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
     )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add ``config``, ``checkpoint``, ``--device``, ``--cfg-options`` and ``--tasks``.
+
+    Args:
+        parser: where to.
+        default: of ``config``; None asks for one.
+    """
+    optional = {} if default is None else dict(nargs="?", default=default)
+    parser.add_argument("config", help="config file, or an adapter file (.safetensors)", **optional)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file of the config")
+    parser.add_argument("--device", help="cpu, cuda:0, ...; by default the best there is")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
+    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run these tasks alone")
+
+
+def build_inferencer(args: argparse.Namespace, show_progress: bool = True) -> MultiTaskInferencer:
+    """Load what :func:`add_model_arguments` asked for.
+
+    Raises:
+        InputError: if there is a config and no checkpoint, or a file is missing or does not fit.
+    """
+    if args.checkpoint is None and not is_adapter(args.config):
+        raise InputError(
+            f"{args.config}: a config needs a checkpoint beside it; an adapter file (.safetensors) "
+            "needs none"
+        )
+    return MultiTaskInferencer(
+        args.config, args.checkpoint, args.device, args.cfg_options, show_progress=show_progress
+    )
+
+
+def check_display() -> None:
+    """Raise InputError where no window can be opened; OpenCV would end the program instead."""
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise InputError("there is no display to show a window on: write to a file instead")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

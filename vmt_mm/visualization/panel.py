@@ -15,6 +15,7 @@ from torch import Tensor
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
 from vmt_mm.visualization.figure import draw_figure
+from vmt_mm.visualization.overlay import blend
 
 _DPI = 100
 _COLUMN_INCHES = 2.6
@@ -25,7 +26,12 @@ _MAX_LEGEND = 12
 
 
 def draw_panel(
-    image: np.ndarray, sample: MultiTaskDataSample, tasks: Mapping[str, Task], meta: Mapping
+    image: np.ndarray,
+    sample: MultiTaskDataSample,
+    tasks: Mapping[str, Task],
+    meta: Mapping,
+    opacity: float = 1.0,
+    title: str | None = None,
 ) -> np.ndarray:
     """Draw the image, then for every task the prediction above and the label below.
 
@@ -34,6 +40,8 @@ def draw_panel(
         sample: with labels, predictions or both; rows without any are left out.
         tasks: the tasks to show.
         meta: the data set's metainfo, by task.
+        opacity: of what is drawn over the image, 0..1; 1 hides the image.
+        title: of the image; its id by default.
 
     Returns:
         RGB image, uint8.
@@ -50,7 +58,7 @@ def draw_panel(
     }
     lines = max((math.ceil(len(entries) / 2) for entries in legends.values()), default=0)
     layout = _Layout(image.shape[0] / image.shape[1], max(1, len(shown)), len(tasks), lines)
-    axis = layout.add_image(str(sample.get("sample_id", "image")))
+    axis = layout.add_image(str(sample.get("sample_id", "image") if title is None else title))
     axis.imshow(image)
     for column, (name, task) in enumerate(tasks.items()):
         for row, (title, values) in enumerate(shown.items()):
@@ -60,7 +68,7 @@ def draw_panel(
             else:
                 drawn = task.draw(values[name], meta.get(name, {}))
                 drawn = _widen_lines(drawn) if task.has_lines else drawn
-                axis.imshow(drawn, interpolation="nearest")
+                axis.imshow(blend(image, drawn, opacity), interpolation="nearest")
         _add_legend(axis, legends[name])
     return draw_figure(layout.figure)
 

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.files import write_image
+from vmt_mm.utils.predictions import write_predictions
 from vmt_mm.utils.wrappers import unwrap
 
 
@@ -35,10 +35,5 @@ class PredictionWriterHook(Hook):
         """Write the batch's predictions."""
         model = unwrap(runner.model)
         for sample in outputs or ():
-            if sample.is_stand_in:
-                continue
-            for name, task in model.tasks.items():
-                prediction = sample.prediction(name)
-                if prediction is not None:
-                    path = self.out_dir / name / f"{sample.sample_id}{task.label.suffix}"
-                    write_image(path, task.label.encode(prediction.cpu().numpy()))
+            if not sample.is_stand_in:
+                write_predictions(sample, model.tasks, self.out_dir)

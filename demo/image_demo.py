@@ -1,0 +1,58 @@
+"""Draw all predictions of one image: `python demo/image_demo.py IMG CONFIG CHECKPOINT`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+
+from vmt_mm.apis import add_model_arguments, friendly_errors
+from vmt_mm.apis.cli import build_inferencer, check_display
+from vmt_mm.apis.inferencer import check_opacity
+from vmt_mm.utils.files import write_image
+from vmt_mm.visualization import draw_panel
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("img", help="image file")
+    add_model_arguments(parser)
+    parser.add_argument("--out-file", help="picture to write; without it a window shows it")
+    parser.add_argument(
+        "--opacity", type=float, default=1.0, help="of predictions over the image, 0..1"
+    )
+    parser.add_argument("--title", help="title of the picture; the image's name by default")
+    return parser.parse_args()
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Predict, and write or show the picture."""
+    check_opacity(args.opacity)
+    if not args.out_file:
+        check_display()
+    inferencer = build_inferencer(args, show_progress=False)
+    image = inferencer.pipeline.read(args.img)
+    sample = inferencer(args.img, tasks=args.tasks)[0]
+    model = inferencer.model
+    tasks = {k: v for k, v in model.tasks.items() if sample.prediction(k) is not None}
+    title = args.title or Path(args.img).name
+    panel = draw_panel(image[..., ::-1], sample, tasks, model.dataset_meta, args.opacity, title)
+    if args.out_file:
+        write_image(Path(args.out_file), panel)
+        print(f"picture: {args.out_file}")
+        return
+    cv2.imshow(title, panel[..., ::-1])
+    cv2.waitKey()
+
+
+def main() -> None:
+    """Predict one image."""
+    args = parse_args()
+    with friendly_errors():
+        predict(args)
+
+
+if __name__ == "__main__":
+    main()

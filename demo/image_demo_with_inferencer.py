@@ -1,0 +1,55 @@
+"""Predict files, folders, globs and videos, and write all predictions.
+
+`python demo/image_demo_with_inferencer.py INPUT CONFIG CHECKPOINT --out-dir OUT`
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from vmt_mm.apis import add_model_arguments, friendly_errors
+from vmt_mm.apis.cli import build_inferencer
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("img", help="image, video, folder, or glob in quotes")
+    add_model_arguments(parser)
+    parser.add_argument("--out-dir", required=True, help="OUT/<task>/<id>.png are written")
+    parser.add_argument("--batch-size", type=int, default=1, help="images run together")
+    parser.add_argument("--panels", action="store_true", help="write OUT/panels/<id>.png too")
+    parser.add_argument("--opacity", type=float, default=1.0, help="of predictions in panels, 0..1")
+    parser.add_argument(
+        "--on-error",
+        choices=("abort", "skip"),
+        default="abort",
+        help="at a file that cannot be read: end, or leave it out and list it at the end",
+    )
+    return parser.parse_args()
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Predict all inputs and say where the files are."""
+    result = build_inferencer(args)(
+        args.img,
+        return_datasamples=False,
+        batch_size=args.batch_size,
+        tasks=args.tasks,
+        out_dir=args.out_dir,
+        panels=args.panels,
+        opacity=args.opacity,
+        on_error=args.on_error,
+    )
+    print(f"predictions of {result['images']:,} image(s): {args.out_dir}")
+
+
+def main() -> None:
+    """Predict all inputs."""
+    args = parse_args()
+    with friendly_errors():
+        predict(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Draw all predictions of a video: `python demo/video_demo.py VIDEO CONFIG CHECKPOINT`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from vmt_mm.apis import MultiTaskInferencer, add_model_arguments, friendly_errors
+from vmt_mm.apis.cli import build_inferencer, check_display
+from vmt_mm.apis.inferencer import check_opacity
+from vmt_mm.errors import InputError
+from vmt_mm.visualization import draw_strip
+from vmt_mm.visualization.video import VideoReader, write_video
+
+_ESCAPE = 27
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video", help="video file, or number of a camera")
+    add_model_arguments(parser)
+    parser.add_argument("--show", action="store_true", help="show frames in a window")
+    parser.add_argument("--show-wait-time", type=int, default=1, help="between frames, ms")
+    parser.add_argument("--output-file", help="video to write, .mp4 or .avi")
+    parser.add_argument("--output-fourcc", help="codec; by default that of the ending")
+    parser.add_argument("--output-fps", type=float, default=-1, help="-1 takes the input's")
+    parser.add_argument("--output-height", type=int, default=-1, help="-1 takes the input's")
+    parser.add_argument(
+        "--opacity", type=float, default=0.5, help="of predictions over the frame, 0..1"
+    )
+    return parser.parse_args()
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Raise InputError if an option is wrong."""
+    check_opacity(args.opacity)
+    if not args.show and not args.output_file:
+        raise InputError("nothing to do: give --output-file FILE, --show, or both")
+    if args.show:
+        check_display()
+    for name, value in (("fps", args.output_fps), ("height", args.output_height)):
+        if value != -1 and value <= 0:
+            raise InputError(f"--output-{name} must be positive, or -1 for the input's: {value}")
+
+
+def strips(
+    inferencer: MultiTaskInferencer, reader: VideoReader, args: argparse.Namespace
+) -> Iterator[np.ndarray]:
+    """Frames beside their predictions, RGB, all of one size."""
+    model = inferencer.model
+    height = None if args.output_height == -1 else args.output_height
+    for frame in track(reader, "predicting", total=len(reader) or None):
+        [sample] = inferencer(frame, tasks=args.tasks)
+        yield draw_strip(
+            frame[..., ::-1], sample, model.tasks, model.dataset_meta, args.opacity, height
+        )
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Predict every frame, write and show it; Ctrl-C or Escape ends the input there."""
+    check_args(args)
+    with ExitStack() as stack:
+        reader = stack.enter_context(VideoReader(args.video))
+        fps = reader.fps if args.output_fps == -1 else args.output_fps
+        inferencer = build_inferencer(args, show_progress=False)
+        writer = None
+        if args.output_file:
+            writer = stack.enter_context(
+                write_video(Path(args.output_file), fps, args.output_fourcc)
+            )
+        with suppress(KeyboardInterrupt):
+            for strip in strips(inferencer, reader, args):
+                if writer:
+                    writer.add(strip)
+                if args.show and not show(strip, args.show_wait_time):
+                    break
+    if args.output_file:
+        print(f"video: {args.output_file}")
+
+
+def show(strip: np.ndarray, wait_ms: int) -> bool:
+    """Show a frame; tell whether to go on."""
+    cv2.imshow("predictions", strip[..., ::-1])
+    return cv2.waitKey(wait_ms) != _ESCAPE
+
+
+def main() -> None:
+    """Predict one video."""
+    args = parse_args()
+    with friendly_errors():
+        predict(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A web page that shows predictions (extra ``webapp``); only ``app`` needs Gradio."""
