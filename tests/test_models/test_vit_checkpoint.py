@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmpretrain.models import VisionTransformer
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones import vit_checkpoint
+from vmt_mm.models.backbones import pretrained, vit_checkpoint
 from vmt_mm.models.backbones.vit_checkpoint import detect_origin
 from vmt_mm.registry import MODELS
 
@@ -210,3 +210,11 @@ def test_a_swin_is_no_vit():
     swin = {"layers.0.blocks.0.attn.qkv.weight": torch.zeros(1)}
     with pytest.raises(InputError, match="swin.pth is no ViT checkpoint"):
         detect_origin(swin, "swin.pth")
+
+
+def test_weights_by_their_name_in_mmpretrains_zoo():
+    address = pretrained.locate("mmpretrain://vit-small-p14_dinov2-pre_3rdparty")
+    assert address.startswith("https://")
+    assert "vit-small-p14_dinov2" in address
+    with pytest.raises(InputError, match="'mmpretrain://none': mmpretrain's zoo has no model of"):
+        pretrained.locate("mmpretrain://none")

@@ -13,19 +13,22 @@ from vmt_mm.errors import InputError
 from vmt_mm.utils.checkpoint_file import read_checkpoint
 from vmt_mm.utils.state_dicts import key_faults
 
-_PACKAGE_SCHEME = "vmt_mm://"
+_PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
 
 def locate(pretrained: str) -> str:
     """Turn ``pretrained`` into a path or a URL.
 
     Args:
-        pretrained: a path, an ``http(s)://`` address, or ``vmt_mm://NAME`` for weights that ship
-            with the package.
+        pretrained: a path, an ``http(s)://`` address, ``vmt_mm://NAME`` for weights that ship
+            with the package, or ``mmpretrain://NAME`` for a model of mmpretrain's zoo, by its name
+            there.
 
     Raises:
-        InputError: if a path does not exist; the message gives it.
+        InputError: if a path or a name does not exist; the message gives it.
     """
+    if pretrained.startswith(_ZOO_SCHEME):
+        return _address_in_zoo(pretrained)
     if pretrained.startswith(("http://", "https://")):
         return pretrained
     path = Path(pretrained)
@@ -38,6 +41,25 @@ def locate(pretrained: str) -> str:
             "encoder there; set it with --cfg-options pretrained=FILE"
         )
     return str(path)
+
+
+def _address_in_zoo(pretrained: str) -> str:
+    """Address of a zoo model's weights, from the list that is installed with mmpretrain."""
+    try:
+        from mmpretrain.apis import ModelHub
+    except ImportError as error:
+        raise InputError(f"pretrained {pretrained!r} needs mmpretrain: {error}") from None
+    name = pretrained.removeprefix(_ZOO_SCHEME)
+    try:
+        address = ModelHub.get(name).weights
+    except ValueError:
+        raise InputError(
+            f"pretrained {pretrained!r}: mmpretrain's zoo has no model of this name; "
+            "`mmpretrain.list_models()` gives them"
+        ) from None
+    if not address:
+        raise InputError(f"pretrained {pretrained!r}: mmpretrain's zoo has no weights of it")
+    return address
 
 
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:
