@@ -146,5 +146,6 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             tokens_of = self.peft.for_decoders(number, feature, stream.kept, stream.tasks)
             for name, tokens in tokens_of.items():
                 # channels-last in memory: the heads' linear layers read it without a copy
-                maps[name].append(tokens.unflatten(1, hw_shape).permute(0, 3, 1, 2))
+                on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
+                maps[name].append(on_grid.permute(0, 3, 1, 2))
             stream.kept = []

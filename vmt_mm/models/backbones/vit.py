@@ -119,6 +119,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
             Task name -> four maps (B, d, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32.
         """
         names = self.select_tasks(tasks)
+        size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
         passes = self.start_passes(names, images)
         for stream, embedded in passes.through("embed", self._embed):
             stream.x, grid = embedded
@@ -126,7 +127,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         for index, block in enumerate(self.blocks):
             self.run_block(passes, index)
             if index == self.out_indices[block.stage]:
-                self._emit(passes, block.stage, grid, images.shape[-2:], maps)
+                self._emit(passes, block.stage, grid, size, maps)
         return {name: tuple(levels) for name, levels in maps.items()}
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -159,7 +160,8 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
             last = None
             for name, tokens in tokens_of.items():
                 if tokens is not last:  # where a method tells no tasks apart, they share theirs
-                    on_grid = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+                    on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
+                    on_grid = on_grid.permute(0, 3, 1, 2)
                     cells = resample(on_grid, self.patch_embed.projection.stride, stride, size)
                     last = tokens
                 maps[name].append(cells)

@@ -1,0 +1,155 @@
+"""Forwards of mmseg's Swin parts that hold for every batch and size once they are traced.
+
+mmseg's compute the batch from a quotient of sizes in floating point, ask for sizes in branches, and
+fill the shifted windows' mask by slices: a tracer turns all of them into constants of the example
+that it saw, and the exported model is wrong at other batches or sizes without an error. These here
+are the same functions of the same parameters, with symbolic sizes throughout.
+
+Letters: B images, H, W height and width of the token grid, L = H W tokens, d channels, s the
+window's side, n heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import mmcv.cnn.bricks.transformer as mmcv_parts
+import mmseg.models.utils.embed as mmseg_parts
+import torch
+import torch.nn.functional as F
+from mmseg.models.backbones.swin import ShiftWindowMSA
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+@contextmanager
+def traceable(model: nn.Module) -> Iterator[None]:
+    """Give the parts of ``model`` forwards that a tracer follows rightly; restore them at the end.
+
+    Args:
+        model: any model; parts of other kinds keep their own forward. To be in eval mode: the
+            rewritten ones have no dropout.
+    """
+    with ExitStack() as stack:
+        for module in model.modules():
+            rewrite = _find_rewrite(module)
+            if rewrite is not None:
+                module.forward = partial(rewrite, module)
+                stack.callback(delattr, module, "forward")
+        yield
+
+
+def _find_rewrite(module: nn.Module) -> Callable[..., Any] | None:
+    if isinstance(module, ShiftWindowMSA):
+        return _window_attention
+    if isinstance(module, mmseg_parts.PatchMerging) and _halves(module):
+        return _merge
+    if isinstance(module, (mmseg_parts.PatchEmbed, mmcv_parts.PatchEmbed)) and _tiles(module):
+        return _embed
+    return None
+
+
+def _halves(module: nn.Module) -> bool:
+    """Whether a merging takes 2 x 2 neighbours, as Swin's does."""
+    sampler = module.sampler
+    sides = (sampler.kernel_size, sampler.stride, sampler.dilation, sampler.padding)
+    return _pads_corner(module) and [tuple(side) for side in sides] == [
+        (2, 2),
+        (2, 2),
+        (1, 1),
+        (0, 0),
+    ]
+
+
+def _tiles(module: nn.Module) -> bool:
+    """Whether an embedding's patches lie side by side."""
+    layer = module.projection
+    return _pads_corner(module) and tuple(layer.kernel_size) == tuple(layer.stride)
+
+
+def _pads_corner(module: nn.Module) -> bool:
+    """Whether the grid is filled up below and at the right; the libraries name it differently."""
+    padding = getattr(module, "adap_padding", None) or getattr(module, "adaptive_padding", None)
+    return getattr(padding, "padding", None) == "corner"
+
+
+def _pad_to(x: Tensor, multiple: Size) -> Tensor:
+    """Pad (..., H, W) below and at the right to a multiple of (h, w) by zeros."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, (-width) % multiple[1], 0, (-height) % multiple[0]))
+
+
+def _embed(module: nn.Module, images: Tensor) -> tuple[Tensor, Size]:
+    """(B, 3, H, W) -> tokens (B, L, d) and their grid."""
+    x = module.projection(_pad_to(images, module.projection.stride))
+    grid = (x.shape[2], x.shape[3])
+    x = x.flatten(2).transpose(1, 2)
+    return (x if module.norm is None else module.norm(x)), grid
+
+
+def _merge(module: nn.Module, x: Tensor, input_size: Size) -> tuple[Tensor, Size]:
+    """Tokens (B, L, d) of a grid -> tokens of the grid with half the sides."""
+    height, width = input_size
+    x = x.reshape(x.shape[0], height, width, module.in_channels)
+    x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+    grid = ((height + 1) // 2, (width + 1) // 2)
+    # the unfolding of 2 x 2 neighbours, in the same order of channels
+    x = x.reshape(x.shape[0], grid[0], 2, grid[1], 2, module.in_channels)
+    x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], grid[0] * grid[1], 4 * module.in_channels)
+    return module.reduction(x if module.norm is None else module.norm(x)), grid
+
+
+def _window_attention(module: ShiftWindowMSA, query: Tensor, hw_shape: Size) -> Tensor:
+    """Attention of (B, L, d) within windows, shifted or not."""
+    side, shift = module.window_size, module.shift_size
+    batch, _, channels = query.shape
+    height, width = hw_shape
+    x = query.reshape(batch, height, width, channels)
+    x = F.pad(x, (0, 0, 0, (-width) % side, 0, (-height) % side))
+    rows, columns = (height + side - 1) // side, (width + side - 1) // side
+    if shift:
+        x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+    windows = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+    windows = windows.reshape(batch, rows * columns, side * side, channels)
+    mask = _shift_mask(rows, columns, side, shift, query) if shift else None
+    windows = _attend(module.w_msa, windows, mask)
+    x = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+    x = x.reshape(batch, rows * side, columns * side, channels)
+    if shift:
+        x = torch.roll(x, (shift, shift), dims=(1, 2))
+    return x[:, :height, :width].reshape(batch, height * width, channels)
+
+
+def _attend(attention: nn.Module, windows: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention within windows (B, N, s s, d); ``mask`` (N, s s, s s) is added to its logits."""
+    batch, number, tokens, channels = windows.shape
+    heads = attention.num_heads
+    qkv = attention.qkv(windows)
+    qkv = qkv.reshape(batch, number, tokens, 3, heads, channels // heads)
+    query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (B, N, n, s s, d / n)
+    table = attention.relative_position_bias_table[attention.relative_position_index.flatten()]
+    bias = table.reshape(tokens, tokens, heads).permute(2, 0, 1)
+    logits = (query * attention.scale) @ key.transpose(-2, -1) + bias
+    if mask is not None:
+        logits = logits + mask[:, None]
+    x = (logits.softmax(dim=-1) @ value).transpose(2, 3)
+    return attention.proj(x.reshape(batch, number, tokens, channels))
+
+
+def _shift_mask(rows: int, columns: int, side: int, shift: int, like: Tensor) -> Tensor:
+    """-100 between tokens of a window that the shift brought together, (rows columns, s s, s s)."""
+
+    def regions(number: int) -> Tensor:
+        """Each line's region before the shift, (windows, s): 0, 1 or 2."""
+        length = number * side
+        line = torch.arange(length, device=like.device)
+        region = (line >= length - side).to(like.dtype) + (line >= length - shift).to(like.dtype)
+        return region.reshape(number, side)
+
+    vertical = regions(rows)[:, None, :, None] * 3
+    region = (vertical + regions(columns)[None, :, None, :]).reshape(rows * columns, side * side)
+    return (region[:, None] != region[:, :, None]).to(like.dtype) * -100.0
