@@ -1,9 +1,9 @@
-"""Forwards of mmseg's Swin parts that hold for every batch and size once they are traced.
+"""Forwards of an encoder's parts that hold for every batch and size once they are traced.
 
-mmseg's compute the batch from a quotient of sizes in floating point, ask for sizes in branches, and
-fill the shifted windows' mask by slices: a tracer turns all of them into constants of the example
-that it saw, and the exported model is wrong at other batches or sizes without an error. These here
-are the same functions of the same parameters, with symbolic sizes throughout.
+mmseg's Swin computes the batch from a quotient of sizes in floating point, asks for sizes in
+branches, and fills the shifted windows' mask by slices: a tracer turns all of them into constants
+of the example that it saw, and the exported model is wrong at other batches or sizes without an
+error. These here are the same functions of the same parameters, with symbolic sizes throughout.
 
 Letters: B images, H, W height and width of the token grid, L = H W tokens, d channels, s the
 window's side, n heads.
@@ -11,7 +11,7 @@ window's side, n heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
+
+from vmt_mm.peft.substitution import Substitution
 
 Size = tuple[int, int]
 
@@ -38,12 +40,15 @@ def traceable(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             rewrite = _find_rewrite(module)
             if rewrite is not None:
-                module.forward = partial(rewrite, module)
-                stack.callback(delattr, module, "forward")
+                name = "run" if isinstance(module, Substitution) else "forward"
+                setattr(module, name, partial(rewrite, module))
+                stack.callback(delattr, module, name)
         yield
 
 
 def _find_rewrite(module: nn.Module) -> Callable[..., Any] | None:
+    if isinstance(module, Substitution):
+        return _run_substituted
     if isinstance(module, ShiftWindowMSA):
         return _window_attention
     if isinstance(module, mmseg_parts.PatchMerging) and _halves(module):
@@ -75,6 +80,22 @@ def _pads_corner(module: nn.Module) -> bool:
     """Whether the grid is filled up below and at the right; the libraries name it differently."""
     padding = getattr(module, "adap_padding", None) or getattr(module, "adaptive_padding", None)
     return getattr(padding, "padding", None) == "corner"
+
+
+def _run_substituted(
+    substitution: Substitution,
+    parameters: Mapping[str, Tensor],
+    function: Callable[..., Any],
+    *args: Any,
+) -> Any:
+    """What ``Substitution.run`` does by ``functional_call``, which refuses to be traced."""
+    with ExitStack() as stack:
+        for key, value in parameters.items():
+            owner, _, name = key.rpartition(".")
+            places = substitution.encoder.get_submodule(owner)._parameters
+            stack.callback(places.__setitem__, name, places[name])
+            places[name] = value
+        return function(*args)
 
 
 def _pad_to(x: Tensor, multiple: Size) -> Tensor:

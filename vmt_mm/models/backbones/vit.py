@@ -134,7 +134,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         """(B, 3, H, W) -> tokens (B, L, d) with their positions, and the grid (h, w)."""
         x, grid = self.patch_embed(images)
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         positions = self.resize_pos_embed(
             self.pos_embed,
             self.patch_resolution,
