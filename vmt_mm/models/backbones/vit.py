@@ -183,7 +183,8 @@ def resample(grid: Tensor, patch: tuple[int, int], stride: int, size: tuple[int,
     Returns:
         (B, d, ceil(H / stride), ceil(W / stride)).
     """
-    height, width = (-(-side // stride) for side in size)
+    # not -(-a // b): in ONNX a quotient of negative numbers is cut towards 0
+    height, width = ((side + stride - 1) // stride for side in size)
     # where a cell's centre lies beyond the last patch's, it takes that patch's value
     beyond = [-(-stride // side) for side in patch]
     grid = F.pad(grid, (0, beyond[1], 0, beyond[0]), mode="replicate")
