@@ -9,11 +9,13 @@ from vmt_mm.apis.config import load_config
 from vmt_mm.apis.failures import friendly_errors
 from vmt_mm.apis.input_check import check_inputs
 from vmt_mm.apis.launch import distributed
+from vmt_mm.apis.tta import apply_tta
 
 __all__ = [
     "add_config_arguments",
     "add_run_arguments",
     "apply_run_arguments",
+    "apply_tta",
     "check_inputs",
     "distributed",
     "friendly_errors",

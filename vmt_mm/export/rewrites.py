@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import mmcv.cnn.bricks.transformer as mmcv_parts
 import mmseg.models.utils.embed as mmseg_parts
@@ -37,6 +38,7 @@ def traceable(model: nn.Module) -> Iterator[None]:
             rewritten ones have no dropout.
     """
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch, "block_diag", _block_diagonal))
         for module in model.modules():
             rewrite = _find_rewrite(module)
             if rewrite is not None:
@@ -96,6 +98,16 @@ def _run_substituted(
             stack.callback(places.__setitem__, name, places[name])
             places[name] = value
         return function(*args)
+
+
+def _block_diagonal(*blocks: Tensor) -> Tensor:
+    """``torch.block_diag`` of matrices, which has no counterpart in ONNX."""
+    width = sum(block.shape[1] for block in blocks)
+    rows, left = [], 0
+    for block in blocks:
+        rows.append(F.pad(block, (left, width - left - block.shape[1])))
+        left += block.shape[1]
+    return torch.cat(rows)
 
 
 def _pad_to(x: Tensor, multiple: Size) -> Tensor:

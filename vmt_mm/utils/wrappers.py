@@ -1,8 +1,10 @@
-"""Models inside distributed wrappers."""
+"""Models inside wrappers."""
 
 from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model that a distributed wrapper holds, or the model itself."""
-    return getattr(model, "module", model)
+    """Return the model within all wrappers, distributed or augmenting, or the model itself."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
