@@ -39,5 +39,9 @@ setup(
         "rich",
         "scipy",
     ],
-    extras_require={"onedl": ONEDL, "dev": ["pytest", "ruff"]},
+    extras_require={
+        "onedl": ONEDL,
+        "dev": ["pytest", "ruff"],
+        "export": ["onnx", "onnxruntime"],
+    },
 )

@@ -75,4 +75,4 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers(values: Tensor | None, default: float) -> list[float]:
-    return [default] * 3 if values is None else [round(float(v), 6) for v in values.flatten()]
+    return [default] * 3 if values is None else [round(float(v), 4) for v in values.flatten()]
