@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,15 +28,13 @@ from vmt_mm.export import (
     FORMATS,
     OUTPUTS,
     TaskOutputs,
-    compare_outputs,
     describe_model,
     example_inputs,
     measure_latency,
+    write_checked,
 )
-from vmt_mm.export.formats import DYNAMIC
-from vmt_mm.export.rewrites import traceable
+from vmt_mm.export.formats import DYNAMIC, Run
 from vmt_mm.export.trained import load_trained
-from vmt_mm.utils.files import whole_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,12 +83,11 @@ def choose_size(cfg: Config, given: list[int] | None) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def bar(total: int, what: str) -> Iterator[Progress]:
-    """A progress bar of so many steps; its ``step`` advances it."""
+def bar(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """A progress bar of so many steps; yields what advances it by one."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         number = progress.add_task(what, total=total)
-        progress.step = lambda: progress.advance(number)
-        yield progress
+        yield lambda: progress.advance(number)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -102,28 +99,10 @@ def export(args: argparse.Namespace) -> None:
     size = choose_size(cfg, args.size)
     example, inputs = example_inputs(size, args.dynamic)
     description = describe_model(wrapped, cfg, size, args.dynamic)
-    with whole_file(args.out) as partial:
-        # exporters go by the suffix
-        trial = partial.with_suffix(partial.suffix + form.suffix)
-        try:
-            with bar(2 + len(inputs), "exporting") as progress:
-                with traceable(wrapped), torch.no_grad():
-                    form.write(wrapped, example, args.dynamic, description, trial)
-                progress.step()
-                run = form.load(trial)
-                progress.step()
-                largest, faults = compare_outputs(wrapped, run, inputs, progress.step)
-            if faults:
-                hint = "" if args.dynamic is None else (
-                    "; a part of this model keeps the traced sizes: take --dynamic batch, or none"
-                )  # fmt: skip
-                raise InputError(
-                    f"{args.out}: not kept, what was exported differs from PyTorch: "
-                    f"{'; '.join(faults[:3])}{hint}"
-                )
-            trial.replace(partial)
-        finally:
-            trial.unlink(missing_ok=True)
+    with bar(2 + len(inputs), "exporting") as step:
+        run, largest = write_checked(
+            form, wrapped, (example, inputs), args.dynamic, description, args.out, step
+        )
     table = Table(title=f"{args.format}, opened and compared with PyTorch")
     for column in ("task", "channels", "largest relative difference"):
         table.add_column(column)
@@ -133,16 +112,16 @@ def export(args: argparse.Namespace) -> None:
     shapes = ", ".join("x".join(map(str, images.shape)) for images in inputs)
     print(f"compared on {shapes}\nwrote {args.out}, {args.out.stat().st_size:,} bytes")
     if args.latency:
-        report_latency(wrapped, form.load(args.out), inputs[0], args)
+        report_latency(wrapped, run, inputs[0], args)
 
 
 def report_latency(
-    wrapped: TaskOutputs, run: object, images: torch.Tensor, args: argparse.Namespace
+    wrapped: TaskOutputs, run: Run, images: torch.Tensor, args: argparse.Namespace
 ) -> None:
     """Time both on one image, and print the medians."""
     runs = {"PyTorch, eager": wrapped, args.format: run}
-    with bar(len(runs) * (2 + args.latency), "timing") as progress:
-        seconds = measure_latency(runs, images, args.latency, progress.step)
+    with bar(len(runs) * (2 + args.latency), "timing") as step:
+        seconds = measure_latency(runs, images, args.latency, step)
     shape, threads = "x".join(map(str, images.shape)), torch.get_num_threads()
     print(f"medians of {args.latency} interleaved rounds on {shape}, {threads} CPU thread(s):")
     for name, value in seconds.items():
