@@ -39,7 +39,7 @@ def test_operations_grow_with_the_image(monkeypatch, capsys):
         sum(part["flops"] for part in json.loads(call(CONFIG, "--json", "--shape", side)))
         for side in ("112", "224")
     )
-    assert 3.5 < large / small < 4.5
+    assert 3 < large / small < 4.1  # windows are filled up: not quite four times
 
 
 def test_curves_and_times(tmp_path, monkeypatch, capsys):
