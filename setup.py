@@ -42,6 +42,7 @@ setup(
     extras_require={
         "onedl": ONEDL,
         "dev": ["pytest", "ruff"],
+        "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],
         "webapp-test": ["gradio>=6", "selenium>=4.6"],  # and a Chromium with its driver
     },

@@ -13,6 +13,7 @@ from vmt_mm.apis import (
     add_config_arguments,
     add_run_arguments,
     apply_run_arguments,
+    apply_tta,
     check_inputs,
     distributed,
     load_config,
@@ -30,6 +31,9 @@ def parse_args() -> argparse.Namespace:
     add_run_arguments(parser)
     parser.add_argument("--out", help="folder to write every prediction to, one folder a task")
     parser.add_argument("--show-dir", help="folder to write a panel of every image to")
+    parser.add_argument(
+        "--tta", action="store_true", help="average over resized and mirrored versions of images"
+    )
     return parser.parse_args()
 
 
@@ -50,13 +54,16 @@ def evaluate(args: argparse.Namespace, world_size: int) -> None:
     cfg = load_config(args.config, args.cfg_options, world_size, training=False)
     apply_args(cfg, args)
     check_inputs(cfg, training=False)
+    tasks = build_tasks(cfg.model.tasks)
+    if args.tta:
+        apply_tta(cfg)
     runner = MultiTaskRunner.from_cfg(cfg)
     metrics = runner.test()
     if runner.rank == 0:
         path = Path(runner.work_dir) / "metrics.json"
         write_json(path, metrics)
         console = Console()
-        console.print(metrics_table(metrics, build_tasks(cfg.model.tasks)))
+        console.print(metrics_table(metrics, tasks))
         console.print(f"metrics: {path}", soft_wrap=True)
         for name, folder in (("predictions", args.out), ("panels", args.show_dir)):
             if folder:

@@ -12,6 +12,7 @@ from vmt_mm.apis.inference import inference_model, init_model
 from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.apis.input_check import check_inputs
 from vmt_mm.apis.launch import distributed
+from vmt_mm.apis.tta import apply_tta
 
 __all__ = [
     "MultiTaskInferencer",
@@ -19,6 +20,7 @@ __all__ = [
     "add_model_arguments",
     "add_run_arguments",
     "apply_run_arguments",
+    "apply_tta",
     "check_inputs",
     "distributed",
     "friendly_errors",

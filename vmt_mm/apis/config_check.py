@@ -12,6 +12,7 @@ from typing import Any
 
 from vmt_mm.apis.known_keys import (
     OF_BUILDERS,
+    OF_TTA,
     TOP_LEVEL,
     UNTYPED,
     VERY_ALIKE,
@@ -42,7 +43,7 @@ def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
     faults = [*_top_level(cfg, options), *_hooks(cfg), *_recomputation(cfg)]
     for path, known in UNTYPED.items():
         faults.extend(_untyped(cfg, path, known))
-    for key in cfg.keys() & TOP_LEVEL:  # in others, anything may stand
+    for key in cfg.keys() & (TOP_LEVEL | OF_TTA):  # in others, anything may stand
         faults.extend(_entries(cfg[key], key))
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
@@ -50,7 +51,7 @@ def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
 
 def _top_level(cfg: Mapping[str, Any], options: Collection[str]) -> Iterator[str]:
     for key in cfg:
-        if key in TOP_LEVEL:
+        if key in TOP_LEVEL or key in OF_TTA:
             continue
         if key in options:
             yield f"option {key!r} reaches nothing{nearest(key, {*TOP_LEVEL, *cfg} - {key})}"

@@ -37,6 +37,8 @@ TOP_LEVEL = {
     "pretrained",
     "allow_random_backbone",
 }
+#: Read by `tools/test.py --tta`.
+OF_TTA = {"tta_model", "tta_pipeline"}
 #: Read by a builder before the class of the same dictionary sees it.
 OF_BUILDERS = {
     "type",
@@ -79,6 +81,8 @@ _PLACES = {
     "datasets": registries.DATASETS,
     "sampler": registries.DATA_SAMPLERS,
     "pipeline": registries.TRANSFORMS,
+    "tta_model": registries.MODELS,
+    "tta_pipeline": registries.TRANSFORMS,
     "optimizer": registries.OPTIMIZERS,
     "param_scheduler": registries.PARAM_SCHEDULERS,
     "default_hooks": registries.HOOKS,

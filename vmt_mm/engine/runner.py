@@ -209,7 +209,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
             write_bytes(Path(self.work_dir) / name, self.cfg.pretty_text.encode())
 
     def _description(self) -> dict[str, Any]:
-        return describe(unwrap(self.model), self.cfg.get("model"))
+        cfg = self.cfg.get("model") or {}
+        return describe(unwrap(self.model), cfg.get("module", cfg))  # inside an augmenting model
 
     def _gather_state(self) -> list[dict[str, dict[str, Tensor]]]:
         """What every process has of its own, where it has anything.

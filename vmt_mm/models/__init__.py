@@ -3,5 +3,13 @@
 from vmt_mm.models.backbones import MultiTaskSwin, MultiTaskViT
 from vmt_mm.models.heads import HRNetHead, MLPHead
 from vmt_mm.models.multi_task_segmentor import MultiTaskSegmentor
+from vmt_mm.models.test_time_aug import MultiTaskTTAModel
 
-__all__ = ["HRNetHead", "MLPHead", "MultiTaskSegmentor", "MultiTaskSwin", "MultiTaskViT"]
+__all__ = [
+    "HRNetHead",
+    "MLPHead",
+    "MultiTaskSegmentor",
+    "MultiTaskSwin",
+    "MultiTaskTTAModel",
+    "MultiTaskViT",
+]

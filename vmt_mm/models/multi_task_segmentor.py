@@ -5,7 +5,7 @@ Letters: B images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from vmt_mm.models.heads import build_head
 from vmt_mm.models.immediate import loss_of
 from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
 from vmt_mm.models.resampled_map import ResampledMap, materialise
+from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
@@ -33,7 +34,9 @@ class MultiTaskSegmentor(BaseModel):
         head: config of the heads.
         task_heads: task name -> config of that task's head, where it differs.
         data_preprocessor: see ``mmengine.model.BaseModel``.
-        test_cfg: ``dict(tasks=[...])`` predicts these tasks alone.
+        test_cfg: ``dict(tasks=[...])`` predicts these tasks alone; ``dict(mode='slide',
+            crop_size=(h, w), stride=(h, w))`` averages logits over windows, as mmseg's models do,
+            ``crop_batch`` of them at a time. By default whole images are run.
         init_cfg: see ``mmengine.model.BaseModel``.
         new_tasks: names of tasks that join a trained model: only what belongs to them alone
             trains, and only they are run in training; None trains all tasks.
@@ -75,6 +78,7 @@ class MultiTaskSegmentor(BaseModel):
                 for name, task in self.tasks.items()
             }
         )
+        self.window = parse_test_cfg(test_cfg)
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
         self.new_tasks = check_new_tasks(new_tasks, self.tasks)
@@ -192,17 +196,51 @@ class MultiTaskSegmentor(BaseModel):
 
         Where none were loaded, at the image's original size.
         """
-        size = tuple(inputs.shape[2:])
         if data_samples is None:
             data_samples = [MultiTaskDataSample() for _ in range(len(inputs))]
-        for name, logits in self.logits(inputs, tasks or self.test_tasks).items():
-            logits = _resize(logits.float(), size)
-            for row, sample in zip(logits, data_samples, strict=True):
-                height, width = sample.get("img_shape", size)[:2]  # the rest is padding
-                target = sample.get("label_shape", sample.get("ori_shape", size))[:2]
-                row = _resize(row[None, :, :height, :width], target)
-                sample.set_prediction(name, self.tasks[name].to_prediction(row)[0])
+        for name, index, logits in self.final_logits(inputs, data_samples, tasks):
+            prediction = self.tasks[name].to_prediction(logits)[0]
+            data_samples[index].set_prediction(name, prediction)
         return data_samples
+
+    @torch.no_grad()
+    def final_logits(
+        self,
+        inputs: Tensor,
+        data_samples: Sequence[MultiTaskDataSample],
+        tasks: Sequence[str] | None = None,
+    ) -> Iterator[tuple[str, int, Tensor]]:
+        """Yield task, index of an image, and logits (1, C, H, W) at the size of its labels."""
+        size = tuple(inputs.shape[2:])
+        shapes = [tuple(sample.get("img_shape", size)[:2]) for sample in data_samples]
+        for name, indices, logits in self._logits_of_images(inputs, shapes, tasks):
+            for index, row in zip(indices, logits, strict=True):
+                sample, (height, width) = data_samples[index], shapes[index]  # the rest is padding
+                target = sample.get("label_shape", sample.get("ori_shape", size))[:2]
+                yield name, index, _resize(row[None, :, :height, :width], target)
+
+    def _logits_of_images(
+        self,
+        inputs: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        tasks: Sequence[str] | None,
+    ) -> Iterator[tuple[str, list[int], Tensor]]:
+        """Yield task, indices of images, and their logits (N, C, H, W) at the input's size.
+
+        Windows slide over each image without what the batch padded it with: so its prediction is
+        that of the image alone. Images of one size share their windows' batches.
+        """
+        tasks = tasks or self.test_tasks
+        if self.window is None:
+            for name, logits in self.logits(inputs, tasks).items():
+                yield name, list(range(len(inputs))), _resize(logits.float(), inputs.shape[2:])
+            return
+        for height, width in dict.fromkeys(shapes):
+            same = [index for index, shape in enumerate(shapes) if shape == (height, width)]
+            images = inputs[same, :, :height, :width]
+            logits = slide(lambda crops: self.logits(crops, tasks), images, self.window)
+            for name, values in logits.items():
+                yield name, same, values
 
 
 def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence[int]) -> Tensor:

@@ -41,7 +41,8 @@ class ResampledMap:
 
     def tensor(self) -> Tensor:
         """The samples, (B, C, ceil(H / s), ceil(W / s)), s the stride."""
-        height, width = (-(-side // self.stride) for side in self.size)
+        # not -(-a // b): in ONNX a quotient of negative numbers is cut towards 0
+        height, width = ((side + self.stride - 1) // self.stride for side in self.size)
         # where a cell's centre lies beyond the last patch's, it takes that patch's value
         beyond = [-(-self.stride // side) for side in self.patch]
         grid = F.pad(self.grid, (0, beyond[1], 0, beyond[0]), mode="replicate")

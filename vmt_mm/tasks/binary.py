@@ -42,6 +42,14 @@ class ForegroundTask(Task):
         """Probability of foreground, (N, 1, H, W) float in 0..1."""
         return logits.sigmoid()
 
+    def to_scores(self, logits: Tensor) -> Tensor:
+        """The probability itself."""
+        return self.to_prediction(logits)
+
+    def from_scores(self, scores: Tensor) -> Tensor:
+        """A mean of probabilities is one."""
+        return scores
+
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Grey image, white = foreground; label pixels that are ignored in mid-grey."""
         image = self.label.encode(values)

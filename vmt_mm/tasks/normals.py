@@ -157,6 +157,10 @@ class Normals(Task):
         """Unit vectors, (N, 3, H, W)."""
         return F.normalize(logits, dim=1)
 
+    def to_scores(self, logits: Tensor) -> Tensor:
+        """Unit vectors: a prediction counts by its direction alone."""
+        return self.to_prediction(logits)
+
     def metric(self) -> dict:
         """Angles in degrees."""
         return dict(type="NormalsMetric", task=self.name)

@@ -80,6 +80,10 @@ class Segmentation(Task):
         """Most likely class, (N, 1, H, W), uint8."""
         return logits.argmax(dim=1, keepdim=True).to(torch.uint8)
 
+    def to_scores(self, logits: Tensor) -> Tensor:
+        """Probability of every class, (N, num_classes, H, W)."""
+        return logits.softmax(dim=1)
+
     def metric(self) -> dict:
         """IoU over the whole set."""
         return dict(

@@ -11,12 +11,13 @@ from math import inf
 from typing import ClassVar
 
 import numpy as np
+import torch
 from mmengine.registry import build_from_cfg
 from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.labels import LabelSpec
+from vmt_mm.tasks.labels import LabelSpec, channels_first
 
 
 class Task:
@@ -69,6 +70,35 @@ class Task:
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Turn logits (N, C, H, W) into values comparable with labels, (N, c, H, W)."""
         raise NotImplementedError
+
+    def to_scores(self, logits: Tensor) -> Tensor:
+        """What is averaged where a pixel is predicted several times, (N, K, H, W) float.
+
+        By default the logits. A task whose prediction is a mean of something else says what.
+        """
+        return logits
+
+    def from_scores(self, scores: Tensor) -> Tensor:
+        """Turn a mean of :meth:`to_scores` into a prediction, (N, c, H, W)."""
+        return self.to_prediction(scores)
+
+    def flip_scores(self, scores: Tensor) -> Tensor:
+        """Mirror scores (N, K, H, W) left and right, and let values follow as a label's do.
+
+        Scores of classes change places where the label says that a flip changes the class.
+        """
+        flip = self.label.flip
+        if self.label.categorical:
+            classes = np.arange(scores.shape[1], dtype=np.uint8)[None, ::-1]
+            mirrored = torch.empty_like(scores)
+            mirrored[:, flip(classes)[0].tolist()] = scores.flip(-1)
+            return mirrored
+        turned = [
+            flip(image if scores.shape[1] > 1 else image[..., 0])
+            for image in scores.permute(0, 2, 3, 1).cpu().numpy()
+        ]
+        stacked = np.stack([channels_first(image) for image in turned])
+        return torch.from_numpy(stacked).to(scores)
 
     def metric(self) -> dict | None:
         """Config of the task's metric; None if it has none."""

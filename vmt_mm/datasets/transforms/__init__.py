@@ -10,6 +10,7 @@ from vmt_mm.datasets.transforms.geometry import (
     make_warp,
 )
 from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels, PackMultiTaskInputs
+from vmt_mm.datasets.transforms.test_time_aug import TestTimeAug
 
 __all__ = [
     "LoadImageFromFile",
@@ -21,5 +22,6 @@ __all__ = [
     "RandomResize",
     "RandomWarp",
     "Resize",
+    "TestTimeAug",
     "make_warp",
 ]

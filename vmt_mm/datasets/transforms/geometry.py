@@ -201,7 +201,8 @@ class RandomFlip(mmcv.transforms.RandomFlip):
     def _flip(self, results: dict) -> None:
         super()._flip(results)
         map_labels(results, lambda spec, label: spec.flip(label), results["img"].shape)
-        mark_moved(results)
+        if not results.get("turned_back"):  # as the versions of a test are, by the model
+            mark_moved(results)
 
 
 @TRANSFORMS.register_module(["RandomRotate", "RandomRotFlip", "RandomMosaic"])

@@ -124,6 +124,7 @@ class PackMultiTaskInputs(BaseTransform):
             "img_shape",
             "label_shape",
             "damaged",
+            "flip",
         ),
     ) -> None:
         self.meta_keys = tuple(meta_keys)

@@ -1,6 +1,7 @@
 """Hooks."""
 
 from vmt_mm.engine.hooks.checkpoint import CheckpointHook
+from vmt_mm.engine.hooks.ema import EMAHook
 from vmt_mm.engine.hooks.finite_loss import FiniteLossHook
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook, InterruptedTraining
 from vmt_mm.engine.hooks.gradient_conflict import GradientConflictHook
@@ -13,6 +14,7 @@ from vmt_mm.engine.hooks.visualization import MultiTaskVisualizationHook
 
 __all__ = [
     "CheckpointHook",
+    "EMAHook",
     "FiniteLossHook",
     "GracefulStopHook",
     "GradientConflictHook",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmt_mm.utils.tracing import is_exported
+
 
 def halves(merging: nn.Module) -> bool:
     """Whether mmseg's ``PatchMerging`` takes 2 x 2 neighbours, as Swin's does."""
@@ -34,7 +36,7 @@ def merge(
         return merging(x, input_size)
     (height, width), channels = input_size, merging.in_channels
     x = x.reshape(x.shape[0], height, width, channels)
-    if height % 2 or width % 2:
+    if is_exported() or height % 2 or width % 2:
         x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
     grid = ((height + 1) // 2, (width + 1) // 2)
     x = x.reshape(x.shape[0], grid[0], 2, grid[1], 2, channels)

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import torch
 from mmseg.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from vmt_mm.models.backbones.swin_checkpoint import load_swin
 from vmt_mm.models.backbones.window_attention import BiasCache, attend
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.tracing import is_exported
 
 #: nano (0.9 M parameters) is this project's own; the others are the paper's.
 ARCHITECTURES: dict[str, dict[str, Any]] = dict(
@@ -105,7 +105,7 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
 
     def attend(self, index: int, attn: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         """The attention of a block, (B, L, d)."""
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # sizes are no numbers there
+        if is_exported():  # what is below caches by size
             return attn(x, hw_shape)
         return attend(attn, x, hw_shape, self._biases.bias(index, attn.w_msa))
 
@@ -151,5 +151,6 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
             tokens_of = self.peft.for_decoders(number, feature, stream.kept, stream.tasks)
             for name, tokens in tokens_of.items():
                 # channels-last in memory: the heads' linear layers read it without a copy
-                maps[name].append(tokens.unflatten(1, hw_shape).permute(0, 3, 1, 2))
+                on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
+                maps[name].append(on_grid.permute(0, 3, 1, 2))
             stream.kept = []

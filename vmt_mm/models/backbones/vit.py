@@ -111,6 +111,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
 
         Images of any size: they are padded to a multiple of the patch.
         """
+        size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
         passes = self.start_passes(names, images)
         for stream, embedded in passes.through("embed", self._embed):
             stream.x, grid = embedded
@@ -118,14 +119,14 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         for index, block in enumerate(self.blocks):
             self.run_block(passes, index)
             if index == self.out_indices[block.stage]:
-                self._emit(passes, block.stage, grid, images.shape[-2:], maps)
+                self._emit(passes, block.stage, grid, size, maps)
         return {name: tuple(levels) for name, levels in maps.items()}
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> tokens (B, L, d) with their positions, and the grid (h, w)."""
         x, grid = self.patch_embed(images)
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         positions = self.resize_pos_embed(
             self.pos_embed,
             self.patch_resolution,
@@ -151,9 +152,10 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
             last = None
             for name, tokens in tokens_of.items():
                 if tokens is not last:  # where a method tells no tasks apart, they share theirs
-                    on_grid = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+                    on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
+                    on_grid = on_grid.permute(0, 3, 1, 2)
                     patch = self.patch_embed.projection.stride
-                    level_map = ResampledMap(on_grid, patch, stride, tuple(size))
+                    level_map = ResampledMap(on_grid, patch, stride, size)
                     last = tokens
                 maps[name].append(level_map)
             stream.kept = []

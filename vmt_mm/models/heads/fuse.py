@@ -31,8 +31,7 @@ def fuse_pyramid(
         project(x, w, bias if j == 0 else None)
         for j, (x, w) in enumerate(zip(features, weights, strict=True))
     )
+    size = (first.shape[2], first.shape[3])  # a slice of the shape would be a constant to tracers
     for level in coarser:
-        first = first + F.interpolate(
-            level, size=first.shape[2:], mode="bilinear", align_corners=False
-        )
+        first = first + F.interpolate(level, size=size, mode="bilinear", align_corners=False)
     return first

@@ -1,0 +1,194 @@
+"""Exported models: right at other batches and sizes, or not there."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from commands import CONFIG
+from here import run_here
+
+from vmt_mm.analysis.models import load_experiments
+from vmt_mm.engine.loading import describe
+from vmt_mm.export import FORMATS, TaskOutputs, compare_outputs, example_inputs, measure_latency
+from vmt_mm.export.describe import DESCRIPTION
+from vmt_mm.export.formats import Onnx
+from vmt_mm.export.rewrites import traceable
+from vmt_mm.export.trained import load_trained
+
+TOOL = "tools/model_converters/export_model.py"
+CONFIGS = [
+    CONFIG,
+    "configs/vmt/vmt_vit-s14_photos.py",
+    "configs/baselines/multiple_lora_swin-nano_shapes.py",
+]
+
+
+def build(config):
+    (model,) = load_experiments([config])[0].build_models()
+    model.backbone.init_weights()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # what starts at zero must act
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    experiment = load_experiments([CONFIG])[0]
+    model = build(CONFIG)
+    path = tmp_path_factory.mktemp("export") / "model.pth"
+    meta = dict(vmt_mm=describe(model, experiment.cfg.model))
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("size", [(64, 64), (53, 81)])
+def test_what_is_traced_is_the_same_function(config, size):
+    wrapped, images = TaskOutputs(build(config)).eval(), torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = wrapped(images)
+        with traceable(wrapped):
+            given = wrapped(images)
+        again = wrapped(images)
+    for a, b, c in zip(given, expected, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        assert torch.equal(b, c)  # and everything is put back
+
+
+@pytest.fixture
+def onnx():
+    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    return pytest.importorskip("onnx", reason="needs the extra `export`")
+
+
+def test_onnx_holds_at_every_batch_and_size(onnx, checkpoint, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "model.onnx"
+    code, text = call(
+        monkeypatch, capsys, CONFIG, checkpoint, "--out", out, "--dynamic",
+        "--tasks", "normals", "semseg", "--size", "64", "48", "--latency", "1",
+    )  # fmt: skip
+    assert code in (0, None), text
+    assert "compared on 1x3x64x48, 3x3x64x48, 1x3x109x32, 2x3x32x112" in text
+    assert "medians of 1 interleaved rounds" in text
+    description = json.loads(
+        {p.key: p.value for p in onnx.load(str(out)).metadata_props}[DESCRIPTION]
+    )
+    assert list(description["tasks"]) == ["normals", "semseg"]
+    assert description["input"] == dict(name="images", size=[64, 48], dynamic="all", channels="RGB")
+    assert description["mean"] == [123.675, 116.28, 103.53]
+    semseg = description["tasks"]["semseg"]
+    assert len(semseg["classes"]) == len(semseg["palette"]) == semseg["channels"] == 8
+    # by onnxruntime alone, on a size and batch of no check
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).normal(size=(5, 3, 75, 100)).astype(np.float32)
+    wrapped = TaskOutputs(load_trained(CONFIG, str(checkpoint))[0], ["normals", "semseg"])
+    with torch.no_grad():
+        expected = wrapped(torch.from_numpy(images))
+    for given, value in zip(session.run(None, {"images": images}), expected, strict=True):
+        np.testing.assert_allclose(given, value, rtol=1e-3, atol=1e-4)
+
+
+def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
+    wrapped = TaskOutputs(build(CONFIGS[1]), ["saliency"]).eval().requires_grad_(False)
+    example, inputs = example_inputs((56, 70), "all")
+    with traceable(wrapped), torch.no_grad():
+        FORMATS["onnx"].write(wrapped, example, "all", {}, tmp_path / "vit.onnx")
+    _, faults = compare_outputs(wrapped, FORMATS["onnx"].load(tmp_path / "vit.onnx"), inputs)
+    assert faults == []
+
+
+def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
+    onnx, checkpoint, tmp_path, monkeypatch, capsys
+):
+    """As mmseg's own Swin is: batch and size become constants."""
+    monkeypatch.setattr("vmt_mm.export.rewrites._find_rewrite", lambda module: None)
+    out = tmp_path / "model.onnx"
+    code, text = call(
+        monkeypatch, capsys, CONFIG, checkpoint, "--out", out, "--size", "32", "32",
+        "--dynamic", "batch", "--tasks", "saliency",
+    )  # fmt: skip
+    assert code == 1
+    assert "not kept, what was exported differs from PyTorch" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(torch, "export"), reason="this PyTorch has no torch.export")
+def test_a_program_of_torch_export(checkpoint, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "model.pt2"
+    code, text = call(
+        monkeypatch, capsys, CONFIG, checkpoint, "--format", "torch-export", "--out", out,
+        "--size", "32", "32", "--outputs", "predictions", "--tasks", "semseg",
+    )  # fmt: skip
+    assert code in (0, None), text
+    files = {DESCRIPTION: ""}
+    program = torch.export.load(str(out), extra_files=files)
+    (classes,) = program.module()(torch.randn(1, 3, 32, 32))
+    assert classes.dtype == torch.uint8
+    assert classes.shape == (1, 1, 32, 32)
+    assert json.loads(files[DESCRIPTION])["output"] == "predictions"
+
+
+def test_outputs_of_other_values_or_shapes_are_faults():
+    wrapped = TaskOutputs(build(CONFIG), ["saliency"])
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        (right,) = wrapped(images)
+    near, far = right * (1 + 5e-5), right * (1 + 5e-4)
+    for given, faults in [
+        (right, 0), (near, 0), (far, 1), (right[..., :-1], 1), (right * float("nan"), 1)
+    ]:  # fmt: skip
+        assert len(compare_outputs(wrapped, lambda _, x=given: [x], [images])[1]) == faults
+
+
+def test_latency_is_measured_in_turn():
+    calls = []
+    runs = {name: lambda _, name=name: calls.append(name) for name in "ab"}
+    assert set(measure_latency(runs, torch.zeros(1), 3)) == {"a", "b"}
+    assert calls == ["a", "b"] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "model.pt2"], "a file of onnx ends with .onnx"),
+        (["--out", "m.pt2", "--format", "torch-export", "--dynamic"], "--dynamic batch, or"),
+        (
+            ["--out", "m.pt2", "--format", "torch-export", "--tasks", "flow"],
+            "unknown task",
+        ),
+        (["--out", "m.pt2", "--format", "torch-export", "--size", "0", "8"], "--size must be"),
+        (["--out", "m.pt2", "--format", "torch-export", "--latency", "0"], "--latency must be"),
+    ],
+)
+def test_wrong_arguments_are_one_message(
+    arguments, message, checkpoint, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(Onnx, "check", lambda *_: None)
+    arguments[1] = str(tmp_path / arguments[1])
+    code, text = call(monkeypatch, capsys, CONFIG, checkpoint, *arguments)
+    assert code == 1
+    assert re.search(message, text), text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named(checkpoint, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnx", sys)
+    code, text = call(monkeypatch, capsys, CONFIG, checkpoint, "--out", tmp_path / "m.onnx")
+    assert code == 1
+    assert "error: exporting to ONNX needs onnxruntime: pip install 'vmt_mm[export]'" in text
+
+
+def call(monkeypatch, capsys, *arguments):
+    try:
+        return run_here(monkeypatch, capsys, TOOL, *arguments)
+    except pytest.fail.Exception:  # it ended without SystemExit, as it does when all is well
+        return 0, "".join(capsys.readouterr())

@@ -1,0 +1,82 @@
+"""Curves and times of trainings, from their logs, as mmseg's tool of this name.
+
+python tools/analysis_tools/analyze_logs.py plot_curve WORK_DIR --keys loss_semseg semseg/mIoU \
+    --out curves.png
+python tools/analysis_tools/analyze_logs.py cal_train_time WORK_DIR
+
+A log is a JSON file of a run's vis_data, or a work dir: then all its runs together, resumed ones
+included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vmt_mm.analysis.logs import curve, draw_curves, keys_of, read_log, train_times
+from vmt_mm.apis import friendly_errors
+from vmt_mm.errors import InputError
+from vmt_mm.utils.files import write_image
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    plot = commands.add_parser("plot_curve", help="draw numbers of one or several trainings")
+    plot.add_argument("--keys", nargs="+", help="what to draw; all losses and metrics if unset")
+    plot.add_argument("--title", help="of the picture")
+    plot.add_argument("--legend", nargs="+", help="name of each curve: of every log, every key")
+    plot.add_argument("--out", type=Path, required=True, help="picture to write (.png, ...)")
+    times = commands.add_parser("cal_train_time", help="seconds an iteration")
+    times.add_argument("--include-outliers", action="store_true", help="count slow lines as well")
+    for command in (plot, times):
+        command.add_argument("logs", nargs="+", type=Path, metavar="LOG")
+    return parser.parse_args()
+
+
+def plot_curve(args: argparse.Namespace) -> None:
+    """Draw the numbers that were asked for."""
+    logs = {path: read_log(path) for path in args.logs}
+    pairs = [
+        (path, key)
+        for path, records in logs.items()
+        for key in args.keys or [k for k in keys_of(records) if _is_of_task(k)]
+    ]
+    names = args.legend or [key if len(logs) == 1 else f"{path}: {key}" for path, key in pairs]
+    if len(names) != len(pairs):
+        raise InputError(f"--legend has {len(names)} name(s) for {len(pairs)} curve(s)")
+    curves = [
+        (name, key, *curve(logs[path], key)) for name, (path, key) in zip(names, pairs, strict=True)
+    ]
+    write_image(args.out, draw_curves(curves, args.title))
+    print(f"picture: {args.out}")
+
+
+def _is_of_task(key: str) -> bool:
+    """Whether a number is a loss, or a metric that is not a count."""
+    return key.startswith("loss") or key.endswith(("/mIoU", "/mErr", "/rmse", "/boundaryF"))
+
+
+def cal_train_time(args: argparse.Namespace) -> None:
+    """Print times, as mmseg does."""
+    for path in args.logs:
+        times = train_times(read_log(path), args.include_outliers)
+        print(f"----- {path} -----")
+        print(f"slowest epoch {times['slowest']}, average time is {times['slowest_s']:.4f} s/iter")
+        print(f"fastest epoch {times['fastest']}, average time is {times['fastest_s']:.4f} s/iter")
+        print(f"time std over epochs is {times['std_s']:.4f} s")
+        print(f"average iter time: {times['mean_s']:.4f} s/iter")
+
+
+def main() -> None:
+    """Draw or print."""
+    args = parse_args()
+    with friendly_errors():
+        dict(plot_curve=plot_curve, cal_train_time=cal_train_time)[args.command](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Count the operations of one image: `python tools/analysis_tools/get_flops.py CONFIG`.
+
+Multiplications of matrices and convolutions are counted as they are run, those of attention
+included, at 2 operations a multiply-add; element-wise operations are not. No weights or data are
+needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+
+from rich.table import Table
+
+from vmt_mm.analysis.flops import Flops, count_flops
+from vmt_mm.analysis.models import load_experiments
+from vmt_mm.analysis.tables import print_table
+from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.errors import InputError
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--shape", nargs="+", type=int, metavar="H W", help="of the image; the config's if unset"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, in operations")
+    return parser.parse_args()
+
+
+def flops_table(parts: list[Flops], shape: tuple[int, int]) -> Table:
+    """One row a part, and their sum."""
+    table = Table(title=f"operations of one image of {shape[0]} x {shape[1]}")
+    for column in ("part", "GFLOPs", "GMACs", "parameters (M)"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    total = Flops("all", sum(p.flops for p in parts), sum(p.parameters for p in parts))
+    for part in (*parts, total):
+        numbers = (part.flops / 1e9, part.flops / 2e9, part.parameters / 1e6)
+        table.add_row(part.name, *(f"{number:.3f}" for number in numbers))
+    return table
+
+
+def main() -> None:
+    """Count."""
+    args = parse_args()
+    with friendly_errors():
+        # what libraries say while they build must not stand among the JSON
+        with contextlib.redirect_stdout(sys.stderr):
+            (experiment,) = load_experiments([args.config], args.cfg_options)
+            shape = args.shape or list(experiment.cfg.get("image_size") or ())[::-1]
+            if len(shape) == 1:  # a square, as in mmseg
+                shape = shape * 2
+            if len(shape) != 2 or min(shape) < 1:
+                raise InputError(f"--shape must be H W, positive, got {shape or 'no size at all'}")
+            parts = [
+                part for model in experiment.build_models() for part in count_flops(model, shape)
+            ]
+        if args.json:
+            print(json.dumps([vars(part) for part in parts], indent=2))
+        else:
+            print_table(flops_table(parts, tuple(shape)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Export a trained model: ONNX, or a program of torch.export.
+
+python tools/model_converters/export_model.py CONFIG CHECKPOINT --out model.onnx --dynamic all
+
+The file is compared with PyTorch on the CPU before it is kept, at other batches and sizes too where
+those are dynamic. What a user needs (mean and std, order of channels, classes, palettes) is in its
+metadata; docs/deployment.md shows how to read it with NumPy and onnxruntime alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from vmt_mm.analysis.tables import print_table
+from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.errors import InputError
+from vmt_mm.export import (
+    FORMATS,
+    OUTPUTS,
+    TaskOutputs,
+    describe_model,
+    example_inputs,
+    measure_latency,
+    write_checked,
+)
+from vmt_mm.export.formats import DYNAMIC, Run
+from vmt_mm.export.trained import load_trained
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .onnx or .pt2")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="onnx")
+    parser.add_argument("--tasks", nargs="+", help="tasks to export; all by default")
+    parser.add_argument("--outputs", choices=OUTPUTS, default="logits", help="what the file gives")
+    parser.add_argument(
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="of the images; the config's if unset"
+    )
+    parser.add_argument(
+        "--dynamic", nargs="?", const="all", choices=DYNAMIC,
+        help="what may differ from run to run: the batch, or batch and size (all, also if no "
+        "word follows); nothing by default",
+    )  # fmt: skip
+    parser.add_argument(
+        "--latency", type=int, metavar="ROUNDS", help="time PyTorch and the file, in turn"
+    )
+    return parser.parse_args()
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what could only fail at the end."""
+    form = FORMATS[args.format]
+    form.check(args.dynamic)
+    if args.out.suffix != form.suffix:
+        raise InputError(f"--out {args.out}: a file of {args.format} ends with {form.suffix}")
+    if args.out.is_dir():
+        raise InputError(f"--out {args.out}: is a folder; name a file")
+    if args.size and min(args.size) < 1:
+        raise InputError(f"--size must be two positive numbers, got {args.size}")
+    if args.latency is not None and args.latency < 1:
+        raise InputError(f"--latency must be 1 or more rounds, got {args.latency}")
+
+
+def choose_size(cfg: Config, given: list[int] | None) -> tuple[int, int]:
+    """(H, W): given, or the config's."""
+    size = given or (cfg.get("image_size") or ())[::-1]
+    if len(size) != 2:
+        raise InputError(f"{cfg.filename}: has no `image_size`, (width, height); give --size H W")
+    return tuple(size)
+
+
+@contextlib.contextmanager
+def bar(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """A progress bar of so many steps; yields what advances it by one."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        number = progress.add_task(what, total=total)
+        yield lambda: progress.advance(number)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the file and keep it if it is right; print how far it is from PyTorch."""
+    form = FORMATS[args.format]
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries say while they build
+        model, cfg = load_trained(args.config, args.checkpoint, args.cfg_options)
+    wrapped = TaskOutputs(model, args.tasks, args.outputs).eval().requires_grad_(False)
+    size = choose_size(cfg, args.size)
+    example, inputs = example_inputs(size, args.dynamic)
+    description = describe_model(wrapped, cfg, size, args.dynamic)
+    with bar(2 + len(inputs), "exporting") as step:
+        run, largest = write_checked(
+            form, wrapped, (example, inputs), args.dynamic, description, args.out, step
+        )
+    table = Table(title=f"{args.format}, opened and compared with PyTorch")
+    for column in ("task", "channels", "largest relative difference"):
+        table.add_column(column)
+    for name, difference in largest.items():
+        table.add_row(name, str(model.tasks[name].out_channels), f"{difference:.1e}")
+    print_table(table)
+    shapes = ", ".join("x".join(map(str, images.shape)) for images in inputs)
+    print(f"compared on {shapes}\nwrote {args.out}, {args.out.stat().st_size:,} bytes")
+    if args.latency:
+        report_latency(wrapped, run, inputs[0], args)
+
+
+def report_latency(
+    wrapped: TaskOutputs, run: Run, images: torch.Tensor, args: argparse.Namespace
+) -> None:
+    """Time both on one image, and print the medians."""
+    runs = {"PyTorch, eager": wrapped, args.format: run}
+    with bar(len(runs) * (2 + args.latency), "timing") as step:
+        seconds = measure_latency(runs, images, args.latency, step)
+    shape, threads = "x".join(map(str, images.shape)), torch.get_num_threads()
+    print(f"medians of {args.latency} interleaved rounds on {shape}, {threads} CPU thread(s):")
+    for name, value in seconds.items():
+        print(f"  {name:16}{1000 * value:9.1f} ms")
+
+
+def main() -> None:
+    """Export."""
+    args = parse_args()
+    with friendly_errors():
+        check_args(args)
+        export(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Make a config test with augmentation, as mmseg's ``--tta`` does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.errors import InputError
+
+#: Sizes of the versions, as factors of the size that the test pipeline resizes to.
+SCALES = (0.75, 1.0, 1.25)
+
+
+def apply_tta(cfg: Config) -> None:
+    """Put the test's model into ``tta_model``, and ``tta_pipeline`` into its data sets.
+
+    A config without ``tta_model`` takes ``MultiTaskTTAModel``. Without ``tta_pipeline`` the test
+    pipeline is run at 0.75, 1 and 1.25 times its size, each plain and mirrored.
+
+    Raises:
+        InputError: if there is no ``tta_pipeline`` and none can be made of the test pipeline.
+    """
+    for entry in dicts_in((cfg.get("test_dataloader") or {}).get("dataset")):
+        if "pipeline" in entry:
+            entry["pipeline"] = cfg.get("tta_pipeline") or make_pipeline(entry["pipeline"])
+    cfg.model = dict(cfg.get("tta_model") or dict(type="MultiTaskTTAModel"), module=cfg.model)
+
+
+def make_pipeline(
+    steps: Sequence[Mapping[str, Any]], scales: Sequence[float] = SCALES
+) -> list[dict[str, Any]]:
+    """The pipeline of a test, with versions of its size and mirrored ones.
+
+    Args:
+        steps: a test pipeline: loading, ``Resize(scale=...)``, further steps.
+        scales: of the versions.
+    """
+    steps = [copy.deepcopy(dict(step)) for step in steps]
+    kinds = [step.get("type") for step in steps]
+    resize = steps[kinds.index("Resize")] if "Resize" in kinds else {}
+    scale = resize.get("scale")
+    if not isinstance(scale, Sequence) or "LoadLabels" in kinds[: kinds.index("Resize")]:
+        raise InputError(
+            f"--tta needs a test pipeline with Resize(scale=...) and then LoadLabels, got {kinds}; "
+            "write a `tta_pipeline` of your own into the config"
+        )
+    position = kinds.index("Resize")
+    sizes = [[max(1, round(factor * side)) for side in scale] for factor in scales]
+    versions = [
+        [dict(resize, scale=tuple(size)) for size in sizes],
+        [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+        *([step] for step in steps[position + 1 :]),
+    ]
+    return [*steps[:position], dict(type="TestTimeAug", transforms=versions)]
