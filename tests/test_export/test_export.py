@@ -11,12 +11,12 @@ from commands import CONFIG
 from here import run_here
 
 from vmt_mm.analysis.models import load_experiments
+from vmt_mm.apis import init_model
 from vmt_mm.engine.loading import describe
 from vmt_mm.export import FORMATS, TaskOutputs, compare_outputs, example_inputs, measure_latency
 from vmt_mm.export.describe import DESCRIPTION
 from vmt_mm.export.formats import Onnx
 from vmt_mm.export.rewrites import traceable
-from vmt_mm.export.trained import load_trained
 
 TOOL = "tools/model_converters/export_model.py"
 CONFIGS = [
@@ -89,7 +89,7 @@ def test_onnx_holds_at_every_batch_and_size(onnx, checkpoint, tmp_path, monkeypa
 
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).normal(size=(5, 3, 75, 100)).astype(np.float32)
-    wrapped = TaskOutputs(load_trained(CONFIG, str(checkpoint))[0], ["normals", "semseg"])
+    wrapped = TaskOutputs(init_model(CONFIG, checkpoint, "cpu"), ["normals", "semseg"])
     with torch.no_grad():
         expected = wrapped(torch.from_numpy(images))
     for given, value in zip(session.run(None, {"images": images}), expected, strict=True):

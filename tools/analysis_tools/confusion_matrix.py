@@ -20,9 +20,8 @@ from rich.console import Console
 from rich.progress import track
 
 from vmt_mm.analysis.confusion import count_confusion, draw_confusion
-from vmt_mm.apis import add_config_arguments, check_inputs, friendly_errors, load_config
+from vmt_mm.apis import add_config_arguments, check_inputs, friendly_errors, init_model, load_config
 from vmt_mm.errors import InputError
-from vmt_mm.export.trained import load_trained
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.files import write_image, write_json
@@ -72,7 +71,7 @@ def pairs_of_folder(dataset: object, task: Task, folder: Path) -> Iterator[tuple
 
 def pairs_of_model(dataset: object, task: Task, args: argparse.Namespace) -> Iterator[tuple]:
     """Label, prediction and image of every labelled image."""
-    model, _ = load_trained(args.config, str(args.predictions), args.cfg_options)
+    model = init_model(args.config, args.predictions, "cpu", args.cfg_options)
     for index in track(
         range(len(dataset)), "testing", console=Console(stderr=True), transient=True
     ):

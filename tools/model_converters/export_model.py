@@ -22,7 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.apis import add_config_arguments, friendly_errors, init_model
+from vmt_mm.apis.inference import is_adapter
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
     FORMATS,
@@ -34,14 +35,14 @@ from vmt_mm.export import (
     write_checked,
 )
 from vmt_mm.export.formats import DYNAMIC, Run
-from vmt_mm.export.trained import load_trained
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
-    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none beside an adapter file, "
+                        "which stands in the config's place")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="file to write, .onnx or .pt2")
     parser.add_argument("--format", choices=tuple(FORMATS), default="onnx")
     parser.add_argument("--tasks", nargs="+", help="tasks to export; all by default")
@@ -63,6 +64,8 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what could only fail at the end."""
     form = FORMATS[args.format]
+    if args.checkpoint is None and not is_adapter(args.config):
+        raise InputError(f"{args.config}: name the checkpoint to export as well")
     form.check(args.dynamic)
     if args.out.suffix != form.suffix:
         raise InputError(f"--out {args.out}: a file of {args.format} ends with {form.suffix}")
@@ -94,11 +97,11 @@ def export(args: argparse.Namespace) -> None:
     """Write the file and keep it if it is right; print how far it is from PyTorch."""
     form = FORMATS[args.format]
     with contextlib.redirect_stdout(sys.stderr):  # what libraries say while they build
-        model, cfg = load_trained(args.config, args.checkpoint, args.cfg_options)
+        model = init_model(args.config, args.checkpoint, "cpu", args.cfg_options)
     wrapped = TaskOutputs(model, args.tasks, args.outputs).eval().requires_grad_(False)
-    size = choose_size(cfg, args.size)
+    size = choose_size(model.cfg, args.size)
     example, inputs = example_inputs(size, args.dynamic)
-    description = describe_model(wrapped, cfg, size, args.dynamic)
+    description = describe_model(wrapped, model.cfg, size, args.dynamic)
     with bar(2 + len(inputs), "exporting") as step:
         run, largest = write_checked(
             form, wrapped, (example, inputs), args.dynamic, description, args.out, step
