@@ -130,7 +130,7 @@ class MultiTaskSegmentor(BaseModel):
 
     def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task -> logits (B, C, h, w) at the head's resolution."""
-        features = self.backbone.pyramid(inputs, tasks)
+        features = self.backbone(inputs, tasks, on_grids=True)
         return {name: self._run_head(name, maps) for name, maps in features.items()}
 
     def _run_head(self, name: str, maps: Sequence[Tensor | ResampledMap]) -> Tensor:
@@ -160,7 +160,7 @@ class MultiTaskSegmentor(BaseModel):
         distributed training gets a gradient for every parameter.
         """
         losses = {}
-        features = self.backbone.pyramid(inputs, tasks or list(self.trained_tasks))
+        features = self.backbone(inputs, tasks or list(self.trained_tasks), on_grids=True)
         for name in list(features):
             maps = features.pop(name)  # nothing of a task is kept longer than it is needed
             run = partial(self._loss_of_task, name, data_samples, inputs.shape[2:])

@@ -145,38 +145,23 @@ class AdaptedEncoder:
         return attn(x, *geometry)
 
     def forward(
-        self, images: Tensor, tasks: Sequence[str] | None = None
-    ) -> dict[str, tuple[Tensor, ...]]:
+        self, images: Tensor, tasks: Sequence[str] | None = None, on_grids: bool = False
+    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
         """Run the encoder: once, or once a task where the PEFT method needs it.
 
         Args:
             images: (B, 3, H, W), normalised, of any size.
             tasks: the tasks wanted; None wants all.
+            on_grids: leave maps that are resampled from another grid as ``ResampledMap``, for heads
+                that begin with a 1x1 convolution.
 
         Returns:
             Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32. Where
             a method tells no tasks apart, they may share maps.
         """
-        made: list[tuple[ResampledMap, Tensor]] = []
-
-        def make(level: Tensor | ResampledMap) -> Tensor:
-            if isinstance(level, Tensor):
-                return level
-            for known, cells in made:
-                if known is level:
-                    return cells
-            made.append((level, level.tensor()))
-            return made[-1][1]
-
-        features = self.pyramid(images, tasks)
-        return {name: tuple(make(level) for level in levels) for name, levels in features.items()}
-
-    def pyramid(
-        self, images: Tensor, tasks: Sequence[str] | None = None
-    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
-        """What :meth:`forward` gives, as heads that begin with a 1x1 convolution may have it."""
         loop = self._compiled_loop or type(self).run_loop
-        return loop(self, images, self.select_tasks(tasks))
+        features = loop(self, images, self.select_tasks(tasks))
+        return features if on_grids else _materialise(features)
 
     def run_loop(
         self, images: Tensor, names: Sequence[str]
@@ -242,6 +227,24 @@ class AdaptedEncoder:
         if unknown:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)
+
+
+def _materialise(
+    features: Mapping[str, tuple[Tensor | ResampledMap, ...]],
+) -> dict[str, tuple[Tensor, ...]]:
+    """The maps themselves; those that tasks share are made once."""
+    made: list[tuple[ResampledMap, Tensor]] = []
+
+    def make(level: Tensor | ResampledMap) -> Tensor:
+        if isinstance(level, Tensor):
+            return level
+        for known, cells in made:
+            if known is level:
+                return cells
+        made.append((level, level.tensor()))
+        return made[-1][1]
+
+    return {name: tuple(make(level) for level in levels) for name, levels in features.items()}
 
 
 def _eval_frozen(module: nn.Module) -> None:
