@@ -50,9 +50,10 @@ def test_the_encoder_of_a_config_builds_alone():
     ]  # fmt: skip
 
 
-def test_the_shipped_encoder_is_small():
-    (weights,) = (ROOT / "vmt_mm/weights").glob("*.safetensors")
-    assert weights.stat().st_size < 2 * 2**20
+def test_shipped_weights_are_small():
+    files = sorted((ROOT / "vmt_mm/weights").glob("*.safetensors"))
+    assert [file.stem for file in files] == ["swin_nano", "vmt_swin-nano_shapes"]
+    assert sum(file.stat().st_size for file in files) < 3 * 2**20
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_a_config_object_and_its_metainfo(model, checkpoint):
 
 
 def test_names_in_the_checkpoint_win(checkpoint, tmp_path):
-    content = torch.load(checkpoint)
+    content = torch.load(checkpoint, weights_only=True)
     names = dict(semseg=dict(classes=[f"own {i}" for i in range(8)]))
     torch.save(dict(content, meta=dict(dataset_meta=names)), tmp_path / "named.pth")
     model = init_model(CONFIG_FILE, tmp_path / "named.pth", "cpu", SMALL)
