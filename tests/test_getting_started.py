@@ -101,7 +101,7 @@ def test_the_commands_work_one_after_the_other(clone, monkeypatch):
     assert len(list((clone / "work_dirs/browse/first").glob("*.png"))) == 4
     _check_metrics(clone)
     _check_that_the_former_tasks_stay(clone)
-    exec(compile(IN_PYTHON, "getting_started.md", "exec"), {})  # noqa: S102
+    exec(compile(IN_PYTHON, "getting_started.md", "exec"), {})
 
 
 def _run(monkeypatch, arguments):
@@ -135,6 +135,6 @@ def _check_that_the_former_tasks_stay(clone):
 
 
 def test_the_page_leads_to_every_page():
-    linked = {name for name in re.findall(r"\]\(([\w.-]+\.md)", PAGE)}
+    linked = set(re.findall(r"\]\(([\w.-]+\.md)", PAGE))
     pages = {path.name for path in DOCS.glob("*.md")} - {"getting_started.md"}
     assert linked == pages
