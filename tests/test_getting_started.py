@@ -1,0 +1,140 @@
+"""docs/getting_started.md: its commands are run in their order, as a newcomer does.
+
+In place of the page's sizes stand those of ``SMALLER``; what sets up an environment is left out.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import own_state
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "getting_started.md").read_text()
+CONFIG, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = [
+    shlex.split(command)
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    for command in block.replace("\\\n", " ").splitlines()
+]
+SET_UP = ("make", "source", "pip")
+#: Text of the page's config -> what a test of seconds has in its place.
+SMALLER = {
+    "train=64, val=8, size=64": "train=16, val=2, size=32",
+    "image_size = (64, 64)": "image_size = (32, 32)",
+}
+#: To start other processes takes longer than to load what little there is.
+ONE_PROCESS = "".join(
+    f"{name}_dataloader = dict(num_workers=0, persistent_workers=False)\n"
+    for name in ("train", "val", "test")
+)
+#: Beginning of a command -> files that it leaves, where only some are of interest.
+LEAVES = {
+    "tools/misc/browse_dataset.py": ["data/first/splits/val.txt"],
+    "tools/train.py first.py": ["work_dirs/first/epoch_2.pth"],
+    "tools/test.py first.py": [
+        "work_dirs/first_test/panels/val_00001.png",
+        "work_dirs/first_test/predictions/human_parts/val_00001.png",
+    ],
+    "tools/analysis_tools/analyze_logs.py": ["work_dirs/first_curves.png"],
+    "demo/image_demo_with_inferencer.py data/first/images first.py": [
+        "work_dirs/first_photos/panels/val_00001.png"
+    ],
+    "tools/model_converters/export_adapter.py": ["work_dirs/first.safetensors"],
+    "demo/image_demo_with_inferencer.py data/first/images work_dirs/first.safetensors": [
+        "work_dirs/first_adapter/semseg/val_00001.png"
+    ],
+    "demo/image_demo_with_inferencer.py data/first/images vmt_mm": [
+        "work_dirs/embedded/panels/val_00001.png"
+    ],
+    "tools/misc/add_task.py": ["first_add-edge.py", "work_dirs/first/epoch_2_add-edge.pth"],
+    "tools/train.py first_add-edge.py": ["work_dirs/first_add-edge/epoch_2.pth"],
+    "tools/test.py first_add-edge.py": ["work_dirs/first_edge_test/metrics.json"],
+    "tools/model_converters/export_model.py": ["work_dirs/first.onnx"],
+}
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """What a newcomer has: the repository's folders and the page's config."""
+    for name in ("configs", "tools", "demo", "vmt_mm"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = CONFIG
+    for value, smaller in SMALLER.items():
+        assert text.count(value) == 1
+        text = text.replace(value, smaller)
+    (tmp_path / "first.py").write_text(text + ONE_PROCESS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the scenes are rendered in this process
+    return tmp_path
+
+
+def test_the_commands_work_one_after_the_other(clone, monkeypatch):
+    ran = []
+    for words in COMMANDS:
+        if words[0] in SET_UP:
+            continue
+        assert words[0] == "python"
+        line = shlex.join(words[1:])
+        if "export_model" in line and not importlib.util.find_spec("onnxruntime"):
+            continue
+        if "--resume" in words:  # so that there is something to go on with
+            for name in ("epoch_2.pth", "last_checkpoint"):
+                (clone / "work_dirs/first" / name).unlink()
+        _run(monkeypatch, words[1:])
+        ran.append(line)
+        for start, files in LEAVES.items():
+            if line.startswith(start):
+                for file in files:
+                    assert (clone / file).is_file(), line
+    for start in LEAVES:
+        if start != "tools/model_converters/export_model.py":
+            assert any(line.startswith(start) for line in ran), f"{start} is not on the page"
+    assert len(list((clone / "work_dirs/browse/first").glob("*.png"))) == 4
+    _check_metrics(clone)
+    _check_that_the_former_tasks_stay(clone)
+    exec(compile(IN_PYTHON, "getting_started.md", "exec"), {})
+
+
+def _run(monkeypatch, arguments):
+    """Run a script in this process, where the libraries are loaded already; it must succeed."""
+    with own_state(), monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", list(arguments))
+        try:
+            runpy.run_path(arguments[0], run_name="__main__")
+        except SystemExit as ended:
+            assert not ended.code, arguments
+
+
+def _check_metrics(clone):
+    """What the page says of the metrics."""
+    metrics = json.loads((clone / "work_dirs/first_test/metrics.json").read_text())
+    named = re.findall(r"`(\w+/\w+)`", PAGE.split("## Predict")[0])
+    assert len(named) == 4
+    assert {*named, "semseg/images"} <= metrics.keys()
+    edges = json.loads((clone / "work_dirs/first_edge_test/metrics.json").read_text())
+    assert {key.split("/")[0] for key in edges} == {key.split("/")[0] for key in metrics} | {"edge"}
+    assert metrics.items() <= edges.items()
+
+
+def _check_that_the_former_tasks_stay(clone):
+    former, later = (
+        torch.load(clone / "work_dirs" / name / "epoch_2.pth", weights_only=True)["state_dict"]
+        for name in ("first", "first_add-edge")
+    )
+    assert former.keys() < later.keys()
+    assert all(torch.equal(later[key], value) for key, value in former.items())
+
+
+def test_the_page_leads_to_every_page():
+    linked = set(re.findall(r"\]\(([\w.-]+\.md)", PAGE))
+    pages = {path.name for path in DOCS.glob("*.md")} - {"getting_started.md"}
+    assert linked == pages

@@ -1,0 +1,148 @@
+"""The pages about methods, encoders and tasks of one's own: their code works; api.md is current."""
+
+import re
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from commands import ROOT
+
+from vmt_mm.apis import load_config
+from vmt_mm.errors import InputError
+from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS
+from vmt_mm.structures import MultiTaskDataSample
+
+DOCS = ROOT / "docs"
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def clean_registries():
+    """Forget, after a test, what a page's code registered."""
+    former = [(registry, dict(registry.module_dict)) for registry in (MODELS, PEFT_METHODS, TASKS)]
+    yield
+    for registry, entries in former:
+        registry._module_dict.clear()
+        registry._module_dict.update(entries)
+
+
+def build(peft, tasks=None, backbone=None):
+    model = MODELS.build(
+        dict(
+            type="MultiTaskSegmentor",
+            tasks=tasks or dict(normals=dict(type="Normals"), depth=dict(type="Depth")),
+            backbone=dict(
+                **(backbone or dict(type="MultiTaskSwin", arch="nano")),
+                allow_random_backbone=True,
+                peft=peft,
+            ),
+            head=dict(type="MLPHead", channels=8),
+        )
+    )
+    model.init_weights()
+    return model
+
+
+def trains(model):
+    return {name for name, p in model.backbone.named_parameters() if p.requires_grad}
+
+
+def check_gradients(model):
+    """Every parameter that trains gets a gradient (a bias before batch normalisation has none)."""
+    logits = model.train()(torch.randn(2, 3, 32, 32), mode="tensor")
+    sum((values * torch.randn_like(values)).sum() for values in logits.values()).backward()
+    assert all(p.grad is not None for p in model.backbone.parameters() if p.requires_grad)
+
+
+def test_a_method_of_ones_own(tmp_path, monkeypatch):
+    code, config = blocks("add_a_method.md")
+    (tmp_path / "my_methods.py").write_text(code)
+    (tmp_path / "my_config.py").write_text(config)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_methods", raising=False)
+    cfg = load_config("my_config.py", training=False)
+    assert cfg.model.backbone.peft == dict(type="ScaleAndShift", start=1.0)
+    model = build(cfg.model.backbone.peft)
+    images = torch.randn(1, 3, 32, 32)
+    frozen = build(None)
+    frozen.backbone.load_state_dict(model.backbone.state_dict(), strict=False)
+    with torch.no_grad():
+        start, expected = model.backbone.eval()(images), frozen.backbone.eval()(images)
+    assert all(torch.equal(a, b) for a, b in zip(start["depth"], expected["depth"], strict=True))
+    check_gradients(model)
+    names = {name.removeprefix("peft.") for name in trains(model)}
+    assert names == {f"blocks.{n}.scale" for n in range(8)} | {
+        f"shifts.{n}.{task}" for n in range(4) for task in ("normals", "depth")
+    }
+    with pytest.raises(InputError, match="`start` must be positive"):
+        build(dict(type="ScaleAndShift", start=0))
+    norms = build(dict(type="TrainNorms"))
+    assert len(trains(norms)) == 8 * 4
+    check_gradients(build(dict(type="PerTask", method=dict(type="TrainNorms"))))
+    monkeypatch.delitem(sys.modules, "my_methods")
+
+
+def test_an_encoder_of_ones_own():
+    names = {"__name__": "my_encoders"}
+    for block in blocks("add_a_backbone.md"):
+        exec(compile(block, "add_a_backbone.md", "exec"), names)
+    pyramid = dict(type="MultiTaskPyramid")
+    for peft in (
+        dict(type="VMTAdapter", ratio=4),
+        dict(type="Hyperformer", ratio=4, embedding=4),
+        dict(type="PerTask", method=dict(type="FullFineTuning")),
+    ):
+        check_gradients(build(peft, backbone=pyramid))
+    model = build(dict(type="VMTAdapter", ratio=4), backbone=pyramid)
+    state = {k: v for k, v in model.backbone.state_dict().items() if not k.startswith("peft.")}
+    model.backbone.load_frozen(state, "own.pth")
+    state.pop("norms.3.bias")
+    with pytest.raises(InputError, match=r"own.pth does not fit .*norms\.3\.bias"):
+        model.backbone.load_frozen(state, "own.pth")
+    with pytest.raises(InputError, match="relative_position_table"):
+        build(dict(type="RelativeBias"), backbone=pyramid)
+
+
+def test_a_kind_of_task_of_ones_own(tmp_path):
+    (code,) = blocks("a_task_of_your_own.md")
+    exec(compile(code, "a_task_of_your_own.md", "exec"), {"__name__": "my_tasks"})
+    model = build(None, tasks=dict(height=dict(type="HeightMap", loss_weight=2.0)))
+    task = model.tasks["height"]
+    metres = np.float32([[0, 1.25], [2.5, 0.01]])
+    cv2.imwrite(str(tmp_path / "a.png"), task.label.encode(metres[None]))
+    label = task.label.decode(tmp_path / "a.png")
+    assert np.array_equal(label, metres)
+    sample = MultiTaskDataSample()
+    sample.set_label("height", task.label.to_tensor(np.tile(label, (16, 16))))
+    losses = model(torch.randn(1, 3, 32, 32), [sample], mode="loss")
+    assert losses["loss_height"] > 0
+    losses["loss_height"].backward()
+    assert task.draw(metres[None], {}).shape == (2, 2, 3)
+    target = task.label.to_tensor(label)[None]
+    assert task.loss(target.clone(), target) == 0
+    assert task.loss(target + (target == 0), target) == 0  # unknown pixels do not count
+
+
+def test_the_api_reference_is_current(monkeypatch, capsys):
+    tool = str(ROOT / "tools/misc/make_api_reference.py")
+    monkeypatch.setattr(sys, "argv", [tool, "--check"])
+    runpy.run_path(tool, run_name="__main__")
+    tool_names = runpy.run_path(tool)["main"].__globals__
+    assert tool_names["make"]().count("\n### ") > 60
+    monkeypatch.setitem(tool_names, "PAGE", DOCS / "getting_started.md")
+    with pytest.raises(SystemExit, match="is not what the docstrings say"):
+        tool_names["main"]()
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", (DOCS / page).read_text())
+    assert [link for link in links if not (DOCS / link).exists()] == []
