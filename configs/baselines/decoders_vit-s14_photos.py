@@ -1,4 +1,4 @@
 # Fine-tuning decoders: heads alone train, the encoder stays as it was pretrained.
 #   python tools/train.py configs/baselines/decoders_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
-_base_ = '../vmt/vmt_vit-s14_photos.py'
-model = dict(backbone=dict(peft=dict(_delete_=True, type='DecodersOnly')))
+_base_ = '../_base_/vit-s14_photos.py'
+model = dict(backbone=dict(peft=dict(type='DecodersOnly')))

@@ -1,4 +1,6 @@
 # Multi-task full fine-tuning: every parameter of one encoder trains.
 #   python tools/train.py configs/baselines/multi_task_full_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
-_base_ = '../vmt/vmt_vit-s14_photos.py'
-model = dict(backbone=dict(peft=dict(_delete_=True, type='FullFineTuning')))
+_base_ = '../_base_/vit-s14_photos.py'
+model = dict(backbone=dict(peft=dict(type='FullFineTuning')))
+# The heads begin at random and learn at the schedule's rate, the encoder's part at this much of it.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.03))))

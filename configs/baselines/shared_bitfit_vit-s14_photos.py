@@ -1,4 +1,4 @@
 # Shared BitFit: every bias trains.
 #   python tools/train.py configs/baselines/shared_bitfit_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
-_base_ = '../vmt/vmt_vit-s14_photos.py'
-model = dict(backbone=dict(peft=dict(_delete_=True, type='BitFit')))
+_base_ = '../_base_/vit-s14_photos.py'
+model = dict(backbone=dict(peft=dict(type='BitFit')))

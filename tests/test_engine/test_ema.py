@@ -48,7 +48,7 @@ def averaged(scenes, tmp_path_factory):
 
 
 def read(folder, name):
-    return torch.load(folder / name, weights_only=False)
+    return torch.load(folder / name, weights_only=True)
 
 
 def test_checkpoints_hold_the_averages(averaged):
