@@ -32,11 +32,13 @@ def test_json_and_picture(benchmark, tmp_path, mode):
 
 def test_the_stock_composition_beside_ours(benchmark, tmp_path):
     picture = tmp_path / "reference.png"
-    arguments = ["--mode", "train", "--reference", "--json", "--out", str(picture), *SMALL]
-    records = json.loads(benchmark(NANO, *arguments))
+    arguments = ["--mode", "train", "--reference", "--ablate", "--json", "--out", str(picture)]
+    records = json.loads(benchmark(NANO, *arguments, *SMALL))
     cells = [(record["variant"], record["tasks"]) for record in records]
-    assert cells == [(v, t) for t in (1, 2) for v in ("ours", "stock", "stock_full")]
-    _, stock, full = (record["gflop"] for record in records[3:])
+    variants = ["ours", "stock", "stock_full", "mmseg_encoder", "concatenating_heads",
+                "usual_losses"]  # fmt: skip
+    assert cells == [(v, t) for t in (1, 2) for v in variants]
+    stock, full = (record["gflop"] for record in records[7:9])
     assert stock < full  # which takes the gradients of all weights
     keys = {"config", "variant", "mode", "tasks", "batch", "size", "median_s", "images_per_s",
             "peak_mem_bytes", "gflop"}  # fmt: skip

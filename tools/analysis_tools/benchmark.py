@@ -6,7 +6,8 @@ turn, round after round, so that a slow phase of the machine hits all of them al
 training. Peak memory is that of a process of its own. No weights or data are needed.
 
 `--reference` measures beside it, in the same rounds, the stock composition: mmseg's Swin and
-concatenating heads with the same adapters (`stock`), and all of it fine-tuned (`stock_full`).
+concatenating heads with the same adapters (`stock`), and all of it fine-tuned (`stock_full`);
+`--ablate` measures ours with one part of the stock composition, each in turn.
 
 python tools/analysis_tools/benchmark.py configs/vmt/vmt_swin-t_pascal.py \
     configs/baselines/multiple_adapter_swin-t_pascal.py --out work_dirs/cost.png
@@ -36,7 +37,7 @@ from vmt_mm.analysis.cost_plot import draw
 from vmt_mm.analysis.cost_report import cost_table
 from vmt_mm.analysis.machine import matrix_product_rate, peak_memory
 from vmt_mm.analysis.models import load_experiments
-from vmt_mm.analysis.stock import VARIANTS, logits_difference
+from vmt_mm.analysis.stock import ABLATIONS, OURS, REFERENCES, logits_difference
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
@@ -62,6 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--amp", action="store_true", help="in bfloat16")
     parser.add_argument("--compile", action="store_true", help="compile the encoder's loop")
     parser.add_argument("--reference", action="store_true", help="the stock composition beside it")
+    parser.add_argument("--ablate", action="store_true", help="ours without one step, each in turn")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if unset")
     parser.add_argument(
@@ -88,7 +90,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
     """Build all models; say how far the stock composition's logits are from ours."""
-    variants = list(VARIANTS) if args.reference else ["ours"]
+    variants = [OURS, *(REFERENCES if args.reference else ()), *(ABLATIONS if args.ablate else ())]
     settings = [
         Setting(tasks, args.mode, args.batch, args.size and tuple(args.size), variant, args.amp,
                 args.compile)

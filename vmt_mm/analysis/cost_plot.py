@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vmt_mm.analysis.cost import Cost
 from vmt_mm.analysis.cost_report import title_of
-from vmt_mm.analysis.stock import OURS, VARIANTS
+from vmt_mm.analysis.stock import OURS
 from vmt_mm.visualization.figure import draw_figure
 
 #: Passes -> line, and what the legend says.
@@ -37,17 +37,19 @@ def draw_reference(costs: Sequence[Cost]) -> np.ndarray:
         RGB image (H, W, 3), uint8.
     """
     groups = list(dict.fromkeys((c.case.config, c.case.setting.tasks) for c in costs))
+    variants = list(dict.fromkeys(c.case.setting.variant for c in costs))
+    width = 0.8 / len(variants)
     memory = all(cost.peak_mem_bytes is not None for cost in costs)
     figure = Figure(figsize=(11 if memory else 6, 4.6), dpi=110, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 2 if memory else 1))
     values = [("images a second", lambda c: c.images_per_s), ("peak memory, MB",
               lambda c: c.peak_mem_bytes / 1e6)]  # fmt: skip
     for axis, (label, value) in zip(axes, values, strict=False):
-        for index, variant in enumerate(VARIANTS):
+        for index, variant in enumerate(variants):
             own = {(c.case.config, c.case.setting.tasks): value(c) for c in costs
                    if c.case.setting.variant == variant}  # fmt: skip
-            places = np.arange(len(groups)) + (index - 1) * 0.27
-            bars = axis.bar(places, [own[g] for g in groups], 0.25, label=variant)
+            places = np.arange(len(groups)) + (index - (len(variants) - 1) / 2) * width
+            bars = axis.bar(places, [own[g] for g in groups], 0.93 * width, label=variant)
             axis.bar_label(bars, fmt="%.3g", fontsize=8)
         axis.set_ylabel(label)
         names = [f"{Path(config).stem}\nT = {tasks}" for config, tasks in groups]

@@ -59,29 +59,53 @@ class StockMLPHead(MLPHead):
         return self.predict(self.dropout(self.norm(x).relu()))
 
 
-def _as_stock(experiment: Experiment, **backbone: Any) -> Experiment:
-    """The experiment with stock parts; ``backbone`` changes further settings of the encoder."""
+def _change(
+    experiment: Experiment,
+    encoder: bool = False,
+    heads: bool = False,
+    losses: bool = False,
+    peft: dict[str, Any] | None = None,
+) -> Experiment:
+    """The experiment with stock parts.
+
+    Args:
+        experiment: the config.
+        encoder: mmseg's attention and patch merging.
+        heads: heads that concatenate.
+        losses: differentiated in the usual order.
+        peft: another method.
+    """
     cfg = copy.deepcopy(experiment.cfg)
-    heads = [cfg.model.head, *(cfg.model.get("task_heads") or {}).values()]
-    kinds = [cfg.model.backbone.type, *(head.type for head in heads)]
-    if kinds != ["MultiTaskSwin", *["MLPHead"] * len(heads)]:
+    own = [cfg.model.head, *(cfg.model.get("task_heads") or {}).values()]
+    kinds = [cfg.model.backbone.type, *(head.type for head in own)]
+    if kinds != ["MultiTaskSwin", *["MLPHead"] * len(own)]:
         raise InputError(
             f"{experiment.path}: the stock composition is of a MultiTaskSwin with MLPHeads, not of "
             f"{', '.join(dict.fromkeys(map(str, kinds)))}"
         )
-    for key, value in dict(type="StockSwin", **backbone).items():
-        cfg.model.backbone[key] = value  # `update` would merge dictionaries
-    for head in heads:
+    if encoder:
+        cfg.model.backbone.type = "StockSwin"
+    for head in own if heads else ():
         head.type = "StockMLPHead"
+    if losses:
+        cfg.model.immediate_losses = False
+    if peft:
+        cfg.model.backbone["peft"] = peft
     return replace(experiment, cfg=cfg)
 
 
-#: Variant -> what it makes of an experiment.
-VARIANTS: Mapping[str, Callable[[Experiment], Experiment]] = {
-    OURS: lambda experiment: experiment,
-    "stock": _as_stock,
-    "stock_full": partial(_as_stock, peft=dict(type="FullFineTuning")),
+_stock = partial(_change, encoder=True, heads=True, losses=True)
+#: Variant -> what it makes of an experiment: what is compared with, and ours without one step.
+REFERENCES: Mapping[str, Callable[[Experiment], Experiment]] = {
+    "stock": _stock,
+    "stock_full": partial(_stock, peft=dict(type="FullFineTuning")),
 }
+ABLATIONS: Mapping[str, Callable[[Experiment], Experiment]] = {
+    "mmseg_encoder": partial(_change, encoder=True),
+    "concatenating_heads": partial(_change, heads=True),
+    "usual_losses": partial(_change, losses=True),
+}
+VARIANTS = {OURS: lambda experiment: experiment, **REFERENCES, **ABLATIONS}
 
 
 @torch.no_grad()

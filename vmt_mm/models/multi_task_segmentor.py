@@ -38,6 +38,8 @@ class MultiTaskSegmentor(BaseModel):
             crop_size=(h, w), stride=(h, w))`` averages logits over windows, as mmseg's models do,
             ``crop_batch`` of them at a time. By default whole images are run.
         init_cfg: see ``mmengine.model.BaseModel``.
+        immediate_losses: differentiate each task's loss before the next head runs, see
+            :func:`vmt_mm.models.immediate.loss_of`; the values are the same either way.
         new_tasks: names of tasks that join a trained model: only what belongs to them alone
             trains, and only they are run in training; None trains all tasks.
 
@@ -58,6 +60,7 @@ class MultiTaskSegmentor(BaseModel):
         test_cfg: Mapping | None = None,
         init_cfg: Mapping | None = None,
         new_tasks: Sequence[str] | None = None,
+        immediate_losses: bool = True,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.tasks = build_tasks(tasks)
@@ -78,6 +81,7 @@ class MultiTaskSegmentor(BaseModel):
                 for name, task in self.tasks.items()
             }
         )
+        self.immediate_losses = immediate_losses
         self.window = parse_test_cfg(test_cfg)
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
@@ -164,7 +168,9 @@ class MultiTaskSegmentor(BaseModel):
         for name in list(features):
             maps = features.pop(name)  # nothing of a task is kept longer than it is needed
             run = partial(self._loss_of_task, name, data_samples, inputs.shape[2:])
-            losses[f"loss_{name}"] = loss_of(self.heads[name], maps, run)
+            losses[f"loss_{name}"] = (
+                loss_of(self.heads[name], maps, run) if self.immediate_losses else run(maps)
+            )
         return losses
 
     def _loss_of_task(
