@@ -117,7 +117,8 @@ def _run(monkeypatch, arguments):
 def _check_metrics(clone):
     """What the page says of the metrics."""
     metrics = json.loads((clone / "work_dirs/first_test/metrics.json").read_text())
-    named = re.findall(r"`(\w+/\w+)`", PAGE.split("## Predict")[0])
+    reading = PAGE.split("## Test")[1].split("## Predict")[0]
+    named = re.findall(r"`(\w+/\w+)`", reading)
     assert len(named) == 4
     assert {*named, "semseg/images"} <= metrics.keys()
     edges = json.loads((clone / "work_dirs/first_edge_test/metrics.json").read_text())
