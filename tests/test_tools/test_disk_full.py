@@ -42,7 +42,7 @@ def test_training_says_so_and_keeps_the_last_checkpoint(tmp_path):
         sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "disk/run",
         *options(
             tmp_path, "train_cfg.max_epochs=3", "default_hooks.checkpoint.save_best=None",
-            "default_hooks.visualization.num_images=0",
+            "default_hooks.visualization.num_images=0", "default_hooks.checkpoint.save_frozen=True",
         ),
         code=1,
     )  # fmt: skip
