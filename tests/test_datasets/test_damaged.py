@@ -258,7 +258,8 @@ class _Run:
 
     def __init__(self) -> None:
         self.warnings, self.epoch = [], 0
-        self.model = SimpleNamespace(tasks=build_tasks(TASKS))
+        tasks = build_tasks(TASKS)
+        self.model = SimpleNamespace(tasks=tasks, trained_tasks=tasks)
         self.logger = SimpleNamespace(warning=self.warnings.append)
 
     def train(self, hook, batches):
