@@ -23,7 +23,7 @@ from rich.table import Table
 
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors, init_model
-from vmt_mm.apis.inference import is_adapter
+from vmt_mm.apis.cli import check_model_arguments
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
     FORMATS,
@@ -64,8 +64,7 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what could only fail at the end."""
     form = FORMATS[args.format]
-    if args.checkpoint is None and not is_adapter(args.config):
-        raise InputError(f"{args.config}: name the checkpoint to export as well")
+    check_model_arguments(args)
     form.check(args.dynamic)
     if args.out.suffix != form.suffix:
         raise InputError(f"--out {args.out}: a file of {args.format} ends with {form.suffix}")

@@ -64,14 +64,12 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> dict[st
     if not files:
         raise InputError(f"{predictions}: holds no prediction *{task.label.suffix}")
     known = files_by_id(labels, (task.label.suffix,))
-    if unknown := sorted(set(files) - set(known)):
-        files = {name: path for name, path in files.items() if name in known}
-        if not files:
-            raise InputError(
-                f"{labels}: has no label for {unknown[0]}, nor for any other prediction"
-            )
+    names = sorted(files.keys() & known.keys())
+    if not names:
+        raise InputError(f"{labels}: has no label for {min(files)}, nor for any other prediction")
     rows = []
-    for name, path in sorted(files.items()):
+    for name in names:
+        path = files[name]
         values = [torch.from_numpy(task.label.read(file)) for file in (path, known[name])]
         if values[0].shape != values[1].shape:
             raise InputError(

@@ -43,17 +43,22 @@ def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = N
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run these tasks alone")
 
 
+def check_model_arguments(args: argparse.Namespace) -> None:
+    """Raise InputError if there is a config and no checkpoint."""
+    if args.checkpoint is None and not is_adapter(args.config):
+        raise InputError(
+            f"{args.config}: a config needs a checkpoint beside it; an adapter file (.safetensors) "
+            "needs none"
+        )
+
+
 def build_inferencer(args: argparse.Namespace, show_progress: bool = True) -> MultiTaskInferencer:
     """Load what :func:`add_model_arguments` asked for.
 
     Raises:
         InputError: if there is a config and no checkpoint, or a file is missing or does not fit.
     """
-    if args.checkpoint is None and not is_adapter(args.config):
-        raise InputError(
-            f"{args.config}: a config needs a checkpoint beside it; an adapter file (.safetensors) "
-            "needs none"
-        )
+    check_model_arguments(args)
     return MultiTaskInferencer(
         args.config, args.checkpoint, args.device, args.cfg_options, show_progress=show_progress
     )
