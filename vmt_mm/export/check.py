@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor
 
+from vmt_mm.analysis.machine import seconds_of
 from vmt_mm.export.formats import Run
 from vmt_mm.export.outputs import TaskOutputs
 
@@ -110,9 +111,8 @@ def measure_latency(
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(_WARMUP + rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run(images)
+            duration = seconds_of(partial(run, images))
             if number >= _WARMUP:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(duration)
             advance()
     return {name: median(values) for name, values in seconds.items()}
