@@ -102,6 +102,9 @@ def test_wrong_input_is_one_message(tmp_path):
     small = write(tmp_path / "small", [methods[0][0][:3]])
     with pytest.raises(InputError, match=r"00.png: is of size \(3, 5\), its label of \(6, 5\)"):
         count_pixels(TASK, tmp_path / "labels", small)
+    unlabelled = write(tmp_path / "unlabelled", [np.full((6, 5), 255, np.uint8)])
+    with pytest.raises(InputError, match="no pixel of the 1 image"):
+        count_pixels(TASK, unlabelled, tmp_path / "out0")
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

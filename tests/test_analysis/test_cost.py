@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vmt_mm.analysis import cost
+from vmt_mm.analysis import cost, machine
 from vmt_mm.analysis.cases import Case, Setting, build_case, infer_run, train_run
 from vmt_mm.analysis.cost import measure
 from vmt_mm.analysis.cost_plot import draw_costs
@@ -34,7 +34,7 @@ def scripted(config, tasks, seconds, calls):
 
 @pytest.fixture
 def scripted_clock(monkeypatch):
-    monkeypatch.setattr(cost, "seconds_of", lambda run: run())
+    monkeypatch.setattr(machine, "seconds_of", lambda run: run())
 
 
 @pytest.mark.usefixtures("scripted_clock")

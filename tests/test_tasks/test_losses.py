@@ -222,3 +222,17 @@ def test_build_tasks_keeps_order_and_names_an_unknown_type():
         build_tasks({"a-b": dict(type="Depth")})
     with pytest.raises(InputError, match="num_classes"):
         build_tasks(dict(a=dict(type="Segmentation", num_classes=1)))
+
+
+@pytest.mark.parametrize("classes", [7, 21])
+def test_cross_entropy_does_not_depend_on_how_logits_lie_in_memory(classes):
+    task = Segmentation("semseg", num_classes=classes)
+    target = torch.as_tensor(np.random.default_rng(0).integers(0, classes, (N, 1, H, W)))
+    target[0, :, 1] = 255
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        logits = torch.tensor(_random((N, classes, H, W), 1)).contiguous(memory_format=layout)
+        loss = task.loss(logits.requires_grad_(), target)
+        results.append((loss, *torch.autograd.grad(loss, logits)))
+    for own, other in zip(*results, strict=True):
+        torch.testing.assert_close(own, other)

@@ -41,6 +41,7 @@ from vmt_mm.analysis.stock import ABLATIONS, OURS, REFERENCES, logits_difference
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils.allocator import keep_freed_memory
 from vmt_mm.utils.files import write_image, write_json
 
 #: The second run of a training step is the first one with an optimizer's state.
@@ -65,6 +66,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--reference", action="store_true", help="the stock composition beside it")
     parser.add_argument("--ablate", action="store_true", help="ours without one step, each in turn")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="keep freed memory, as tools/train.py does"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if unset")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE.json", help="write JSON, or print it"
@@ -93,7 +97,7 @@ def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
     variants = [OURS, *(REFERENCES if args.reference else ()), *(ABLATIONS if args.ablate else ())]
     settings = [
         Setting(tasks, args.mode, args.batch, args.size and tuple(args.size), variant, args.amp,
-                args.compile)
+                args.compile, args.keep_memory)
         for tasks in sorted(set(args.tasks)) for variant in variants
     ]  # fmt: skip
     pairs = [
@@ -144,6 +148,8 @@ def main() -> None:
             if args.threads < 1:
                 raise InputError(f"--threads must be 1 or more, got {args.threads}")
             torch.set_num_threads(args.threads)
+        if args.keep_memory:
+            keep_freed_memory()
         # what libraries say while they build must not stand among the JSON
         with contextlib.redirect_stdout(sys.stderr):
             costs = time_costs(args)

@@ -57,7 +57,8 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> dict[st
         ``true``, ``predicted`` and ``label``, (N, C) each, images in the order of their ids.
 
     Raises:
-        InputError: if there is no prediction for an image, or of another size.
+        InputError: if no image has both prediction and label, or their sizes differ, or no pixel
+            has a label.
     """
     metric = SegmentationMetric(task.name, task.out_channels)
     files = files_by_id(predictions, (task.label.suffix,))
@@ -78,6 +79,8 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> dict[st
             )
         rows.append(metric.measure(*values))
     rows = [row for row in rows if row]  # of images that have a label anywhere
+    if not rows:
+        raise InputError(f"{labels}: no pixel of the {len(names)} image(s) predicted has a label")
     return {key: np.stack([row[key] for row in rows]) for key in ("true", "predicted", "label")}
 
 

@@ -23,6 +23,7 @@ from vmt_mm.analysis.stock import OURS, VARIANTS
 from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.allocator import keep_freed_memory
 
 #: A call without arguments that does the work once.
 Run = Callable[[], object]
@@ -41,6 +42,7 @@ class Setting:
         variant: one of ``vmt_mm.analysis.stock.VARIANTS``.
         amp: forward passes under autocast in bfloat16.
         compile: compile the encoder's loop.
+        keep_memory: freed memory stays with the process, as in tools/train.py.
     """
 
     tasks: int
@@ -50,6 +52,7 @@ class Setting:
     variant: str = OURS
     amp: bool = False
     compile: bool = False
+    keep_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def _all_of(runs: Sequence[Run], amp: bool) -> Run:
 
 def run_alone(path: str, options: Mapping[str, Any], setting: Setting, times: int) -> None:
     """Build one case and run it, for a process that measures memory."""
+    if setting.keep_memory:
+        keep_freed_memory()
     (experiment,) = load_experiments([path], options)
     case = build_case(experiment, setting)
     for _ in range(times):

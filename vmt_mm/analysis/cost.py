@@ -11,7 +11,7 @@ import torch
 from mmengine.device import get_device
 
 from vmt_mm.analysis.cases import Case
-from vmt_mm.analysis.machine import OperationCounter, seconds_of
+from vmt_mm.analysis.machine import OperationCounter, seconds_in_turn
 from vmt_mm.errors import InputError
 
 _WARMUP = 2
@@ -65,8 +65,7 @@ def measure(
 ) -> list[Cost]:
     """Time cases in turn, so that a slow phase of the machine hits all of them alike.
 
-    Each runs twice untimed, the first time to count its arithmetic; then every round runs all of
-    them once.
+    Each runs twice untimed, the first time to count its arithmetic.
 
     Args:
         cases: what to time.
@@ -78,19 +77,14 @@ def measure(
     """
     if repeats < 1:
         raise InputError(f"repeats must be 1 or more, got {repeats}")
-    seconds: list[list[float]] = [[] for _ in cases]
-    counts: list[float] = []
-    for number in range(calls_of_each(repeats)):
-        for case, own in zip(cases, seconds, strict=True):
-            if number == 0:
-                with OperationCounter() as counter:
-                    case.run()
-                counts.append(counter.total / 1e9)
-            else:
-                duration = seconds_of(case.run)
-                if number >= _WARMUP:
-                    own.append(duration)
-            advance()
+    counts = []
+    for case in cases:
+        with OperationCounter() as counter:
+            case.run()
+        counts.append(counter.total / 1e9)
+        advance()
+    runs = [case.run for case in cases]
+    seconds = seconds_in_turn(runs, repeats, _WARMUP - 1, advance)
     medians = {_series(case): median(own) for case, own in zip(cases, seconds, strict=True)}
     costs = []
     for case, own, gflop in zip(cases, seconds, counts, strict=True):

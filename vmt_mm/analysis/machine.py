@@ -6,7 +6,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -82,6 +82,30 @@ def seconds_of(run: Callable[[], object]) -> float:
     end = time.perf_counter()
     del result  # kept until here: to free it is no part of the cost
     return end - start
+
+
+def seconds_in_turn(
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    untimed: int,
+    advance: Callable[[], object] = lambda: None,
+) -> list[list[float]]:
+    """Seconds of each, in turn round after round, so that a slow phase hits all alike.
+
+    Args:
+        runs: what is timed.
+        rounds: timed runs of each.
+        untimed: rounds before them.
+        advance: called after each run.
+    """
+    seconds: list[list[float]] = [[] for _ in runs]
+    for number in range(untimed + rounds):
+        for run, own in zip(runs, seconds, strict=True):
+            duration = seconds_of(run)
+            if number >= untimed:
+                own.append(duration)
+            advance()
+    return seconds
 
 
 def peak_memory(work: Callable[..., object], *args: Any) -> int:

@@ -15,6 +15,7 @@ from mmengine.dist import get_world_size, init_dist
 
 from vmt_mm.apis.failures import friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils.allocator import keep_freed_memory
 
 LAUNCHERS = ("none", "pytorch", "slurm")
 
@@ -23,6 +24,7 @@ LAUNCHERS = ("none", "pytorch", "slurm")
 def distributed(launcher: str) -> Iterator[int]:
     """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
 
+    Freed memory is kept, see :func:`vmt_mm.utils.allocator.keep_freed_memory`.
     mmengine's own start needs a GPU in every process; here CPU processes use gloo. Errors end the
     program as :func:`friendly_errors` says, before the group is left.
 
@@ -33,6 +35,7 @@ def distributed(launcher: str) -> Iterator[int]:
     Args:
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
     """
+    keep_freed_memory()
     with friendly_errors():
         _join(launcher)
     try:

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from vmt_mm.analysis.machine import seconds_of
+from vmt_mm.analysis.machine import seconds_in_turn
 from vmt_mm.export.formats import Run
 from vmt_mm.export.outputs import TaskOutputs
 
@@ -100,7 +100,7 @@ def measure_latency(
     rounds: int,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """Median seconds of each, in turn round after round, so that a slow phase hits all alike.
+    """Median seconds of each, in turn.
 
     Args:
         runs: name -> what is timed, on the CPU.
@@ -108,11 +108,6 @@ def measure_latency(
         rounds: timed runs of each, after two untimed ones.
         advance: called after each run.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(_WARMUP + rounds):
-        for name, run in runs.items():
-            duration = seconds_of(partial(run, images))
-            if number >= _WARMUP:
-                seconds[name].append(duration)
-            advance()
-    return {name: median(values) for name, values in seconds.items()}
+    calls = [partial(run, images) for run in runs.values()]
+    seconds = seconds_in_turn(calls, rounds, _WARMUP, advance)
+    return {name: median(values) for name, values in zip(runs, seconds, strict=True)}

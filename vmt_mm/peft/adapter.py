@@ -60,7 +60,7 @@ class Adapter(PEFTMethod):
     def beside_mlp(self, index: int, y: Tensor) -> Branch:
         """The adapter's output joins the stream."""
         features = self.blocks[index](y)
-        return Branch(stream=features if self.scale == 1 else self.scale * features)
+        return Branch(stream=features, gain=self.scale)
 
 
 @PEFT_METHODS.register_module()

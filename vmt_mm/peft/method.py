@@ -65,10 +65,12 @@ class Branch(NamedTuple):
         stream: (B, L, d), added to the encoder's stream; None adds nothing.
         for_decoders: (B, L, d), kept for :meth:`PEFTMethod.for_decoders`; it never enters the
             stream, so the encoder runs once however many tasks there are.
+        gain: factor of ``stream`` on its way into the encoder's; a number costs nothing.
     """
 
     stream: Tensor | None = None
     for_decoders: Tensor | None = None
+    gain: Tensor | float = 1.0
 
 
 class PEFTMethod(nn.Module):

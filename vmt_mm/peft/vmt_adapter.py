@@ -21,6 +21,7 @@ from vmt_mm.peft.projections import (
     hidden_width,
 )
 from vmt_mm.registry import PEFT_METHODS
+from vmt_mm.utils.recycled import RecycledMemory
 from vmt_mm.utils.tracing import is_exported
 
 
@@ -115,7 +116,7 @@ class VMTAdapter(PEFTMethod):
         """F of the block: (1 - s) F joins the stream, F is kept for the decoders."""
         block = self.blocks[index]
         features = block(y)
-        return Branch(stream=(1 - block.gate()) * features, for_decoders=features)
+        return Branch(stream=features, for_decoders=features, gain=1 - block.gate())
 
     def for_decoders(
         self,
@@ -144,7 +145,8 @@ class VMTAdapter(PEFTMethod):
 
 
 #: Elements that are computed with at a time: few enough to stay in the processor's cache.
-_CHUNK = 1 << 17
+_CHUNK = 1 << 18
+_MEMORY = RecycledMemory()
 
 
 def _combine(
@@ -171,7 +173,7 @@ def _combine(
     scale = [torch.stack(of_block)[:, None] for of_block in zip(*scales.values(), strict=True)]
     rows, count = feature.flatten(0, 1), max(1, _CHUNK // (len(shifts) * feature.shape[2]))
     dtype = torch.result_type(feature, shift)
-    every = feature.new_empty(len(shifts), *rows.shape, dtype=dtype)  # (T, B L, d)
+    every = _MEMORY.empty(len(shifts), *rows.shape, like=feature, dtype=dtype)  # (T, B L, d)
     parts = [x.flatten(0, 1).split(count) for x in kept]
     for own, output, *features in zip(
         rows.split(count), every.split(count, dim=1), *parts, strict=True

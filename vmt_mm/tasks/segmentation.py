@@ -16,6 +16,8 @@ from vmt_mm.tasks.labels import IGNORE, LabelSpec
 from vmt_mm.tasks.task import Task
 from vmt_mm.utils.images import read_classes
 
+#: Softmax of fewer classes that lie side by side is slower than a copy that parts them.
+_MANY_CLASSES = 16
 _IGNORE_COLOR = (224, 224, 224)
 
 
@@ -71,8 +73,12 @@ class Segmentation(Task):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, mean over the valid pixels."""
         index = target[:, 0].long()
-        if torch.are_deterministic_algorithms_enabled():  # CUDA has none for maps
-            logits, index = logits.permute(0, 2, 3, 1).flatten(0, 2), index.flatten()
+        pixels = logits.permute(0, 2, 3, 1)
+        # Where a pixel's classes lie side by side, a list of pixels takes no copy, which pays if
+        # they are many. For maps, CUDA has no deterministic algorithm.
+        side_by_side = pixels.is_contiguous() and self.out_channels >= _MANY_CLASSES
+        if side_by_side or torch.are_deterministic_algorithms_enabled():
+            logits, index = pixels.flatten(0, 2), index.flatten()
         total = F.cross_entropy(logits, index, ignore_index=IGNORE, reduction="sum")
         return total / (index != IGNORE).sum().clamp(min=1)
 

@@ -15,9 +15,13 @@ from torch import Tensor, nn
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.passes import TaskPasses, part_of
 from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.models.backbones.token_chunks import over_tokens
 from vmt_mm.models.resampled_map import ResampledMap
 from vmt_mm.peft import BlockSpec, build_method
 from vmt_mm.peft.substitution import Substitution, find_parameter, is_substituted
+
+#: Width of an MLP in d, as nearly all have it.
+_MLP_RATIO = 4
 
 
 class AdaptedEncoder:
@@ -128,9 +132,9 @@ class AdaptedEncoder:
         attended = self.attend(index, block.attn, block.norm1(x), *geometry)
         y = x + self.peft.after_attn(index, attended)
         branch = self.peft.beside_mlp(index, y)
-        x = y + self.peft.after_mlp(index, block.ffn(block.norm2(y)))
+        x = y + self.peft.after_mlp(index, _run_mlp(block, y))
         if branch.stream is not None:
-            x = x + branch.stream
+            x = _add(x, branch.stream, branch.gain)
         return x, branch.for_decoders
 
     def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
@@ -227,6 +231,24 @@ class AdaptedEncoder:
         if unknown:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)
+
+
+def _run_mlp(block: nn.Module, y: Tensor) -> Tensor:
+    """The MLP's output (B, L, d), before the residual sum."""
+
+    def run(tokens: Tensor) -> Tensor:
+        return block.ffn(block.norm2(tokens))
+
+    if block.ffn.training:  # its drop path is one decision an image
+        return run(y)
+    return over_tokens(run, y, _MLP_RATIO * y.shape[2])
+
+
+def _add(x: Tensor, stream: Tensor, gain: Tensor | float) -> Tensor:
+    """The stream with what the method adds, (B, L, d)."""
+    if isinstance(gain, Tensor):
+        return x + gain * stream
+    return torch.add(x, stream, alpha=gain)
 
 
 def _materialise(

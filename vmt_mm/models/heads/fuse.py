@@ -33,5 +33,6 @@ def fuse_pyramid(
     )
     size = (first.shape[2], first.shape[3])  # a slice of the shape would be a constant to tracers
     for level in coarser:
-        first = first + F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+        # in place: no backward pass needs the sum's former values
+        first += F.interpolate(level, size=size, mode="bilinear", align_corners=False)
     return first

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -50,4 +51,4 @@ class HRNetHead(BaseModule):
         """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
         weights = self.fuse.weight.flatten(1).split(self.in_channels, dim=1)
         x = fuse_pyramid(features, weights, self.fuse.bias)
-        return self.predict(self.norm(x).relu())
+        return self.predict(F.relu(self.norm(x), inplace=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -58,4 +59,4 @@ class MLPHead(BaseModule):
         # upsampling leaves constants alone, so the biases of all scales add up to one
         bias = sum(f @ linear.bias for f, linear in zip(columns, self.linears, strict=True))
         x = fuse_pyramid(features, weights, bias)
-        return self.predict(self.dropout(self.norm(x).relu()))
+        return self.predict(self.dropout(F.relu(self.norm(x), inplace=True)))
