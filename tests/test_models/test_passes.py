@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from methods import TASKS
+from methods import SWIN, TASKS, VIT, build_model
 from torch import nn
 
+from vmt_mm.models.backbones import passes
+from vmt_mm.models.backbones.hooks import Hooks
 from vmt_mm.models.backbones.passes import part_of
 from vmt_mm.peft import BlockSpec, Branch, PEFTMethod, PerTask
 from vmt_mm.registry import MODELS
@@ -20,6 +22,7 @@ class ShiftsOneBlock(PEFTMethod):
         self.blocks = nn.ModuleList(nn.Module() for _ in encoder.blocks)
         self.blocks[self.where].register_parameter("shift", None)
         width = encoder.blocks[self.where].channels
+        self.stages = [block.stage for block in encoder.blocks]
         self.shifts = nn.ParameterDict({t: torch.randn(width) for t in encoder.task_names})
 
     def parameters_for(self, task):
@@ -30,7 +33,7 @@ class ShiftsOneBlock(PEFTMethod):
         return Branch(stream, (index + 1) * y)
 
     def for_decoders(self, stage, feature, kept, tasks):
-        assert len(kept) == 2
+        assert len(kept) == self.stages.count(stage)
         return dict.fromkeys(tasks, feature + sum(kept))
 
 
@@ -58,6 +61,70 @@ def test_a_split_within_a_stage_keeps_what_came_before(encoder):
                 assert torch.equal(a, b)
     same = [torch.equal(*levels) for levels in zip(*together.values(), strict=True)]
     assert same == [True, False, False, False]
+
+
+METHODS = [
+    dict(type=ShiftsOneBlock),
+    dict(type="PerTask", method=dict(type="Adapter", scale=0.5)),
+    dict(type="Hyperformer", ratio=4),
+    dict(type="Polyhistor", ratio=4),
+]
+
+
+@pytest.mark.parametrize("peft", METHODS, ids=lambda cfg: getattr(cfg["type"], "__name__", None))
+@pytest.mark.parametrize("on", [SWIN, VIT], ids=["swin", "vit"])
+def test_tasks_that_train_in_one_batch_are_each_task_alone(monkeypatch, on, peft):
+    model = build_model(peft, on=on)
+    encoder = model.backbone.train()
+    for parameter in encoder.peft.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    batches = []
+    last = encoder.get_submodule(on.blocks[-1]).norm2
+    last.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
+    images = torch.randn(3, 3, 32, 32)
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+
+    def run():
+        maps = encoder(images)
+        loss = sum((n + 1) * m.tanh().sum() for n, t in enumerate(maps) for m in maps[t])
+        return maps, torch.autograd.grad(loss, trained) if trained else ()
+
+    joined, own = run()
+    assert batches == [3 * len(TASKS)]
+    monkeypatch.setattr(passes.TaskPasses, "_may_join", lambda *_: False)
+    apart, other = run()
+    assert batches[1:] == [3] * len(TASKS)
+    for task in TASKS:
+        for a, b in zip(joined[task], apart[task], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(own, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * max(1.0, b.abs().max().item()))
+
+
+@pytest.mark.parametrize("method", ["LoRA", "BitFit"])
+def test_what_changes_the_encoders_own_layers_has_streams_of_its_own(method):
+    model = build_model(dict(type="PerTask", method=dict(type=method)))
+    batches = []
+    last = model.backbone.get_submodule(SWIN.blocks[-1]).norm2
+    last.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
+    model.backbone.train()(torch.randn(3, 3, 32, 32))
+    assert batches == [3] * len(TASKS)
+
+
+def test_branches_of_tasks_join():
+    x = torch.arange(8.0).view(4, 1, 2)
+    calls = [lambda hook, part: hook(part)] * 2
+    hooks = Hooks(calls)
+    assert hooks(lambda part: part, x) is x
+    assert torch.equal(hooks(lambda part: 2 * part, x), 2 * x)
+    branch = hooks(lambda part: Branch(part, None, 0.5), x)
+    assert torch.equal(branch.stream, x)
+    assert (branch.for_decoders, branch.gain) == (None, 0.5)
+    branch = hooks(lambda part: Branch(part, 3 * part, part.max()), x)
+    assert torch.equal(branch.stream, torch.cat([3 * x[:2], 7 * x[2:]]))
+    assert torch.equal(branch.for_decoders, 3 * x)
+    assert branch.gain == 1
+    assert hooks(lambda part: Branch(), x).stream is None
 
 
 def test_parts_of_keys():

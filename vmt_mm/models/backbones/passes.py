@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vmt_mm.models.backbones.hooks import Hooks
 from vmt_mm.peft import BlockSpec, PEFTMethod
 from vmt_mm.peft.substitution import Substitution
 
@@ -25,13 +28,44 @@ class Stream:
 
     Attributes:
         tasks: the tasks that it serves.
-        x: what the next part reads, (B, L, d) between blocks.
+        x: what the next part reads, (B, L, d) between blocks; (T B, L, d) where it is joined.
         kept: ``Branch.for_decoders`` of the stage's blocks.
+        joined: the tasks differ already; their images lie one task after the other in ``x``.
     """
 
     tasks: tuple[str, ...]
     x: Tensor
     kept: list[Tensor | None] = field(default_factory=list)
+    joined: bool = False
+
+    def join(self) -> None:
+        """Give every task images of its own, before the tasks begin to differ."""
+        if not self.joined and len(self.tasks) > 1:
+            self.x, self.kept = self._repeat(self.x), [self._repeat(x) for x in self.kept]
+            self.joined = True
+
+    def split(self) -> Iterator[Stream]:
+        """A stream for each task."""
+        for task, (x, *kept) in zip(self.tasks, self._of_tasks(self.x, *self.kept), strict=True):
+            yield Stream((task,), x, list(kept))
+
+    def served(self, feature: Tensor) -> Iterator[tuple[tuple[str, ...], Tensor, list]]:
+        """Tasks that have the same of a feature, what they have, and what was kept for them."""
+        if not self.joined:
+            yield self.tasks, feature, self.kept
+            return
+        for task, (own, *kept) in zip(self.tasks, self._of_tasks(feature, *self.kept), strict=True):
+            yield (task,), own, list(kept)
+
+    def _repeat(self, x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.repeat(len(self.tasks), 1, 1)
+
+    def _of_tasks(self, *tensors: Tensor | None) -> Iterator[tuple[Tensor | None, ...]]:
+        count = len(self.tasks)
+        return zip(
+            *(x.chunk(count) if self.joined and x is not None else [x] * count for x in tensors),
+            strict=True,
+        )
 
 
 def part_of(
@@ -61,8 +95,11 @@ def part_of(
 class TaskPasses:
     """The streams of one call of the encoder.
 
-    Where a part has other parameters for each task, the stream splits before it; so what lies
-    before the first difference is computed once.
+    What lies before the first part that has other parameters for each task is computed once. From
+    there on every task has a stream of its own. In training, where all these parameters belong to
+    the method's own modules, the tasks' images go through the frozen layers in one batch instead,
+    and task by task through the method alone. Not so in prediction: a batch's size may change the
+    rounding, and a task's result must not depend on which others are asked for.
 
     Args:
         method: the PEFT method.
@@ -105,11 +142,7 @@ class TaskPasses:
         """
         parameters = self._parameters.get(part, {})
         if parameters:
-            self.streams = [
-                Stream((task,), stream.x, list(stream.kept))
-                for stream in self.streams
-                for task in stream.tasks
-            ]
+            self.streams = [own for stream in self.streams for own in stream.split()]
         for stream in self.streams:
             own = parameters.get(stream.tasks[0], {})
             if recompute:  # around the substitution: within it, the gradients would be wrong
@@ -119,3 +152,47 @@ class TaskPasses:
             else:
                 result = self._substitution.run(own, function, stream.x)
             yield stream, result
+
+    def through_block(
+        self, part: str, function: Callable[[Hooks, Tensor], Result], recompute: bool = False
+    ) -> Iterator[tuple[Stream, Result]]:
+        """Run a block on every stream.
+
+        Args:
+            part: name of the block.
+            function: what it does with a stream's x; it calls the method through the hooks that it
+                is given.
+            recompute: see :meth:`through`.
+
+        Yields:
+            As :meth:`through`.
+        """
+        parameters = self._parameters.get(part, {})
+        stream = self.streams[0]
+        if recompute or not (len(self.streams) == 1 and self._may_join(stream, parameters)):
+            yield from self.through(part, partial(function, Hooks()), recompute)
+            return
+        stream.join()
+        calls = [partial(self._substitution.run, parameters[task]) for task in stream.tasks]
+        yield stream, function(Hooks(calls), stream.x)
+
+    def _may_join(self, stream: Stream, parameters: Mapping[str, Mapping[str, Tensor]]) -> bool:
+        several = len(stream.tasks) > 1 and bool(parameters)
+        own = all(key.startswith(_OF_METHOD) for of_task in parameters.values() for key in of_task)
+        return several and own and torch.is_grad_enabled()
+
+    def finish(
+        self, part: str, norm: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[tuple[str, ...], Tensor, list[Tensor | None]]]:
+        """Run the norm at the end of a stage, whose blocks keep nothing from then on.
+
+        Args:
+            part: name of the norm.
+            norm: what gives the stage's output (B, L, d).
+
+        Yields:
+            Tasks, their feature (B, L, d), and what the stage's blocks kept for them.
+        """
+        for stream, feature in self.through(part, norm):
+            yield from stream.served(feature)
+            stream.kept = []

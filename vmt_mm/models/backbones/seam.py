@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.hooks import Hooks
 from vmt_mm.models.backbones.passes import TaskPasses, part_of
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.token_chunks import over_tokens
@@ -121,18 +122,18 @@ class AdaptedEncoder:
         name = self.blocks[index].name
         run = partial(self._block_and_branch, self.get_submodule(name), index, geometry)
         recompute = self.with_cp and torch.is_grad_enabled()
-        for stream, (x, for_decoders) in passes.through(name, run, recompute):
+        for stream, (x, for_decoders) in passes.through_block(name, run, recompute):
             stream.x = x
             stream.kept.append(for_decoders)
 
     def _block_and_branch(
-        self, block: nn.Module, index: int, geometry: tuple, x: Tensor
+        self, block: nn.Module, index: int, geometry: tuple, hooks: Hooks, x: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """One block and what the method adds: the new stream and what the decoders get."""
         attended = self.attend(index, block.attn, block.norm1(x), *geometry)
-        y = x + self.peft.after_attn(index, attended)
-        branch = self.peft.beside_mlp(index, y)
-        x = y + self.peft.after_mlp(index, _run_mlp(block, y))
+        y = x + hooks(partial(self.peft.after_attn, index), attended)
+        branch = hooks(partial(self.peft.beside_mlp, index), y)
+        x = y + hooks(partial(self.peft.after_mlp, index), _run_mlp(block, y))
         if branch.stream is not None:
             x = _add(x, branch.stream, branch.gain)
         return x, branch.for_decoders

@@ -147,10 +147,9 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
     ) -> None:
         """Append every task's map of a stage."""
         norm = getattr(self, f"norm{number}")
-        for stream, feature in passes.through(f"norm{number}", norm):
-            tokens_of = self.peft.for_decoders(number, feature, stream.kept, stream.tasks)
+        for tasks, feature, kept in passes.finish(f"norm{number}", norm):
+            tokens_of = self.peft.for_decoders(number, feature, kept, tasks)
             for name, tokens in tokens_of.items():
                 # channels-last in memory: the heads' linear layers read it without a copy
                 on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
                 maps[name].append(on_grid.permute(0, 3, 1, 2))
-            stream.kept = []

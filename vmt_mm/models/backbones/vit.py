@@ -146,9 +146,9 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
     ) -> None:
         """Append every task's map of a level."""
         extra, stride = self.num_extra_tokens, self.strides[level]
-        for stream, feature in passes.through("ln1", self.ln1):
-            kept = [None if tokens is None else tokens[:, extra:] for tokens in stream.kept]
-            tokens_of = self.peft.for_decoders(level, feature[:, extra:], kept, stream.tasks)
+        for tasks, feature, all_kept in passes.finish("ln1", self.ln1):
+            kept = [None if tokens is None else tokens[:, extra:] for tokens in all_kept]
+            tokens_of = self.peft.for_decoders(level, feature[:, extra:], kept, tasks)
             last = None
             for name, tokens in tokens_of.items():
                 if tokens is not last:  # where a method tells no tasks apart, they share theirs
@@ -158,7 +158,6 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
                     level_map = ResampledMap(on_grid, patch, stride, size)
                     last = tokens
                 maps[name].append(level_map)
-            stream.kept = []
 
 
 def _settings(arch: str | Mapping[str, int]) -> Mapping[str, int]:
