@@ -12,7 +12,7 @@ model = dict(
         pretrained=pretrained,
         allow_random_backbone=allow_random_backbone),
     head=dict(channels=64))
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 total_batch_size = 10
 train_cfg = dict(max_epochs=10, val_interval=5)
 default_hooks = dict(

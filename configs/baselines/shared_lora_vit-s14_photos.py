@@ -2,3 +2,5 @@
 #   python tools/train.py configs/baselines/shared_lora_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='LoRA', rank=5, targets=('q', 'k', 'v'))))
+# The heads begin at random and learn at the schedule's rate, the encoder's part at this much of it.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.3))))
