@@ -14,6 +14,7 @@ from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.frozen_features import FrozenFeatures
 from vmt_mm.models.heads import build_head
 from vmt_mm.models.immediate import loss_of
 from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
@@ -38,6 +39,8 @@ class MultiTaskSegmentor(BaseModel):
             crop_size=(h, w), stride=(h, w))`` averages logits over windows, as mmseg's models do,
             ``crop_batch`` of them at a time. By default whole images are run.
         init_cfg: see ``mmengine.model.BaseModel``.
+        keep_features: bytes that the features of images which come again may take, where heads
+            alone train, see :class:`vmt_mm.models.frozen_features.FrozenFeatures`; None keeps none.
         immediate_losses: differentiate each task's loss before the next head runs, see
             :func:`vmt_mm.models.immediate.loss_of`; the values are the same either way.
         new_tasks: names of tasks that join a trained model: only what belongs to them alone
@@ -60,6 +63,7 @@ class MultiTaskSegmentor(BaseModel):
         test_cfg: Mapping | None = None,
         init_cfg: Mapping | None = None,
         new_tasks: Sequence[str] | None = None,
+        keep_features: float | None = None,
         immediate_losses: bool = True,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
@@ -82,6 +86,8 @@ class MultiTaskSegmentor(BaseModel):
             }
         )
         self.immediate_losses = immediate_losses
+        keeps = keep_features is not None
+        self.kept_features = FrozenFeatures(keep_features, self.backbone) if keeps else None
         self.window = parse_test_cfg(test_cfg)
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
@@ -164,7 +170,7 @@ class MultiTaskSegmentor(BaseModel):
         distributed training gets a gradient for every parameter.
         """
         losses = {}
-        features = self.backbone(inputs, tasks or list(self.trained_tasks), on_grids=True)
+        features = self._features(inputs, tasks or list(self.trained_tasks))
         for name in list(features):
             maps = features.pop(name)  # nothing of a task is kept longer than it is needed
             run = partial(self._loss_of_task, name, data_samples, inputs.shape[2:])
@@ -172,6 +178,18 @@ class MultiTaskSegmentor(BaseModel):
                 loss_of(self.heads[name], maps, run) if self.immediate_losses else run(maps)
             )
         return losses
+
+    def _features(
+        self, inputs: Tensor, tasks: Sequence[str]
+    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
+        """What heads train on."""
+        if self.kept_features is None:
+            return self.backbone(inputs, tasks, on_grids=True)
+        one = tasks[0]  # they all have the same
+        maps = self.kept_features.of(
+            inputs, lambda images: self.backbone(images, [one], on_grids=True)[one]
+        )
+        return dict.fromkeys(tasks, maps)
 
     def _loss_of_task(
         self,

@@ -1,0 +1,99 @@
+"""Features of an encoder in which nothing trains, kept for the images that come again.
+
+Letters: B images, C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.peft import PEFTMethod
+
+Map = Tensor | ResampledMap
+
+
+class FrozenFeatures:
+    """Keeps the four maps of each image, known by its pixels, until a limit is reached.
+
+    What augmentation changes is another image; so features are never those of something else, and
+    nothing comes again where every epoch draws anew. What is kept first stays: in epochs, what was
+    used least recently is what comes next.
+
+    Args:
+        limit: bytes, on the encoder's device.
+        encoder: whose features these are.
+
+    Raises:
+        InputError: if something of the encoder trains, or tasks have features of their own.
+    """
+
+    def __init__(self, limit: float, encoder: nn.Module) -> None:
+        if not isinstance(limit, (int, float)) or limit <= 0:
+            raise InputError(f"`keep_features` must be bytes, more than 0, got {limit!r}")
+        shared = type(encoder.peft).for_decoders is PEFTMethod.for_decoders
+        if any(p.requires_grad for p in encoder.parameters()) or not shared:
+            raise InputError(
+                "`keep_features` is for training heads alone on features that never change, as "
+                f"with DecodersOnly; {type(encoder.peft).__name__} adapts the encoder"
+            )
+        self.limit, self.size = limit, 0
+        self._kept: dict[bytes, tuple[Map, ...]] = {}
+        self._parameters = tuple(encoder.parameters())
+
+    def of(self, images: Tensor, run: Callable[[Tensor], Sequence[Map]]) -> tuple[Map, ...]:
+        """The four maps of images (B, 3, H, W); ``run`` gives those of images not kept."""
+        keys = self._keys(images)
+        missing = [row for row, key in enumerate(keys) if key not in self._kept]
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        if missing:
+            levels = run(images[missing])
+            for place, row in enumerate(missing):
+                maps = tuple(_row(level, place) for level in levels)
+                found[keys[row]] = maps
+                self._keep(keys[row], maps)
+            if len(missing) == len(keys):
+                return tuple(levels)
+        return tuple(map(_stack, zip(*(found[key] for key in keys), strict=True)))
+
+    def _keys(self, images: Tensor) -> list[bytes]:
+        """What features depend on: pixels, and weights that may be loaded or moved later."""
+        kind = images.device.type
+        state = (
+            images.shape[1:],
+            images.dtype,
+            images.device,
+            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+            sum(p._version for p in self._parameters),
+        )
+        salt = hashlib.blake2b(repr(state).encode(), digest_size=16).digest()
+        pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy()
+        return [hashlib.blake2b(row, digest_size=16, salt=salt).digest() for row in pixels]
+
+    def _keep(self, key: bytes, maps: tuple[Map, ...]) -> None:
+        size = sum(_tensor(x).nbytes for x in maps)
+        if key not in self._kept and self.size + size <= self.limit:
+            self._kept[key] = tuple(_with(x, _tensor(x).clone()) for x in maps)
+            self.size += size
+
+
+def _tensor(x: Map) -> Tensor:
+    return x.grid if isinstance(x, ResampledMap) else x
+
+
+def _with(x: Map, values: Tensor) -> Map:
+    return replace(x, grid=values) if isinstance(x, ResampledMap) else values
+
+
+def _row(x: Map, index: int) -> Map:
+    return _with(x, _tensor(x)[index : index + 1])
+
+
+def _stack(rows: Sequence[Map]) -> Map:
+    return _with(rows[0], torch.cat([_tensor(x) for x in rows]))
