@@ -82,6 +82,15 @@ def test_image_size_reaches_the_transforms(size):
     assert tuple(_pipeline(cfg, "val_dataloader")["Resize"].scale) == (64, 32)
 
 
+def test_one_option_moves_the_augmentation_to_the_device():
+    assert _pipeline(load_config(PASCAL), "train_dataloader")["RandomWarp"].on_device is False
+    cfg = load_config(PASCAL, dict(augment_on_device=True))
+    assert _pipeline(cfg, "train_dataloader")["RandomWarp"].on_device is True
+    assert cfg.model.data_preprocessor.type == "MultiTaskDataPreprocessor"
+    assert cfg.train_dataloader.pin_memory
+    assert cfg.model.data_preprocessor.non_blocking
+
+
 def test_unchanged_config_is_left_as_it_is():
     cfg = load_config(PASCAL, dict(data_root="data/pascal_mt"))
     assert tuple(_pipeline(cfg, "test_dataloader")["Resize"].scale) == (512, 512)

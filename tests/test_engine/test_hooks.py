@@ -247,11 +247,21 @@ class _Slow(nn.Linear):
         return super().forward(x)
 
 
+class _Preprocessor(nn.Module):
+    clock: _Clock
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.clock.now += 0.25
+        return x
+
+
 def test_step_times_are_means_of_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, logged = _Clock(), []
     monkeypatch.setattr(step_time, "time", clock)
     model = _Slow(2, 1)
     model.clock = clock
+    model.data_preprocessor = _Preprocessor()
+    model.data_preprocessor.clock = clock
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.register_step_post_hook(lambda *_: setattr(clock, "now", clock.now + 0.5))
     hub = SimpleNamespace(update_scalar=lambda key, value: logged.append((key, value)))
@@ -260,19 +270,21 @@ def test_step_times_are_means_of_whole_steps(monkeypatch: pytest.MonkeyPatch) ->
     hook = StepTimeHook(interval=2)
     hook.before_train(runner)
     for backward in (3, 4, 100, 5):
-        loss = model(torch.ones(1, 2)).sum()
+        loss = model(model.data_preprocessor(torch.ones(1, 2))).sum()
         clock.now += backward
         if backward != 100:  # without an update, as while gradients are accumulated
             loss.backward()
             optimizer.step()
         hook.after_train_iter(runner, 0)
         with torch.no_grad():
-            model.eval()(torch.ones(1, 2))  # a validation between two steps
+            model.eval()(
+                model.data_preprocessor(torch.ones(1, 2))
+            )  # a validation between two steps
             model.train()
-    times = dict(forward_time=2, backward_time=3.5, optimizer_time=0.5)
+    times = dict(input_time=0.25, forward_time=2, backward_time=3.5, optimizer_time=0.5)
     assert dict(logged) == {f"train/{key}": value for key, value in times.items()}
     hook.after_train(runner)
     before = clock.now
-    model(torch.ones(1, 2))
+    model(model.data_preprocessor(torch.ones(1, 2)))
     assert not hook._marks
-    assert clock.now == before + 2
+    assert clock.now == before + 2.25

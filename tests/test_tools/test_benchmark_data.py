@@ -87,3 +87,11 @@ def test_a_pipeline_without_a_warp_is_refused(benchmark, capsys, tmp_path):
     with pytest.raises(SystemExit):
         benchmark(config=str(config))
     assert "the training pipeline has no RandomWarp" in capsys.readouterr().err
+
+
+def test_warps_that_are_left_to_the_device_are_not_compared(benchmark, capsys, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(f"_base_ = {str(ROOT / CONFIG)!r}\naugment_on_device = True\n")
+    with pytest.raises(SystemExit):
+        benchmark(config=str(config))
+    assert "compare it with augment_on_device=False" in capsys.readouterr().err

@@ -237,7 +237,11 @@ def test_browse_and_print(trained, tmp_path):
     folder, _ = trained
     run(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
         "--show-number", "2", *options(folder))  # fmt: skip
-    assert len(list(tmp_path.glob("*.png"))) == 2
+    pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert len(pictures) == 2
+    run(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
+        "--show-number", "2", *options(folder), "augment_on_device=True")  # fmt: skip
+    assert pictures == {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     output = run(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
     assert output.count(f"data_root='{folder}/shapes'") == 3
     assert f"data_root = '{folder}/shapes'" in output

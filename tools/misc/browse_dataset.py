@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.apis.config_tree import dicts_in
 from vmt_mm.datasets import Draw
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
@@ -40,6 +41,9 @@ def main() -> None:
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get("default_scope", "vmt_mm"))
+        for entry in dicts_in(cfg[f"{args.phase}_dataloader"]):
+            if entry.get("on_device"):
+                entry["on_device"] = False  # no model is here to do it; the draws are the same
         dataset = DATASETS.build(cfg[f"{args.phase}_dataloader"].dataset)
         tasks = build_tasks(cfg.model.tasks)
         bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)

@@ -130,6 +130,10 @@ def find_warp(dataset: MultiTaskDataset) -> RandomWarp:
     """The pipeline's RandomWarp, which the plain pipeline imitates; InputError if there is none."""
     for transform in dataset.pipeline.transforms:
         if isinstance(transform, RandomWarp):
+            if transform.on_device:
+                raise InputError(
+                    "the plain pipeline warps on the CPU; compare it with augment_on_device=False"
+                )
             return transform
     raise InputError(
         "the training pipeline has no RandomWarp, which is what the plain pipeline imitates"

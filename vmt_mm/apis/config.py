@@ -25,6 +25,7 @@ from vmt_mm.errors import InputError
 _CARRIED = {
     "data_root": ("data_root",),
     "image_size": ("size", "scale"),
+    "augment_on_device": ("on_device",),
     "render": ("render",),
     "tasks": ("tasks",),
     "reference": ("reference",),
@@ -41,10 +42,10 @@ def load_config(
 ) -> Config:
     """Read a config file and merge options into it.
 
-    - A top-level ``data_root``, ``image_size``, ``render``, ``tasks`` or ``reference`` that a file
-      or the options set anew reaches every place that had the value of a file below;
-      ``pretrained`` and ``allow_random_backbone`` reach the encoder. A place with a value of its
-      own keeps it.
+    - A top-level ``data_root``, ``image_size``, ``augment_on_device``, ``render``, ``tasks`` or
+      ``reference`` that a file or the options set anew reaches every place that had the value of a
+      file below; ``pretrained`` and ``allow_random_backbone`` reach the encoder. A place with a
+      value of its own keeps it.
     - A data set whose ``tasks`` are some of the former ones gets their new values. One of several
       gets no other tasks than it had: it lists what it has labels for.
     - A top-level ``task`` reduces all of them to this one task: ``tasks`` and ``reference``, and

@@ -29,6 +29,7 @@ TOP_LEVEL = {
     "total_batch_size",
     "data_root",
     "image_size",
+    "augment_on_device",
     "render",
     "tasks",
     "task",

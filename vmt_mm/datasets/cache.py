@@ -88,7 +88,7 @@ class SampleCache:
         self.label_specs = label_specs
         self._positions = {sample["sample_id"]: n for n, sample in enumerate(samples)}
         paths = [[os.path.abspath(path) for path in _sources(sample)] for sample in samples]
-        kinds = [[task, *_describe(spec)] for task, spec in label_specs.items()]
+        kinds = [[task, *spec.identity] for task, spec in label_specs.items()]
         content = [paths, kinds, reader]
         states = [[_state(path) for path in own] for own in paths]
         path = folder / f"{name}-{_digest(content).hex()[:12]}.cache"
@@ -112,12 +112,6 @@ class SampleCache:
 def _sources(sample: Mapping) -> list[str]:
     """Paths of a sample's files."""
     return [sample["img_path"], *sample["label_paths"].values()]
-
-
-def _describe(spec: LabelSpec) -> list[str]:
-    """What decides how a label is read: its class and settings."""
-    kind = type(spec)
-    return [f"{kind.__module__}.{kind.__qualname__}", repr(sorted(vars(spec).items()))]
 
 
 def _state(path: str) -> list[int] | None:

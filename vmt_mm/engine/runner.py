@@ -9,6 +9,7 @@ from typing import Any
 
 import mmengine.runner
 import torch
+from mmengine.device import get_device
 from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,6 +25,9 @@ from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
 from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap
+
+#: Devices to which nothing is copied from pinned memory.
+_WITHOUT_PINNED_MEMORY = ("cpu", "mps")
 
 
 @RUNNERS.register_module()
@@ -92,9 +96,16 @@ class MultiTaskRunner(mmengine.runner.Runner):
             super()._init_model_weights()
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """Build a data loader whose workers outlive the signals that end a training."""
-        loader = mmengine.runner.Runner.build_dataloader(*args, **kwargs)
+    def build_dataloader(
+        dataloader: DataLoader | Mapping[str, Any], *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        """Build a data loader whose workers outlive the signals that end a training.
+
+        Memory is pinned only where there is a device that copies from it: else PyTorch would warn.
+        """
+        if isinstance(dataloader, Mapping) and get_device() in _WITHOUT_PINNED_MEMORY:
+            dataloader = {**dataloader, "pin_memory": False}
+        loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
         return loader
 

@@ -1,6 +1,7 @@
 """Encoders, heads and the model that joins them."""
 
 from vmt_mm.models.backbones import MultiTaskSwin, MultiTaskViT
+from vmt_mm.models.data_preprocessor import MultiTaskDataPreprocessor
 from vmt_mm.models.heads import HRNetHead, MLPHead
 from vmt_mm.models.multi_task_segmentor import MultiTaskSegmentor
 from vmt_mm.models.test_time_aug import MultiTaskTTAModel
@@ -8,6 +9,7 @@ from vmt_mm.models.test_time_aug import MultiTaskTTAModel
 __all__ = [
     "HRNetHead",
     "MLPHead",
+    "MultiTaskDataPreprocessor",
     "MultiTaskSegmentor",
     "MultiTaskSwin",
     "MultiTaskTTAModel",

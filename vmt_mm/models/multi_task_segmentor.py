@@ -21,7 +21,7 @@ from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
 from vmt_mm.models.resampled_map import ResampledMap, materialise
 from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS
-from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
 
 
@@ -169,6 +169,12 @@ class MultiTaskSegmentor(BaseModel):
         Where none has, the loss is 0 and attached to the graph, so that every process of a
         distributed training gets a gradient for every parameter.
         """
+        if any(DeferredWarp.key in sample for sample in data_samples):
+            raise InputError(
+                "RandomWarp(on_device=True) left its warps to the model, but "
+                f"{type(self.data_preprocessor).__name__} does none; set "
+                "model.data_preprocessor.type=MultiTaskDataPreprocessor"
+            )
         losses = {}
         features = self._features(inputs, tasks or list(self.trained_tasks))
         for name in list(features):

@@ -34,6 +34,17 @@ class MultiTaskDataSample(BaseDataElement):
         """The prediction (C, H, W) of ``task``, or None."""
         return self._values(f"pred_{task}")
 
+    def pin_memory(self) -> MultiTaskDataSample:
+        """A copy whose labels and predictions lie in page-locked memory.
+
+        A data loader's ``pin_memory`` asks for it: else it would pin the images alone.
+        """
+        pinned = self.new()
+        for name, field in self.items():
+            if isinstance(field, PixelData):
+                pinned.set_field(PixelData(data=field.data.pin_memory()), name, dtype=PixelData)
+        return pinned
+
     @property
     def is_stand_in(self) -> bool:
         """Whether a black image stands in for one that is damaged: it has no prediction to show."""

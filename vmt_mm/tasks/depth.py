@@ -12,6 +12,7 @@ from torch import Tensor
 from vmt_mm.registry import TASKS
 from vmt_mm.tasks.labels import LabelSpec, read_label
 from vmt_mm.tasks.task import Task
+from vmt_mm.tasks.warps import BatchWarp
 
 
 class DepthMap(LabelSpec):
@@ -40,6 +41,11 @@ class DepthMap(LabelSpec):
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Metres (1, H, W) to an image (H, W), uint16 millimetres."""
         return np.rint(np.clip(values[0] * 1000, 0, 65535)).astype(np.uint16)
+
+    def warp_batch(self, labels: Tensor, warp: BatchWarp) -> Tensor:
+        """Every pixel keeps one source pixel's depth, divided as :meth:`zoom_values` does."""
+        labels = super().warp_batch(labels, warp)
+        return labels / warp.scale if self.zoom_divides else labels
 
     def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
         """Divide by the zoom where ``zoom_divides`` says so."""

@@ -1,12 +1,11 @@
 """What a label file means and what geometry does to its values.
 
 Every transform of the data pipeline asks a :class:`LabelSpec`; none knows a task by name.
-Letters: H, W height and width in pixels, C channels.
+Letters: N images, C channels, H, W height and width in pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,42 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vmt_mm.tasks.warps import CV2_TYPES, BatchWarp, Warp
 from vmt_mm.utils.images import read_label as read_label
 
 IGNORE = 255
-#: Types of values that all of cv2's functions used here take.
-_CV2_TYPES = (np.uint8, np.uint16, np.float32)
-
-
-@dataclass(frozen=True)
-class Warp:
-    """One affine map of an image, described so that label values can follow it.
-
-    Attributes:
-        matrix: (2, 3), from source to output pixel centres, in cv2's (x, y) coordinates.
-        size: (H, W) of the output.
-        flip: whether the map mirrors left and right, before it rotates.
-        angle: rotation in degrees, counter-clockwise as seen.
-        scale: zoom factor, > 1 enlarges; a plain resize of the frame is not a zoom.
-    """
-
-    matrix: np.ndarray
-    size: tuple[int, int]
-    flip: bool = False
-    angle: float = 0.0
-    scale: float = 1.0
-
-    def apply(self, array: np.ndarray, interpolation: int, fill: float | tuple) -> np.ndarray:
-        """Resample ``array`` (H, W[, C]); pixels from outside the source become ``fill``."""
-        height, width = self.size
-        # cv2 has vector code for 4 channels, not for 3: the values are the same, in half the time.
-        padded = array.shape[2:] == (3,) and array.dtype in _CV2_TYPES
-        if padded:
-            array = cv2.cvtColor(array, cv2.COLOR_BGR2BGRA)
-        array = cv2.warpAffine(
-            array, self.matrix, (width, height), flags=interpolation, borderValue=fill
-        )
-        return cv2.cvtColor(array, cv2.COLOR_BGRA2BGR) if padded else array
+#: What of a spec decides about :meth:`LabelSpec.warp` and the tensor that comes of it.
+_OF_WARP = {"warp", "_resample", "_flip_values", "_rotate_values", "zoom_values", "to_tensor"}
 
 
 class LabelSpec:
@@ -110,6 +79,38 @@ class LabelSpec:
             label = self.zoom_values(label, warp.scale)
         return label
 
+    def warp_batch(self, labels: Tensor, warp: BatchWarp) -> Tensor:
+        """:meth:`warp` for the labels of a batch, on their device.
+
+        Args:
+            labels: (N, C, h + 2, w + 2), as :meth:`to_tensor` gives them, framed in ``fill``.
+            warp: the map of each.
+
+        Returns:
+            (N, C, H, W).
+        """
+        return warp.nearest(labels)
+
+    @property
+    def warps_batches(self) -> bool:
+        """Whether :meth:`warp_batch` does what :meth:`warp` does.
+
+        Not where a subclass says what geometry does on the CPU and leaves the other method as it
+        was: such labels are warped on the CPU.
+        """
+        for kind in type(self).__mro__:
+            if "warp_batch" in vars(kind):
+                return True
+            if vars(kind).keys() & _OF_WARP:
+                return False
+        return False
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What tells this spec from others: its class and settings."""
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__}", repr(sorted(vars(self).items()))
+
     def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Resize to ``size`` (H, W), as the label is best interpolated."""
         return self.resize_nearest(label, size)
@@ -144,7 +145,7 @@ class LabelSpec:
 def channels_first(array: np.ndarray) -> np.ndarray:
     """Rearrange (H, W[, C]) to (C, H, W), contiguous; not a copy where it need not be."""
     moved = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    if array.ndim == 2 or moved.flags.c_contiguous or array.dtype not in _CV2_TYPES:
+    if array.ndim == 2 or moved.flags.c_contiguous or array.dtype not in CV2_TYPES:
         return np.ascontiguousarray(moved)
     planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
     cv2.split(array, list(planes))  # several times as fast as NumPy's strided copy

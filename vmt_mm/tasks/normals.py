@@ -7,13 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.labels import LabelSpec, Warp, channels_first, read_label
+from vmt_mm.tasks.labels import LabelSpec, channels_first, read_label
 from vmt_mm.tasks.task import Task
+from vmt_mm.tasks.warps import BatchWarp, Warp
 
 #: At least this share of a pixel's interpolation weight must come from valid neighbours.
 _MIN_VALID = 0.5
@@ -72,6 +74,14 @@ class NormalMap(LabelSpec):
         return _interpolate(
             label, lambda x: cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR)
         )
+
+    def warp_batch(self, labels: Tensor, warp: BatchWarp) -> Tensor:
+        """Interpolate the valid neighbours, let vectors follow flip and rotation, re-normalise."""
+        weighted = torch.cat([labels, self.valid(labels).to(labels.dtype)], dim=1)
+        x, y, z, weight = warp.linear(weighted).split(1, dim=1)
+        x = torch.where(warp.flip, -x, x)
+        vectors = torch.cat([warp.cos * x - warp.sin * y, warp.sin * x + warp.cos * y, z], dim=1)
+        return torch.where(weight >= _MIN_VALID, F.normalize(vectors, dim=1), 0)
 
     def _resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         return _interpolate(label, lambda x: warp.apply(x, cv2.INTER_LINEAR, 0))

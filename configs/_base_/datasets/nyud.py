@@ -1,6 +1,7 @@
 # NYUD-v2, four tasks, in the layout <root>/{images,semseg,depth,normals,edge}.
 data_root = 'data/nyud_mt'
 image_size = (576, 448)  # (width, height)
+augment_on_device = False  # True: the GPU warps, in place of the loader's workers
 tasks = dict(
     semseg=dict(type='Segmentation', num_classes=40),
     depth=dict(type='Depth', loss_weight=1.0),
@@ -11,7 +12,12 @@ reference = None  # no single-task scores to compare with, so no Delta
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='RandomWarp', size=image_size, rotate=(-20, 20), scale=(0.75, 1.25)),
+    dict(
+        type='RandomWarp',
+        size=image_size,
+        rotate=(-20, 20),
+        scale=(0.75, 1.25),
+        on_device=augment_on_device),
     dict(type='PackMultiTaskInputs'),
 ]
 test_pipeline = [
@@ -23,6 +29,7 @@ test_pipeline = [
 train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     drop_last=True,
     sampler=dict(type='DrawSampler', shuffle=True),
     dataset=dict(
@@ -35,6 +42,7 @@ val_dataloader = dict(
     batch_size=6,
     num_workers=4,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='NYUDMT',

@@ -1,6 +1,7 @@
 # PASCAL-Context, four tasks, in the layout <root>/{images,semseg,human_parts,saliency,normals}.
 data_root = 'data/pascal_mt'
 image_size = (512, 512)  # (width, height)
+augment_on_device = False  # True: the GPU warps, in place of the loader's workers
 tasks = dict(
     semseg=dict(type='Segmentation', num_classes=21),
     human_parts=dict(type='Segmentation', num_classes=7, loss_weight=2.0, skip_background=True),
@@ -12,7 +13,12 @@ reference = dict(semseg=67.21, human_parts=61.93, saliency=62.35, normals=17.97)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='RandomWarp', size=image_size, rotate=(-20, 20), scale=(0.75, 1.25)),
+    dict(
+        type='RandomWarp',
+        size=image_size,
+        rotate=(-20, 20),
+        scale=(0.75, 1.25),
+        on_device=augment_on_device),
     dict(type='PackMultiTaskInputs'),
 ]
 test_pipeline = [
@@ -24,6 +30,7 @@ test_pipeline = [
 train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     drop_last=True,
     sampler=dict(type='DrawSampler', shuffle=True),
     dataset=dict(
@@ -36,6 +43,7 @@ val_dataloader = dict(
     batch_size=6,
     num_workers=4,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='PASCALContextMT',

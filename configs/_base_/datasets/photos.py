@@ -2,6 +2,7 @@
 # <root>/{images,semseg,human_parts,saliency,normals}: VOC's classes, and what people wear.
 data_root = 'data/photos_mt'
 image_size = (224, 224)  # (width, height)
+augment_on_device = False  # True: the GPU warps, in place of the loader's workers
 tasks = dict(
     semseg=dict(type='Segmentation', num_classes=21),
     human_parts=dict(type='Segmentation', num_classes=7, loss_weight=2.0),
@@ -19,7 +20,12 @@ metainfo = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='RandomWarp', size=image_size, rotate=(-20, 20), scale=(0.75, 1.25)),
+    dict(
+        type='RandomWarp',
+        size=image_size,
+        rotate=(-20, 20),
+        scale=(0.75, 1.25),
+        on_device=augment_on_device),
     dict(type='PackMultiTaskInputs'),
 ]
 test_pipeline = [
@@ -31,6 +37,7 @@ test_pipeline = [
 train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     drop_last=True,
     sampler=dict(type='DrawSampler', shuffle=True),
     dataset=dict(
@@ -44,6 +51,7 @@ val_dataloader = dict(
     batch_size=8,
     num_workers=1,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='MultiTaskDataset',

@@ -1,6 +1,7 @@
 # The embedded data set: rendered into data_root on first use, with exact labels.
 data_root = 'data/shapes'
 image_size = (112, 112)  # (width, height)
+augment_on_device = False  # True: the GPU warps, in place of the loader's workers
 render = dict(train=512, val=120, size=112, seed=0)
 tasks = dict(
     semseg=dict(type='Segmentation', num_classes=8, loss_weight=4.0),
@@ -11,7 +12,12 @@ tasks = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='RandomWarp', size=image_size, rotate=(-5, 5), scale=(0.9, 1.15)),
+    dict(
+        type='RandomWarp',
+        size=image_size,
+        rotate=(-5, 5),
+        scale=(0.9, 1.15),
+        on_device=augment_on_device),
     dict(type='PackMultiTaskInputs'),
 ]
 test_pipeline = [
@@ -23,6 +29,7 @@ test_pipeline = [
 train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     drop_last=True,
     sampler=dict(type='DrawSampler', shuffle=True),
     dataset=dict(
@@ -36,6 +43,7 @@ val_dataloader = dict(
     batch_size=8,
     num_workers=1,
     persistent_workers=True,
+    pin_memory=True,  # where there is a GPU
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='ShapesMT',

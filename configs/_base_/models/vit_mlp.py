@@ -3,7 +3,8 @@
 model = dict(
     type='MultiTaskSegmentor',
     data_preprocessor=dict(
-        type='ImgDataPreprocessor',
+        type='MultiTaskDataPreprocessor',
+        non_blocking=True,
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True),

@@ -17,7 +17,8 @@ from mmcv.transforms import BaseTransform
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
-from vmt_mm.tasks.labels import LabelSpec, Warp
+from vmt_mm.structures import DeferredWarp
+from vmt_mm.tasks import LabelSpec, Warp
 
 #: ImageNet's mean colour in the channel order of mmcv's images (BGR): 0 after normalisation.
 MEAN_COLOR = (104, 116, 124)
@@ -35,8 +36,13 @@ def map_labels(
 
     Raises:
         InputError: if a label's size differs, as it does when labels are loaded after a step that
-            changes the image's size.
+            changes the image's size, or if the image waits for its warp.
     """
+    if DeferredWarp.key in results:
+        raise InputError(
+            f"{results.get('img_path')}: a transform that moves the image stands after "
+            "RandomWarp(on_device=True), which moves it later; it must stand before"
+        )
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
             raise InputError(
@@ -67,6 +73,10 @@ class RandomWarp(BaseTransform):
         rotate: range of the angle in degrees, counter-clockwise as seen.
         scale: range of the zoom, > 1 enlarges.
         fill: colour of new pixels in the image, in its channel order.
+        on_device: only draw, and leave the warp to :class:`MultiTaskDataPreprocessor`, which does
+            it for a whole batch on the model's device. For training pipelines; no transform that
+            moves the image may follow, and one that changes colours sees the image as it was. The
+            draws are the same. A label whose spec cannot do it there is warped at once.
     """
 
     def __init__(
@@ -76,6 +86,7 @@ class RandomWarp(BaseTransform):
         rotate: tuple[float, float] = (-20.0, 20.0),
         scale: tuple[float, float] = (0.75, 1.25),
         fill: Sequence[int] = MEAN_COLOR,
+        on_device: bool = False,
     ) -> None:
         if scale[0] <= 0 or scale[0] > scale[1] or rotate[0] > rotate[1]:
             raise InputError(
@@ -91,6 +102,7 @@ class RandomWarp(BaseTransform):
         self.rotate = tuple(rotate)
         self.scale = tuple(scale)
         self.fill = tuple(fill)
+        self.on_device = on_device
 
     def transform(self, results: dict) -> dict:
         """Warp the image and its labels."""
@@ -98,9 +110,24 @@ class RandomWarp(BaseTransform):
         flip = bool(np.random.uniform() < self.flip_prob)
         angle, scale = np.random.uniform(*self.rotate), np.random.uniform(*self.scale)
         warp = make_warp(image.shape[:2], self.size[::-1], flip, angle, scale)
+        if self.on_device:
+            return self._defer(results, warp)
         results["img"] = warp.apply(image, cv2.INTER_LINEAR, self.fill)
         map_labels(results, lambda spec, label: spec.warp(label, warp), image.shape)
         results["img_shape"] = results["img"].shape[:2]
+        return mark_moved(results)
+
+    def _defer(self, results: dict, warp: Warp) -> dict:
+        """Note the warp; do it to the labels that cannot wait."""
+        source = tuple(results["img"].shape[:2])
+        specs = results.get("label_specs", {})
+        waiting = {t: specs[t] for t in results.get("labels", {}) if specs[t].warps_batches}
+
+        def change(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
+            return label if spec.warps_batches else spec.warp(label, warp)
+
+        map_labels(results, change, source)
+        results[DeferredWarp.key] = DeferredWarp(warp, source, self.fill, waiting)
         return mark_moved(results)
 
 

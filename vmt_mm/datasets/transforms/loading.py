@@ -14,7 +14,7 @@ from mmengine import fileio
 
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
-from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.images import decode_image
 
@@ -140,13 +140,26 @@ class PackMultiTaskInputs(BaseTransform):
         sample = MultiTaskDataSample(
             metainfo={key: results[key] for key in self.meta_keys if key in results}
         )
+        deferred: DeferredWarp | None = results.get(DeferredWarp.key)
+        if deferred:
+            sample.set_metainfo({DeferredWarp.key: deferred})
+            _check_size(results, "image", size, deferred.source)
         for task, label in results.get("labels", {}).items():
-            if label.shape[:2] != expected:
-                raise InputError(
-                    f"{results.get('img_path')}: the label of task {task!r} has size "
-                    f"{label.shape[:2]} where {expected} is expected; a transform of the pipeline "
-                    "moves the image and not the labels"
-                )
+            warped = deferred and task not in deferred.specs
+            _check_size(
+                results,
+                f"label of task {task!r}",
+                label.shape[:2],
+                deferred.warp.size if warped else expected,
+            )
             sample.set_label(task, results["label_specs"][task].to_tensor(label))
         inputs = torch.from_numpy(channels_first(image))
         return dict(inputs=inputs, data_samples=sample)
+
+
+def _check_size(results: dict, what: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    if tuple(size) != tuple(expected):
+        raise InputError(
+            f"{results.get('img_path')}: the {what} has size {tuple(size)} where {expected} is "
+            "expected; a transform of the pipeline moves the image and not the labels"
+        )

@@ -13,14 +13,16 @@ from vmt_mm.registry import HOOKS
 from vmt_mm.utils.wrappers import unwrap
 
 #: What lies between two marks of a step, in the order of the marks.
-_PARTS = ("forward_time", "backward_time", "optimizer_time")
+_PARTS = ("input_time", "forward_time", "backward_time", "optimizer_time")
 
 
 @HOOKS.register_module()
 class StepTimeHook(Hook):
-    """Logs ``forward_time``, ``backward_time``, ``optimizer_time``: seconds, mean of an interval.
+    """Logs the times of a step's parts in seconds, mean of an interval.
 
-    Beside mmengine's ``time`` of a step and ``data_time``, in which the step waits for its batch.
+    ``input_time`` (the batch is copied to the device, warped there where it is told to, and
+    normalised), ``forward_time``, ``backward_time``, ``optimizer_time``: beside mmengine's ``time``
+    of a step and ``data_time``, in which the step waits for its batch.
     The losses' gradients that are taken at once (:mod:`vmt_mm.models.immediate`) are part of the
     forward pass. On a GPU the marks are events in its queue, read when they are logged, so nothing
     waits for them.
@@ -38,10 +40,13 @@ class StepTimeHook(Hook):
         self._handles: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Put marks around the forward pass and the optimizer's step."""
+        """Put marks around the data preprocessor, the forward pass and the optimizer's step."""
         optimizer, model = runner.optim_wrapper.optimizer, unwrap(runner.model)
         self._handles = [
-            model.register_forward_pre_hook(lambda *_: self._begin(model.training)),
+            model.data_preprocessor.register_forward_pre_hook(
+                lambda *_: self._begin(model.training)
+            ),
+            model.register_forward_pre_hook(lambda *_: self._mark()),
             model.register_forward_hook(lambda *_: self._mark()),
             optimizer.register_step_pre_hook(lambda *_: self._mark()),
             optimizer.register_step_post_hook(lambda *_: self._mark()),
