@@ -10,7 +10,7 @@ import cv2
 from vmt_mm.apis import add_model_arguments, friendly_errors
 from vmt_mm.apis.cli import build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
-from vmt_mm.utils.files import write_image
+from vmt_mm.utils.files import check_image_target, write_image
 from vmt_mm.visualization import draw_panel
 
 
@@ -30,7 +30,9 @@ def parse_args() -> argparse.Namespace:
 def predict(args: argparse.Namespace) -> None:
     """Predict, and write or show the picture."""
     check_opacity(args.opacity)
-    if not args.out_file:
+    if args.out_file:
+        check_image_target(Path(args.out_file), "--out-file")
+    else:
         check_display()
     inferencer = build_inferencer(args, show_progress=False)
     image = inferencer.pipeline.read(args.img)

@@ -15,6 +15,7 @@ from vmt_mm.apis import MultiTaskInferencer, add_model_arguments, friendly_error
 from vmt_mm.apis.cli import build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
 from vmt_mm.errors import InputError
+from vmt_mm.utils.files import check_file_target
 from vmt_mm.visualization import draw_strip
 from vmt_mm.visualization.video import VideoReader, write_video
 
@@ -43,6 +44,8 @@ def check_args(args: argparse.Namespace) -> None:
     check_opacity(args.opacity)
     if not args.show and not args.output_file:
         raise InputError("nothing to do: give --output-file FILE, --show, or both")
+    if args.output_file:
+        check_file_target(Path(args.output_file), "--output-file")
     if args.show:
         check_display()
     for name, value in (("fps", args.output_fps), ("height", args.output_height)):

@@ -20,7 +20,7 @@ from vmt_mm.apis import (
 )
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.tasks import build_tasks
-from vmt_mm.utils.files import write_json
+from vmt_mm.utils.files import check_folder_target, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +41,9 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
     apply_run_arguments(cfg, args)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    for name, folder in (("--out", args.out), ("--show-dir", args.show_dir)):
+        if folder:
+            check_folder_target(Path(folder), name)
     hooks = list(cfg.get("custom_hooks", []))
     if args.show_dir:
         hooks.append(dict(type="MultiTaskVisualizationHook", show_dir=args.show_dir))

@@ -879,3 +879,13 @@ def test_an_unknown_launcher_is_refused(capsys):
     assert caught.value.code == 1
     line = "error: launcher must be one of ('none', 'pytorch', 'slurm'), got 'mpi'\n"
     assert _printed(capsys) == line
+
+
+def test_a_path_that_leads_nowhere_is_one_line(root, capsys):
+    (root / "file").write_text("x")
+    with pytest.raises(SystemExit) as caught, friendly_errors():
+        (root / "file" / "below").write_text("y")
+    assert caught.value.code == 1
+    assert _printed(capsys).endswith("file/below: Not a directory\n")
+    with pytest.raises(OSError, match="beyond repair"), friendly_errors():
+        raise OSError("beyond repair")  # what is no matter of a path keeps its traceback

@@ -10,7 +10,14 @@ from PIL import Image
 
 from vmt_mm.errors import InputError
 from vmt_mm.utils import files
-from vmt_mm.utils.files import write_bytes, write_image, write_json
+from vmt_mm.utils.files import (
+    check_file_target,
+    check_folder_target,
+    check_image_target,
+    write_bytes,
+    write_image,
+    write_json,
+)
 
 
 def test_content_mode_and_folders(tmp_path):
@@ -86,3 +93,22 @@ def test_image_that_cannot_be_encoded_is_an_input_error(tmp_path, name, image):
     with pytest.raises(InputError, match=name):
         write_image(tmp_path / name, image)
     assert not list(tmp_path.iterdir())
+
+
+def test_targets_are_checked_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    check_folder_target(tmp_path / "new" / "deep", "--out")
+    check_file_target(tmp_path / "new" / "a.pth")
+    check_image_target(tmp_path / "file.png")
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "closed"}  # nothing was made
+    with pytest.raises(InputError, match=r"--out .*below: nothing can be written .* no folder"):
+        check_folder_target(tmp_path / "file" / "below", "--out")
+    with pytest.raises(InputError, match="is a folder; name a file"):
+        check_file_target(tmp_path)
+    with pytest.raises(InputError, match="no image format"):
+        check_image_target(tmp_path / "a.foo")
+    if os.geteuid():  # root may write everywhere
+        with pytest.raises(InputError, match="may not be written to"):
+            check_file_target(closed / "a.pth")

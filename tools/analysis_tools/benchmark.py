@@ -20,12 +20,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import torch
 from mmengine.device import get_device
 from rich.console import Console
@@ -42,7 +40,12 @@ from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.allocator import keep_freed_memory
-from vmt_mm.utils.files import write_image, write_json
+from vmt_mm.utils.files import (
+    check_file_target,
+    check_image_target,
+    write_image,
+    write_json,
+)
 
 #: The second run of a training step is the first one with an optimizer's state.
 _MEMORY_RUNS = 2
@@ -80,16 +83,12 @@ def parse_args() -> argparse.Namespace:
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before anything is timed, files that could not be written at the end."""
     # a config that follows --json must not be taken for the file
-    if args.json not in (None, "-") and Path(args.json).suffix != ".json":
-        raise InputError(f"--json {args.json}: the file's name must end with .json")
-    if args.out and not (args.out.suffix and cv2.haveImageWriter(str(args.out))):
-        raise InputError(f"--out {args.out}: no image format is known by this suffix; take .png")
-    for option, path in (("--json", args.json), ("--out", args.out)):
-        if path in (None, "-"):
-            continue
-        nearest = next(parent for parent in Path(path).absolute().parents if parent.exists())
-        if Path(path).is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise InputError(f"{option} {path}: no file can be written there")
+    if args.json not in (None, "-"):
+        if Path(args.json).suffix != ".json":
+            raise InputError(f"--json {args.json}: the file's name must end with .json")
+        check_file_target(Path(args.json), "--json")
+    if args.out:
+        check_image_target(args.out, "--out")
 
 
 def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:

@@ -35,6 +35,7 @@ from vmt_mm.export import (
     write_checked,
 )
 from vmt_mm.export.formats import DYNAMIC, Run
+from vmt_mm.utils.files import check_file_target
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,8 +69,7 @@ def check_args(args: argparse.Namespace) -> None:
     form.check(args.dynamic)
     if args.out.suffix != form.suffix:
         raise InputError(f"--out {args.out}: a file of {args.format} ends with {form.suffix}")
-    if args.out.is_dir():
-        raise InputError(f"--out {args.out}: is a folder; name a file")
+    check_file_target(args.out, "--out")
     if args.size and min(args.size) < 1:
         raise InputError(f"--size must be two positive numbers, got {args.size}")
     if args.latency is not None and args.latency < 1:

@@ -23,7 +23,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.adapter_file import Adapter, is_adapter_file, read_adapter, write_adapter
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
-from vmt_mm.utils.files import whole_file
+from vmt_mm.utils.files import check_file_target, whole_file
 
 __all__ = [
     "build_model",
@@ -85,6 +85,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: an adapter file's name must end with .safetensors")
+    check_file_target(out)
     model = build_model(cfg, cfg.filename or "the config")
     content = read_checkpoint(str(checkpoint))
     load_model(model, content, str(checkpoint), describe(model, cfg.model))
@@ -127,6 +128,7 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     """
     if out.suffix != ".pth":
         raise InputError(f"{out}: a checkpoint's name must end with .pth")
+    check_file_target(out)
     model = load_adapter(path, pretrained)
     adapter = read_adapter(path)
     meta = dict(adapter.as_checkpoint()["meta"], cfg=model.cfg.pretty_text)

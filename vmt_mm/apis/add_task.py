@@ -20,7 +20,7 @@ from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
-from vmt_mm.utils.files import whole_file, write_bytes
+from vmt_mm.utils.files import check_file_target, whole_file, write_bytes
 
 
 def add_task(
@@ -57,6 +57,7 @@ def add_task(
     for path in (out_config, out_checkpoint):
         if path.exists():
             raise InputError(f"{path} is there already; move it away or give another name")
+        check_file_target(path)
     former = load_config(config, training=False)
     built = build_tasks({name: task})[name]
     _check_former(former, config, name)

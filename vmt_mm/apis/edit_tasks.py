@@ -19,7 +19,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.utils.adapter_file import is_adapter_file, read_adapter, write_adapter
 from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.config_text import read_config_text
-from vmt_mm.utils.files import whole_file
+from vmt_mm.utils.files import check_file_target, whole_file
 from vmt_mm.utils.state_dicts import edit_keys, key_faults
 
 #: What goes on with a training whose parameters are no longer all there.
@@ -55,6 +55,7 @@ def edit_tasks(
     adapter = is_adapter_file(path)
     if out.suffix != path.suffix:
         raise InputError(f"{out}: the file to write must end with {path.suffix!r}, as {path.name}")
+    check_file_target(out)
     edit_file = _edit_adapter if adapter else _edit_checkpoint
     return edit_file(path, out, remove, rename)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import re
@@ -19,9 +20,21 @@ from vmt_mm.utils.files import DISK_FULL
 _PEER_GONE = re.compile(r"[Cc]onnection (closed|reset) by (remote )?peer")
 
 
+#: Errors of a path that may not be used or leads nowhere, whoever gave it.
+_WRONG_PATH = (
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+
+
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Print an error of the user's, or of a full disk, as one message, and exit with 1.
+    """Print an error of the user's, of a path, or of a full disk, as one message, and exit with 1.
 
     Of several processes that fail alike, one prints.
     """
@@ -32,6 +45,8 @@ def friendly_errors() -> Iterator[None]:
         # One raised in a data-loading process carries its traceback as text before the message.
         _fail(re.split(r"(?:InputError|DamagedFileError): ", str(error))[-1].strip())
     except OSError as error:
+        if error.errno in _WRONG_PATH and error.filename:
+            _fail(f"{error.filename}: {error.strerror}")
         if error.errno not in DISK_FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from vmt_mm.apis.inference_pipeline import check_image
 from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.utils.files import check_folder_target
 from vmt_mm.utils.layout import IMAGE_SUFFIXES
 from vmt_mm.visualization.video import VideoReader
 
@@ -87,7 +88,11 @@ def list_sources(inputs: Inputs) -> list[Source]:
 
 
 def check_outputs(sources: Sequence[Source], out_dir: Path) -> None:
-    """Raise InputError if two inputs would write one file, or an input lies where outputs go."""
+    """Raise InputError if two inputs would write one file, or an input lies where outputs go.
+
+    And if nothing can be written there.
+    """
+    check_folder_target(out_dir)
     known: dict[str, Source] = {}
     for source in sources:
         former = known.setdefault(source.id, source)

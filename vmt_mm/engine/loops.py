@@ -71,6 +71,8 @@ class _ExactLoop:
                 "total_batch_size"
             )
         hub.update_info(_EPOCH, own)
+        if self._iter >= self._max_iters:
+            self.runner.logger.info("the training is complete: nothing is left to do")
         self.runner.call_hook("before_train")
 
     def _train_on(self, position: int, data_batch: Sequence[dict]) -> None:

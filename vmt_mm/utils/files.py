@@ -46,6 +46,40 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_file_target(path: Path, name: str = "") -> None:
+    """Raise InputError, before any work, where a file could not be written at the end.
+
+    Args:
+        path: of the file; it may exist, and folders above it need not.
+        name: of the option that gave it, for the message.
+    """
+    if path.is_dir():
+        raise InputError(f"{name} {path}: is a folder; name a file".strip())
+    check_folder_target(path.absolute().parent, name)
+
+
+def check_folder_target(folder: Path, name: str = "") -> None:
+    """Raise InputError, before any work, where files could not be written into a folder.
+
+    Args:
+        folder: it need not exist.
+        name: of the option that gave it, for the message.
+    """
+    folder = folder.absolute()
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "is no folder" if not nearest.is_dir() else "may not be written to"
+        raise InputError(f"{name} {folder}: nothing can be written there, {nearest} {why}".strip())
+
+
+def check_image_target(path: Path, name: str = "") -> None:
+    """As :func:`check_file_target`; the suffix must be that of an image format, too."""
+    if not (path.suffix and cv2.haveImageWriter(str(path))):
+        raise InputError(f"{name} {path}: no image format is known by this suffix; take .png"
+                         .strip())  # fmt: skip
+    check_file_target(path, name)
+
+
 def remove_partial(folder: Path) -> list[Path]:
     """Remove what writers that were killed left in ``folder``; return it."""
     left = sorted(p for p in folder.glob(f".*{PARTIAL}") if _PARTIAL_NAME.fullmatch(p.name))
