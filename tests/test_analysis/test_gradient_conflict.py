@@ -59,7 +59,7 @@ def make_model(peft="VMTAdapter", **backbone):
                 type="MultiTaskSwin",
                 arch="nano",
                 allow_random_backbone=True,
-                peft=dict(type=peft),
+                peft=dict(type=peft) if isinstance(peft, str) else peft,
                 **backbone,
             ),
             head=dict(type="MLPHead", channels=8),
@@ -128,6 +128,17 @@ def test_equation_8_on_what_the_tasks_of_vmt_adapter_share(with_cp):
     expected = naive_cosines(model, batch, lambda name: not is_own(name))
     assert conflict.cosines.tolist() == pytest.approx(expected, abs=1e-5)
     assert max(map(abs, expected)) > 0.01
+
+
+def test_what_is_one_tasks_own_is_not_shared_where_tasks_train_in_one_batch():
+    model, batch = make_model(dict(type="Hyperformer", ratio=4)), make_batch()
+    conflict = measure_conflict(losses_of(model, batch), find_candidates(model))
+    assert conflict.shared
+    assert not [name for name in conflict.shared if ".embeddings." in name]
+    assert model.backbone.joins_tasks
+    model = make_model(dict(type="PerTask", method=dict(type="Adapter")))
+    with pytest.raises(InputError, match="each has parameters of its own"):
+        measure_conflict(losses_of(model, batch), find_candidates(model))
 
 
 def test_names_restrict_the_parameters():

@@ -85,6 +85,9 @@ def test_what_changes_the_features_is_seen():
     losses_of(model, images)
     assert len(seen) == 5
     losses_of(copy.deepcopy(model), images)
+    size = model.kept_features.size
+    losses_of(model, torch.randn(1, 3, 32, 32))
+    assert model.kept_features.size == 2 * size  # of these weights alone
 
 
 def test_the_limit():

@@ -5,7 +5,6 @@ import torch
 from methods import SWIN, TASKS, VIT, build_model
 from torch import nn
 
-from vmt_mm.models.backbones import passes
 from vmt_mm.models.backbones.hooks import Hooks
 from vmt_mm.models.backbones.passes import part_of
 from vmt_mm.peft import BlockSpec, Branch, PEFTMethod, PerTask
@@ -91,7 +90,7 @@ def test_tasks_that_train_in_one_batch_are_each_task_alone(monkeypatch, on, peft
 
     joined, own = run()
     assert batches == [3 * len(TASKS)]
-    monkeypatch.setattr(passes.TaskPasses, "_may_join", lambda *_: False)
+    monkeypatch.setattr(encoder, "joins_tasks", False)
     apart, other = run()
     assert batches[1:] == [3] * len(TASKS)
     for task in TASKS:

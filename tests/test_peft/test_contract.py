@@ -10,7 +10,6 @@ from vmt_mm import peft
 from vmt_mm.engine.loading import load_model
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.passes import TaskPasses
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -163,8 +162,8 @@ def test_round_trip_through_a_checkpoint(row, model, on, tmp_path):
 
 def test_activation_checkpointing_changes_nothing(model, monkeypatch):
     # which takes the tasks one by one: one batch of them may round otherwise
-    monkeypatch.setattr(TaskPasses, "_may_join", lambda *_: False)
     encoder = scatter(model).backbone.train()
+    monkeypatch.setattr(encoder, "joins_tasks", False)
     images = torch.randn(2, 3, 40, 32)
     results = []
     for recompute in (False, True):

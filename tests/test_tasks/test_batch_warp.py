@@ -13,7 +13,8 @@ import torch
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.rendering import render_scene
 from vmt_mm.tasks import BatchWarp, Depth, Edge, LabelSpec, Normals, Saliency, Segmentation
-from vmt_mm.tasks.warps import framed
+from vmt_mm.tasks.depth import DepthMap
+from vmt_mm.tasks.warps import Warp, framed
 
 SPECS = {
     "semseg": Segmentation("semseg", num_classes=8).label,
@@ -246,3 +247,36 @@ def test_a_flip_may_exchange_classes_on_a_device():
 def test_labels_that_were_not_framed_are_refused():
     with pytest.raises(ValueError, match="expected a stack of"):
         BatchWarp([make_warp((4, 4), (4, 4))], [(4, 4)]).nearest(torch.zeros(1, 1, 4, 4))
+
+
+def test_what_a_mixin_says_of_the_cpu_is_not_lost_on_the_device():
+    class Mirrored(LabelSpec):
+        def _flip_values(self, label):
+            return label[..., ::-1]
+
+    class Both(DepthMap, Mirrored):
+        pass
+
+    class Again(Both):
+        def warp_batch(self, labels, warp):
+            return super().warp_batch(labels, warp)
+
+    assert DepthMap().warps_batches
+    assert not Both().warps_batches
+    assert Again().warps_batches
+
+
+def test_arrays_tell_specs_apart():
+    first, second = LabelSpec(), LabelSpec()
+    first.table, second.table = np.zeros(5000), np.zeros(5000)
+    assert first.identity == second.identity
+    second.table[2500] = 1
+    assert first.identity != second.identity
+
+
+def test_sixteen_bits():
+    values = torch.arange(16, dtype=torch.int32).mul(4096).to(torch.uint16).view(1, 1, 4, 4)
+    identity = Warp(np.float64([[1, 0, 0], [0, 1, 0]]), (2, 2))
+    out = BatchWarp([identity], [(2, 2)]).nearest(values)
+    assert out.dtype == torch.uint16
+    assert torch.equal(out.int(), values[:, :, 1:3, 1:3].int())

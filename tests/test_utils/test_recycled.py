@@ -49,9 +49,11 @@ def test_another_size_or_type_gets_what_fits(memory):
 
 
 def test_only_so_much_is_kept(memory):
-    for size in range(100, 100 + 3 * recycled._KEPT):
-        empty(memory, size)
+    held = [empty(memory, 100) for _ in range(3 * recycled._KEPT)]
+    held.clear()
     assert len(memory._free) == recycled._KEPT
+    empty(memory, 101)  # other sizes are asked for from now on
+    assert [block.nbytes for block in memory._free] == [404]
 
 
 def test_small_results_and_other_devices_are_pytorchs(memory):

@@ -94,6 +94,7 @@ def train_run(model: MultiTaskSegmentor, images: Tensor, experiment: Experiment)
     """
     if not experiment.cfg.get("optim_wrapper"):
         raise InputError(f"{experiment.path}: a training step needs the config's `optim_wrapper`")
+    model.kept_features = None  # the images are the same each time
     optimizer = build_optim_wrapper(model, copy.deepcopy(experiment.cfg.optim_wrapper))
     samples = [MultiTaskDataSample() for _ in images]
     for sample in model.eval()(images, samples, mode="predict"):

@@ -87,8 +87,16 @@ def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, n
 def task_losses(
     model: nn.Module, inputs: Tensor, data_samples: list[MultiTaskDataSample]
 ) -> dict[str, Tensor]:
-    """Task -> loss of a batch (B, 3, H, W); hooks on the model do not see this forward pass."""
-    losses = model.loss(inputs, data_samples)
+    """Task -> loss of a batch (B, 3, H, W); hooks on the model do not see this forward pass.
+
+    Each reaches only the parameters that it depends on.
+    """
+    encoder = model.backbone
+    joined, encoder.joins_tasks = encoder.joins_tasks, False
+    try:
+        losses = model.loss(inputs, data_samples)
+    finally:
+        encoder.joins_tasks = joined
     return {task: losses[f"loss_{task}"] for task in model.tasks}
 
 

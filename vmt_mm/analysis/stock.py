@@ -29,11 +29,15 @@ OURS = "ours"
 
 @MODELS.register_module()
 class StockSwin(MultiTaskSwin):
-    """mmseg's ``SwinTransformer`` with a PEFT method beside its MLPs, attention as mmseg has it."""
+    """mmseg's ``SwinTransformer`` with a PEFT method beside its MLPs."""
 
     def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
         """Shifted-window attention as mmseg has it, (B, L, d)."""
         return attn(x, *geometry)
+
+    def run_mlp(self, block: nn.Module, y: Tensor) -> Tensor:
+        """The MLP as mmseg has it, on all tokens at once, (B, L, d)."""
+        return block.ffn(block.norm2(y))
 
     def _downsample(
         self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor

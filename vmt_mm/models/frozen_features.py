@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.models.resampled_map import Map, values_of, with_values
 from vmt_mm.peft import PEFTMethod
-
-Map = Tensor | ResampledMap
 
 
 class FrozenFeatures:
@@ -45,7 +42,7 @@ class FrozenFeatures:
             )
         self.limit, self.size = limit, 0
         self._kept: dict[bytes, tuple[Map, ...]] = {}
-        self._parameters = tuple(encoder.parameters())
+        self._encoder, self._weights = encoder, ()
 
     def of(self, images: Tensor, run: Callable[[Tensor], Sequence[Map]]) -> tuple[Map, ...]:
         """The four maps of images (B, 3, H, W); ``run`` gives those of images not kept."""
@@ -63,37 +60,32 @@ class FrozenFeatures:
         return tuple(map(_stack, zip(*(found[key] for key in keys), strict=True)))
 
     def _keys(self, images: Tensor) -> list[bytes]:
-        """What features depend on: pixels, and weights that may be loaded or moved later."""
+        """What features depend on. If weights were loaded or moved, nothing that was kept is."""
+        weights = tuple((p.data_ptr(), p._version) for p in self._encoder.parameters())
+        if weights != self._weights:
+            self._weights, self.size = weights, 0
+            self._kept.clear()
         kind = images.device.type
         state = (
             images.shape[1:],
             images.dtype,
             images.device,
             torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
-            sum(p._version for p in self._parameters),
         )
         salt = hashlib.blake2b(repr(state).encode(), digest_size=16).digest()
         pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy()
         return [hashlib.blake2b(row, digest_size=16, salt=salt).digest() for row in pixels]
 
     def _keep(self, key: bytes, maps: tuple[Map, ...]) -> None:
-        size = sum(_tensor(x).nbytes for x in maps)
+        size = sum(values_of(x).nbytes for x in maps)
         if key not in self._kept and self.size + size <= self.limit:
-            self._kept[key] = tuple(_with(x, _tensor(x).clone()) for x in maps)
+            self._kept[key] = tuple(with_values(x, values_of(x).clone()) for x in maps)
             self.size += size
 
 
-def _tensor(x: Map) -> Tensor:
-    return x.grid if isinstance(x, ResampledMap) else x
-
-
-def _with(x: Map, values: Tensor) -> Map:
-    return replace(x, grid=values) if isinstance(x, ResampledMap) else values
-
-
 def _row(x: Map, index: int) -> Map:
-    return _with(x, _tensor(x)[index : index + 1])
+    return with_values(x, values_of(x)[index : index + 1])
 
 
 def _stack(rows: Sequence[Map]) -> Map:
-    return _with(rows[0], torch.cat([_tensor(x) for x in rows]))
+    return with_values(rows[0], torch.cat([values_of(x) for x in rows]))

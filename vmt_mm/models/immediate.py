@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vmt_mm.models.resampled_map import ResampledMap
-
-Map = Tensor | ResampledMap
+from vmt_mm.models.resampled_map import Map, values_of, with_values
 
 
 def loss_of(head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]], Tensor]
@@ -33,21 +30,19 @@ def loss_of(head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]]
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or _in_float16(maps):
         return loss(maps)
-    tensors = [x.grid if isinstance(x, ResampledMap) else x for x in maps]
+    tensors = [values_of(x) for x in maps]
     parameters = [p for p in head.parameters() if p.requires_grad]
     if not parameters and not any(x.requires_grad for x in tensors):
         return loss(maps)
 
     def run(inputs: Sequence[Tensor]) -> Tensor:
-        pairs = zip(maps, inputs, strict=True)
-        return loss([replace(m, grid=x) if isinstance(m, ResampledMap) else x for m, x in pairs])
+        return loss([with_values(m, x) for m, x in zip(maps, inputs, strict=True)])
 
     return _Immediate.apply(run, len(tensors), *tensors, *parameters)
 
 
 def _in_float16(maps: Sequence[Map]) -> bool:
-    first = maps[0].grid if isinstance(maps[0], ResampledMap) else maps[0]
-    kind = first.device.type
+    kind = values_of(maps[0]).device.type
     return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
 
 

@@ -52,13 +52,27 @@ class ResampledMap:
         return cells[..., :height, :width]
 
 
-def project(x: Tensor | ResampledMap, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+#: A map, or what stands for one.
+Map = Tensor | ResampledMap
+
+
+def values_of(x: Map) -> Tensor:
+    """The tensor that a map is computed from."""
+    return x.grid if isinstance(x, ResampledMap) else x
+
+
+def with_values(x: Map, values: Tensor) -> Map:
+    """A map like ``x`` of other values."""
+    return replace(x, grid=values) if isinstance(x, ResampledMap) else values
+
+
+def project(x: Map, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """1x1 convolution of a map by weight (D, C) and bias (D,)."""
     if isinstance(x, ResampledMap):
         return x.project(weight, bias)
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
-def materialise(x: Tensor | ResampledMap) -> Tensor:
+def materialise(x: Map) -> Tensor:
     """The map itself."""
     return x.tensor() if isinstance(x, ResampledMap) else x

@@ -83,10 +83,10 @@ class PEFTMethod(nn.Module):
 
     A subclass creates its parameters as its own (their keys begin with ``peft.``) or in wrapped
     leaf layers, or unfreezes the encoder's, and overrides the methods it needs. It must keep no
-    state between calls. Where it has a module per block, they are ``self.blocks``, one an entry of
-    ``encoder.blocks``. What belongs to one task alone is an entry of a ``ParameterDict`` or
-    ``ModuleDict`` whose keys are the tasks: so tasks can be added, removed and renamed later, see
-    :func:`vmt_mm.utils.state_dicts.task_of_keys`.
+    state between calls, and not write into what it is given. Where it has a module per block, they
+    are ``self.blocks``, one an entry of ``encoder.blocks``. What belongs to one task alone is an
+    entry of a ``ParameterDict`` or ``ModuleDict`` whose keys are the tasks: so tasks can be added,
+    removed and renamed later, see :func:`vmt_mm.utils.state_dicts.task_of_keys`.
 
     Attributes:
         passes: ``'shared'``: one pass through the encoder serves all tasks. ``'per_task'``: one a
@@ -110,7 +110,8 @@ class PEFTMethod(nn.Module):
         Returns:
             Key in the encoder -> tensor that takes this parameter's place during the pass, the same
             keys for every task. The method's own (``peft.<...>``) must each belong to a block, see
-            :meth:`block_of`.
+            :meth:`block_of`, and be read in :meth:`after_attn`, :meth:`beside_mlp` and
+            :meth:`after_mlp` alone: in training, only these run task by task.
         """
         return {}
 

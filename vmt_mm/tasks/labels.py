@@ -95,21 +95,19 @@ class LabelSpec:
     def warps_batches(self) -> bool:
         """Whether :meth:`warp_batch` does what :meth:`warp` does.
 
-        Not where a subclass says what geometry does on the CPU and leaves the other method as it
-        was: such labels are warped on the CPU.
+        Not where a class that it does not come after says what geometry does on the CPU: such
+        labels are warped there.
         """
-        for kind in type(self).__mro__:
-            if "warp_batch" in vars(kind):
-                return True
-            if vars(kind).keys() & _OF_WARP:
-                return False
-        return False
+        kinds = type(self).__mro__
+        owner = next(kind for kind in kinds if "warp_batch" in vars(kind))
+        return all(issubclass(owner, kind) for kind in kinds if vars(kind).keys() & _OF_WARP)
 
     @property
     def identity(self) -> tuple[str, str]:
         """What tells this spec from others: its class and settings."""
         kind = type(self)
-        return f"{kind.__module__}.{kind.__qualname__}", repr(sorted(vars(self).items()))
+        settings = sorted((name, _content(value)) for name, value in vars(self).items())
+        return f"{kind.__module__}.{kind.__qualname__}", repr(settings)
 
     def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Resize to ``size`` (H, W), as the label is best interpolated."""
@@ -140,6 +138,11 @@ class LabelSpec:
     def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
         """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
         return label
+
+
+def _content(value: object) -> str:
+    """A setting in words; of an array all of its values, which ``repr`` would shorten."""
+    return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:

@@ -149,6 +149,8 @@ class BatchWarp:
         if tuple(values.shape[2:]) != self._framed:
             raise ValueError(f"expected a stack of {self._framed}, got {tuple(values.shape[2:])}")
         index = index[:, None].expand(-1, values.shape[1], -1)
+        if values.dtype == torch.uint16:  # which PyTorch stores, but does not gather
+            return self._take(values.view(torch.int16), index[:, 0]).view(torch.uint16)
         return values.flatten(2).gather(2, index).unflatten(2, self.size)
 
 

@@ -9,8 +9,8 @@ import torch
 
 #: glibc's numbers of its settings (``man mallopt``).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-#: Bytes; the largest that every glibc takes as a size of its own.
-_LIMIT = 1 << 30
+#: Bytes; older versions take no more than the second for what is mapped on its own.
+_LIMITS = (1 << 30, 1 << 25)
 
 
 def keep_freed_memory() -> bool:
@@ -27,4 +27,5 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     # each of the two ends glibc's own adaptation of the other
-    return all(mallopt(name, _LIMIT) for name in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    trims = mallopt(_TRIM_THRESHOLD, _LIMITS[0])
+    return bool(trims and any(mallopt(_MMAP_THRESHOLD, limit) for limit in _LIMITS))

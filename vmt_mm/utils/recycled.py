@@ -47,4 +47,5 @@ class RecycledMemory:
             if memory.nbytes == size:
                 return memory
             self._free.append(memory)
+        self._free.clear()  # other sizes than before are asked for now
         return np.empty(size, np.uint8)

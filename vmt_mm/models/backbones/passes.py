@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -107,6 +106,7 @@ class TaskPasses:
         place: key of a parameter -> the part that reads it.
         tasks: the tasks wanted.
         x: what the first part reads.
+        join: take tasks that differ through in one batch, where their parameters allow it.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class TaskPasses:
         place: Mapping[str, str],
         tasks: Sequence[str],
         x: Tensor,
+        join: bool = False,
     ) -> None:
+        self._join = join
         self.streams = [Stream(tuple(tasks), x)]
         self._substitution = substitution
         #: part -> task -> key -> tensor
@@ -179,7 +181,7 @@ class TaskPasses:
     def _may_join(self, stream: Stream, parameters: Mapping[str, Mapping[str, Tensor]]) -> bool:
         several = len(stream.tasks) > 1 and bool(parameters)
         own = all(key.startswith(_OF_METHOD) for of_task in parameters.values() for key in of_task)
-        return several and own and torch.is_grad_enabled()
+        return self._join and several and own
 
     def finish(
         self, part: str, norm: Callable[[Tensor], Tensor]

@@ -38,6 +38,8 @@ class AdaptedEncoder:
         parts: name of a module, or of a parameter outside modules -> the part that it is run in;
             a block is a part of its own name.
         added_keys: state-dict keys that the method brought in.
+        joins_tasks: train tasks whose parameters differ in one batch, where they allow it; a task's
+            loss then gives the other tasks' own parameters gradients of 0 instead of none.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels: channels of the four feature maps.
         strides: strides of the four feature maps.
@@ -49,6 +51,7 @@ class AdaptedEncoder:
     blocks: tuple[BlockSpec, ...]
     parts: Mapping[str, str]
     added_keys: frozenset[str]
+    joins_tasks: bool = True
     with_cp: bool
     _compiled_loop: Callable[..., Any] | None = None
     out_channels: tuple[int, ...]
@@ -109,7 +112,8 @@ class AdaptedEncoder:
 
     def start_passes(self, tasks: Sequence[str], x: Tensor) -> TaskPasses:
         """The streams of one call, which begin at ``x``."""
-        return TaskPasses(self.peft, self._substitution, self._place, tasks, x)
+        join = self.joins_tasks and self.training and torch.is_grad_enabled()
+        return TaskPasses(self.peft, self._substitution, self._place, tasks, x, join)
 
     def run_block(self, passes: TaskPasses, index: int, *geometry: Any) -> None:
         """Take every stream through one block.
@@ -133,7 +137,7 @@ class AdaptedEncoder:
         attended = self.attend(index, block.attn, block.norm1(x), *geometry)
         y = x + hooks(partial(self.peft.after_attn, index), attended)
         branch = hooks(partial(self.peft.beside_mlp, index), y)
-        x = y + hooks(partial(self.peft.after_mlp, index), _run_mlp(block, y))
+        x = y + hooks(partial(self.peft.after_mlp, index), self.run_mlp(block, y))
         if branch.stream is not None:
             x = _add(x, branch.stream, branch.gain)
         return x, branch.for_decoders
@@ -148,6 +152,16 @@ class AdaptedEncoder:
             geometry: what the attention takes beside the tokens.
         """
         return attn(x, *geometry)
+
+    def run_mlp(self, block: nn.Module, y: Tensor) -> Tensor:
+        """The MLP's output (B, L, d) of a block, before the residual sum."""
+
+        def run(tokens: Tensor) -> Tensor:
+            return block.ffn(block.norm2(tokens))
+
+        if block.ffn.training:  # its drop path is one decision an image
+            return run(y)
+        return over_tokens(run, y, _MLP_RATIO * y.shape[2])
 
     def forward(
         self, images: Tensor, tasks: Sequence[str] | None = None, on_grids: bool = False
@@ -232,17 +246,6 @@ class AdaptedEncoder:
         if unknown:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)
-
-
-def _run_mlp(block: nn.Module, y: Tensor) -> Tensor:
-    """The MLP's output (B, L, d), before the residual sum."""
-
-    def run(tokens: Tensor) -> Tensor:
-        return block.ffn(block.norm2(tokens))
-
-    if block.ffn.training:  # its drop path is one decision an image
-        return run(y)
-    return over_tokens(run, y, _MLP_RATIO * y.shape[2])
 
 
 def _add(x: Tensor, stream: Tensor, gain: Tensor | float) -> Tensor:
