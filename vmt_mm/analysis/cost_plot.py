@@ -50,7 +50,7 @@ def draw_reference(costs: Sequence[Cost]) -> np.ndarray:
                    if c.case.setting.variant == variant}  # fmt: skip
             places = np.arange(len(groups)) + (index - (len(variants) - 1) / 2) * width
             bars = axis.bar(places, [own[g] for g in groups], 0.93 * width, label=variant)
-            axis.bar_label(bars, fmt="%.3g", fontsize=8)
+            axis.bar_label(bars, fmt=lambda x: f"{x:.0f}" if x >= 100 else f"{x:.3g}", fontsize=8)
         axis.set_ylabel(label)
         names = [f"{Path(config).stem}\nT = {tasks}" for config, tasks in groups]
         axis.set_xticks(range(len(groups)), names, fontsize=8)
@@ -103,5 +103,6 @@ def _draw_line(axis: Axes, points: Sequence[tuple[int, float]], cost: Cost, inde
         color=colormaps["tab10"](index % 10),
         marker=_MARKERS[index // 10 % len(_MARKERS)],
         linestyle=line,
+        markersize=max(4, 11 - 3 * index),  # lines that coincide show one around the other
         label=f"{Path(cost.case.config).stem} ({passes})",
     )
