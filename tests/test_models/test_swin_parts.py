@@ -1,6 +1,7 @@
 """Swin's parts, computed in another way, are mmseg's: values and gradients."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -117,3 +118,15 @@ def test_a_copy_of_the_encoder_keeps_nothing_of_the_others_bias():
     encoder(torch.randn(1, 3, 32, 32))
     assert encoder._biases._kept
     assert not copy.deepcopy(encoder)._biases._kept
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a compiler for the CPU")
+def test_attention_compiles_to_machine_code():
+    attn = random_weights(ShiftWindowMSA(24, 3, 7, 3)).float()
+    x = torch.randn(1, 64, 24)
+
+    def run(x):
+        return attend(attn, x, (8, 8), BiasCache().bias(0, attn.w_msa))
+
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(run, fullgraph=True)(x), run(x))

@@ -71,7 +71,8 @@ def arrange(
 
 def _masks(side: int, shift: int, device: torch.device) -> list[Tensor | None]:
     """Masks (N, N) of windows within, in the last column, in the last row, and in both."""
-    beyond = torch.arange(side, device=device) >= side - shift
+    # whole numbers, since inductor cannot compile a comparison of truth values (PyTorch 2.12)
+    beyond = (torch.arange(side, device=device) >= side - shift).long()
     row, column = (axis.flatten() for axis in torch.meshgrid(beyond, beyond, indexing="ij"))
     by_row, by_column = (part[:, None] != part for part in (row, column))
     return [None, *(_APART * apart.float() for apart in (by_column, by_row, by_row | by_column))]
