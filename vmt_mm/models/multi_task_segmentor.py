@@ -66,7 +66,11 @@ class MultiTaskSegmentor(BaseModel):
         keep_features: float | None = None,
         immediate_losses: bool = True,
     ) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+        # mmengine would look for a config's type in its own registry, unless a default scope is set
+        is_config = isinstance(data_preprocessor, Mapping)
+        super().__init__(
+            MODELS.build(dict(data_preprocessor)) if is_config else data_preprocessor, init_cfg
+        )
         self.tasks = build_tasks(tasks)
         self.backbone = MODELS.build(dict(backbone), default_args=dict(tasks=list(self.tasks)))
         if set(self.backbone.task_names) != set(self.tasks):
