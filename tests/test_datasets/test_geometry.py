@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from exact_maps import EXACT
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -46,19 +47,6 @@ def _labels(height, width, seed=0):
 def _sample(height, width, seed=0):
     image = np.random.default_rng(seed + 1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return dict(img=image, labels=_labels(height, width, seed), label_specs=SPECS)
-
-
-# Maps without interpolation: what they do to any array, and to the vector (x, y, z).
-EXACT = {
-    "identity": ({}, lambda a: a, lambda x, y, z: (x, y, z)),
-    "flip": (dict(flip=True), lambda a: a[:, ::-1], lambda x, y, z: (-x, y, z)),
-    "quarter": (dict(angle=90), np.rot90, lambda x, y, z: (-y, x, z)),
-    "flip, then quarter": (
-        dict(flip=True, angle=90),
-        lambda a: np.rot90(a[:, ::-1]),
-        lambda x, y, z: (-y, -x, z),
-    ),
-}
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 9), (7, 10), (6, 5)])

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from exact_maps import EXACT
 
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.rendering import render_scene
@@ -54,19 +55,6 @@ def _warp_batch(spec, labels, warps):
 
 def _warp_alone(spec, label, warp):
     return spec.to_tensor(spec.warp(label.copy(), warp))
-
-
-# Maps without interpolation: what they do to any array, and to the vector (x, y, z).
-EXACT = {
-    "identity": ({}, lambda a: a, lambda x, y, z: (x, y, z)),
-    "flip": (dict(flip=True), lambda a: a[:, ::-1], lambda x, y, z: (-x, y, z)),
-    "quarter": (dict(angle=90), np.rot90, lambda x, y, z: (-y, x, z)),
-    "flip, then quarter": (
-        dict(flip=True, angle=90),
-        lambda a: np.rot90(a[:, ::-1]),
-        lambda x, y, z: (-y, -x, z),
-    ),
-}
 
 
 @pytest.mark.parametrize("side", [41, 64])

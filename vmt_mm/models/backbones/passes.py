@@ -39,13 +39,18 @@ class Stream:
 
     def join(self) -> None:
         """Give every task images of its own, before the tasks begin to differ."""
-        if not self.joined and len(self.tasks) > 1:
+        if not self.joined:
             self.x, self.kept = self._repeat(self.x), [self._repeat(x) for x in self.kept]
             self.joined = True
 
     def split(self) -> Iterator[Stream]:
         """A stream for each task."""
-        for task, (x, *kept) in zip(self.tasks, self._of_tasks(self.x, *self.kept), strict=True):
+        count = len(self.tasks)
+        parts = [
+            x.chunk(count) if self.joined and x is not None else [x] * count
+            for x in (self.x, *self.kept)
+        ]
+        for task, x, *kept in zip(self.tasks, *parts, strict=True):
             yield Stream((task,), x, list(kept))
 
     def served(self, feature: Tensor) -> Iterator[tuple[tuple[str, ...], Tensor, list]]:
@@ -53,18 +58,11 @@ class Stream:
         if not self.joined:
             yield self.tasks, feature, self.kept
             return
-        for task, (own, *kept) in zip(self.tasks, self._of_tasks(feature, *self.kept), strict=True):
-            yield (task,), own, list(kept)
+        for own in Stream(self.tasks, feature, self.kept, joined=True).split():
+            yield own.tasks, own.x, own.kept
 
     def _repeat(self, x: Tensor | None) -> Tensor | None:
         return None if x is None else x.repeat(len(self.tasks), 1, 1)
-
-    def _of_tasks(self, *tensors: Tensor | None) -> Iterator[tuple[Tensor | None, ...]]:
-        count = len(self.tasks)
-        return zip(
-            *(x.chunk(count) if self.joined and x is not None else [x] * count for x in tensors),
-            strict=True,
-        )
 
 
 def part_of(
