@@ -21,14 +21,14 @@ from vmt_mm.apis.adapters import (
     merge_adapter,
 )
 from vmt_mm.apis.safe_types import check_types
+from vmt_mm.checkpoints.adapter_file import from_json, to_json
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.engine.frozen import frozen_keys
 from vmt_mm.engine.loading import describe
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate, read_state_dict
 from vmt_mm.registry import MODELS
 from vmt_mm.tasks import Segmentation
-from vmt_mm.utils.adapter_file import from_json, to_json
-from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 
 SOURCE = "vmt_mm://swin_nano"
 ENCODER_BYTES = 4 * sum(value.numel() for value in read_state_dict(SOURCE).values())

@@ -10,8 +10,8 @@ from run_hooks import At, Killed, kill
 from small_runs import SmallRun, scenes, small_config, whole  # noqa: F401
 
 from vmt_mm.apis import load_config
+from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 TOOL = "tools/misc/add_task.py"
 NEW = ("--task", "edge", "--type", "Edge", "--task-options", "loss_weight=5.0")

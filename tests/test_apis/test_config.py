@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from vmt_mm.apis import check_inputs, input_check, load_config
+from vmt_mm.config import check_inputs, inputs, load_config
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 
@@ -208,7 +208,7 @@ def test_missing_data_and_weights_are_listed_together(tmp_path):
 
 
 def test_rendered_data_is_never_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(input_check, "locate", lambda pretrained: pretrained)
+    monkeypatch.setattr(inputs, "locate", lambda pretrained: pretrained)
     cfg = load_config(NANO, dict(data_root=str(tmp_path / "shapes")))
     check_inputs(cfg, training=True)
     assert not (tmp_path / "shapes").exists()

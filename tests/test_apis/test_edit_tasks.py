@@ -12,12 +12,12 @@ from torch import nn
 from vmt_mm.apis.adapters import export_adapter, load_adapter
 from vmt_mm.apis.edit_tasks import edit_tasks
 from vmt_mm.apis.task_edit import TaskEdit, edit_config
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.config.text import read_config_text
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.peft import PEFTMethod
 from vmt_mm.registry import MODELS, PEFT_METHODS
-from vmt_mm.utils.checkpoint_file import read_checkpoint
-from vmt_mm.utils.config_text import read_config_text
 
 TOOL = "tools/model_converters/edit_tasks.py"
 TASKS = dict(

@@ -6,7 +6,7 @@ import mmseg
 import pytest
 from mmengine.config import Config
 
-from vmt_mm.apis.config_check import check_keys
+from vmt_mm.config.check import check_keys
 from vmt_mm.errors import InputError
 
 FOLDER = Path(mmseg.__file__).parent / ".mim/configs"

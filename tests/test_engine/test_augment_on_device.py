@@ -7,10 +7,10 @@ import torch
 from run_hooks import At, Killed, kill
 from small_runs import LENGTH, SmallRun, later
 
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.engine import runner as runner_module
-from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.engine.runner import MultiTaskRunner
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 ON_DEVICE = {"train_dataloader.dataset.pipeline.2.on_device": True}
 

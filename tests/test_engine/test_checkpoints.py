@@ -13,8 +13,8 @@ from mmengine.fileio import LocalBackend
 from run_hooks import At, Killed, Scores, kill
 from small_runs import ONE_STEP
 
+from vmt_mm.checkpoints.files import is_whole, read_checkpoint
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
 from vmt_mm.utils.files import remove_partial, write_bytes
 
 #: One regular checkpoint, none of the best.

@@ -8,12 +8,12 @@ from run_hooks import At
 from safetensors.torch import save_file
 from small_runs import ONE_STEP, small_config
 
+from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.engine.frozen import FrozenRecord, fingerprint, frozen_keys, keys_left_out
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 from vmt_mm.utils.wrappers import unwrap
 
 SOURCE = "vmt_mm://swin_nano"

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from small_runs import small_config
 
 import vmt_mm
+from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 GONE = {"model.backbone.pretrained": "gone/encoder.pth"}
 SHIPPED = Path(vmt_mm.__file__).parent / "weights/swin_nano.safetensors"

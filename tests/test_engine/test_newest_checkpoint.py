@@ -7,9 +7,9 @@ import torch
 from mmengine.logging import MMLogger
 from small_runs import own_state
 
-from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.checkpoints.files import is_whole
+from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import is_whole
 
 
 def write(path, iteration, **more):

@@ -9,9 +9,9 @@ import torch
 from run_hooks import BEST, At, Killed, Scores, kill
 from small_runs import LENGTH, ONE_STEP, SmallRun, later
 
-from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 THREE = {"train_cfg.max_epochs": 3}
 EVERY_3 = {"default_hooks.checkpoint.by_epoch": False, "default_hooks.checkpoint.interval": 3}

@@ -15,10 +15,10 @@ from mmengine.logging import HistoryBuffer, MessageHub, history_buffer
 from run_hooks import At, Killed, kill
 from small_runs import ONE_STEP
 
-from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.checkpoints.files import from_plain, read_checkpoint, to_plain
+from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
-from vmt_mm.utils.checkpoint_file import from_plain, read_checkpoint, to_plain
 
 ROOT = Path(__file__).parents[2]
 

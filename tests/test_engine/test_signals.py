@@ -13,12 +13,12 @@ import torch
 from run_hooks import At, Killed, kill
 from small_runs import ONE_STEP, own_state
 
+from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
-from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
 
 THREE = {"train_cfg.max_epochs": 3}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from methods import ENCODERS, METHODS, TASKS, VIT, scatter
 
+from vmt_mm.checkpoints.keys import task_of_keys
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.state_dicts import task_of_keys
 
 NEW = dict(edge=dict(type="Edge"))
 BOTH = {**TASKS, **NEW}

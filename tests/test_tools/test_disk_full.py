@@ -7,8 +7,8 @@ import sys
 import pytest
 from commands import CONFIG, options, run
 
-from vmt_mm.engine.resume import newest_checkpoint
-from vmt_mm.utils.checkpoint_file import is_whole
+from vmt_mm.checkpoints.files import is_whole
+from vmt_mm.checkpoints.newest import newest_checkpoint
 
 # A small disk in a name space of its own needs no rights; what is left on it is copied out.
 _IN_NAME_SPACE = """

@@ -11,9 +11,9 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from vmt_mm.apis.adapters import load_adapter
+from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.models.backbones.pretrained import locate, read_state_dict
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 SOURCE = "vmt_mm://swin_nano"
 

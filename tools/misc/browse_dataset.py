@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets import Draw
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks

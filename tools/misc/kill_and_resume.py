@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
+from vmt_mm.checkpoints.files import is_whole, read_checkpoint
 from vmt_mm.utils.files import PARTIAL
 
 ROOT = Path(__file__).parents[2]

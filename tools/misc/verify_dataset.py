@@ -21,7 +21,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import friendly_errors, load_config
-from vmt_mm.apis.config_tree import LOADERS, dicts_in
+from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets.verification import choose_entries, verify
 from vmt_mm.datasets.verification_result import Entry, Verification
 from vmt_mm.errors import InputError

@@ -15,10 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vmt_mm.apis import friendly_errors
+from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.engine.frozen import FrozenRecord
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 from vmt_mm.utils.files import write_bytes
 
 #: Of a plain encoder: a Swin's keys are mmseg's, a ViT's mmpretrain's. What a PEFT method added

@@ -6,13 +6,13 @@ from vmt_mm.apis.cli import (
     add_run_arguments,
     apply_run_arguments,
 )
-from vmt_mm.apis.config import load_config
 from vmt_mm.apis.failures import friendly_errors
 from vmt_mm.apis.inference import inference_model, init_model
 from vmt_mm.apis.inferencer import MultiTaskInferencer
-from vmt_mm.apis.input_check import check_inputs
 from vmt_mm.apis.launch import distributed
 from vmt_mm.apis.tta import apply_tta
+from vmt_mm.config.inputs import check_inputs
+from vmt_mm.config.load import load_config
 
 __all__ = [
     "MultiTaskInferencer",

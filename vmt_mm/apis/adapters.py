@@ -14,15 +14,15 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import vmt_mm
-from vmt_mm.apis.known_keys import REGISTRIES
 from vmt_mm.apis.safe_types import check_types
+from vmt_mm.checkpoints.adapter_file import Adapter, is_adapter_file, read_adapter, write_adapter
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.newest import LAST_VALIDATION, VALIDATED
+from vmt_mm.config.known_keys import REGISTRIES
 from vmt_mm.engine.frozen import RECORD, FrozenRecord, frozen_keys, keys_left_out
 from vmt_mm.engine.loading import describe, load_model
-from vmt_mm.engine.resume import LAST_VALIDATION, VALIDATED
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.adapter_file import Adapter, is_adapter_file, read_adapter, write_adapter
-from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import check_file_target, whole_file
 
 __all__ = [

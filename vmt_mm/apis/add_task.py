@@ -13,13 +13,13 @@ from mmengine.config import Config
 from torch import nn
 
 from vmt_mm.apis.adapters import build_model
-from vmt_mm.apis.config import load_config
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.config.load import load_config
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Task, build_tasks
-from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import check_file_target, whole_file, write_bytes
 
 

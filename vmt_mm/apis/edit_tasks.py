@@ -13,14 +13,14 @@ from torch import Tensor
 
 from vmt_mm.apis.adapters import build_model, config_of
 from vmt_mm.apis.task_edit import TaskEdit, edit_config
+from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter, write_adapter
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.keys import edit_keys, key_faults
+from vmt_mm.config.text import read_config_text
 from vmt_mm.engine.frozen import frozen_keys
 from vmt_mm.engine.loading import describe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.adapter_file import is_adapter_file, read_adapter, write_adapter
-from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
-from vmt_mm.utils.config_text import read_config_text
 from vmt_mm.utils.files import check_file_target, whole_file
-from vmt_mm.utils.state_dicts import edit_keys, key_faults
 
 #: What goes on with a training whose parameters are no longer all there.
 _OF_TRAINING = ("optimizer", "param_schedulers", "message_hub")

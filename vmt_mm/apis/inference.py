@@ -18,14 +18,14 @@ from torch import nn
 
 import vmt_mm
 from vmt_mm.apis.adapters import load_adapter
-from vmt_mm.apis.config import load_config
-from vmt_mm.apis.config_tree import dicts_in
 from vmt_mm.apis.inference_pipeline import Image, InferencePipeline
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.config.load import load_config
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, MODELS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.checkpoint_file import read_checkpoint
 
 #: Ending of adapter files.
 _ADAPTER = ".safetensors"

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 
-from vmt_mm.apis.known_keys import REGISTRIES, names_in, nearest
+from vmt_mm.config.known_keys import REGISTRIES, names_in, nearest
 from vmt_mm.errors import InputError
 
 #: Packages whose classes may be named as ``scope.Class``.

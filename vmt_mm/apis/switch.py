@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from vmt_mm.apis.adapters import build_model, config_of
+from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter
 from vmt_mm.engine.frozen import FrozenRecord, fingerprint, frozen_keys, put_back
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import own_state
-from vmt_mm.utils.adapter_file import Adapter, read_adapter
 
 _ENCODER = "backbone."
 

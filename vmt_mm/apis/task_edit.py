@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
-from vmt_mm.apis.config_tree import LOADERS, dicts_in
+from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.errors import InputError
 
 #: Entries of a config's dictionaries that say something of every task, by its name.

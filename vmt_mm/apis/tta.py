@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 
 #: Sizes of the versions, as factors of the size that the test pipeline resizes to.

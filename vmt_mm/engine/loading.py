@@ -11,11 +11,11 @@ from mmengine.logging import print_log
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from vmt_mm.checkpoints.keys import key_faults
 from vmt_mm.engine.frozen import FrozenRecord, add_to, frozen_keys, put_back
 from vmt_mm.errors import InputError
 from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
-from vmt_mm.utils.state_dicts import key_faults
 
 #: Arguments of an encoder or a method that change how it is run or started, not what it computes.
 _NOT_IDENTITY = {

@@ -20,7 +20,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.runner import Runner
 from torch import nn
 
-from vmt_mm.engine.resume import validated_iteration
+from vmt_mm.checkpoints.newest import validated_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import LOOPS
 from vmt_mm.utils.processes import on_main

@@ -14,14 +14,14 @@ from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
-from vmt_mm.engine.resume import newest_checkpoint
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
 from vmt_mm.registry import RUNNERS
-from vmt_mm.utils.checkpoint_file import read_checkpoint, to_plain
 from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
 from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap

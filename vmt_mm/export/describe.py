@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.config import Config
 from torch import Tensor
 
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.export.outputs import TaskOutputs
 from vmt_mm.registry import DATASETS
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 from torch import nn
 
+from vmt_mm.checkpoints.keys import task_of_keys
 from vmt_mm.errors import InputError
-from vmt_mm.utils.state_dicts import task_of_keys
 
 
 def check_new_tasks(new_tasks: Sequence[str] | None, tasks: Collection[str]) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class PEFTMethod(nn.Module):
     state between calls, and not write into what it is given. Where it has a module per block, they
     are ``self.blocks``, one an entry of ``encoder.blocks``. What belongs to one task alone is an
     entry of a ``ParameterDict`` or ``ModuleDict`` whose keys are the tasks: so tasks can be added,
-    removed and renamed later, see :func:`vmt_mm.utils.state_dicts.task_of_keys`.
+    removed and renamed later, see :func:`vmt_mm.checkpoints.keys.task_of_keys`.
 
     Attributes:
         passes: ``'shared'``: one pass through the encoder serves all tasks. ``'per_task'``: one a

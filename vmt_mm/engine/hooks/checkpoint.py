@@ -11,10 +11,10 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from vmt_mm.engine.resume import INTERRUPTED, LAST_VALIDATION, VALIDATED, validated_iteration
+from vmt_mm.checkpoints.files import to_plain
+from vmt_mm.checkpoints.newest import INTERRUPTED, LAST_VALIDATION, VALIDATED, validated_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
-from vmt_mm.utils.checkpoint_file import to_plain
 from vmt_mm.utils.files import write_bytes, write_json
 
 #: Entry of the message hub: files that the checkpoint in which it stands replaces.

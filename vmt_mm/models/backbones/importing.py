@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
+from vmt_mm.checkpoints.keys import key_faults
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones import swin_checkpoint, vit_checkpoint
 from vmt_mm.models.backbones.pretrained import own_state
 from vmt_mm.models.backbones.swin import ARCHITECTURES
 from vmt_mm.models.backbones.vit import VisionTransformer
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.state_dicts import key_faults
 
 _BLOCK = "layers.0."
 

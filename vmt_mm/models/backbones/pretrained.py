@@ -9,9 +9,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 import vmt_mm
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.checkpoints.keys import key_faults
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import read_checkpoint
-from vmt_mm.utils.state_dicts import key_faults
 
 _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 

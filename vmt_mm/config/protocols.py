@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mmengine.config import Config, ConfigDict
 
-from vmt_mm.apis.config_tree import dicts_in
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets.transforms.geometry import MEAN_COLOR
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS

@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
-from vmt_mm.apis.config_check import check_keys
-from vmt_mm.apis.config_tree import LOADERS, dicts_in
-from vmt_mm.apis.one_task import primary_metric, reduce_places, reduce_variables
-from vmt_mm.apis.protocols import apply_protocol
+from vmt_mm.config.check import check_keys
+from vmt_mm.config.one_task import primary_metric, reduce_places, reduce_variables
+from vmt_mm.config.protocols import apply_protocol
+from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.errors import InputError
 
 #: Top-level variable -> names of the entries below that take its value.

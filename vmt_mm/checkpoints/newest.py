@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from vmt_mm.checkpoints.files import is_whole, read_checkpoint
 from vmt_mm.errors import InputError
-from vmt_mm.utils.checkpoint_file import is_whole, read_checkpoint
 
 #: Written when a signal ends a training between two regular checkpoints.
 INTERRUPTED = "interrupted.pth"

@@ -20,8 +20,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 from safetensors.torch import load_file
 
+from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter
 from vmt_mm.errors import InputError
-from vmt_mm.utils.adapter_file import is_adapter_file, read_adapter
 
 _HISTORY = "__history__"
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from vmt_mm.apis.known_keys import (
+from vmt_mm.config.known_keys import (
     OF_BUILDERS,
     OF_TTA,
     TOP_LEVEL,

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from vmt_mm.apis.config_tree import dicts_in
-from vmt_mm.engine.resume import newest_checkpoint
+from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.registry import DATASETS

@@ -7,7 +7,7 @@ from itertools import compress
 
 from mmengine.config import Config
 
-from vmt_mm.apis.config_tree import LOADERS, dicts_in
+from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
 from vmt_mm.tasks import Task

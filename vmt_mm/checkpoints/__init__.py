@@ -1,0 +1,1 @@
+"""Checkpoint and adapter files: their keys, safe reading, atomic writing."""

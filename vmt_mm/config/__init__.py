@@ -1,0 +1,6 @@
+"""Configs: read them, fill in top-level defaults, and check them before anything is built."""
+
+from vmt_mm.config.inputs import check_inputs
+from vmt_mm.config.load import load_config
+
+__all__ = ["check_inputs", "load_config"]
