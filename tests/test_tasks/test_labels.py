@@ -299,3 +299,17 @@ def test_channels_first_takes_any_layout():
             found = channels_first(view)
             np.testing.assert_array_equal(found, expected)
             assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_the_ending_of_label_files_can_be_chosen(task):
+    options = dict(num_classes=3) if isinstance(task, Segmentation) else {}
+    chosen = type(task)("own", suffix="_mask.png", **options)
+    assert chosen.label.suffixes == ("_mask.png",)
+    assert chosen.label.suffix == task.label.suffix == task.label.suffixes[0] == ".png"
+    plain = type(task)("own", **options)
+    assert "_mask.png" not in plain.label.suffixes  # the class's own stays as it is
+    assert chosen.label.identity != plain.label.identity
+    for wrong in ("", "mask", "/a.png", 3):
+        with pytest.raises(InputError, match="own: suffix must be how the names"):
+            type(task)("own", suffix=wrong, **options)

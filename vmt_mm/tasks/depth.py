@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,6 +62,7 @@ class Depth(Task):
         loss_weight: see :class:`Task`.
         zoom_divides: see :class:`DepthMap`.
         max_depth: metres that are drawn as the far end of the colour scale.
+        kwargs: ``suffix``, see :class:`Task`.
     """
 
     primary_metric = "rmse"
@@ -73,9 +75,10 @@ class Depth(Task):
         loss_weight: float = 1.0,
         zoom_divides: bool = False,
         max_depth: float = 10.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name, loss_weight)
         self.label = DepthMap(zoom_divides)
+        super().__init__(name, loss_weight, **kwargs)
         self.max_depth = max_depth
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

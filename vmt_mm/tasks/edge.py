@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from vmt_mm.errors import InputError
@@ -19,6 +21,7 @@ class Edge(ForegroundTask):
         positive_weight: weight of boundary pixels; the others get 1 minus it.
         tolerance: of the metric, as a share of the image's diagonal; BSDS takes 0.0075, for NYUD
             0.011 is usual.
+        kwargs: ``suffix``, see :class:`~vmt_mm.tasks.task.Task`.
     """
 
     primary_metric = "boundaryF"
@@ -30,8 +33,9 @@ class Edge(ForegroundTask):
         loss_weight: float = 1.0,
         positive_weight: float = 0.95,
         tolerance: float = 0.0075,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name, loss_weight)
+        super().__init__(name, loss_weight, **kwargs)
         if not 0 < positive_weight < 1:
             raise InputError(f"{name}: positive_weight must be in (0, 1), got {positive_weight}")
         self.positive_weight = positive_weight

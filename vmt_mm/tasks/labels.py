@@ -6,6 +6,7 @@ Letters: N images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vmt_mm.errors import InputError
 from vmt_mm.tasks.warps import CV2_TYPES, BatchWarp, Warp
 from vmt_mm.utils.images import read_label as read_label
 
@@ -30,11 +32,30 @@ class LabelSpec:
     ``read`` and ``interpret``, where what the file holds is smaller than the label in memory.
     """
 
-    suffix: ClassVar[str] = ".png"
+    #: Ending of the files that predictions are written to.
+    suffix: str = ".png"
+    #: Endings that label files may have, the preferred one first. What a file holds is read from
+    #: its content, whatever its ending.
+    suffixes: tuple[str, ...] = (".png",)
     #: Whether values are class indices.
     categorical: ClassVar[bool] = False
     #: Value of pixels that carry no label; what a warp brings in from outside gets it.
     fill: ClassVar[float] = IGNORE
+
+    def ending_with(self, suffix: str) -> LabelSpec:
+        """The same spec for label files whose names end with ``suffix``, such as '_mask.png'.
+
+        Raises:
+            InputError: if no file's name can end so.
+        """
+        if not isinstance(suffix, str) or "/" in suffix or not Path(f"id{suffix}").suffix:
+            raise InputError(
+                f"suffix must be how the names of label files end, such as '.png' or '_mask.png', "
+                f"got {suffix!r}"
+            )
+        spec = copy.copy(self)
+        spec.suffixes = (suffix,)
+        return spec
 
     def decode(self, path: str | Path) -> np.ndarray:
         """Read a label file into memory, (H, W[, C])."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class Saliency(ForegroundTask):
         f_thresholds: of the metric's F-measure; None takes the metric's.
         beta_squared: of the metric's F-measure.
         average: of the metric's F-measure, 'images' or 'set'.
+        kwargs: ``suffix``, see :class:`~vmt_mm.tasks.task.Task`.
     """
 
     primary_metric = "mIoU"
@@ -46,8 +48,9 @@ class Saliency(ForegroundTask):
         f_thresholds: Sequence[float] | None = None,
         beta_squared: float = 1.0,
         average: str = "images",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name, loss_weight)
+        super().__init__(name, loss_weight, **kwargs)
         if primary_metric not in _PRIMARY:
             raise InputError(
                 f"{name}: primary_metric must be one of {_PRIMARY}, got {primary_metric!r}"

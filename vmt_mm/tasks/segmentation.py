@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Segmentation(Task):
             field does for human parts.
         absent: 'skip' leaves classes that occur in neither labels nor predictions of the whole
             set out of the mean IoU; 'zero' counts them as 0, as part of the field does.
+        kwargs: ``suffix``, see :class:`Task`.
     """
 
     primary_metric = "mIoU"
@@ -61,12 +63,13 @@ class Segmentation(Task):
         loss_weight: float = 1.0,
         skip_background: bool = False,
         absent: str = "skip",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name, loss_weight)
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
             raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes!r}")
         self.out_channels = num_classes
         self.label = ClassIndex(num_classes)
+        super().__init__(name, loss_weight, **kwargs)
         self.skip_background = skip_background
         self.absent = absent
 

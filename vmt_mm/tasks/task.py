@@ -23,9 +23,13 @@ from vmt_mm.tasks.labels import LabelSpec, channels_first
 class Task:
     """One dense prediction task.
 
+    A subclass with settings of the label sets ``label`` before it calls this constructor.
+
     Args:
         name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.
         loss_weight: factor of the loss in the sum over tasks.
+        suffix: how the names of label files end after the image's id, such as '_mask.png'; None
+            takes any ending of ``label.suffixes``.
     """
 
     #: Format of the label files and their behaviour under geometry.
@@ -40,7 +44,7 @@ class Task:
     #: Evaluation protocol -> arguments of the task that it sets where a config does not.
     protocol_options: ClassVar[Mapping[str, Mapping]] = {}
 
-    def __init__(self, name: str, loss_weight: float = 1.0) -> None:
+    def __init__(self, name: str, loss_weight: float = 1.0, suffix: str | None = None) -> None:
         if not name.isidentifier():
             raise InputError(f"task name {name!r} must be a valid identifier")
         if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < inf:
@@ -49,6 +53,11 @@ class Task:
             )
         self.name = name
         self.loss_weight = float(loss_weight)
+        if suffix is not None:
+            try:
+                self.label = self.label.ending_with(suffix)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
 
     def describe_output(self) -> str:
         """What the head's output is, in words; tasks that differ in it cannot share a head."""
