@@ -1,15 +1,19 @@
 """Registries: children of MMSegmentation's, and two of our own.
 
-With ``default_scope = 'vmt_mm'`` a type is looked up here, then in MMSegmentation, then in
-MMEngine, so configs mix the three freely.
+A type is looked up here, then in MMSegmentation, then in MMEngine, so configs mix the three freely.
+That holds for all that is built inside as well, whatever default scope the process has: none, or
+that of another library, whose transforms have the same names as ours.
 """
 
 import contextlib
 import importlib
 import io
 import warnings
+from collections.abc import Generator
 
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
+
+SCOPE = "vmt_mm"
 
 # Optional operators and packages of the libraries below that nothing here needs: their import
 # notices would be the first thing a user sees.
@@ -22,11 +26,42 @@ with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module(f"mmseg.{room}")
 
 
-def _child(name: str, *locations: str) -> Registry:
+class ScopedRegistry(Registry):
+    """A registry that builds in this project's scope.
+
+    MMEngine builds in the default scope of the process, and without one looks for what is nested
+    in a config in its own registry alone.
+    """
+
+    @contextlib.contextmanager
+    def switch_scope_and_registry(self, scope: str | None) -> Generator[Registry, None, None]:
+        """Switch to ``scope``; None keeps the default one if it is ours or that of a child."""
+        if scope is None:
+            current = DefaultScope.get_current_instance()
+            if current is None or self._search_child(current.scope_name) is None:
+                scope = SCOPE
+        with super().switch_scope_and_registry(scope) as registry:
+            yield registry
+
+
+class RunnerRegistry(ScopedRegistry):
+    """A registry of runners, which set the default scope, and need it after they are built."""
+
+    @contextlib.contextmanager
+    def switch_scope_and_registry(self, scope: str | None) -> Generator[Registry, None, None]:
+        """Leave the default scope as it is, unless another one is asked for."""
+        if scope in (None, SCOPE):
+            yield self
+            return
+        with super().switch_scope_and_registry(scope) as registry:
+            yield registry
+
+
+def _child(name: str, *locations: str, kind: type[Registry] = ScopedRegistry) -> Registry:
     """Make a child of mmseg's registry ``name``; its modules are imported on first lookup."""
     parent = getattr(mmseg_registry, name)
-    return Registry(
-        parent.name, parent=parent, scope="vmt_mm", locations=[f"vmt_mm.{x}" for x in locations]
+    return kind(
+        parent.name, parent=parent, scope=SCOPE, locations=[f"vmt_mm.{x}" for x in locations]
     )
 
 
@@ -38,7 +73,7 @@ EVALUATOR = _child("EVALUATOR", "evaluation")
 METRICS = _child("METRICS", "evaluation")
 HOOKS = _child("HOOKS", "engine.hooks")
 OPTIM_WRAPPER_CONSTRUCTORS = _child("OPTIM_WRAPPER_CONSTRUCTORS", "engine.optimizers")
-RUNNERS = _child("RUNNERS", "engine.runner")
+RUNNERS = _child("RUNNERS", "engine.runner", kind=RunnerRegistry)
 LOOPS = _child("LOOPS", "engine.loops")
 VISBACKENDS = _child("VISBACKENDS", "visualization.backend")
 # Nothing of ours is in these yet; without them MMEngine warns at every lookup.
@@ -54,6 +89,11 @@ LOG_PROCESSORS = _child("LOG_PROCESSORS")
 INFERENCERS = _child("INFERENCERS")
 
 #: What a dense task means: label format, loss, prediction, metric, drawing.
-TASKS = Registry("task", scope="vmt_mm", locations=["vmt_mm.tasks"])
+TASKS = ScopedRegistry("task", scope=SCOPE, locations=["vmt_mm.tasks"])
 #: How a frozen encoder is adapted.
-PEFT_METHODS = Registry("peft method", scope="vmt_mm", locations=["vmt_mm.peft"])
+PEFT_METHODS = ScopedRegistry("peft method", scope=SCOPE, locations=["vmt_mm.peft"])
+
+
+def own_scope() -> contextlib.AbstractContextManager[Registry]:
+    """Build in this project's scope what a library's constructor builds of a config."""
+    return MODELS.switch_scope_and_registry(None)

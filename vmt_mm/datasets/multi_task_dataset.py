@@ -12,7 +12,7 @@ from vmt_mm.datasets.cache import SampleCache
 from vmt_mm.datasets.sampler import Draw, random_state_of
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.errors import DamagedFileError, InputError
-from vmt_mm.registry import DATASETS
+from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.layout import IMAGE_SUFFIXES, files_by_id, read_ids
 
@@ -79,14 +79,15 @@ class MultiTaskDataset(BaseDataset):
             raise InputError(problem)
         self.tasks = build_tasks(tasks)
         self.label_specs = {name: task.label for name, task in self.tasks.items()}
-        super().__init__(
-            ann_file=ann_file,
-            metainfo=metainfo,
-            data_root=data_root,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            **kwargs,
-        )
+        with own_scope():  # of the pipeline's transforms
+            super().__init__(
+                ann_file=ann_file,
+                metainfo=metainfo,
+                data_root=data_root,
+                pipeline=list(pipeline),
+                test_mode=test_mode,
+                **kwargs,
+            )
         for name, task in self.tasks.items():
             meta = self.metainfo.get(name, {})
             if not isinstance(meta, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
-from vmt_mm.registry import RUNNERS
+from vmt_mm.registry import RUNNERS, SCOPE, own_scope
 from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
 from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap
@@ -50,11 +51,18 @@ class MultiTaskRunner(mmengine.runner.Runner):
     _frozen: FrozenRecord | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"default_scope": SCOPE, **kwargs})
         self._starts_training = False
         if self._resume and self._load_from is None:
             self._load_from = on_main(lambda: newest_checkpoint(self.work_dir))
             self._resume = self._load_from is not None
+
+    @classmethod
+    def from_cfg(cls, cfg: Mapping[str, Any]) -> MultiTaskRunner:
+        """Build a runner of a config."""
+        cfg = copy.deepcopy(cfg)
+        cfg.setdefault("default_scope", SCOPE)
+        return super().from_cfg(cfg)
 
     def train(self) -> torch.nn.Module:
         """Train."""
@@ -105,7 +113,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
         """
         if isinstance(dataloader, Mapping) and get_device() in _WITHOUT_PINNED_MEMORY:
             dataloader = {**dataloader, "pin_memory": False}
-        loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
+        with own_scope():
+            loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
         return loader
 

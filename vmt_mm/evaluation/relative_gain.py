@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric, Evaluator
 
 from vmt_mm.errors import InputError
-from vmt_mm.registry import EVALUATOR, METRICS
+from vmt_mm.registry import EVALUATOR, METRICS, own_scope
 from vmt_mm.tasks import Task, build_tasks
 
 
@@ -61,7 +61,8 @@ class MultiTaskEvaluator(Evaluator):
             for task in self.tasks.values()
             if (cfg := task.metric())
         ]
-        super().__init__([*of_tasks, *metrics])
+        with own_scope():
+            super().__init__([*of_tasks, *metrics])
         scored = [name for name, task in self.tasks.items() if task.primary_metric]
         self.reference = dict(reference) if reference else None
         if self.reference and (

@@ -20,7 +20,7 @@ from vmt_mm.models.immediate import loss_of
 from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
 from vmt_mm.models.resampled_map import ResampledMap, materialise
 from vmt_mm.models.sliding import parse_test_cfg, slide
-from vmt_mm.registry import MODELS
+from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
 
@@ -66,11 +66,8 @@ class MultiTaskSegmentor(BaseModel):
         keep_features: float | None = None,
         immediate_losses: bool = True,
     ) -> None:
-        # mmengine would look for a config's type in its own registry, unless a default scope is set
-        is_config = isinstance(data_preprocessor, Mapping)
-        super().__init__(
-            MODELS.build(dict(data_preprocessor)) if is_config else data_preprocessor, init_cfg
-        )
+        with own_scope():
+            super().__init__(data_preprocessor, init_cfg)
         self.tasks = build_tasks(tasks)
         self.backbone = MODELS.build(dict(backbone), default_args=dict(tasks=list(self.tasks)))
         if set(self.backbone.task_names) != set(self.tasks):

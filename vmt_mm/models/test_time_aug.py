@@ -14,7 +14,7 @@ from mmengine.model import BaseTTAModel
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.registry import MODELS
+from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
 
@@ -32,6 +32,10 @@ class MultiTaskTTAModel(BaseTTAModel):
     """
 
     module: Any
+
+    def __init__(self, module: Any, data_preprocessor: Any = None) -> None:
+        with own_scope():
+            super().__init__(module, data_preprocessor)
 
     @torch.no_grad()
     def test_step(self, data: Mapping[str, Sequence[Any]]) -> list[MultiTaskDataSample]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmcv.transforms
 
-from vmt_mm.registry import TRANSFORMS
+from vmt_mm.registry import TRANSFORMS, own_scope
 
 
 @TRANSFORMS.register_module()
@@ -20,7 +20,8 @@ class TestTimeAug(mmcv.transforms.TestTimeAug):
     __test__ = False  # for pytest, which goes by names
 
     def __init__(self, transforms: list) -> None:
-        super().__init__([list(alternatives) for alternatives in transforms])
+        with own_scope():
+            super().__init__([list(alternatives) for alternatives in transforms])
 
     def transform(self, results: dict) -> dict:
         """Make the versions: every entry becomes a list."""
