@@ -114,25 +114,15 @@ def inference_model(
 def predict_batch(
     model: nn.Module, samples: Sequence[Mapping[str, Any]], tasks: Sequence[str] | None = None
 ) -> list[MultiTaskDataSample]:
-    """Predict what a test pipeline made, in its order.
-
-    Images of different sizes are not run together: one would be padded to the other's size, and a
-    transformer's prediction changes with what it sees at the border.
+    """Predict what a test pipeline made, in its order; each image as it is predicted alone.
 
     Args:
-        model: in eval mode.
+        model: of :func:`init_model`.
         samples: ``dict(inputs=..., data_samples=...)``, one an image.
         tasks: the tasks to run; None runs all.
     """
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for index, sample in enumerate(samples):
-        by_size.setdefault(tuple(sample["inputs"].shape), []).append(index)
-    predicted: dict[int, MultiTaskDataSample] = {}
-    for indices in by_size.values():
-        batch = pseudo_collate([samples[index] for index in indices])
-        batch = model.data_preprocessor(batch, False)
-        predicted |= zip(indices, model(**batch, mode="predict", tasks=tasks), strict=True)
-    return [predicted[index] for index in range(len(samples))]
+    batch = model.data_preprocessor(pseudo_collate(samples), False)
+    return model(**batch, mode="predict", tasks=tasks)
 
 
 def is_adapter(config_or_adapter: object) -> bool:

@@ -41,8 +41,7 @@ class MultiTaskInferencer(BaseInferencer):
     thread runs the model at a time.
 
     Args:
-        model: config file, config, adapter file, or a model of :func:`init_model`, which is set to
-            eval mode.
+        model: config file, config, adapter file, or a model of :func:`init_model`.
         weights: the config's checkpoint.
         device: where to run; None takes the best device there is.
         cfg_options: merged into the config.
@@ -78,7 +77,6 @@ class MultiTaskInferencer(BaseInferencer):
             self.model = model if device is None else model.to(device)
         else:
             self.model = init_model(model, weights, device, cfg_options)
-        self.model.eval()
         self.cfg = self.model.cfg
         self.scope = self.cfg.get("default_scope", "vmt_mm")
         self.pipeline = self._init_pipeline(self.cfg)

@@ -88,7 +88,7 @@ def _warp_batch(images: Sequence[Tensor], samples: Sequence[MultiTaskDataSample]
         for row, label in zip(rows, spec.warp_batch(labels, map_of(rows)), strict=True):
             samples[row].set_label(task, label)
     for sample in samples:
-        sample.set_metainfo(dict(img_shape=size, label_shape=size))
+        sample.set_metainfo(dict(img_shape=size, label_shape=size, pad_shape=size))
     return warped if stack.is_floating_point() else warped.round_()
 
 

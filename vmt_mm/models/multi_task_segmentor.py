@@ -23,6 +23,7 @@ from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
+from vmt_mm.utils.eval_mode import eval_mode
 
 
 @MODELS.register_module()
@@ -241,37 +242,44 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
     ) -> Iterator[tuple[str, int, Tensor]]:
-        """Yield task, index of an image, and logits (1, C, H, W) at the size of its labels."""
+        """Yield task, index of an image, and logits (1, C, H, W) at the size of its labels.
+
+        What a batch padded an image with is taken off before the encoder sees it, since it cannot
+        tell padding from pixels: so the prediction is that of the image alone. Images of one size
+        are run together. The model is in eval mode meanwhile.
+        """
         size = tuple(inputs.shape[2:])
         shapes = [tuple(sample.get("img_shape", size)[:2]) for sample in data_samples]
-        for name, indices, logits in self._logits_of_images(inputs, shapes, tasks):
-            for index, row in zip(indices, logits, strict=True):
-                sample, (height, width) = data_samples[index], shapes[index]  # the rest is padding
-                target = sample.get("label_shape", sample.get("ori_shape", size))[:2]
-                yield name, index, _resize(row[None, :, :height, :width], target)
+        # windows leave out what the pipeline padded an image with, too
+        sizes = shapes if self.window else [self._size_alone(s, size) for s in data_samples]
+        for height, width in dict.fromkeys(sizes):
+            same = [index for index, own in enumerate(sizes) if own == (height, width)]
+            alike = len(same) == len(inputs) and (height, width) == size
+            images = inputs if alike else inputs[same, :, :height, :width].contiguous()
+            with eval_mode(self):
+                for name, logits in self._logits_of_images(images, tasks or self.test_tasks):
+                    for index, row in zip(same, logits, strict=True):
+                        sample, (bottom, right) = data_samples[index], shapes[index]
+                        target = sample.get("label_shape", sample.get("ori_shape", size))[:2]
+                        yield name, index, _resize(row[None, :, :bottom, :right], target)
+
+    def _size_alone(self, sample: MultiTaskDataSample, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that an image has as a batch of its own, of one of this size."""
+        own = sample.get("pad_shape", sample.get("img_shape", size))[:2]
+        unit = getattr(self.data_preprocessor, "pad_size_divisor", 1)
+        height, width = (min(-(-a // unit) * unit, b) for a, b in zip(own, size, strict=True))
+        return height, width
 
     def _logits_of_images(
-        self,
-        inputs: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        tasks: Sequence[str] | None,
-    ) -> Iterator[tuple[str, list[int], Tensor]]:
-        """Yield task, indices of images, and their logits (N, C, H, W) at the input's size.
-
-        Windows slide over each image without what the batch padded it with: so its prediction is
-        that of the image alone. Images of one size share their windows' batches.
-        """
-        tasks = tasks or self.test_tasks
-        if self.window is None:
-            for name, logits in self.logits(inputs, tasks).items():
-                yield name, list(range(len(inputs))), _resize(logits.float(), inputs.shape[2:])
+        self, images: Tensor, tasks: Sequence[str] | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield task and logits (N, C, H, W), float32, of images (N, 3, H, W) of one size."""
+        if self.window is not None:
+            run = partial(self.logits, tasks=tasks)
+            yield from slide(run, images, self.window).items()
             return
-        for height, width in dict.fromkeys(shapes):
-            same = [index for index, shape in enumerate(shapes) if shape == (height, width)]
-            images = inputs[same, :, :height, :width]
-            logits = slide(lambda crops: self.logits(crops, tasks), images, self.window)
-            for name, values in logits.items():
-                yield name, same, values
+        for name, logits in self.logits(images, tasks).items():
+            yield name, _resize(logits.float(), images.shape[2:])
 
 
 def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence[int]) -> Tensor:

@@ -137,9 +137,9 @@ class PackMultiTaskInputs(BaseTransform):
         if "labels" in results:
             results["label_shape"] = expected
         results["img_shape"] = tuple(results.get("content_shape", size))
-        sample = MultiTaskDataSample(
-            metainfo={key: results[key] for key in self.meta_keys if key in results}
-        )
+        metainfo = {key: results[key] for key in self.meta_keys if key in results}
+        # `img_shape` says where the image ends; this, what a batch must not add to
+        sample = MultiTaskDataSample(metainfo=dict(metainfo, pad_shape=size))
         deferred: DeferredWarp | None = results.get(DeferredWarp.key)
         if deferred:
             sample.set_metainfo({DeferredWarp.key: deferred})
