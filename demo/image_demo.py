@@ -8,21 +8,24 @@ from pathlib import Path
 import cv2
 
 from vmt_mm.apis import add_model_arguments, friendly_errors
-from vmt_mm.apis.cli import build_inferencer, check_display
+from vmt_mm.apis.cli import add_exif_argument, build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
+from vmt_mm.datasets.transforms.image_values import displayable
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_image_target, write_image
 from vmt_mm.visualization import draw_panel
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument("img", help="image file")
     add_model_arguments(parser)
     parser.add_argument("--out-file", help="picture to write; without it a window shows it")
     parser.add_argument(
         "--opacity", type=float, default=1.0, help="of predictions over the image, 0..1"
     )
+    add_exif_argument(parser)
     parser.add_argument("--title", help="title of the picture; the image's name by default")
     return parser.parse_args()
 
@@ -34,13 +37,14 @@ def predict(args: argparse.Namespace) -> None:
         check_image_target(Path(args.out_file), "--out-file")
     else:
         check_display()
-    inferencer = build_inferencer(args, show_progress=False)
+    inferencer = build_inferencer(args, show_progress=False, turn_by_exif=args.turn_by_exif)
     image = inferencer.pipeline.read(args.img)
     sample = inferencer(args.img, tasks=args.tasks)[0]
     model = inferencer.model
     tasks = {k: v for k, v in model.tasks.items() if sample.prediction(k) is not None}
     title = args.title or Path(args.img).name
-    panel = draw_panel(image[..., ::-1], sample, tasks, model.dataset_meta, args.opacity, title)
+    shown = displayable(image)[..., ::-1]
+    panel = draw_panel(shown, sample, tasks, model.dataset_meta, args.opacity, title)
     if args.out_file:
         write_image(Path(args.out_file), panel)
         print(f"picture: {args.out_file}")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 
 from vmt_mm.apis import add_model_arguments, friendly_errors
-from vmt_mm.apis.cli import build_inferencer
+from vmt_mm.apis.cli import add_exif_argument, build_inferencer
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument("img", help="image, video, folder, or glob in quotes")
     add_model_arguments(parser)
     parser.add_argument("--out-dir", required=True, help="OUT/<task>/<id>.png are written")
@@ -26,12 +27,13 @@ def parse_args() -> argparse.Namespace:
         default="abort",
         help="at a file that cannot be read: end, or leave it out and list it at the end",
     )
+    add_exif_argument(parser)
     return parser.parse_args()
 
 
 def predict(args: argparse.Namespace) -> None:
     """Predict all inputs and say where the files are."""
-    result = build_inferencer(args)(
+    result = build_inferencer(args, turn_by_exif=args.turn_by_exif)(
         args.img,
         return_datasamples=False,
         batch_size=args.batch_size,

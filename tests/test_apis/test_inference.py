@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 from untrained import CONFIG_FILE, SMALL, TASKS, equal, write_images
 
-from vmt_mm.apis import inference_model, init_model, load_config
+from vmt_mm.apis import MultiTaskInferencer, inference_model, init_model, load_config
 from vmt_mm.apis.adapters import export_adapter
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.models.backbones.pretrained import locate
@@ -99,11 +100,63 @@ def test_wrong_images(model, tmp_path):
     text.write_text("this is text")
     with pytest.raises(DamagedFileError, match=str(text)):
         inference_model(model, text)
-    for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 3):
-        with pytest.raises(InputError, match="BGR uint8"):
+    for wrong, message in (
+        (np.zeros((4, 4)), "the array: holds float64 values.*value_range"),
+        (np.zeros((4, 4, 3), np.uint16), "the array: holds uint16 values.*value_range"),
+        (np.zeros((4, 4, 4), np.uint8), "the array: has transparent pixels"),
+        (np.zeros((4, 4, 5), np.uint8), "the array: has 5 channels.*color_type='unchanged'"),
+        (np.zeros((0, 4, 3), np.uint8), r"the array: expected an image.*\(0, 4, 3\)"),
+        (3, "BGR uint8, got int"),
+    ):
+        with pytest.raises(InputError, match=message):
             inference_model(model, wrong)
     with pytest.raises(InputError, match="unknown task"):
         inference_model(model, np.zeros((4, 4, 3), np.uint8), tasks=["pose"])
+
+
+def test_grey_and_opaque_arrays_are_read_as_their_files(model, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)
+    expected = inference_model(model, np.dstack([grey] * 3))
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    for image in (grey, grey[..., None], opaque, tmp_path / "grey.png"):
+        assert equal(inference_model(model, image), expected)
+
+
+def test_deep_images_by_the_config(checkpoint, tmp_path):
+    deep = np.linspace(7000, 9000, 600).reshape(20, 30).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    options = SMALL | {"test_dataloader.dataset.pipeline.0.value_range": (7000, 9000)}
+    model = init_model(CONFIG_FILE, checkpoint, "cpu", options)
+    plain = init_model(CONFIG_FILE, checkpoint, "cpu", SMALL)
+    samples = [inference_model(model, image) for image in (deep, tmp_path / "deep.png")]
+    assert equal(*samples)
+    assert samples[0].prediction("semseg").shape[1:] == (20, 30)
+    with pytest.raises(DamagedFileError, match=r"deep\.png: holds uint16 values, 7000\.\.9000"):
+        inference_model(plain, tmp_path / "deep.png")
+    inferencer = MultiTaskInferencer(model, show_progress=False)
+    for inputs in (deep, tmp_path / "deep.png"):
+        [sample] = inferencer(inputs, out_dir=tmp_path / "out", panels=True)
+        assert equal(sample, samples[0])
+
+
+def test_orientations_are_left_to_the_reader(model, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "vmt_mm.apis.inference_pipeline.print_log", lambda text, *_: said.append(text)
+    )
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    stored, turned = image[..., ::-1], np.rot90(image, -1)[..., ::-1]
+    assert equal(inference_model(model, tmp_path / "a.png"), inference_model(model, stored))
+    assert len(said) == 1 and "a.png: viewers turn this image" in said[0]
+    inferencer = MultiTaskInferencer(model, show_progress=False, turn_by_exif=True)
+    [sample] = inferencer(tmp_path / "a.png")
+    assert sample.prediction("semseg").shape[1:] == (30, 20)
+    assert equal(sample, inference_model(model, np.ascontiguousarray(turned)))
+    assert len(said) == 1
 
 
 def test_a_config_without_a_pipeline(model, checkpoint):

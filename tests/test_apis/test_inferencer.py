@@ -71,6 +71,19 @@ def test_subfolders_keep_their_structure(inferencer, folder, tmp_path):
     assert [s.sample_id for s in found] == ["image_000", "more/image_000"]
 
 
+def test_hidden_files_links_and_the_home_folder(inferencer, folder, tmp_path, monkeypatch):
+    for name in (".hidden.png", "._image_000.png", "__MACOSX/a.png", ".cache/a.png", "a.png~"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "image_000.png", folder / name)
+    shutil.move(folder, tmp_path / "elsewhere")
+    folder.mkdir()
+    (folder / "linked ü").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    inferencer("~/in/", tasks=["semseg"], out_dir="~/out", return_datasamples=False)
+    written = sorted(p.name for p in (tmp_path / "out/semseg/linked ü").iterdir())
+    assert written == [f"image_{i:03d}.png" for i in range(7)]
+
+
 def test_arrays_videos_and_lists(inferencer, folder, tmp_path):
     write_video(tmp_path / "clip.avi")
     inputs = [_IMAGE, tmp_path / "clip.avi", str(folder / "image_002.png")]
@@ -139,7 +152,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
         ("missing/*.png", {}, "holds no image"),
         ([], {}, "the list is empty"),
         ([3], {}, "got int"),
-        (_IMAGE.astype(float), {}, "BGR uint8"),
+        (_IMAGE.astype(float), {}, "input 00000000: holds float64 values"),
         (_IMAGE, dict(batch_size=0), "batch_size"),
         (_IMAGE, dict(on_error="ignore"), "on_error"),
         (_IMAGE, dict(tasks=["pose"]), "unknown task"),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def root(tmp_path):
 
 
 def _dataset(root, **kwargs):
-    return MultiTaskDataset(str(root), **dict(dict(tasks=TASKS, pipeline=PIPELINE), **kwargs))
+    return MultiTaskDataset(root, **dict(dict(tasks=TASKS, pipeline=PIPELINE), **kwargs))
 
 
 def _refused(match, *arguments, kind=MultiTaskDataset, **kwargs):
@@ -89,6 +90,75 @@ def test_what_a_folder_lacks_is_named(root):
     _refused(r"train\.txt: 2 id.*images.*'x/y'", str(root), TASKS)
     (root / "splits" / "train.txt").write_text(" \n")
     _refused(r"train\.txt: holds no id", str(root), TASKS)
+
+
+def _logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        "vmt_mm.datasets.multi_task_dataset.print_log", lambda text, *_: lines.append(text)
+    )
+    return lines
+
+
+def test_labels_that_belong_to_no_image_are_said(root, monkeypatch):
+    lines = _logged(monkeypatch)
+    _dataset(root)
+    assert lines == []
+    _save(root / "semseg" / "D.png", 6, 8)
+    _save(root / "semseg" / "d_2.png", 6, 8)
+    assert len(_dataset(root)) == 2
+    (line,) = lines
+    assert line.startswith(f"{root}/semseg: 2 file(s) belong to no image")
+    assert "semseg/D.png', the nearest id is 'd'; expected <id>.png" in line
+
+
+def test_labels_of_other_splits_are_fine(root, monkeypatch):
+    lines = _logged(monkeypatch)
+    _save(root / "images" / "val.png", 6, 8, 3)
+    _save(root / "semseg" / "val.png", 6, 8)
+    _dataset(root)
+    (root / "splits" / "train.txt").write_text("a/b.c")
+    assert "saliency" not in _dataset(root).get_data_info(0)["label_paths"]  # that of d is
+    assert lines == []
+
+
+def test_names_of_which_none_fits_are_refused(root):
+    (root / "semseg" / "d.png").rename(root / "semseg" / "d_mask.png")
+    (root / "semseg" / "a" / "b.c.png").rename(root / "semseg" / "a" / "b.c_mask.png")
+    with pytest.raises(InputError, match=r"train\.txt: no id has a label of task 'semseg'.*2 file"):
+        _dataset(root)
+    tasks = TASKS | dict(semseg=dict(type="Segmentation", num_classes=4, suffix="_mask.png"))
+    assert [s["data_samples"].label("semseg") is None for s in _dataset(root, tasks=tasks)] == [
+        False,
+        False,
+    ]
+
+
+def test_names_match_in_every_unicode_form(root):
+    composed = unicodedata.normalize("NFC", "é/ü")
+    decomposed = unicodedata.normalize("NFD", composed)
+    _save(root / "images" / f"{composed}.PNG", 6, 8, 3)
+    _save(root / "semseg" / f"{decomposed}.png", 6, 8)
+    (root / "splits" / "train.txt").write_text(decomposed, encoding="utf-8")
+    (sample,) = (s["data_samples"] for s in _dataset(root))
+    assert sample.sample_id == composed
+    assert sample.label("semseg") is not None
+
+
+def test_the_nearest_id_of_an_image_that_is_missing_is_named(root):
+    (root / "splits" / "train.txt").write_text("D\n")
+    _refused(r"1 id\(s\) without an image.*'D', the nearest id is 'd'", str(root), TASKS)
+
+
+@pytest.mark.parametrize("form", ["{}/", "{}/.", "~/data", "~/data/"])
+def test_roots_in_other_words(root, monkeypatch, form):
+    monkeypatch.setenv("HOME", str(root.parent))
+    spaced = root.parent / "with space ü"
+    spaced.symlink_to(root, target_is_directory=True)
+    for given in (form.format(root), form.format(spaced), Path(form.format(root))):
+        assert _dataset(given)[1]["data_samples"].label("semseg") is not None
+    absolute = _dataset(root, ann_file="~/data/splits/train.txt")
+    assert len(absolute) == 2
 
 
 def test_a_missing_task_folder_is_refused(root):

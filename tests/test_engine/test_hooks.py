@@ -47,6 +47,8 @@ def _runner(wrapped: bool = False, **attributes: object) -> SimpleNamespace:
     model = SimpleNamespace(tasks=build_tasks(_TASKS))
     model = SimpleNamespace(module=model) if wrapped else model
     defaults = dict(model=model, rank=0, epoch=1, visualizer=_Visualizer())
+    defaults |= dict(val_dataloader=SimpleNamespace(dataset=None))
+    defaults |= dict(test_dataloader=SimpleNamespace(dataset=None))
     return SimpleNamespace(**{**defaults, **attributes})
 
 

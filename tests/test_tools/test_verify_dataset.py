@@ -114,7 +114,11 @@ FAULTS = {
     ),
     "images that are not there": (
         lambda root: [(root / f"images/{i}.jpg").unlink() for i in "bd"],
-        ["splits/train.txt: id 'b' has no image in", "splits/val.txt: id 'd' has no image in"],
+        [
+            "splits/train.txt: id 'b' has no image in",
+            "splits/val.txt: id 'd' has no image in",
+            *(f"{task}: 2 file(s) belong to no image" for task in TASKS),
+        ],
     ),
     "an id in both splits": (
         lambda root: (root / "splits/val.txt").write_text("d\ne\nb\n"),
@@ -127,6 +131,14 @@ FAULTS = {
     "two images of one id": (
         lambda root: _save(root / "images/a.png", np.zeros((*SIZE, 3), np.uint8)),
         ["images/a.png and "],
+    ),
+    "labels named otherwise": (
+        lambda root: (root / "depth/a.png").rename(root / "depth/a_mask.png"),
+        ["depth: 1 file(s) belong to no image, the first is "],
+    ),
+    "labels of another format": (
+        lambda root: (root / "depth/a.png").rename(root / "depth/a.jpg"),
+        ["depth: 1 file(s) belong to no image, the first is "],
     ),
     "a task without a label": (
         lambda root: [path.unlink() for path in (root / "depth").iterdir()],

@@ -7,6 +7,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+import torch
 from here import run_here
 from PIL import Image
 from untrained import TASKS, write_images
@@ -75,6 +76,18 @@ def test_a_truncated_image(inferencer, tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="truncated"):
         predict(inferencer, path, TASKS, 1)
+
+
+def test_photographs_are_upright_as_the_browser_shows_them(inferencer, model, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    found = predict(inferencer, tmp_path / "a.png", TASKS, 1)
+    upright = np.ascontiguousarray(np.rot90(image, -1))
+    assert np.array_equal(found.image, upright)
+    expected = inference.inference_model(model, np.ascontiguousarray(upright[..., ::-1]))
+    assert all(torch.equal(found.sample.prediction(t), expected.prediction(t)) for t in TASKS)
 
 
 def test_examples_are_the_same_every_time(tmp_path):

@@ -16,15 +16,17 @@ from rich.progress import track
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets import Draw
+from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_image
 from vmt_mm.visualization import draw_panel
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument(
         "--output-dir", help="folder of the pictures; work_dirs/browse/<config> by default"
@@ -52,7 +54,7 @@ def main() -> None:
         spread = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
         for index in track(spread, description="drawing"):
             item = dataset[Draw(index, (args.seed, 0, index))]
-            image = item["inputs"].numpy().transpose(1, 2, 0)
+            image = displayable(item["inputs"].numpy().transpose(1, 2, 0))
             sample = item["data_samples"]
             panel = draw_panel(
                 np.ascontiguousarray(image[..., ::-1] if bgr else image),

@@ -22,20 +22,22 @@ from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import friendly_errors, load_config
 from vmt_mm.config.tree import LOADERS, dicts_in
+from vmt_mm.datasets.transforms import LoadImageFromFile
+from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.datasets.verification import choose_entries, verify
 from vmt_mm.datasets.verification_result import Entry, Verification
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
-from vmt_mm.utils.console import print_problems
+from vmt_mm.utils.console import ToolParser, print_problems
 from vmt_mm.utils.files import write_image, write_json
 from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder of the data set")
     parser.add_argument(
         "--config",
@@ -136,16 +138,25 @@ def write_pictures(
 
 def load(entry: Entry) -> tuple[np.ndarray, MultiTaskDataSample] | None:
     """An RGB image (H, W, 3) and its labels as a sample; None if the image is damaged."""
-    kinds = ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")
+    kinds = ("LoadLabels", "PackMultiTaskInputs")
     specs = {name: task.label for name, task in entry.tasks.items()}
     info = dict(img_path=entry.image, sample_id=entry.sample_id, label_paths=dict(entry.labels))
     try:
-        item = Compose([dict(type=kind) for kind in kinds])(
+        item = Compose([entry.reader, *(dict(type=kind) for kind in kinds)])(
             dict(info, label_specs=specs, skip_damaged=True, damaged={})
         )
     except InputError:
         return None
-    return item["inputs"].numpy().transpose(1, 2, 0)[..., ::-1], item["data_samples"]
+    image = displayable(item["inputs"].numpy().transpose(1, 2, 0))
+    return image[..., ::-1], item["data_samples"]
+
+
+def reader_of(entries: Sequence[Mapping[str, Any]]) -> LoadImageFromFile:
+    """What reads the images of the data sets: of their pipelines the first step that does."""
+    steps = [step for entry in entries for step in entry.get("pipeline") or ()]
+    kinds = ("LoadImageFromFile", "vmt_mm.LoadImageFromFile", LoadImageFromFile)
+    found = next((step for step in steps if step.get("type") in kinds), {})
+    return LoadImageFromFile(**{k: v for k, v in found.items() if k != "type"})
 
 
 def main() -> int:
@@ -157,11 +168,14 @@ def main() -> int:
         entries = datasets_of(cfg, args.root, args.config)
         tasks, meta = describe(entries, args.config)
         args.out = args.out or Path("work_dirs/verify") / args.root.resolve().name
-        result = verify(args.root, tasks, splits_of(args, entries), args.workers)
+        splits = splits_of(args, entries)
+        result = verify(args.root, tasks, splits, args.workers, reader_of(entries))
         names = {name: dict(enumerate(meta.get(name, {}).get("classes", ()))) for name in tasks}
         write_json(args.out / "report.json", result.as_dict(names))
         pictures = write_pictures(result, tasks, meta, names, args)
         rich.print(result.table())
+        for note in result.notes:
+            print(f"note: {note}")
         print_problems(result.problems)
         print(f"{len(result.problems):,} problem(s); {args.out / 'report.json'}")
         for path in pictures:

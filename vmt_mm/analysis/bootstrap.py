@@ -64,7 +64,7 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> dict[st
     files = files_by_id(predictions, (task.label.suffix,))
     if not files:
         raise InputError(f"{predictions}: holds no prediction *{task.label.suffix}")
-    known = files_by_id(labels, (task.label.suffix,))
+    known = files_by_id(labels, task.label.suffixes)
     names = sorted(files.keys() & known.keys())
     if not names:
         raise InputError(f"{labels}: has no label for {min(files)}, nor for any other prediction")

@@ -43,6 +43,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = N
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run these tasks alone")
 
 
+def add_exif_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--turn-by-exif``; without it the config decides."""
+    parser.add_argument(
+        "--turn-by-exif",
+        action="store_true",
+        default=None,
+        help="turn images as their EXIF orientation says, as viewers do",
+    )
+
+
 def check_model_arguments(args: argparse.Namespace) -> None:
     """Raise InputError if there is a config and no checkpoint."""
     if args.checkpoint is None and not is_adapter(args.config):
@@ -52,15 +62,22 @@ def check_model_arguments(args: argparse.Namespace) -> None:
         )
 
 
-def build_inferencer(args: argparse.Namespace, show_progress: bool = True) -> MultiTaskInferencer:
+def build_inferencer(
+    args: argparse.Namespace, show_progress: bool = True, turn_by_exif: bool | None = None
+) -> MultiTaskInferencer:
     """Load what :func:`add_model_arguments` asked for.
+
+    Args:
+        args: the command line.
+        show_progress: see :class:`MultiTaskInferencer`.
+        turn_by_exif: see :class:`MultiTaskInferencer`.
 
     Raises:
         InputError: if there is a config and no checkpoint, or a file is missing or does not fit.
     """
     check_model_arguments(args)
     return MultiTaskInferencer(
-        args.config, args.checkpoint, args.device, args.cfg_options, show_progress=show_progress
+        args.config, args.checkpoint, args.device, args.cfg_options, show_progress, turn_by_exif
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def init_model(
         InputError: if a file is missing or damaged, or the checkpoint fits another model.
     """
     device = check_device(device)
+    if isinstance(config_or_adapter, (str, Path)):
+        config_or_adapter = os.path.expanduser(config_or_adapter)
     if is_adapter(config_or_adapter):
         return _init_adapter(config_or_adapter, checkpoint, device, dict(cfg_options or {}))
     if isinstance(config_or_adapter, Config):
@@ -90,7 +93,8 @@ def inference_model(
 
     Args:
         model: of :func:`init_model`.
-        images: path, or array (H, W, 3) BGR uint8, or a list of these.
+        images: path, or array of pixels, or a list of these. Arrays are (H, W, 3) BGR uint8, or
+            what the config's ``LoadImageFromFile`` makes an image of: grey, 16-bit, four channels.
         tasks: the tasks to run; None runs all. The other heads are not run.
 
     Returns:

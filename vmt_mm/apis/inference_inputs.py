@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,14 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from vmt_mm.apis.inference_pipeline import check_image
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.utils.files import check_folder_target
-from vmt_mm.utils.layout import IMAGE_SUFFIXES
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, is_hidden, walk_files
 from vmt_mm.visualization.video import VideoReader
 
 #: Endings by which folders and globs are searched, and videos are told from images.
-IMAGES = (*IMAGE_SUFFIXES, ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = IMAGE_SUFFIXES
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 #: One input, or several: path of an image, a video or a folder, glob, or array.
@@ -60,11 +60,16 @@ class Source:
             return len(reader) or None
 
 
-def list_sources(inputs: Inputs) -> list[Source]:
+def list_sources(inputs: Inputs, take: Callable[[np.ndarray, str], np.ndarray]) -> list[Source]:
     """List images and videos, in the order given; those of folders and globs in that of names.
 
     Ids: of a file given by itself its name; of one in a folder, or found by a glob, its path below
-    that (below the part without wildcards); of an array its place among all inputs.
+    that (below the part without wildcards); of an array its place among all inputs. Hidden files
+    are left out, links followed.
+
+    Args:
+        inputs: paths, globs, arrays.
+        take: makes an image of an array of pixels; gets what errors call it, too.
 
     Raises:
         InputError: if a path does not exist, a folder or a glob has no image, or there is no input.
@@ -74,9 +79,9 @@ def list_sources(inputs: Inputs) -> list[Source]:
     for one in several:
         if isinstance(one, np.ndarray):
             place = f"{len(sources):08d}"
-            sources.append(Source(place, array=check_image(one, f"input {place}")))
+            sources.append(Source(place, array=take(one, f"input {place}")))
         elif isinstance(one, (str, Path)):
-            sources += _from_path(str(one))
+            sources += _from_path(os.path.expanduser(one))
         else:
             raise InputError(
                 "inputs must be paths, globs or arrays (H, W, 3) BGR uint8, "
@@ -128,7 +133,7 @@ def read_images(
     read: Callable[[Path], np.ndarray],
     skipped: dict[str, str] | None = None,
 ) -> Iterator[tuple[str, str | None, np.ndarray]]:
-    """Yield id, path and image (H, W, 3) BGR of every image and frame.
+    """Yield id, path and image (H, W[, C]) of every image and frame.
 
     Args:
         sources: the inputs.
@@ -164,11 +169,12 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _from_path(text: str) -> list[Source]:
     path = Path(text)
     if path.is_dir():
-        found, root = sorted(p for p in path.rglob("*") if p.is_file()), path
+        found, root = sorted(map(Path, walk_files(path))), path
     elif path.is_file():
         return [Source(path.stem, path)]
     elif glob.has_magic(text):
         found = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
+        found = [p for p in found if not is_hidden(p.name)]
         fixed = Path(*_before_wildcards(path.parts))
         root = fixed if fixed != path else path.parent
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,14 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import print_log
 
 from vmt_mm.config.tree import dicts_in
-from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels
+from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels, is_turned
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
 
-#: A file, or an array (H, W, 3) BGR uint8.
+#: A file, or an array of its pixels: (H, W, 3) BGR uint8, or what LoadImageFromFile makes that of.
 Image = str | Path | np.ndarray
 
 
@@ -24,12 +27,14 @@ class InferencePipeline:
 
     Args:
         cfg: its ``test_dataloader``, or ``test_pipeline`` where there is none, says the steps.
+        turn_by_exif: whether files are turned as their EXIF orientation says; None leaves it to the
+            pipeline's ``LoadImageFromFile``.
 
     Raises:
         InputError: if there is no test pipeline, or none that loads an image.
     """
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, turn_by_exif: bool | None = None) -> None:
         steps = [TRANSFORMS.build(dict(step)) for step in _test_pipeline(cfg)]
         steps = [step for step in steps if not isinstance(step, LoadLabels)]
         readers = [i for i, step in enumerate(steps) if isinstance(step, LoadImageFromFile)]
@@ -38,31 +43,71 @@ class InferencePipeline:
                 f"{cfg.filename or 'the config'}: the test pipeline holds no LoadImageFromFile, so "
                 "it cannot take an image"
             )
-        self._reader: LoadImageFromFile = steps[readers[0]]
+        self.reader: LoadImageFromFile = steps[readers[0]]
+        if turn_by_exif is not None:
+            self.reader.turn_by_exif = turn_by_exif
         self._rest = Compose(steps[readers[0] + 1 :])
+        self._said_turned = False
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read an image file to (H, W, 3) BGR; raise DamagedFileError if it is none."""
-        return self._reader.read(str(path))
+        """Read an image file to (H, W, 3) BGR, or as the pipeline says.
+
+        Raises:
+            DamagedFileError: if it cannot be.
+        """
+        path = os.path.expanduser(path)
+        image = self.reader.read(path)
+        if not self.reader.turn_by_exif and not self._said_turned and is_turned(path):
+            self._said_turned = True
+            print_log(
+                f"{path}: viewers turn this image by its EXIF orientation; it is predicted as its "
+                "pixels are stored, as in training; turn_by_exif=True turns it",
+                "current",
+                logging.WARNING,
+            )
+        return image
+
+    def take(self, pixels: object, name: str) -> np.ndarray:
+        """Make an image of an array of stored pixels, by the rule for files.
+
+        Raises:
+            DamagedFileError: if the rule does not say what becomes of them.
+        """
+        if not isinstance(pixels, np.ndarray):
+            raise InputError(
+                f"{name}: expected a path or an array (H, W, 3) BGR uint8, got "
+                f"{type(pixels).__name__}"
+            )
+        return self.reader.take(pixels, name)
 
     def __call__(
         self, image: Image, sample_id: str | None = None, path: str | None = None
     ) -> dict[str, Any]:
-        """Make the model's inputs of one image.
+        """Make the model's inputs of one image, or of its file.
 
         Args:
-            image: the image, or its file.
-            sample_id: what the sample is called; by default its file's name without suffix.
-            path: where an array comes from.
+            image: the file, or an array of its pixels.
+            sample_id: see :meth:`prepare`.
+            path: see :meth:`prepare`.
 
         Returns:
-            ``inputs`` (3, h, w) and ``data_samples``, as the pipeline packs them.
+            ``inputs`` (C, h, w) and ``data_samples``, as the pipeline packs them.
         """
         if isinstance(image, (str, Path)):
-            path = str(image)
-            image = self.read(image)
-        image = check_image(image, path or sample_id or "the array")
-        if self._reader.to_float32:
+            return self.prepare(self.read(image), sample_id, str(image))
+        return self.prepare(self.take(image, path or sample_id or "the array"), sample_id, path)
+
+    def prepare(
+        self, image: np.ndarray, sample_id: str | None = None, path: str | None = None
+    ) -> dict[str, Any]:
+        """Make the model's inputs of an image that :meth:`read` or :meth:`take` gave.
+
+        Args:
+            image: (H, W[, C]).
+            sample_id: what the sample is called; by default its file's name without suffix.
+            path: where it comes from.
+        """
+        if self.reader.to_float32:
             image = image.astype(np.float32)
         size = image.shape[:2]
         known = dict(sample_id=sample_id or (Path(path).stem if path else None), img_path=path)
@@ -75,19 +120,6 @@ class InferencePipeline:
                 **{key: value for key, value in known.items() if value is not None},
             )
         )
-
-
-def check_image(image: object, name: str) -> np.ndarray:
-    """Return an array that is a BGR image, or raise InputError."""
-    if not isinstance(image, np.ndarray):
-        raise InputError(
-            f"{name}: expected a path or an array (H, W, 3) BGR uint8, got {type(image).__name__}"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(
-            f"{name}: expected an array (H, W, 3) BGR uint8, got {image.dtype} {image.shape}"
-        )
-    return image
 
 
 def _test_pipeline(cfg: Config) -> list[Mapping[str, Any]]:

@@ -26,6 +26,7 @@ from vmt_mm.apis.inference_inputs import (
     read_images,
 )
 from vmt_mm.apis.inference_pipeline import InferencePipeline
+from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.console import print_problems
@@ -46,6 +47,8 @@ class MultiTaskInferencer(BaseInferencer):
         device: where to run; None takes the best device there is.
         cfg_options: merged into the config.
         show_progress: show a bar.
+        turn_by_exif: turn files as their EXIF orientation says, as viewers do; None leaves it to
+            the config's ``LoadImageFromFile``, whose default is not to.
 
     Attributes:
         skipped: of the last call, name of each input that could not be read -> why.
@@ -71,6 +74,7 @@ class MultiTaskInferencer(BaseInferencer):
         device: str | torch.device | None = None,
         cfg_options: Mapping[str, Any] | None = None,
         show_progress: bool = True,
+        turn_by_exif: bool | None = None,
     ) -> None:
         # mmengine's own constructor would load weights without a look at what does not fit
         if isinstance(model, nn.Module):
@@ -79,7 +83,7 @@ class MultiTaskInferencer(BaseInferencer):
             self.model = init_model(model, weights, device, cfg_options)
         self.cfg = self.model.cfg
         self.scope = self.cfg.get("default_scope", "vmt_mm")
-        self.pipeline = self._init_pipeline(self.cfg)
+        self.pipeline = self._init_pipeline(self.cfg, turn_by_exif)
         self.show_progress = show_progress
         self.skipped: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -156,9 +160,10 @@ class MultiTaskInferencer(BaseInferencer):
         names = self.model.backbone.select_tasks(tasks)
         if panels and "panels" in names:
             raise InputError("a task is named 'panels', where panels would be written")
-        sources = list_sources(inputs)
+        sources = list_sources(inputs, self.pipeline.take)
         if out_dir is not None:
-            check_outputs(sources, Path(out_dir))
+            out_dir = Path(out_dir).expanduser()
+            check_outputs(sources, out_dir)
         self.skipped = {}
         skipped = self.skipped if on_error == "skip" else None
         images = read_images(sources, self.pipeline.read, skipped)
@@ -171,7 +176,7 @@ class MultiTaskInferencer(BaseInferencer):
         """Draw a panel: the image beside the predictions that the sample has.
 
         Args:
-            image: (H, W, 3) BGR, uint8.
+            image: (H, W[, C]), as the pipeline reads it.
             sample: its predictions.
             opacity: of the predictions, 0..1.
 
@@ -180,7 +185,7 @@ class MultiTaskInferencer(BaseInferencer):
         """
         tasks = {k: v for k, v in self.model.tasks.items() if sample.prediction(k) is not None}
         return draw_panel(
-            cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+            cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB),
             sample,
             tasks,
             self.model.dataset_meta,
@@ -204,8 +209,8 @@ class MultiTaskInferencer(BaseInferencer):
         """Nothing: predictions are tensors at the image's size already."""
         return preds
 
-    def _init_pipeline(self, cfg: Config) -> InferencePipeline:
-        return InferencePipeline(cfg)
+    def _init_pipeline(self, cfg: Config, turn_by_exif: bool | None = None) -> InferencePipeline:
+        return InferencePipeline(cfg, turn_by_exif)
 
     def _run(
         self,
@@ -221,7 +226,7 @@ class MultiTaskInferencer(BaseInferencer):
             bar = progress.add_task("predicting", total=total) if progress else None
             done = 0
             for batch in batched(images, batch_size):
-                inputs = [self.pipeline(image, name, path) for name, path, image in batch]
+                inputs = [self.pipeline.prepare(image, name, path) for name, path, image in batch]
                 for (name, _, image), sample in zip(
                     batch, self.forward(inputs, tasks), strict=True
                 ):

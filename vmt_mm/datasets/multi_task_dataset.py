@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
 from vmt_mm.datasets.cache import SampleCache
 from vmt_mm.datasets.sampler import Draw, random_state_of
@@ -14,7 +17,14 @@ from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
-from vmt_mm.utils.layout import IMAGE_SUFFIXES, files_by_id, read_ids
+from vmt_mm.utils.layout import (
+    IMAGE_SUFFIXES,
+    Listing,
+    files_by_id,
+    list_files,
+    nearest_id,
+    read_ids,
+)
 
 
 @DATASETS.register_module()
@@ -23,7 +33,7 @@ class MultiTaskDataset(BaseDataset):
 
     Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` for every task, and a list
     of ids, one per line, in ``<root>/splits/<split>.txt``. A missing label file means that the
-    image has no label for that task.
+    image has no label for that task. Label files that belong to no image are named in a warning.
 
     Args:
         data_root: the folder.
@@ -45,27 +55,29 @@ class MultiTaskDataset(BaseDataset):
         kwargs: see ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        InputError: if the root, a task's folder, the list or an image is missing, the part is
-            none or empty, or class names do not fit.
+        InputError: if the root, a task's folder, the list or an image is missing, files of a task
+            belong to no image and no image of the list has one, the part is none or empty, or class
+            names do not fit.
     """
 
     def __init__(
         self,
-        data_root: str,
+        data_root: str | Path,
         tasks: Mapping[str, Mapping],
-        ann_file: str = "splits/train.txt",
+        ann_file: str | Path = "splits/train.txt",
         metainfo: Mapping | None = None,
         pipeline: Sequence[Any] = (),
         test_mode: bool = False,
         damaged: str = "abort",
         part: Sequence[int] | None = None,
         id_prefix: str = "",
-        cache: str | bool | None = None,
+        cache: str | Path | bool | None = None,
         **kwargs: Any,
     ) -> None:
+        data_root, ann_file = os.path.expanduser(data_root), os.path.expanduser(ann_file)
         if damaged not in ("abort", "skip"):
             raise InputError(f"{data_root}: `damaged` must be 'abort' or 'skip', got {damaged!r}")
-        if not isinstance(cache, (str, bool, type(None))) or cache == "":
+        if not isinstance(cache, (str, Path, bool, type(None))) or cache == "":
             raise InputError(
                 f"{data_root}: `cache` must be a folder, True, or None for no cache, got {cache!r}"
             )
@@ -100,6 +112,7 @@ class MultiTaskDataset(BaseDataset):
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
         """Say in one line what a data set needs that is not there; None if all is."""
+        data_root, ann_file = os.path.expanduser(data_root), os.path.expanduser(ann_file)
         layout = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
         if not Path(data_root).is_dir():
             return (
@@ -121,12 +134,12 @@ class MultiTaskDataset(BaseDataset):
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
         self._stored = SampleCache(
-            Path(self.data_root, "cache") if self.cache is True else Path(self.cache),
+            Path(self.data_root, "cache") if self.cache is True else Path(self.cache).expanduser(),
             Path(self.ann_file).stem,
             [self.get_data_info(index) for index in range(len(self))],
             self.label_specs,
             readers[0].read,
-            f"{readers[0].color_type} {readers[0].imdecode_backend}",
+            readers[0].settings,
         )
 
     def load_data_list(self) -> list[dict]:
@@ -142,26 +155,39 @@ class MultiTaskDataset(BaseDataset):
         if unknown:
             raise InputError(
                 f"{self.ann_file}: {len(unknown)} id(s) without an image in {root / 'images'}, "
-                f"the first is {unknown[0]!r}"
+                f"the first is {unknown[0]!r}{nearest_id(unknown[0], images)}"
             )
-        for name in self.label_specs:
-            if not (root / name).is_dir():
-                raise InputError(
-                    f"{root / name}: no folder with the labels of task {name!r}; leave the task "
-                    "out of this data set's `tasks`, or make the folder if no image has a label"
-                )
         labels = {
-            name: files_by_id(root / name, (spec.suffix,))
+            name: self._list_labels(root / name, spec.suffixes, ids, images)
             for name, spec in self.label_specs.items()
         }
         return [
             dict(
                 sample_id=self.id_prefix + i,
                 img_path=images[i],
-                label_paths={name: files[i] for name, files in labels.items() if i in files},
+                label_paths={name: of.files[i] for name, of in labels.items() if i in of.files},
             )
             for i in ids
         ]
+
+    def _list_labels(
+        self, folder: Path, suffixes: tuple[str, ...], ids: Sequence[str], images: Mapping[str, str]
+    ) -> Listing:
+        """List a task's files; say which belong to no image, refuse those that no id fits."""
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no folder with the labels of task {folder.name!r}; leave the task "
+                "out of this data set's `tasks`, or make the folder if no image has a label"
+            )
+        listing = list_files(folder, suffixes)
+        unused = listing.unused(images)
+        if unused and not any(i in listing.files for i in ids):
+            raise InputError(
+                f"{self.ann_file}: no id has a label of task {folder.name!r}. {unused}"
+            )
+        if unused:
+            print_log(f"{unused}. Their images count as not labelled", "current", logging.WARNING)
+        return listing
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on one sample; a :class:`Draw` decides its random numbers."""

@@ -52,13 +52,17 @@ class ShapesMT(MultiTaskDataset):
     def __init__(
         self, data_root: str, tasks: Mapping[str, Mapping], render: Mapping[str, int], **kwargs: Any
     ) -> None:
-        ensure_rendered(Path(data_root), **render)
+        ensure_rendered(Path(data_root).expanduser(), **render)
         super().__init__(data_root, tasks, **kwargs)
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
         """Nothing can be missing before use: the data is rendered."""
-        return super().find_problem(data_root, ann_file) if Path(data_root).exists() else None
+        return (
+            super().find_problem(data_root, ann_file)
+            if Path(data_root).expanduser().exists()
+            else None
+        )
 
 
 def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> None:

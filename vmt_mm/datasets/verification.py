@@ -10,10 +10,11 @@ import numpy as np
 from rich.progress import track
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
+from vmt_mm.datasets.transforms.loading import is_turned, other_frame
 from vmt_mm.datasets.verification_result import Entry, TaskSummary, Verification
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Task
-from vmt_mm.utils.layout import IMAGE_SUFFIXES, files_by_id, read_ids
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, nearest_id, read_ids
 from vmt_mm.utils.pool import run_parallel
 
 
@@ -23,17 +24,23 @@ class Checked:
 
     Attributes:
         problems: in words, each with the file's name.
+        turned: whether viewers turn the image, by its EXIF orientation.
         valid: task -> pixels that carry a label, and pixels in all; for labels that are whole.
         values: task -> value -> pixels, for labels of whole numbers; ignored pixels left out.
     """
 
     problems: list[str] = field(default_factory=list)
+    turned: bool = False
     valid: dict[str, tuple[int, int]] = field(default_factory=dict)
     values: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
 def verify(
-    root: Path, tasks: Mapping[str, Task], splits: Mapping[str, Path], workers: int = 1
+    root: Path,
+    tasks: Mapping[str, Task],
+    splits: Mapping[str, Path],
+    workers: int = 1,
+    reader: LoadImageFromFile | None = None,
 ) -> Verification:
     """Read every image and label of the splits.
 
@@ -42,6 +49,7 @@ def verify(
         tasks: the tasks whose labels are read.
         splits: name of a split -> file with its ids.
         workers: processes.
+        reader: reads the images; None takes one with no options.
 
     Raises:
         InputError: if the folder or a split is not there.
@@ -54,7 +62,7 @@ def verify(
     for path in splits.values():
         if not path.is_file():
             raise InputError(f"{path}: no such list of ids")
-    _list_entries(result, tasks, splits)
+    _list_entries(result, tasks, splits, reader or LoadImageFromFile())
     jobs = list({e.sample_id: e for entries in result.entries.values() for e in entries}.values())
     found = run_parallel(check_entry, jobs, workers)
     found = track(found, description="reading", total=len(jobs))
@@ -66,6 +74,12 @@ def verify(
             for task, valid in check.valid.items():
                 summaries[task].add(valid, check.values.get(task, {}))
     result.problems += [problem for check in checked.values() for problem in check.problems]
+    if turned := [job.image for job in jobs if checked[job.sample_id].turned]:
+        frame = "turned by it" if jobs[0].reader.turn_by_exif else "as their pixels are stored"
+        result.notes.append(
+            f"{len(turned)} image(s) have an EXIF orientation, as {turned[0]}; images and labels "
+            f"are taken {frame} (turn_by_exif of LoadImageFromFile)"
+        )
     for task in tasks:
         if jobs and not any(summaries[task].images for summaries in result.summaries.values()):
             result.problems.append(f"{root / task}: no image of the splits has a label")
@@ -76,9 +90,10 @@ def check_entry(entry: Entry) -> Checked:
     """Read one image and its labels."""
     check, size = Checked(), None
     try:
-        size = LoadImageFromFile().transform(dict(img_path=entry.image))["ori_shape"]
+        size = entry.reader.read(entry.image).shape[:2]
     except InputError as error:
         check.problems.append(str(error))
+    check.turned = is_turned(entry.image)
     for name, path in entry.labels.items():
         spec = entry.tasks[name].label
         try:
@@ -90,7 +105,7 @@ def check_entry(entry: Entry) -> Checked:
         if size is not None and label.shape[:2] != size:
             check.problems.append(
                 f"{path}: label of size {label.shape[:2]} (height, width), but {entry.image} has "
-                f"{size}"
+                f"{size}{other_frame(entry.image, label.shape[:2], size)}"
             )
             continue
         valid = spec.valid(spec.to_tensor(label)[None])[0, 0].numpy()
@@ -102,17 +117,20 @@ def check_entry(entry: Entry) -> Checked:
 
 
 def _list_entries(
-    result: Verification, tasks: Mapping[str, Task], splits: Mapping[str, Path]
+    result: Verification,
+    tasks: Mapping[str, Task],
+    splits: Mapping[str, Path],
+    reader: LoadImageFromFile,
 ) -> None:
     """Find the files of every id; note lists, folders and images that are not as they must be."""
     root = result.root
-    images = _files(result, root / "images", IMAGE_SUFFIXES)
-    labels = {
-        name: _files(result, root / name, (task.label.suffix,)) for name, task in tasks.items()
-    }
+    images = _files(result, root / "images", IMAGE_SUFFIXES).files
+    labels = {name: _files(result, root / name, t.label.suffixes) for name, t in tasks.items()}
+    if images:
+        result.problems += filter(None, (listing.unused(images) for listing in labels.values()))
     seen: dict[str, str] = {}
     for split, path in splits.items():
-        result.entries[split], ids = [], []
+        result.entries[split], ids, missing = [], [], False
         try:
             ids = read_ids(path)
         except InputError as error:
@@ -122,20 +140,22 @@ def _list_entries(
                 result.problems.append(f"{path}: id {i!r} is in split {seen[i]!r} as well")
             seen.setdefault(i, split)
             if i not in images:
-                result.problems.append(f"{path}: id {i!r} has no image in {root / 'images'}")
+                near = "" if missing else nearest_id(i, images)  # which takes long among many ids
+                missing = True
+                result.problems.append(f"{path}: id {i!r} has no image in {root / 'images'}{near}")
                 continue
-            own = {name: files[i] for name, files in labels.items() if i in files}
-            result.entries[split].append(Entry(i, images[i], own, tasks))
+            own = {name: of.files[i] for name, of in labels.items() if i in of.files}
+            result.entries[split].append(Entry(i, images[i], own, tasks, reader))
 
 
-def _files(result: Verification, folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+def _files(result: Verification, folder: Path, suffixes: tuple[str, ...]) -> Listing:
     if not folder.is_dir():
         result.problems.append(f"{folder}: no such folder")
     try:
-        return files_by_id(folder, suffixes)
+        return list_files(folder, suffixes)
     except InputError as error:
         result.problems.append(str(error))
-        return {}
+        return Listing(folder, suffixes)
 
 
 def choose_entries(entries: Iterable[Entry], count: int) -> list[Entry]:

@@ -10,17 +10,19 @@ from typing import Any
 
 from rich.table import Table
 
+from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.tasks import Task
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a split and the label files that it has, by task."""
+    """One image of a split, what reads it, and the label files that it has, by task."""
 
     sample_id: str
     image: str
     labels: Mapping[str, str]
     tasks: Mapping[str, Task]
+    reader: LoadImageFromFile
 
 
 @dataclass
@@ -51,12 +53,14 @@ class Verification:
         entries: split -> its images.
         summaries: split -> task -> :class:`TaskSummary`.
         problems: in words, each with the file's name; empty if nothing is wrong.
+        notes: what is not wrong, and good to know.
     """
 
     root: Path
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     summaries: dict[str, dict[str, TaskSummary]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self, names: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
         """Plain types; ``names`` are those of the values, by task."""
@@ -74,6 +78,7 @@ class Verification:
                 for split, of_split in self.summaries.items()
             },
             problems=self.problems,
+            notes=self.notes,
         )
 
     def table(self) -> Table:

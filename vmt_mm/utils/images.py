@@ -17,7 +17,7 @@ _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_END, _ALONE = 0xD9, (0x01, 0xD8)
 #: What decoders raise on files that are damaged or too large.
-_UNDECODABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, cv2.error)
+UNDECODABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, cv2.error)
 
 
 def find_damage(content: bytes) -> str | None:
@@ -61,7 +61,8 @@ def _ends_png(content: bytes) -> bool:
 
 
 def _decode_color(content: bytes) -> np.ndarray | None:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # pixels as stored, as labels are
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
 def decode_image(
@@ -81,7 +82,9 @@ def decode_image(
     if reason is None:
         try:
             image = decode(content)
-        except _UNDECODABLE as error:
+        except DamagedFileError:
+            raise
+        except UNDECODABLE as error:
             message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
             reason = f"cannot be decoded ({message})"
     if image is None:
@@ -105,7 +108,7 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
     try:
         with Image.open(path) as image:
             values = np.array(image)
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
     if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
         kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from vmt_mm.apis.inferencer import MultiTaskInferencer
+from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import write_bytes
-from vmt_mm.utils.images import decode_image
 from vmt_mm.visualization import draw_overlay
 
 
@@ -38,7 +38,7 @@ class Prediction:
 def predict(
     inferencer: MultiTaskInferencer, path: Path, tasks: Sequence[str], max_megapixels: float
 ) -> Prediction:
-    """Predict an uploaded file.
+    """Predict an uploaded file, turned by its EXIF orientation as the browser shows it.
 
     Raises:
         InputError: if it is no image, too large, or no task is chosen; the message names the file
@@ -46,9 +46,11 @@ def predict(
     """
     if not tasks:
         raise InputError("Choose one task at least.")
-    image = _read(path, max_megapixels)
-    [sample] = inferencer(image, tasks=tasks)
-    return Prediction(path.stem, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), sample.cpu())
+    content = _read(path, max_megapixels)
+    image = inferencer.pipeline.reader.decode(content, path.name, turn=True)
+    inputs = inferencer.pipeline.prepare(image, path.stem)
+    [sample] = inferencer.forward([inputs], tasks)
+    return Prediction(path.stem, cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB), sample.cpu())
 
 
 def write_archive(
@@ -90,8 +92,8 @@ def encode_png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])[1].tobytes()
 
 
-def _read(path: Path, max_megapixels: float) -> np.ndarray:
-    """Read an image (H, W, 3) BGR of limited size."""
+def _read(path: Path, max_megapixels: float) -> bytes:
+    """Read an image file of limited size."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -107,4 +109,4 @@ def _read(path: Path, max_megapixels: float) -> np.ndarray:
         raise InputError(
             f"{path.name} has {megapixels:.1f} megapixels; at most {max_megapixels:g} are allowed."
         )
-    return decode_image(content, path.name)
+    return content

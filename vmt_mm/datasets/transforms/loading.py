@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import mmcv
 import mmcv.transforms
@@ -12,11 +15,12 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
+from vmt_mm.datasets.transforms.image_values import UNCHANGED, ImageValues
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks.labels import channels_first
-from vmt_mm.utils.images import decode_image
+from vmt_mm.utils.stored_pixels import decode_stored, orientation_of
 
 #: Side of the black image that stands in for one that is skipped; Resize brings it to size.
 _STAND_IN_SIDE = 64
@@ -24,18 +28,52 @@ _STAND_IN_SIDE = 64
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that refuses files which decoders would fill up silently.
+    """mmcv's ``LoadImageFromFile`` that reads what a file holds, or says why not.
 
-    Where the data set keeps a cache, the image comes from there.
+    Pixels are taken as the file stores them, as label files are: an EXIF orientation turns nothing
+    unless ``turn_by_exif`` is set. Where the data set keeps a cache, the image comes from there.
+
+    Args:
+        turn_by_exif: turn each image as its EXIF orientation says, for labels that were drawn on
+            the turned image.
+        value_range: (low, high), the values that become 0 and 255, for images that are not of 8
+            bits; see :class:`~vmt_mm.datasets.transforms.image_values.ImageValues`.
+        background: colour (blue, green, red) behind transparent pixels.
+        color_type: 'color', 'grayscale' or 'unchanged'.
+        kwargs: see ``mmcv.transforms.LoadImageFromFile``.
 
     Raises:
-        DamagedFileError: if the file is empty, truncated, or no image.
+        DamagedFileError: if the file is empty, truncated, no image, or holds what would be lost.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        turn_by_exif: bool = False,
+        value_range: Sequence[float] | None = None,
+        background: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.turn_by_exif = turn_by_exif
+        self.values = ImageValues(
+            self.color_type.removesuffix("_ignore_orientation"),
+            tuple(value_range) if isinstance(value_range, list) else value_range,
+            tuple(background) if isinstance(background, list) else background,
+        )
+        self._flag = self.color_type
+        if self.values.color_type != UNCHANGED and self.imdecode_backend != "turbojpeg":
+            self._flag = f"{self.values.color_type}_ignore_orientation"
+
+    @property
+    def settings(self) -> str:
+        """What decides how an image is read."""
+        return f"{self.values} {self.imdecode_backend} {self.turn_by_exif}"
 
     def transform(self, results: dict) -> dict:
         """Add ``img`` (H, W, 3) BGR, ``img_shape`` and ``ori_shape``."""
         if results.get("stand_in"):
-            image = np.zeros((_STAND_IN_SIDE, _STAND_IN_SIDE, 3), np.uint8)
+            image = self._stand_in(results["img_path"])
         else:
             stored = results.get("stored")
             image = stored.image() if stored else None
@@ -44,14 +82,48 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
 
+    def _stand_in(self, path: str) -> np.ndarray:
+        """What is in place of a damaged image in a test."""
+        if self.values.color_type == UNCHANGED:
+            raise InputError(
+                f"{path}: cannot be read, and color_type='unchanged' does not say how many "
+                "channels an image in its place would have; leave it out of the list of ids"
+            )
+        black = np.zeros((_STAND_IN_SIDE, _STAND_IN_SIDE), np.uint8)
+        return replace(self.values, value_range=None)(black, path)
+
     def read(self, path: str) -> np.ndarray:
         """Read an image (H, W, 3) BGR, or as ``color_type`` says."""
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
             raise DamagedFileError(f"{path}: {error.strerror}; expected an image") from None
-        options = dict(flag=self.color_type, backend=self.imdecode_backend)
-        return decode_image(content, path, partial(mmcv.imfrombytes, **options))
+        return self.decode(content, path)
+
+    def decode(self, content: bytes, name: str, turn: bool | None = None) -> np.ndarray:
+        """Decode a file's content.
+
+        Args:
+            content: the file.
+            name: what errors call it.
+            turn: by its EXIF orientation; None does as ``turn_by_exif`` says.
+        """
+        plain = partial(mmcv.imfrombytes, flag=self._flag, backend=self.imdecode_backend)
+        turn = self.turn_by_exif if turn is None else turn
+        return self.take(decode_stored(content, name, plain, turn), name)
+
+    def take(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Make an image of stored pixels, (H, W) or (H, W, C), by the same rule as of a file's."""
+        return self.values(values, name)
+
+
+def reader_of(dataset: Any) -> LoadImageFromFile:
+    """What reads a data set's images, inside wrappers as well; of several data sets the first's."""
+    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
+    if inner[0] is not None:
+        return reader_of(inner[0])
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
+    return next((s for s in steps if isinstance(s, LoadImageFromFile)), LoadImageFromFile())
 
 
 @TRANSFORMS.register_module()
@@ -99,8 +171,32 @@ class LoadLabels(BaseTransform):
             raise InputError(
                 f"{path}: label of size {label.shape[:2]} (height, width), "
                 f"but {results['img_path']} has {native}"
+                + other_frame(results["img_path"], label.shape[:2], native)
             )
         return label
+
+
+def is_turned(path: str) -> bool:
+    """Whether viewers turn an image file, by its EXIF orientation."""
+    return _orientation(path) != 1
+
+
+def other_frame(path: str, label: tuple[int, int], image: tuple[int, int]) -> str:
+    """The end of a message about two sizes, where the image's EXIF orientation explains them."""
+    if _orientation(path) < 5 or tuple(label) != tuple(image)[::-1]:
+        return ""
+    return (
+        f"; its EXIF orientation is {_orientation(path)}, and the label is in the other frame: "
+        "labels of the turned image need LoadImageFromFile(turn_by_exif=True), those of the stored "
+        "pixels turn_by_exif=False, in the pipelines for training and test"
+    )
+
+
+def _orientation(path: str) -> int:
+    try:
+        return orientation_of(Path(path).read_bytes())
+    except OSError:
+        return 1
 
 
 @TRANSFORMS.register_module()

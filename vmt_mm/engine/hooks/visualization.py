@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
+from vmt_mm.datasets.transforms.image_values import displayable
+from vmt_mm.datasets.transforms.loading import reader_of
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import write_image
@@ -53,7 +56,8 @@ class MultiTaskVisualizationHook(Hook):
         for sample in whole[: self.num_images - self._shown]:
             self._shown += 1
             name = f"val_{sample.sample_id}".replace("/", "_")
-            runner.visualizer.add_image(name, self._panel(runner, sample), runner.epoch)
+            panel = self._panel(runner, sample, runner.val_dataloader)
+            runner.visualizer.add_image(name, panel, runner.epoch)
 
     def after_test_iter(
         self,
@@ -65,9 +69,10 @@ class MultiTaskVisualizationHook(Hook):
         """Write the panels of all images to ``show_dir``."""
         for sample in (outputs or ()) if self.show_dir else ():
             if not sample.is_stand_in:
-                write_image(self.show_dir / f"{sample.sample_id}.png", self._panel(runner, sample))
+                panel = self._panel(runner, sample, runner.test_dataloader)
+                write_image(self.show_dir / f"{sample.sample_id}.png", panel)
 
-    def _panel(self, runner: Runner, sample: MultiTaskDataSample) -> object:
+    def _panel(self, runner: Runner, sample: MultiTaskDataSample, loader: DataLoader) -> np.ndarray:
         model = unwrap(runner.model)
-        image = mmcv.imread(sample.img_path, channel_order="rgb")
+        image = displayable(reader_of(loader.dataset).read(sample.img_path))[..., ::-1]
         return draw_panel(image, sample, model.tasks, runner.visualizer.dataset_meta or {})
