@@ -293,3 +293,93 @@ def test_a_model_finds_it_without_a_default_scope():
     # a process of its own: within this one, other tests have set a scope
     output = subprocess.check_output([sys.executable, "-c", BUILD], text=True)
     assert output.split()[-1] == "MultiTaskDataPreprocessor"
+
+
+def _of_images(*images):
+    return dict(inputs=list(images), data_samples=[MultiTaskDataSample() for _ in images])
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        "vmt_mm.models.data_preprocessor.print_log", lambda text, *_: lines.append(text)
+    )
+    return lines
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_any_number_of_channels(swap):
+    images = [torch.rand(5, 6, 7) * 5 for _ in range(2)]
+    mean, std = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 3.0, 4.0, 5.0, 6.0]
+    preprocessor = MultiTaskDataPreprocessor(mean, std, bgr_to_rgb=swap)
+    order = [2, 1, 0, 3, 4] if swap else [0, 1, 2, 3, 4]
+    expected = torch.stack(images)[:, order] - torch.tensor(mean).view(-1, 1, 1)
+    expected = expected / torch.tensor(std).view(-1, 1, 1)
+    for _ in range(2):
+        assert torch.equal(preprocessor(_of_images(*images))["inputs"], expected)
+    assert preprocessor.state_dict() == {}
+
+
+def test_three_channels_are_as_mmengine_has_them():
+    images = [torch.randint(0, 256, (3, 6, 7), dtype=torch.uint8) for _ in range(2)]
+    own, its = MultiTaskDataPreprocessor(**NORMALISE), ImgDataPreprocessor(**NORMALISE)
+    assert torch.equal(own(_of_images(*images))["inputs"], its(_of_images(*images))["inputs"])
+    grey = MultiTaskDataPreprocessor(mean=[100.0], std=[50.0])
+    assert torch.equal(grey(_of_images(images[0][:1]))["inputs"][0], (images[0][:1] - 100.0) / 50)
+
+
+def test_channels_that_do_not_fit():
+    three, four = torch.zeros(3, 4, 4), torch.zeros(4, 4, 4)
+    for images, message in (
+        ([four], "mean and std have 3 values, and an image has 4 channel"),
+        ([three[:1]], "mean and std have 3 values, and an image has 1 channel"),
+        ([three, four], r"images of \[3, 4\] channels in one batch"),
+    ):
+        with pytest.raises(InputError, match=message):
+            MultiTaskDataPreprocessor(**NORMALISE)(_of_images(*images))
+    with pytest.raises(InputError, match="bgr_to_rgb is for three channels"):
+        MultiTaskDataPreprocessor(bgr_to_rgb=True)(_of_images(three[:1]))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ([1.0], None),
+        ([1.0, 2.0], [1.0, 2.0, 3.0]),
+        ([1.0], [0.0]),
+        (["a"], [1.0]),
+        ([float("nan")], [1.0]),
+        ([], []),
+        (1.0, 2.0),
+    ],
+)
+def test_numbers_that_normalise_nothing(mean, std):
+    with pytest.raises(InputError, match="data_preprocessor"):
+        MultiTaskDataPreprocessor(mean, std)
+
+
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+UNIT = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize(
+    ("largest", "settings", "fits"),
+    [
+        (255, IMAGENET, True),
+        (1, UNIT, True),
+        (9000, dict(mean=[8000.0], std=[1000.0]), True),
+        (255, {}, True),
+        (1, IMAGENET, False),
+        (255, UNIT, False),
+        (9000, IMAGENET, False),
+    ],
+)
+def test_numbers_for_another_range_are_said_once(said, largest, settings, fits):
+    preprocessor = MultiTaskDataPreprocessor(**settings)
+    image = torch.linspace(0, largest, 48).view(3, 4, 4)
+    for _ in range(2):
+        preprocessor(_of_images(image, image))
+    assert len(said) == (0 if fits else 1)
+    if not fits:
+        assert f"images of values 0..{largest} become" in said[0]

@@ -5,10 +5,14 @@ Letters: N images, h, w height and width of sources, H, W of the network's input
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from mmengine.logging import print_log
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
@@ -18,22 +22,50 @@ from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import BatchWarp
 from vmt_mm.tasks.warps import framed
 
+#: Normalised values of a batch that differ by less, or lie further from 0, are of another range.
+_LEAST_SPREAD, _LARGEST = 0.1, 20
+
 
 @MODELS.register_module()
 class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     """MMEngine's ``ImgDataPreprocessor`` that also does the warps which a pipeline left to it.
 
-    See :class:`~vmt_mm.datasets.transforms.RandomWarp` with ``on_device``. Without such warps it
-    does what mmengine's does.
+    See :class:`~vmt_mm.datasets.transforms.RandomWarp` with ``on_device``. Images may have any
+    number of channels; ``bgr_to_rgb`` turns the order of the first three and keeps the others.
+    With the first batch, a warning says where ``mean`` and ``std`` are not made for its values.
 
     Args:
+        mean: of the channels, in the order that the network gets; one value counts for all. None
+            normalises nothing.
+        std: likewise.
+        bgr_to_rgb: turn the order of the first three channels.
+        rgb_to_bgr: the same.
         kwargs: see ``mmengine.model.ImgDataPreprocessor``; with ``non_blocking`` the training does
             not wait while a batch is copied to the device from pinned memory.
 
     Raises:
-        InputError: if warps are left to it in a test, if some images of a batch have none, or if
-            the warps of a batch differ in the size of the output or in the fill.
+        InputError: if ``mean`` and ``std`` are no such values or do not fit the images' channels,
+            if warps are left to it in a test, if some images of a batch have none, or if the warps
+            of a batch differ in the size of the output or in the fill.
     """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        bgr_to_rgb: bool = False,
+        rgb_to_bgr: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_normalisation(mean, std)
+        self._enable_normalize = mean is not None
+        if self._enable_normalize:
+            self._numbers = [torch.tensor(list(n)).float().view(-1, 1, 1) for n in (mean, std)]
+            for name, numbers in zip(("mean", "std"), self._numbers, strict=True):
+                self.register_buffer(name, numbers, persistent=False)
+        self._swap = self._channel_conversion = bgr_to_rgb or rgb_to_bgr
+        self._channels: int | None = None
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Copy a batch to the device, warp, normalise, and stack.
@@ -43,8 +75,9 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             training: whether a training asks.
 
         Returns:
-            ``inputs`` (N, 3, H, W) and ``data_samples``.
+            ``inputs`` (N, C, H, W) and ``data_samples``.
         """
+        data = self._in_order(data)
         waiting = [DeferredWarp.key in sample for sample in data.get("data_samples") or ()]
         if not any(waiting):
             return super().forward(data, training)
@@ -57,6 +90,83 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         images = _warp_batch(data["inputs"], data["data_samples"])
         batch = super().forward({**data, "inputs": images, "data_samples": None}, training)
         return {**batch, "data_samples": data["data_samples"]}
+
+    def _in_order(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check a batch's channels, and the first one's values; order channels beyond three."""
+        images = data["inputs"]
+        counts = {image.shape[0] for image in images}
+        if counts != {self._channels}:
+            self._check_channels(counts)
+            self._channels = counts.pop()
+            self._channel_conversion = self._swap and self._channels == 3  # mmengine's, of three
+            if self._enable_normalize and images[0].device.type == "cpu":  # as loaders give them
+                warn_of_range(images, *self._numbers)
+        if not self._swap or self._channels == 3:
+            return data
+        data = self.cast_data(data)
+        order = [2, 1, 0, *range(3, self._channels)]
+        return {**data, "inputs": [image[order] for image in data["inputs"]]}
+
+    def _check_channels(self, counts: set[int]) -> None:
+        """Raise InputError unless images of these numbers of channels can be normalised."""
+        if len(counts) > 1:
+            raise InputError(
+                f"images of {sorted(counts)} channels in one batch; LoadImageFromFile's color_type "
+                "'color' makes three of all"
+            )
+        (channels,) = counts
+        known = {len(self.mean), len(self.std), 1} if self._enable_normalize else {1}
+        if not known <= {1, channels}:
+            raise InputError(
+                f"data_preprocessor: mean and std have {max(known)} values, and an image has "
+                f"{channels} channel(s); LoadImageFromFile's color_type decides how many"
+            )
+        if self._swap and channels < 3:
+            raise InputError(
+                f"data_preprocessor: bgr_to_rgb is for three channels or more, and an image has "
+                f"{channels}; set bgr_to_rgb=False"
+            )
+
+
+def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Raise InputError unless both are numbers of the channels, or both None."""
+    if mean is None and std is None:
+        return
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, (list, tuple)) or not all(
+            isinstance(v, (int, float)) and math.isfinite(v) for v in values
+        ):
+            raise InputError(
+                f"data_preprocessor.{name}: expected one number a channel, got {values!r}; to "
+                "normalise nothing set both mean and std to None"
+            )
+    if min(std, default=0) <= 0 or not mean or len({len(mean), len(std)} - {1}) > 1:
+        raise InputError(
+            f"data_preprocessor: mean and std must be as many, std above 0, got {mean} and {std}"
+        )
+
+
+def warn_of_range(images: Sequence[Tensor], mean: Tensor, std: Tensor) -> None:
+    """Warn where normalised values are none that a network can tell apart, or far too large.
+
+    Args:
+        images: (C, H, W) of a batch.
+        mean: (C, 1, 1), or (1, 1, 1).
+        std: likewise.
+    """
+    low = min(float(image.min()) for image in images)
+    high = max(float(image.max()) for image in images)
+    ends = torch.stack([(low - mean) / std, (high - mean) / std])
+    spread, largest = float((ends[1] - ends[0]).max()), float(ends.abs().max())
+    if low < high and (spread < _LEAST_SPREAD or largest > _LARGEST):
+        print_log(
+            f"images of values {low:g}..{high:g} become {float(ends.min()):.3g}.."
+            f"{float(ends.max()):.3g} by data_preprocessor's mean={mean.flatten().tolist()} and "
+            f"std={std.flatten().tolist()}: they are made for another range; networks expect about "
+            "-3..3",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _warp_batch(images: Sequence[Tensor], samples: Sequence[MultiTaskDataSample]) -> Tensor:

@@ -178,9 +178,21 @@ class AdaptedEncoder:
             Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32. Where
             a method tells no tasks apart, they may share maps.
         """
+        self._check_channels(images)
         loop = self._compiled_loop or type(self).run_loop
         features = loop(self, images, self.select_tasks(tasks))
         return features if on_grids else _materialise(features)
+
+    def _check_channels(self, images: Tensor) -> None:
+        """Raise InputError where the embedding of patches takes other images."""
+        projection = getattr(getattr(self, "patch_embed", None), "projection", None)
+        expected = getattr(projection, "in_channels", images.shape[1])
+        if images.shape[1] != expected:
+            raise InputError(
+                f"images of {images.shape[1]} channel(s), and {type(self).__name__} is built for "
+                f"in_channels={expected}; set backbone.in_channels, or by LoadImageFromFile's "
+                "color_type what is read"
+            )
 
     def run_loop(
         self, images: Tensor, names: Sequence[str]
