@@ -15,6 +15,7 @@ from vmt_mm.apis import MultiTaskInferencer, add_model_arguments, friendly_error
 from vmt_mm.apis.cli import build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_file_target
 from vmt_mm.visualization import draw_strip
 from vmt_mm.visualization.video import VideoReader, write_video
@@ -24,7 +25,7 @@ _ESCAPE = 27
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument("video", help="video file, or number of a camera")
     add_model_arguments(parser)
     parser.add_argument("--show", action="store_true", help="show frames in a window")

@@ -12,12 +12,13 @@ from vmt_mm.apis import add_model_arguments, friendly_errors
 from vmt_mm.apis.cli import build_inferencer
 from vmt_mm.apis.inference import EMBEDDED_ADAPTER
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.webapp.app import WebApp, import_gradio
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     add_model_arguments(parser, default=EMBEDDED_ADAPTER)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")

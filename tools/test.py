@@ -20,12 +20,13 @@ from vmt_mm.apis import (
 )
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.tasks import build_tasks
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_folder_target, write_json
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     add_run_arguments(parser)

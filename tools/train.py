@@ -18,11 +18,12 @@ from vmt_mm.apis import (
 )
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     add_config_arguments(parser)
     add_run_arguments(parser)
     parser.add_argument(

@@ -41,6 +41,19 @@ def test_data_root_reaches_every_loader():
     assert _roots(load_config(PASCAL, dict(data_root="elsewhere"))) == ["elsewhere"] * 3
 
 
+def test_the_home_folder_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = f'_base_ = "{PASCAL}"\ndata_root = "~/d"\nwork_dir = "~/w"\nload_from = "~/c.pth"\n'
+    (tmp_path / "own.py").write_text(text)
+    cfg = load_config("~/own.py", {"pretrained": "~/p.pth", "val_dataloader.dataset.cache": "~"})
+    assert _roots(cfg) == [f"{tmp_path}/d"] * 3
+    assert (cfg.work_dir, cfg.load_from) == (f"{tmp_path}/w", f"{tmp_path}/c.pth")
+    assert cfg.model.backbone.pretrained == f"{tmp_path}/p.pth"
+    assert cfg.val_dataloader.dataset.cache == str(tmp_path)
+    (tmp_path / "above.py").write_text('_base_ = "own.py"\ndata_root = "~/other"\n')
+    assert _roots(load_config(tmp_path / "above.py")) == [f"{tmp_path}/other"] * 3
+
+
 def test_data_set_with_a_root_of_its_own_keeps_it():
     options = {"data_root": "elsewhere", "val_dataloader.dataset.data_root": "own"}
     assert _roots(load_config(PASCAL, options)) == ["elsewhere", "own", "elsewhere"]

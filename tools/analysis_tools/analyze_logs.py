@@ -16,14 +16,13 @@ from pathlib import Path
 from vmt_mm.analysis.logs import curve, draw_curves, keys_of, read_log, train_times
 from vmt_mm.apis import friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_image
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     plot = commands.add_parser("plot_curve", help="draw numbers of one or several trainings")
     plot.add_argument("--keys", nargs="+", help="what to draw; all losses and metrics if unset")

@@ -40,6 +40,7 @@ from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.allocator import keep_freed_memory
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import (
     check_file_target,
     check_image_target,
@@ -53,7 +54,7 @@ _MEMORY_RUNS = 2
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser, several=True)
     parser.add_argument(
         "--tasks", nargs="+", type=int, default=[1, 2, 4, 8], help="numbers of tasks"

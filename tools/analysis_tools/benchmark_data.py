@@ -27,11 +27,12 @@ from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument("--images", type=int, default=100, help="images that are timed")
     parser.add_argument("--repeats", type=int, default=5, help="rounds that are timed")

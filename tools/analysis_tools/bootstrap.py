@@ -16,14 +16,13 @@ from vmt_mm.analysis.bootstrap import compare, count_pixels
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Segmentation, build_tasks
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_json
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument("--task", default="semseg", help="a segmentation task of the config")
     for name, which in (("--first", "one method"), ("--second", "the other one")):

@@ -26,6 +26,7 @@ from vmt_mm.analysis.runs import LOG, Entry, Run, plan_runs, read_entry
 from vmt_mm.analysis.trial import check_budget, measure
 from vmt_mm.apis import check_inputs, friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_bytes, write_image, write_json
 
 _TRAIN = Path(__file__).parents[1] / "train.py"
@@ -48,9 +49,7 @@ class _Options(DictAction):
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -24,14 +24,13 @@ from vmt_mm.apis import add_config_arguments, check_inputs, friendly_errors, ini
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import Task, build_tasks
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_image, write_json
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument("predictions", type=Path, help="folder of predictions, or a checkpoint")
     parser.add_argument("save_dir", type=Path, help="folder for the picture")

@@ -23,11 +23,12 @@ from vmt_mm.analysis.parameter_report import (
 )
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser, several=True)
     parser.add_argument("--json", action="store_true", help="print JSON, counts in parameters")
     return parser.parse_args()

@@ -19,11 +19,12 @@ from vmt_mm.analysis.models import load_experiments
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument(
         "--shape", nargs="+", type=int, metavar="H W", help="of the image; the config's if unset"

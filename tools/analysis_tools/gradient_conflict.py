@@ -40,12 +40,13 @@ from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_image, write_json
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser, several=True)
     parser.add_argument(
         "--checkpoint", nargs="+", default=[], help="weights to start from, one file a config"

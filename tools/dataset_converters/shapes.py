@@ -7,11 +7,12 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vmt_mm.rendering import write_dataset
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder to write; must be empty or not exist yet")
     parser.add_argument("--train", type=int, default=400, help="training scenes")
     parser.add_argument("--val", type=int, default=100, help="validation scenes")

@@ -12,11 +12,12 @@ from mmengine.config import DictAction
 
 from vmt_mm.apis import friendly_errors
 from vmt_mm.apis.add_task import add_task
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path, help="config of the trained model")
     parser.add_argument("checkpoint", type=Path, help="its checkpoint, or its adapter file")
     parser.add_argument("--task", required=True, metavar="NAME", help="name of the new task")

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import PARTIAL
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ _FIRST_STEP = "Epoch(train)"
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how often to kill")
     parser.add_argument(
         "--while-writing", type=int, default=6, help="how many of them while a file is written"

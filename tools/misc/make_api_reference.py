@@ -8,7 +8,6 @@ has.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import copy
 import functools
@@ -18,6 +17,8 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from vmt_mm.utils.console import ToolParser
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/api.md"
@@ -236,7 +237,7 @@ def make() -> str:
 
 def main() -> None:
     """Write the page, or compare it with what would be written."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if it is stale")
     args = parser.parse_args()
     page = make()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     add_config_arguments(parser)
     return parser.parse_args()
 

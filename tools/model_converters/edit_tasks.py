@@ -12,11 +12,12 @@ from pathlib import Path
 from vmt_mm.apis import friendly_errors
 from vmt_mm.apis.edit_tasks import edit_tasks
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="checkpoint (.pth), or adapter file")
     parser.add_argument("out", type=Path, help="file to write, of the same kind")
     parser.add_argument("--remove", nargs="+", default=[], metavar="NAME", help="tasks to remove")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.apis.adapters import export_adapter
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint of a training with this config")
     parser.add_argument("out", type=Path, help="file to write, .safetensors")

@@ -19,6 +19,7 @@ from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.engine.frozen import FrozenRecord
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_bytes
 
 #: Of a plain encoder: a Swin's keys are mmseg's, a ViT's mmpretrain's. What a PEFT method added
@@ -34,7 +35,7 @@ _RECOMPUTED = re.compile(r"^norm\d\.|relative_position_index$")
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="checkpoint that tools/train.py wrote")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--float32", action="store_true", help="as it is, not rounded to float16")

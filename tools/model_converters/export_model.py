@@ -35,12 +35,13 @@ from vmt_mm.export import (
     write_checked,
 )
 from vmt_mm.export.formats import DYNAMIC, Run
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_file_target
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint; none beside an adapter file, "
                         "which stands in the config's place")  # fmt: skip

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from vmt_mm.apis import friendly_errors
 from vmt_mm.apis.adapters import merge_adapter
+from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument("adapter", help="file that export_adapter.py wrote")
     parser.add_argument("out", type=Path, help="file to write, .pth")
     parser.add_argument("--pretrained", help="frozen encoder; default: what the adapter names")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import json
 import sys
@@ -22,6 +21,7 @@ from vmt_mm.analysis.runs import Run
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_json
 
 #: Steps that are not timed (caches, threads and memory settle), and those that are.
@@ -208,7 +208,7 @@ def check_budget(
 
 def main() -> None:
     """Try out one config, write what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from vmt_mm.apis.failures import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.importing import Imported
 from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import write_bytes
 
 
@@ -23,7 +23,7 @@ def import_main(doc: str, convert: Callable[..., Imported]) -> None:
         doc: the tool's docstring.
         convert: (tensors, their file, arch) -> what to write.
     """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser = ToolParser(description=doc.splitlines()[0])
     parser.add_argument("checkpoint", help="file, or http(s) address, of the pretrained weights")
     parser.add_argument("out", type=Path, help="file to write, .safetensors")
     parser.add_argument("--arch", help="architecture that it must be of; default: what it is")

@@ -62,7 +62,7 @@ class Adapter:
 def is_adapter_file(path: str | Path) -> bool:
     """Tell whether a file is an adapter; one that cannot be read is none."""
     try:
-        return _read_metadata(Path(path)).get("kind") == KIND
+        return _read_metadata(Path(path).expanduser()).get("kind") == KIND
     except InputError:
         return False
 
@@ -100,7 +100,7 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
     Raises:
         InputError: if it is missing, damaged, no adapter, or of a later format.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     metadata = _read_metadata(path)
     if metadata.get("kind") != KIND:
         raise InputError(

@@ -7,6 +7,7 @@ PyTorch.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def read_checkpoint(
     Raises:
         InputError: if it is missing, damaged, or holds more than that.
     """
+    location = os.path.expanduser(location)
     remote = location.startswith(("http://", "https://"))
     if not remote and not Path(location).is_file():
         raise InputError(f"{location}: no such checkpoint")

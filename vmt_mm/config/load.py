@@ -7,6 +7,7 @@ would reach nothing. :func:`load_config` carries it to its places, and every too
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mmengine.config import Config
 from vmt_mm.config.check import check_keys
 from vmt_mm.config.one_task import primary_metric, reduce_places, reduce_variables
 from vmt_mm.config.protocols import apply_protocol
-from vmt_mm.config.tree import LOADERS, dicts_in
+from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
 from vmt_mm.errors import InputError
 
 #: Top-level variable -> names of the entries below that take its value.
@@ -58,6 +59,7 @@ def load_config(
     - The checkpoint hook's ``rule`` follows the task whose metric ``save_best`` names.
     - In a process group on CPU, the model gets the wrapper that works there.
     - A data loader without workers keeps none.
+    - ``~`` at the start of a path is the home folder.
     - Keys that nothing reads are refused, see :func:`check_keys`.
 
     Args:
@@ -70,15 +72,17 @@ def load_config(
         InputError: if the file is missing, a key or the task is unknown, a variable reaches
             nothing, or the batch does not divide.
     """
+    path = os.path.expanduser(path)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
     try:
-        cfg = Config.fromfile(path)
+        cfg = _read(path)
     except Exception as error:  # a config is a program, and may fail in any way
         reason = str(error).split("\n")[0]
         raise InputError(f"{path}: {type(error).__name__}: {reason}") from error
     bases, file = list(_bases(path)), copy.deepcopy(cfg)
-    cfg.merge_from_dict(copy.deepcopy(dict(options or {})))  # merging takes `_delete_` out
+    given = expand_home(copy.deepcopy(dict(options or {})))  # merging takes `_delete_` out
+    cfg.merge_from_dict(given)
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
     reduce_variables(cfg)
     for key in (*_CARRIED, *_OF_BACKBONE):
@@ -108,11 +112,18 @@ def load_config(
     return cfg
 
 
+def _read(path: str) -> Config:
+    """Read a file; paths in it may begin with the home folder."""
+    cfg = Config.fromfile(path)
+    expand_home(cfg._cfg_dict)
+    return cfg
+
+
 def _bases(path: str | Path) -> Iterator[Config]:
     """Every config that a file builds on, by ``_base_``."""
     for base in Config._get_base_files(str(path)):
         base_path = Config._get_cfg_path(base, str(path))[0]
-        yield Config.fromfile(base_path)
+        yield _read(base_path)
         yield from _bases(base_path)
 
 

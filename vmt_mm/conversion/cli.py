@@ -14,7 +14,7 @@ from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.conversion.report import REPORT
 from vmt_mm.conversion.run import convert
 from vmt_mm.errors import InputError
-from vmt_mm.utils.console import print_problems
+from vmt_mm.utils.console import ToolParser, print_problems
 
 
 def converter_parser(description: str, layout: str) -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def converter_parser(description: str, layout: str) -> argparse.ArgumentParser:
         description: what the tool does.
         layout: what the raw data set looks like.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = ToolParser(description=description)
     parser.add_argument("source", type=Path, metavar="SRC", help=f"{layout}; only read")
     parser.add_argument(
         "target",

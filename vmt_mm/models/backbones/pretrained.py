@@ -31,7 +31,7 @@ def locate(pretrained: str) -> str:
         return _address_in_zoo(pretrained)
     if pretrained.startswith(("http://", "https://")):
         return pretrained
-    path = Path(pretrained)
+    path = Path(pretrained).expanduser()
     if pretrained.startswith(_PACKAGE_SCHEME):
         name = pretrained.removeprefix(_PACKAGE_SCHEME)
         path = Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
