@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from vmt_mm.analysis import machine
 from vmt_mm.analysis.machine import OperationCounter, matrix_product_rate, peak_memory
 from vmt_mm.errors import InputError
 
@@ -52,6 +53,21 @@ def test_a_gradient_within_a_forward_pass_counts():
 
 def test_matrix_products_have_a_rate():
     assert matrix_product_rate(torch.float32) > 1e8
+
+
+@pytest.mark.parametrize(("rate", "largest"), [(1e7, 64), (1e9, 256), (1e13, 2048)])
+def test_the_rate_is_known_soon_on_a_slow_processor(monkeypatch, rate, largest):
+    sides, seconds = [], []
+
+    def seconds_of(run):
+        sides.append(len(run()))
+        seconds.append(2 * sides[-1] ** 3 / rate)
+        return seconds[-1]
+
+    monkeypatch.setattr(machine, "seconds_of", seconds_of)
+    assert matrix_product_rate(torch.float32) == pytest.approx(rate)
+    assert sides[-1] == largest
+    assert sum(seconds) < 2
 
 
 def test_peak_memory_is_of_the_work_alone():

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from vmt_mm.errors import InputError
 
-_SIDE, _PRODUCTS = 2048, 5
-
+#: Sides of the matrices whose products are timed, how often, and what one of them may take.
+_SMALLEST, _LARGEST, _PRODUCTS, _LONGEST_S = 64, 2048, 5, 0.25
 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -65,11 +65,24 @@ class OperationCounter(TorchDispatchMode):
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
-    """Operations a second of products of two 2048 x 2048 matrices, by the median of five."""
-    device = get_device()
-    a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
+    """Operations a second of products of two square matrices, by the median of five.
+
+    The matrices grow until a product of the next ones, 8 times as many operations, would take more
+    than a quarter of a second, up to 2048 x 2048: a processor without arithmetic in ``dtype`` is a
+    hundred times slower than one with it, and must not keep anyone waiting.
+    """
+    side, seconds = _SMALLEST, _product_seconds(_SMALLEST, dtype)
+    while side < _LARGEST and 8 * seconds <= _LONGEST_S:
+        side *= 2
+        seconds = _product_seconds(side, dtype)
+    return 2 * side**3 / seconds
+
+
+def _product_seconds(side: int, dtype: torch.dtype) -> float:
+    """Median seconds of a product of two (side, side) matrices; the first one is not timed."""
+    a, b = (torch.randn(side, side, device=get_device()).to(dtype) for _ in range(2))
     a @ b
-    return 2 * _SIDE**3 / median(seconds_of(lambda: a @ b) for _ in range(_PRODUCTS))
+    return median(seconds_of(lambda: a @ b) for _ in range(_PRODUCTS))
 
 
 def seconds_of(run: Callable[[], object]) -> float:
