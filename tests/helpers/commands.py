@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
@@ -44,7 +45,7 @@ def run(*command: str, code: int = 0, **kwargs) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         **kwargs,
     )
     assert done.returncode == code, done.stdout[-4000:]

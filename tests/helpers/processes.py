@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from waiting import PATIENCE
 
 
-def run_forked(script: str, folder: Path, timeout: int = 90) -> None:
+def run_forked(script: str, folder: Path) -> None:
     """Run a test file as a script, ``script folder``, which calls :func:`fork_group`.
 
     In a process group of its own and with a deadline: a process that waits for another one for ever
@@ -34,7 +35,7 @@ def run_forked(script: str, folder: Path, timeout: int = 90) -> None:
         start_new_session=True,
     )
     try:
-        _, errors = process.communicate(timeout=timeout)
+        _, errors = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         raise

@@ -242,7 +242,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
             run_jobs([inner], 1, CONSOLE)
 
     jobs = [
-        Job("first", [sys.executable, "-c", "import time; time.sleep(20)"], log),
+        Job("first", [sys.executable, "-c", "import time; time.sleep(1200)"], log),
         Job("second", [sys.executable, "-c", ""], tmp_path / "other"),
     ]
     with pytest.raises(InputError, match="another process runs here"):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from commands import ROOT
+from waiting import PATIENCE, free_port
 
 _PROGRAM = (
     "from vmt_mm.apis import distributed\n"
@@ -17,7 +18,7 @@ _PROGRAM = (
 
 def test_slurm_processes_find_each_other(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    environment |= dict(SLURM_NTASKS="2", MASTER_PORT="29671", CUDA_VISIBLE_DEVICES="")
+    environment |= dict(SLURM_NTASKS="2", MASTER_PORT=free_port(), CUDA_VISIBLE_DEVICES="")
     # without MASTER_ADDR the first of slurm's hosts is asked for
     program = tmp_path / "scontrol"
     program.write_text("#!/bin/sh\ntest \"$3\" = 'node[1-2]' && echo 127.0.0.1 && echo node2\n")
@@ -35,7 +36,7 @@ def test_slurm_processes_find_each_other(tmp_path):
         )
         for rank in (0, 1)
     ]
-    results = [process.communicate(timeout=90) for process in processes]
+    results = [process.communicate(timeout=PATIENCE) for process in processes]
     for rank, (output, errors) in enumerate(results):
         assert output.strip() == f"{rank} of 2", errors
 
@@ -51,9 +52,9 @@ def test_of_processes_that_fail_alike_one_speaks(tmp_path, failure):
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-         "--master_port=29672", str(program)],
+         f"--master_port={free_port()}", str(program)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from waiting import PATIENCE, wait_until
 
 from vmt_mm.datasets import Draw, MultiTaskDataset, cache
 from vmt_mm.errors import DamagedFileError, InputError
@@ -313,9 +314,7 @@ def _start(root, marks, name):
 
     cache._read = marked
     (marks / f"up.{name}").touch()
-    deadline = time.monotonic() + 100
-    while len(list(marks.glob("up.*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    assert wait_until(lambda: len(list(marks.glob("up.*"))) == 2)
     dataset = _dataset(root, str(marks / "cache"))
     (marks / f"found.{name}").write_text(str(sum(int(s["inputs"].sum()) for s in dataset)))
 
@@ -327,7 +326,7 @@ def test_processes_that_start_together_write_it_once(root, tmp_path, monkeypatch
     )
     other.start()
     _start(root, tmp_path, "here")
-    other.join(60)
+    other.join(PATIENCE)
     assert other.exitcode == 0
     assert len(list(tmp_path.glob("built.*"))) == 1
     found = [path.read_text() for path in tmp_path.glob("found.*")]

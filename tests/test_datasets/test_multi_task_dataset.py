@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from PIL import Image
+from waiting import PATIENCE, wait_until
 
 from vmt_mm.datasets import Draw, MultiTaskDataset, PASCALContextMT, ShapesMT, shapes
 from vmt_mm.errors import InputError
@@ -276,9 +277,7 @@ def _start(root, marks, name):
 
     shapes.write_dataset = marked
     (marks / f"up.{name}").touch()
-    deadline = time.monotonic() + 100
-    while len(list(marks.glob("up.*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    assert wait_until(lambda: len(list(marks.glob("up.*"))) == 2)
     shapes.ensure_rendered(root, **RENDER)
     (marks / f"found.{name}").write_text(str(len(list((root / "images").iterdir()))))
 
@@ -287,9 +286,12 @@ def test_processes_that_start_together_render_once(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "write_dataset", shapes.write_dataset)  # _start changes it
     arguments = (tmp_path / "shapes", tmp_path)
     command = [sys.executable, __file__, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as other:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as other:
         _start(*arguments, "here")
-        assert other.wait(60) == 0, other.stderr.read().decode()
+        assert other.wait(PATIENCE) == 0, other.stderr.read().decode()
     assert len(list(tmp_path.glob("rendered.*"))) == 1
     assert [path.read_text() for path in tmp_path.glob("found.*")] == ["3", "3"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import CONFIG, ROOT, SMALL, options, run
+from waiting import free_port
 
 from vmt_mm.tasks import build_tasks
 
@@ -123,7 +124,7 @@ finally:
 def test_no_thread_of_a_process_group_is_left(trained, tmp_path, monkeypatch, tool, fails):
     # one that lets go of a tensor while the interpreter exits would abort the process
     group = dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    for key, value in {**group, "MASTER_PORT": "29673", "CUDA_VISIBLE_DEVICES": ""}.items():
+    for key, value in {**group, "MASTER_PORT": free_port(), "CUDA_VISIBLE_DEVICES": ""}.items():
         monkeypatch.setenv(key, value)
     folder, _ = trained
     checkpoint = [folder / "run/epoch_1.pth"] if tool == "test" else []

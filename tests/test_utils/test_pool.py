@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, wait_until
 
 from vmt_mm.errors import InputError
 from vmt_mm.utils.layout import read_ids
@@ -69,16 +69,12 @@ def test_workers_end_with_their_parent(tmp_path, number):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        deadline = time.monotonic() + 60
-        while len(pids := os.listdir(tmp_path / "pids")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert len(pids) == 2
+        assert wait_until(lambda: len(os.listdir(tmp_path / "pids")) == 2)
+        pids = os.listdir(tmp_path / "pids")
         # A terminal's Ctrl-C reaches every process, a kill the parent alone.
         (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
-        parent.wait(60)
-        while any(map(_alive, pids)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert [pid for pid in pids if _alive(pid)] == []
+        parent.wait(PATIENCE)
+        assert wait_until(lambda: not any(map(_alive, pids)))
     finally:
         if any(map(_alive, [parent.pid, *os.listdir(tmp_path / "pids")])):
             os.killpg(parent.pid, signal.SIGKILL)

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-import time
 import zipfile
 
 import pytest
 from untrained import write_images
+from waiting import PATIENCE
 
 gradio = pytest.importorskip("gradio", reason="needs the extra `webapp-test`")
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs the extra `webapp-test`")
@@ -18,7 +18,6 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 from vmt_mm.webapp.app import WebApp  # noqa: E402
 
-_SECONDS = 60
 _FLAGS = ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1500,1000")
 
 
@@ -50,7 +49,7 @@ class Page:
     """What a user does on the page."""
 
     def __init__(self, browser, address):
-        self.browser, self.wait = browser, WebDriverWait(browser, _SECONDS)
+        self.browser, self.wait = browser, WebDriverWait(browser, PATIENCE)
         browser.get(address)
 
     def all(self, selector):
@@ -107,10 +106,10 @@ def test_the_page(address, browser, tmp_path):
     page.until(lambda: browser.execute_script(opacity) == "0.3")
     page.click("Download as zip")
     folder = tmp_path / "downloads"
-    page.until(lambda: list(folder.glob("*.zip")))
-    time.sleep(0.2)  # it bears its name only once it is whole
-    with zipfile.ZipFile(folder / "image_000_predictions.zip") as archive:
-        assert "normals/image_000.png" in archive.namelist()
+    archive = folder / "image_000_predictions.zip"
+    page.until(lambda: archive.exists() and zipfile.is_zipfile(archive))
+    with zipfile.ZipFile(archive) as content:
+        assert "normals/image_000.png" in content.namelist()
 
     elsewhere = [a for a in requested(browser) if not a.startswith((address, "data:", "blob:"))]
     assert not elsewhere

@@ -27,7 +27,9 @@ from vmt_mm.utils.files import PARTIAL
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
-_FIRST_STEP = "Epoch(train)"
+_STEP = "Epoch(train)"
+#: A kill amid the training comes after so many steps of it at most: two epochs.
+_STEPS = 8
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,10 +104,9 @@ def kill_at(training: Training, moment: str, rng: random.Random, startup: float)
     if moment == "starting":
         _sleep(process, rng.uniform(0, startup))
     else:
-        while _FIRST_STEP not in training.log.read_text() and process.poll() is None:
-            time.sleep(0.01)
+        _wait_for_steps(training, process, 1)
         if moment == "training":
-            _sleep(process, rng.uniform(0, 2))
+            _wait_for_steps(training, process, rng.randint(1, _STEPS))
         else:
             _wait_for_writing(training, process, rng)
     ended = process.poll() is not None
@@ -119,6 +120,12 @@ def kill_at(training: Training, moment: str, rng: random.Random, startup: float)
 def _sleep(process: subprocess.Popen, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
+        time.sleep(0.005)
+
+
+def _wait_for_steps(training: Training, process: subprocess.Popen, count: int) -> None:
+    """Wait until so many steps are in the log, however long a busy machine takes for them."""
+    while training.log.read_text().count(_STEP) < count and process.poll() is None:
         time.sleep(0.005)
 
 
