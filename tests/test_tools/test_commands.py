@@ -1,8 +1,10 @@
 """The commands of the README, on a few small scenes."""
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -98,12 +100,16 @@ def test_a_resumed_run_goes_on_where_it_stopped(trained, tmp_path):
     assert resumed == [pair for pair in whole if pair[0] == 2]
 
 
-def test_two_processes_train(trained, tmp_path):
+def test_two_processes_train_beside_another_run(trained, tmp_path, monkeypatch):
+    monkeypatch.delenv("PORT", raising=False)
     folder, _ = trained
-    output = run(
-        *("bash", "tools/dist_train.sh", CONFIG, "2", "--work-dir", tmp_path),
-        *options(folder),
-    )
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # else torchrun's default port is taken already
+            stack.enter_context(socket.create_server(("127.0.0.1", 29500)))
+        output = run(
+            *("bash", "tools/dist_train.sh", CONFIG, "2", "--work-dir", tmp_path),
+            *options(folder),
+        )
     assert "Epoch(val)" in output
 
 
