@@ -100,7 +100,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(trained, tmp_path):
     assert resumed == [pair for pair in whole if pair[0] == 2]
 
 
-def test_two_processes_train_beside_another_run(trained, tmp_path, monkeypatch):
+def test_two_processes_train_while_the_default_port_is_taken(trained, tmp_path, monkeypatch):
     monkeypatch.delenv("PORT", raising=False)
     folder, _ = trained
     with contextlib.ExitStack() as stack:
