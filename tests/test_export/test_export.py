@@ -9,14 +9,24 @@ import pytest
 import torch
 from commands import CONFIG
 from here import run_here
+from methods import ENCODERS, METHODS, TASKS, scatter
 
 from vmt_mm.analysis.models import load_experiments
 from vmt_mm.apis import init_model
 from vmt_mm.engine.loading import describe
-from vmt_mm.export import FORMATS, TaskOutputs, compare_outputs, example_inputs, measure_latency
+from vmt_mm.errors import InputError
+from vmt_mm.export import (
+    FORMATS,
+    TaskOutputs,
+    compare_outputs,
+    example_inputs,
+    measure_latency,
+    write_checked,
+)
 from vmt_mm.export.describe import DESCRIPTION
 from vmt_mm.export.formats import Onnx
 from vmt_mm.export.rewrites import traceable
+from vmt_mm.registry import MODELS
 
 TOOL = "tools/model_converters/export_model.py"
 CONFIGS = [
@@ -103,6 +113,77 @@ def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
         FORMATS["onnx"].write(wrapped, example, "all", {}, tmp_path / "vit.onnx")
     _, faults = compare_outputs(wrapped, FORMATS["onnx"].load(tmp_path / "vit.onnx"), inputs)
     assert faults == []
+
+
+HEADS = dict(
+    mlp=dict(type="MLPHead", channels=8),
+    hrnet=dict(type="HRNetHead"),
+    fcn=dict(type="FCNHead", channels=8, num_convs=1, in_index=0, norm_cfg=dict(type="BN")),
+)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "method", "head", "dynamic"),
+    [
+        ("swin", "VMTAdapterLite", "mlp", "all"),  # parallel branches, factored weights
+        ("swin", "PerTask-LoRA", "fcn", None),  # wrapped layers, one pass per task
+        ("vit", "Hyperformer", "hrnet", "all"),  # generated weights, maps on another grid
+    ],
+)
+def test_the_tools_of_onnxruntime_take_the_file(onnx, tmp_path, encoder, method, head, dynamic):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    plain, path = str(tmp_path / "plain.onnx"), str(tmp_path / "other.onnx")
+    example, inputs = example_inputs((64, 64), dynamic)
+    wrapped = TaskOutputs(build_small(encoder, method, HEADS[head])).eval().requires_grad_(False)
+    with traceable(wrapped), torch.no_grad():
+        FORMATS["onnx"].write(wrapped, example, dynamic, {}, plain)
+    model = onnx.load(plain)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert convolutions
+    assert all(node.input[1] in weights for node in convolutions)
+    declared = {
+        output.name: [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim]
+        for output in model.graph.output
+    }
+    sides = ["height", "width"] if dynamic else [64, 64]
+    batch = "batch" if dynamic else 1
+    assert declared == dict(semseg=[batch, 4, *sides], normals=[batch, 3, *sides])
+
+    def compare(limit):
+        _, faults = compare_outputs(wrapped, FORMATS["onnx"].load(path), inputs, limit=limit)
+        assert faults == []
+
+    quant_pre_process(plain, path)  # runs the shape inference, which a wrong size would show in
+    compare(1e-4)
+    quantize_dynamic(path, path, weight_type=QuantType.QUInt8)
+    compare(0.1)
+    quantize_dynamic(plain, path, weight_type=QuantType.QUInt8)
+    compare(0.1)
+    onnx.save(convert_float_to_float16(model, keep_io_types=True), path)
+    compare(0.01)
+
+
+def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
+    head = dict(type="PSPHead", channels=8, in_index=3, norm_cfg=dict(type="BN"))
+    wrapped = TaskOutputs(build_small("swin", "DecodersOnly", head)).eval()
+    path = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=r"no counterpart in ONNX.*adaptive_avg_pool2d") as error:
+        write_checked(FORMATS["onnx"], wrapped, example_inputs((64, 64), "all"), "all", {}, path)
+    assert len(str(error.value)) < 300
+    assert list(tmp_path.iterdir()) == []
+
+
+def build_small(encoder, method, head):
+    torch.manual_seed(0)
+    on = ENCODERS[encoder]
+    backbone = dict(allow_random_backbone=True, peft=METHODS[encoder][method].peft, **on.config)
+    model = MODELS.build(dict(type="MultiTaskSegmentor", tasks=TASKS, backbone=backbone, head=head))
+    model.backbone.init_weights()
+    return scatter(model).eval()
 
 
 def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.onnx.errors import OnnxExporterError
 
 from vmt_mm.errors import InputError
 from vmt_mm.export.describe import DESCRIPTION
@@ -24,6 +27,12 @@ from vmt_mm.export.outputs import TaskOutputs
 OPSET = 17
 #: What may be dynamic beside nothing.
 DYNAMIC = ("batch", "all")
+#: What is dynamic -> dimensions that have a name.
+_AXES: Mapping[str | None, Mapping[int, str]] = {
+    None: {},
+    "batch": {0: "batch"},
+    "all": {0: "batch", 2: "height", 3: "width"},
+}
 #: Images (B, 3, H, W) -> one tensor a task.
 Run = Callable[[Tensor], Sequence[Tensor]]
 
@@ -87,12 +96,17 @@ class Onnx(Format):
         path: Path,
     ) -> None:
         """Write one file, with the description in its metadata."""
-        axes = {None: {}, "batch": {0: "batch"}, "all": {0: "batch", 2: "height", 3: "width"}}
+        onnx = _import("onnx")
+        from vmt_mm.export import onnx_graph  # which needs onnx, an extra
+
+        axes = _AXES[dynamic]
         options = {}
         if "dynamo" in inspect.signature(torch.onnx.export).parameters:
             options["dynamo"] = False
         names = ["images", *wrapped.names]
-        with warnings.catch_warnings():
+        if hasattr(torch._C, "_jit_set_onnx_log_enabled"):
+            torch._C._jit_set_onnx_log_enabled(False)  # it would print the graph and then raise
+        with warnings.catch_warnings(), onnx_graph.legible_pads(OPSET), _one_error(dynamic):
             warnings.simplefilter("ignore")  # of tracing: what comes out is compared afterwards
             torch.onnx.export(
                 wrapped,
@@ -101,11 +115,12 @@ class Onnx(Format):
                 input_names=names[:1],
                 output_names=names[1:],
                 opset_version=OPSET,
-                dynamic_axes=dict.fromkeys(names, axes[dynamic]) if dynamic else None,
+                dynamic_axes=dict.fromkeys(names, axes) if axes else None,
                 **options,
             )
-        onnx = _import("onnx")
         model = onnx.load(str(path))
+        onnx_graph.fold_constants(model)
+        onnx_graph.declare_outputs(model, [x.shape for x in wrapped(example)], axes)
         onnx.helper.set_model_props(model, {DESCRIPTION: json.dumps(description)})
         onnx.checker.check_model(model)
         onnx.save(model, str(path))
@@ -156,6 +171,19 @@ class TorchExport(Format):
     def load(self, path: Path) -> Run:
         """Load the program."""
         return torch.no_grad()(torch.export.load(str(path)).module())
+
+
+@contextmanager
+def _one_error(dynamic: str | None) -> Iterator[None]:
+    """Say in one line what PyTorch's exporter to ONNX cannot do."""
+    try:
+        yield
+    except OnnxExporterError as error:
+        reason = re.split(r"\n|\. Please feel free|\s+\[Caused by", str(error))[0]
+        hint = "take --dynamic batch, or none" if dynamic else "take another --size"
+        raise InputError(
+            f"a part of this model has no counterpart in ONNX: {reason}; {hint}, or another head"
+        ) from error
 
 
 #: Name on the command line -> format.

@@ -25,6 +25,7 @@ from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 
 from vmt_mm.peft.substitution import Substitution
+from vmt_mm.utils.tracing import take_first
 
 Size = tuple[int, int]
 
@@ -98,8 +99,13 @@ def _block_diagonal(*blocks: Tensor) -> Tensor:
 
 def _pad_to(x: Tensor, multiple: Size) -> Tensor:
     """Pad (..., H, W) below and at the right to a multiple of (h, w) by zeros."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, (-width) % multiple[1], 0, (-height) % multiple[0]))
+    height, width = x.shape[-2], x.shape[-1]
+    return F.pad(x, (0, _lacking(width, multiple[1]), 0, _lacking(height, multiple[0])))
+
+
+def _lacking(length: int, multiple: int) -> int:
+    """What a length lacks to a multiple; shape inference of ONNX knows no remainders."""
+    return (length + multiple - 1) // multiple * multiple - length
 
 
 def _embed(module: nn.Module, images: Tensor) -> tuple[Tensor, Size]:
@@ -116,7 +122,7 @@ def _window_attention(module: ShiftWindowMSA, query: Tensor, hw_shape: Size) -> 
     batch, _, channels = query.shape
     height, width = hw_shape
     x = query.reshape(batch, height, width, channels)
-    x = F.pad(x, (0, 0, 0, (-width) % side, 0, (-height) % side))
+    x = F.pad(x, (0, 0, 0, _lacking(width, side), 0, _lacking(height, side)))
     rows, columns = (height + side - 1) // side, (width + side - 1) // side
     if shift:
         x = torch.roll(x, (-shift, -shift), dims=(1, 2))
@@ -128,7 +134,8 @@ def _window_attention(module: ShiftWindowMSA, query: Tensor, hw_shape: Size) -> 
     x = x.reshape(batch, rows * side, columns * side, channels)
     if shift:
         x = torch.roll(x, (shift, shift), dims=(1, 2))
-    return x[:, :height, :width].reshape(batch, height * width, channels)
+    x = take_first(take_first(x, 1, height), 2, width)
+    return x.reshape(batch, height * width, channels)
 
 
 def _attend(attention: nn.Module, windows: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmt_mm.utils.tracing import take_first
+
 
 @dataclass(frozen=True)
 class ResampledMap:
@@ -49,7 +51,7 @@ class ResampledMap:
         grid = grid.contiguous(memory_format=torch.channels_last)  # resampled ten times as fast
         scale = tuple(side / self.stride for side in self.patch)
         cells = F.interpolate(grid, scale_factor=scale, mode="bilinear", align_corners=False)
-        return cells[..., :height, :width]
+        return take_first(take_first(cells, 2, height), 3, width)
 
 
 #: A map, or what stands for one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
@@ -10,3 +11,14 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 def is_exported() -> bool:
     """Whether the call is traced for another runtime, where sizes are symbols and not numbers."""
     return _is_exporting() or torch.jit.is_tracing()
+
+
+def take_first(x: Tensor, dim: int, length: int) -> Tensor:
+    """The first ``length`` entries along a dimension.
+
+    Where the length is a symbol, onnxruntime's shape inference cannot tell that it is the shorter
+    one, and takes a slice to be all there is; it follows the length of a list of indices.
+    """
+    if is_exported():
+        return x.index_select(dim, torch.arange(length, device=x.device))
+    return x.narrow(dim, 0, length)

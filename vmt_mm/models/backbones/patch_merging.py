@@ -36,9 +36,9 @@ def merge(
         return merging(x, input_size)
     (height, width), channels = input_size, merging.in_channels
     x = x.reshape(x.shape[0], height, width, channels)
-    if is_exported() or height % 2 or width % 2:
-        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
     grid = ((height + 1) // 2, (width + 1) // 2)
+    if is_exported() or height % 2 or width % 2:
+        x = F.pad(x, (0, 0, 0, 2 * grid[1] - width, 0, 2 * grid[0] - height))
     x = x.reshape(x.shape[0], grid[0], 2, grid[1], 2, channels)
     # a token's channels in the order of the unfolding: neighbours within each channel
     x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], grid[0] * grid[1], 4 * channels)
