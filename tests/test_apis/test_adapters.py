@@ -194,9 +194,9 @@ def test_the_encoder_must_be_the_one_that_it_was_trained_with(adapter, tmp_path)
 
 
 def rewritten(adapter, path, **changes):
-    """A copy of an adapter file with other metadata; None leaves an entry out."""
+    """A copy of an adapter file with other metadata; None leaves an entry out, as the checksum."""
     with safe_open(adapter, framework="pt") as content:
-        metadata = {**content.metadata(), **changes}
+        metadata = {**content.metadata(), "sha256": None, **changes}
     save_file(load_file(adapter), path, {k: v for k, v in metadata.items() if v is not None})
     return path
 
@@ -220,6 +220,8 @@ def test_a_missing_encoder_is_named(adapter, tmp_path):
         (dict(config=None), "damaged adapter file, its metadata cannot be read"),
         (dict(config="{]"), "damaged adapter file, its metadata cannot be read"),
         (dict(config="3"), "config is no dictionary"),
+        (dict(confih="{}"), r"unknown entries \['confih'\]"),
+        (dict(sha256='"0"'), "its content and its checksum differ"),
         (dict(classes="{}"), "damaged adapter file"),
         (dict(frozen_encoder='{"source": 3}'), r"its meta.frozen_encoder must hold \['source'"),
         (dict(config='{"model": {"type": "Recoder"}}'), "'Recoder' is no registered class"),

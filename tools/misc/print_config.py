@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.config.dump import config_text
 from vmt_mm.utils.console import ToolParser
 
 
@@ -19,7 +20,7 @@ def main() -> None:
     """Print."""
     args = parse_args()
     with friendly_errors():
-        print(load_config(args.config, args.cfg_options).pretty_text)
+        print(config_text(load_config(args.config, args.cfg_options)), end="")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from vmt_mm.apis import friendly_errors
 from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.checkpoints.tensor_file import write_tensors
 from vmt_mm.engine.frozen import FrozenRecord
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_bytes
 
 #: Of a plain encoder: a Swin's keys are mmseg's, a ViT's mmpretrain's. What a PEFT method added
 #: belongs to its tasks, as a Swin's output norms do; index buffers are recomputed.
@@ -66,11 +65,11 @@ def main() -> None:
         state = read_state_dict(args.checkpoint)
         of_encoder = own_keys(state, args.checkpoint)
         tensors = {
-            key: value.to(value.dtype if args.float32 else torch.float16).contiguous()
+            key: value.to(value.dtype if args.float32 else torch.float16)
             for key, value in state.items()
             if of_encoder.match(key)
         }
-        write_bytes(args.out, save(tensors))
+        write_tensors(args.out, tensors)
         count = sum(v.numel() for v in tensors.values())
         print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
         added = [k for k in state.keys() - tensors.keys() if not _RECOMPUTED.search(k)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from vmt_mm.apis.safe_types import check_types
 from vmt_mm.checkpoints.adapter_file import Adapter, is_adapter_file, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.newest import LAST_VALIDATION, VALIDATED
-from vmt_mm.config.known_keys import REGISTRIES
+from vmt_mm.config.dump import config_text, plain_config
 from vmt_mm.engine.frozen import RECORD, FrozenRecord, frozen_keys, keys_left_out
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
@@ -131,7 +130,7 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     check_file_target(out)
     model = load_adapter(path, pretrained)
     adapter = read_adapter(path)
-    meta = dict(adapter.as_checkpoint()["meta"], cfg=model.cfg.pretty_text)
+    meta = dict(adapter.as_checkpoint()["meta"], cfg=config_text(model.cfg))
     del meta[RECORD]
     with whole_file(out) as partial:
         torch.save(dict(meta=to_plain(meta), state_dict=model.state_dict()), partial)
@@ -222,23 +221,12 @@ def _portable(cfg: Config, pretrained: str | None) -> dict[str, Any]:
         cfg: the config.
         pretrained: file of the frozen encoder; None leaves what the config declares.
     """
-    config = {key: _with_names(value) for key, value in cfg.to_dict().items() if key not in _OF_RUN}
+    config = {key: value for key, value in plain_config(cfg).items() if key not in _OF_RUN}
     if pretrained is not None:
         config["model"]["backbone"]["pretrained"] = pretrained
         if "pretrained" in config:
             config["pretrained"] = pretrained
     return config
-
-
-def _with_names(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _with_names(child) for key, child in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(_with_names(child) for child in node)
-    if inspect.isclass(node):
-        names = (n for r in REGISTRIES for n, kind in r.module_dict.items() if kind is node)
-        return next(names, node)
-    return node
 
 
 def _dataset_meta(model: nn.Module, checkpoint: Any) -> dict[str, dict[str, Any]]:

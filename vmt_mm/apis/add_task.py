@@ -14,6 +14,7 @@ from torch import nn
 
 from vmt_mm.apis.adapters import build_model
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.config.dump import config_text
 from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
@@ -140,7 +141,7 @@ def _load_text(text: str, path: Path) -> Config:
 
 def _content(model: nn.Module, cfg: Config, former: Mapping[str, Any]) -> dict[str, Any]:
     """What the new checkpoint holds; the frozen encoder is left out where its file has it."""
-    meta = dict(vmt_mm=describe(model, cfg.model), cfg=cfg.pretty_text)
+    meta = dict(vmt_mm=describe(model, cfg.model), cfg=config_text(cfg))
     known = former.get("meta") or {}
     if isinstance(known.get("dataset_meta"), Mapping):
         meta["dataset_meta"] = known["dataset_meta"]

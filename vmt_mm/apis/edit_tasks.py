@@ -16,6 +16,7 @@ from vmt_mm.apis.task_edit import TaskEdit, edit_config
 from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.keys import edit_keys, key_faults
+from vmt_mm.config.dump import config_text
 from vmt_mm.config.text import read_config_text
 from vmt_mm.engine.frozen import frozen_keys
 from vmt_mm.engine.loading import describe
@@ -103,7 +104,7 @@ def _edit_checkpoint(
         edited[part] = _edit_weights(edited[part], edit)
     meta = {key: value for key, value in meta.items() if key != "processes"}
     meta["vmt_mm"] = _checked(config, edited["state_dict"], str(path))
-    meta["cfg"] = Config(config).pretty_text
+    meta["cfg"] = config_text(Config(config))
     if isinstance(meta.get("dataset_meta"), Mapping):
         meta["dataset_meta"] = edit.of_mapping(meta["dataset_meta"])
     edited["meta"] = to_plain(meta)

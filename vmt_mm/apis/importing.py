@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.registry import init_default_scope
-from safetensors.torch import save
 
 from vmt_mm.apis.failures import friendly_errors
+from vmt_mm.checkpoints.tensor_file import write_tensors
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.importing import Imported
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_bytes
 
 
 def import_main(doc: str, convert: Callable[..., Imported]) -> None:
@@ -33,9 +32,8 @@ def import_main(doc: str, convert: Callable[..., Imported]) -> None:
             raise InputError(f"{args.out}: the name of the file to write must end in .safetensors")
         init_default_scope("vmt_mm")
         imported = convert(read_state_dict(args.checkpoint), args.checkpoint, args.arch)
-        tensors = {key: value.contiguous() for key, value in imported.state.items()}
-        write_bytes(args.out, save(tensors, dict(format="pt")))
-        count = sum(value.numel() for value in tensors.values())
+        write_tensors(args.out, imported.state, dict(format="pt"))
+        count = sum(value.numel() for value in imported.state.values())
         print(f"{args.checkpoint}: {imported.origin} keys")
         print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
         settings = ", ".join(f"{key}={value!r}" for key, value in imported.config.items())

@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from vmt_mm.checkpoints.tensor_file import CHECKSUM, read_metadata, read_tensors, write_tensors
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import write_bytes
 
 KIND, FORMAT_VERSION = "vmt_mm adapter", 1
 #: JSON has neither; configs have both, and some classes take no list where a tuple is meant.
 _TUPLE, _PAIRS = "__tuple__", "__pairs__"
+#: What stands in the metadata, but for ``kind``; of these, :func:`write_adapter` adds the checksum.
+_ENTRIES = {
+    "config",
+    "description",
+    "frozen_encoder",
+    "tasks",
+    "classes",
+    "palettes",
+    "metrics",
+    "package_version",
+    "format_version",
+    CHECKSUM,
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Adapter:
 def is_adapter_file(path: str | Path) -> bool:
     """Tell whether a file is an adapter; one that cannot be read is none."""
     try:
-        return _read_metadata(Path(path).expanduser()).get("kind") == KIND
+        return read_metadata(Path(path).expanduser()).get("kind") == KIND
     except InputError:
         return False
 
@@ -86,8 +97,7 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         format_version=FORMAT_VERSION,
     )
     metadata = {key: json.dumps(value) for key, value in values.items()}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in adapter.tensors.items()}
-    write_bytes(path, save(tensors, dict(metadata, kind=KIND)))
+    write_tensors(path, adapter.tensors, dict(metadata, kind=KIND))
 
 
 def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
@@ -98,10 +108,13 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
         device: of the tensors.
 
     Raises:
-        InputError: if it is missing, damaged, no adapter, or of a later format.
+        InputError: if it is missing, damaged, no adapter, of a later format, or not what was
+            written, by its checksum; files of earlier versions have none.
     """
     path = Path(path).expanduser()
-    metadata = _read_metadata(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such adapter file")
+    metadata = read_metadata(path)
     if metadata.get("kind") != KIND:
         raise InputError(
             f"{path} is no adapter file: its metadata has no kind {KIND!r}; "
@@ -114,6 +127,8 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
                 f"{path} has format {values['format_version']} of adapter files (vmt_mm "
                 f"{values.get('package_version')}); this version of vmt_mm reads {FORMAT_VERSION}"
             )
+        if unknown := sorted(values.keys() - _ENTRIES):
+            raise KeyError(f"unknown entries {unknown}")
         classes, palettes, metrics = values["classes"], values["palettes"], values["metrics"]
         named = {
             task: dict(classes=classes[task], palette=palettes[task]) for task in values["tasks"]
@@ -139,7 +154,7 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
             f"{path}: damaged adapter file, its metadata cannot be read "
             f"({type(error).__name__}: {error})"
         ) from error
-    return Adapter(tensors=_read_tensors(path, device), **content)
+    return Adapter(tensors=read_tensors(path, device), **content)
 
 
 def to_json(value: Any, path: str) -> Any:
@@ -188,23 +203,3 @@ def _listed(value: Any) -> list | None:
     if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
         return value.tolist()
     return [list(item) if isinstance(item, (list, tuple)) else item for item in value]
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such adapter file")
-    try:
-        with safe_open(path, framework="pt") as content:
-            return dict(content.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged, or no .safetensors file, as adapter files are ({error})"
-        ) from error
-
-
-def _read_tensors(path: Path, device: str) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt", device=device) as content:
-            return {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged adapter file ({error})") from error

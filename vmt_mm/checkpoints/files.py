@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
-from safetensors.torch import load_file
 
 from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter
+from vmt_mm.checkpoints.tensor_file import read_tensors
 from vmt_mm.errors import InputError
 
 _HISTORY = "__history__"
@@ -83,7 +83,7 @@ def read_checkpoint(
     remote = location.startswith(("http://", "https://"))
     if not remote and not Path(location).is_file():
         raise InputError(f"{location}: no such checkpoint")
-    if not (remote or mmap) and zipfile.is_zipfile(location) and not is_whole(Path(location)):
+    if not (remote or mmap) and _is_damaged_archive(location):
         raise InputError(f"{location}: cannot be read as weights, it is damaged")
     try:
         if remote:
@@ -93,7 +93,7 @@ def read_checkpoint(
         if location.endswith(".safetensors"):
             if is_adapter_file(location):
                 return read_adapter(location, str(map_location)).as_checkpoint()
-            return load_file(location, device=str(map_location))
+            return read_tensors(location, str(map_location))
         # Before torch 2.6 there is no such list: mmengine's checkpoints are then refused, ours not.
         listed = digit_version(torch.__version__) >= digit_version("2.6")
         with torch.serialization.safe_globals(_safe_types()) if listed else nullcontext():
@@ -113,8 +113,15 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
+    except Exception:  # a damaged directory raises whatever its bytes happen to mean
         return False
+
+
+def _is_damaged_archive(location: str) -> bool:
+    try:
+        return zipfile.is_zipfile(location) and not is_whole(Path(location))
+    except zipfile.BadZipFile:
+        return True
 
 
 def to_plain(content: Any) -> Any:

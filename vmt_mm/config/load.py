@@ -17,6 +17,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 
 from vmt_mm.config.check import check_keys
+from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.config.one_task import primary_metric, reduce_places, reduce_variables
 from vmt_mm.config.protocols import apply_protocol
 from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
@@ -114,7 +115,7 @@ def load_config(
 
 def _read(path: str) -> Config:
     """Read a file; paths in it may begin with the home folder."""
-    cfg = Config.fromfile(path)
+    cfg = OrderedConfig.of(Config.fromfile(path))
     expand_home(cfg._cfg_dict)
     return cfg
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from vmt_mm.errors import InputError
 
+_NOT_FINITE = ("float('inf')", "float('-inf')", "float('nan')")
+
 
 def read_config_text(text: object, source: str) -> dict[str, Any]:
-    """Read a config as ``Config.pretty_text`` writes it: assignments of literals alone.
+    """Read a config as ``config_text`` and mmengine write it: assignments of literals alone.
 
     A config file is a program; one that comes with a checkpoint is anyone's, and is not run.
 
@@ -42,6 +44,8 @@ def _value(node: ast.expr, source: str) -> Any:
             return _value(node.args[0], source)  # where a key is no name
         if not node.args and all(keyword.arg for keyword in node.keywords):
             return {keyword.arg: _value(keyword.value, source) for keyword in node.keywords}
+    elif ast.unparse(node) in _NOT_FINITE:
+        return float(node.args[0].value)
     elif isinstance(node, ast.Dict) and all(node.keys):
         pairs = zip(node.keys, node.values, strict=True)
         return {_value(key, source): _value(value, source) for key, value in pairs}

@@ -6,7 +6,6 @@ it says which file that was and by what the file's content is told from any othe
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from vmt_mm.checkpoints.tensor_file import tensors_sha256
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
 
@@ -97,13 +97,8 @@ def keys_left_out(model: nn.Module) -> set[str]:
 
 def fingerprint(model: nn.Module, keys: Collection[str]) -> str:
     """SHA-256 over these tensors: keys in the encoder, shapes, types and bytes, in sorted order."""
-    state, digest = model.state_dict(), hashlib.sha256()
-    for key in sorted(keys):
-        value = state[key].detach().cpu().contiguous()
-        name = key.removeprefix(_ENCODER)
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    state = model.state_dict()
+    return tensors_sha256({key.removeprefix(_ENCODER): state[key] for key in keys})
 
 
 def leave_out(checkpoint: dict[str, Any], keys: Collection[str], record: FrozenRecord) -> None:

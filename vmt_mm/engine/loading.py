@@ -30,7 +30,9 @@ _NOT_IDENTITY = {
     "init_cfg",
 }
 _HEADS = "heads."
-_PREFIXES = re.compile(r"^((module|_orig_mod)\.)+")
+#: Of wrappers that compile, which may be around any part of a model.
+_COMPILED = re.compile(r"(^|\.)(_orig_mod\.)+")
+_DISTRIBUTED = re.compile(r"^(module\.)+")
 
 
 def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
@@ -175,11 +177,18 @@ def load_model(
 
 
 def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
-    """The weights of a checkpoint, without the prefixes of distributed and compiling wrappers."""
+    """The weights of a checkpoint, without the prefixes of wrappers and other frameworks.
+
+    A multi-task model's heads tell what stands before all of its keys (``model.heads.semseg...``).
+    """
     if isinstance(checkpoint, Mapping):
         weights = checkpoint.get("state_dict", checkpoint)
         if isinstance(weights, Mapping):
-            weights = {_PREFIXES.sub("", str(k)): v for k, v in weights.items()}
+            weights = {_COMPILED.sub(r"\1", str(k)): v for k, v in weights.items()}
+            weights = {_DISTRIBUTED.sub("", k): v for k, v in weights.items()}
+            before = {k.partition(f".{_HEADS}")[0] + "." for k in weights if f".{_HEADS}" in k}
+            if multi_task and len(before) == 1 and not any(k.startswith(_HEADS) for k in weights):
+                weights = {k.removeprefix(*before): v for k, v in weights.items()}
             for key, value in weights.items():
                 if not isinstance(value, Tensor):
                     raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")

@@ -10,6 +10,7 @@ from typing import Any
 
 import mmengine.runner
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object
 from torch import Tensor
@@ -17,9 +18,11 @@ from torch.utils.data import DataLoader
 
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
 from vmt_mm.registry import RUNNERS, SCOPE, own_scope
@@ -50,8 +53,10 @@ class MultiTaskRunner(mmengine.runner.Runner):
     #: Of the frozen weights, which never change: made for the first checkpoint.
     _frozen: FrozenRecord | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"default_scope": SCOPE, **kwargs})
+    def __init__(self, *args: Any, cfg: Config | Mapping | None = None, **kwargs: Any) -> None:
+        cfg = cfg if isinstance(cfg, Config) else Config(dict(cfg or {}))
+        options = {"default_scope": SCOPE, **kwargs}
+        super().__init__(*args, cfg=OrderedConfig.of(cfg), **options)
         self._starts_training = False
         if self._resume and self._load_from is None:
             self._load_from = on_main(lambda: newest_checkpoint(self.work_dir))
@@ -138,8 +143,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
         """
         checkpoint = read_checkpoint(str(filename), map_location)
         if self._resume:
-            _check_resumable(checkpoint, filename)
+            check_resumable(checkpoint, filename, self.hooks)
             checkpoint["meta"].pop("config", None)  # mmengine would run it
+            weights = dict(checkpoint["state_dict"])  # in the order in which they were saved
         self._frozen = None
         load_model(
             unwrap(self.model),
@@ -150,6 +156,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
             start_new=self._starts_training,
         )
         if self._resume:
+            follow_names(self, checkpoint, weights)
             self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
@@ -159,8 +166,10 @@ class MultiTaskRunner(mmengine.runner.Runner):
         """Go on from a checkpoint: weights, optimizer, schedules, counters, logs, seed.
 
         Raises:
-            InputError: if it is not the state of a training of this config.
+            InputError: if it is not the state of a training of this config: of another optimizer,
+                another schedule, or another set of trainable parameters; the message says which.
         """
+        self._resume = True  # also where it is called without a config that says so
         try:
             # Logs belong on the CPU, and what loads the rest moves it to where it belongs.
             super().resume(filename, *args, **{"map_location": "cpu", **kwargs})
@@ -168,8 +177,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
             raise
         except (ValueError, KeyError) as error:
             raise InputError(
-                f"{filename} holds the state of another training: {error}; to start anew from its "
-                "weights set load_from and resume=False"
+                f"{filename} holds the state of another training: {error}; to start from its "
+                "weights, set load_from=FILE and do not resume"
             ) from error
         sampler = self.train_dataloader.sampler
         if getattr(sampler, "seed", self.seed) != self.seed:
@@ -208,6 +217,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         super().call_hook(fn_name, **kwargs)
         if fn_name == "before_save_checkpoint":
             checkpoint = kwargs["checkpoint"]
+            keep_names(self, checkpoint)
             for part in {"meta", "message_hub", "param_schedulers"} & checkpoint.keys():
                 checkpoint[part] = to_plain(checkpoint[part])
             self._leave_out_frozen(checkpoint)
@@ -225,7 +235,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def dump_config(self) -> None:
         """Write the config to the work dir, atomically."""
         if self.rank == 0:
-            name = Path(self.cfg.filename or f"{self.timestamp}.py").name
+            name = f"{Path(self.cfg.filename or self.timestamp).stem}.py"  # also of a .json
             write_bytes(Path(self.work_dir) / name, self.cfg.pretty_text.encode())
 
     def _description(self) -> dict[str, Any]:
@@ -258,15 +268,3 @@ class MultiTaskRunner(mmengine.runner.Runner):
         for name, parameter in model.named_parameters():
             if name in mine["gradients"]:
                 parameter.grad = mine["gradients"][name].to(parameter)
-
-
-def _check_resumable(checkpoint: object, filename: str) -> None:
-    """Raise InputError unless a checkpoint holds a training's state beside the weights."""
-    parts = ("state_dict", "optimizer", "message_hub")
-    missing = [key for key in parts if not isinstance(checkpoint, dict) or key not in checkpoint]
-    meta = {} if missing else checkpoint.get("meta", {})
-    if missing or not {"epoch", "iter"} <= set(meta):
-        raise InputError(
-            f"{filename} cannot be resumed: it holds no {', '.join(missing) or 'epoch and iter'}; "
-            "to start from its weights set --cfg-options load_from=FILE"
-        )

@@ -101,8 +101,9 @@ class MultiTaskSegmentor(BaseModel):
 
     @property
     def trained_tasks(self) -> dict[str, Task]:
-        """The tasks that a training runs: the new ones, or all."""
-        return {name: self.tasks[name] for name in self.new_tasks or self.tasks}
+        """The tasks that a training runs, in their order: the new ones, or all."""
+        wanted = self.new_tasks or self.tasks
+        return {name: task for name, task in self.tasks.items() if name in wanted}
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode; beside new tasks, the heads of the others stay in eval mode."""

@@ -69,7 +69,8 @@ class TrainableOnlyConstructor:
 
     def _groups(self, model: nn.Module, lr: float | None, weight_decay: float | None) -> list[dict]:
         groups: dict[tuple[float, float], dict] = {}
-        for name, parameter in model.named_parameters():
+        # by name: a norm over all gradients must not depend on the order of tasks
+        for name, parameter in sorted(model.named_parameters()):
             if not parameter.requires_grad:
                 continue
             keys = [key for key in self.custom_keys if key in name]

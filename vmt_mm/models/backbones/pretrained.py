@@ -12,6 +12,7 @@ import vmt_mm
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.keys import key_faults
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.encoder_in_file import find_encoder
 
 _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
@@ -65,14 +66,14 @@ def _address_in_zoo(pretrained: str) -> str:
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
 
-    Wrapping keys (``state_dict``, ``model``) and prefixes (``module.``, ``backbone.``) are taken
-    off.
+    Of what else a training keeps beside its encoder nothing is read, see
+    :func:`vmt_mm.models.backbones.encoder_in_file.find_encoder`.
 
     Raises:
         InputError: if the file is missing, damaged, or holds no tensors.
     """
     location = locate(pretrained)
-    return _unwrap(read_checkpoint(location), location)
+    return find_encoder(read_checkpoint(location), location)
 
 
 def own_state(encoder: nn.Module) -> dict[str, Tensor]:
@@ -105,20 +106,3 @@ def load_strictly(
         raise InputError(f"{source} does not fit the encoder ({origin} keys): {'; '.join(faults)}")
     encoder.load_state_dict(state, strict=False)  # every difference was judged above
     print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", logger="current")
-
-
-def _unwrap(content: object, location: str) -> dict[str, Tensor]:
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise InputError(f"{location}: holds no tensors")
-    tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
-    if any(k.startswith("backbone.") for k in tensors):
-        tensors = {
-            k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")
-        }
-    return tensors

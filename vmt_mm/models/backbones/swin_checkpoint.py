@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.encoder_in_file import describe_file
 from vmt_mm.models.backbones.pretrained import load_strictly, own_state
 
 _RENAMES = (
@@ -47,8 +48,7 @@ def detect_origin(state: dict[str, Tensor], source: str = "the file") -> str:
         # mmpretrain's classifier has one final norm, which it names after the last stage.
         classifier = "norm3.weight" in state and "norm0.weight" not in state
         return "mmpretrain" if classifier else "mmseg"
-    sample = ", ".join(sorted(state)[:3])
-    raise InputError(f"{source} is no Swin checkpoint: keys like {sample}")
+    raise InputError(f"{source} is no Swin checkpoint: {describe_file(state)}")
 
 
 def to_mmseg_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.encoder_in_file import describe_file
 from vmt_mm.models.backbones.pretrained import load_strictly, own_state
 
+#: Blocks in chunks, as DINOv2's trainings of large models write them; a block keeps its number.
+_CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")
 _RENAMES = (
     (r"^patch_embed\.proj\.", "patch_embed.projection."),
     (r"^norm_pre\.", "pre_norm."),
@@ -29,7 +32,10 @@ _RENAMES = (
     (r"^blocks\.", "layers."),
 )
 #: Of a classifier, its pooled norm, or a pretraining task: never loaded.
-_DROPPED = re.compile(r"^(head|head_dist|pre_logits|fc_norm|decoder\w*|mask_token)(\.|$)|^ln2\.")
+_DROPPED = re.compile(
+    r"^(head|head_dist|pre_logits|fc_norm|decoder\w*|mask_token|dino_head|ibot_head)(\.|$)|^ln2\."
+)
+_REGISTERS = ("register_tokens", "reg_token")
 
 
 def detect_origin(state: dict[str, Tensor], source: str = "the file") -> str:
@@ -44,11 +50,11 @@ def detect_origin(state: dict[str, Tensor], source: str = "the file") -> str:
     """
     if "layers.0.attn.qkv.weight" in state and "layers.0.ln1.weight" in state:
         return "mmpretrain"
-    if "blocks.0.attn.qkv.weight" in state and "cls_token" in state:
+    keys = {_CHUNK.sub(r"blocks.\1.", key) for key in state}
+    if "blocks.0.attn.qkv.weight" in keys and "cls_token" in keys:
         # timm drops the token that DINOv2 is pretrained with; MAE's has no LayerScale beside it
-        return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= set(state) else "timm"
-    sample = ", ".join(sorted(state)[:3])
-    raise InputError(f"{source} is no ViT checkpoint: keys like {sample}")
+        return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= keys else "timm"
+    raise InputError(f"{source} is no ViT checkpoint: {describe_file(state)}")
 
 
 def to_mmpretrain_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,6 +63,7 @@ def to_mmpretrain_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, value in state.items():
         if _DROPPED.search(key):
             continue
+        key = _CHUNK.sub(r"blocks.\1.", key)
         for pattern, replacement in _RENAMES:
             key = re.sub(pattern, replacement, key)
         converted[key] = value
@@ -78,6 +85,11 @@ def load_vit(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         InputError: if a key is missing, unknown, or of another shape; the message gives them.
     """
     origin = detect_origin(state, source)
+    if registers := [key for key in _REGISTERS if key in state]:
+        raise InputError(
+            f"{source} is a ViT with registers, which is not supported: 1 unknown key(s): "
+            f"{registers[0]}; take the file without registers"
+        )
     state = to_mmpretrain_keys(state)
     own = own_state(model)
     if "cls_token" in state and "cls_token" not in own:

@@ -1,0 +1,94 @@
+"""A training goes on the same whatever the order of tasks in its config; another one is refused."""
+
+import pytest
+from mmengine.config import Config
+from run_hooks import At, Killed, kill
+from small_runs import LENGTH, ONE_STEP, later
+
+from vmt_mm.apis import load_config
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.errors import InputError
+
+THREE = {"train_cfg.max_epochs": 3}
+
+
+def resume(path, options=None):
+    return {**THREE, "resume": True, "load_from": str(path), **(options or {})}
+
+
+def reordered(cfg):
+    """The config with every dictionary and list of tasks the other way round."""
+    names = list(cfg.model.tasks)
+
+    def turn(node):
+        if isinstance(node, dict):
+            items = [(key, turn(value)) for key, value in node.items()]
+            return dict(reversed(items) if set(node) == set(names) else items)
+        if isinstance(node, (list, tuple)):
+            same = [str(x) for x in node] == names
+            return type(node)(turn(x) for x in (reversed(node) if same else node))
+        return node
+
+    return Config(turn(cfg.to_dict()))
+
+
+def test_tasks_in_another_order(small_run, whole):
+    cfg = reordered(small_run().cfg)
+    assert list(cfg.model.tasks) == list(whole.cfg.model.tasks)[::-1]
+    run = small_run(resume(whole.folder / "epoch_2.pth"), cfg=cfg).train()
+    assert run.losses == later(whole.losses, 2 * LENGTH)
+    assert run.validations[-1][1] == whole.validations[-1][1]
+
+
+def test_the_config_that_a_run_writes(small_run, whole):
+    dumped = whole.folder / "vmt_swin-nano_shapes.py"
+    for path in (dumped, next(whole.folder.glob("*/vis_data/config.py"))):
+        assert list(Config.fromfile(path).model.tasks) == list(whole.cfg.model.tasks)
+    run = small_run(resume(whole.folder / "epoch_2.pth"), cfg=load_config(dumped)).train()
+    assert run.losses == later(whole.losses, 2 * LENGTH)
+    # and from the start
+    run = small_run(THREE, At("after_train_iter", 2, kill, "LOWEST"), cfg=load_config(dumped),
+                    folder=run.folder / "start")  # fmt: skip
+    with pytest.raises(Killed):
+        run.train()
+    assert run.losses == {n: whole.losses[n] for n in (1, 2)}
+    text = read_checkpoint(str(whole.folder / "epoch_1.pth"))["meta"]["cfg"]
+    assert text == dumped.read_text()
+
+
+OTHERS = {
+    "optimizer": ({"optim_wrapper.optimizer": dict(type="SGD", lr=1e-4, _delete_=True)},
+                  "the optimizer is Adam in the checkpoint, SGD in the config"),
+    "lr": ({"optim_wrapper.optimizer.lr": 1.0}, "lr is .* in the checkpoint, 1.0 in the config"),
+    "schedule": ({"param_scheduler": [dict(type="MultiStepLR", milestones=[1])]},
+                 r"schedules are others: \['PolyLR'\] there, \['MultiStepLR'\] here"),
+    "no schedule": ({"param_scheduler": None}, r"schedules are others: \['PolyLR'\] there, none"),
+    "averages": ({"custom_hooks": [dict(type="EMAHook")]}, "the config keeps averages"),
+    "wrapper": ({"optim_wrapper.type": "BFloat16OptimWrapper"}, "optim_wrapper.type is 'OptimW"),
+    "parameters": ({"model.new_tasks": ["semseg"]}, r"train in the checkpoint alone: backbone\."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_training_is_refused(small_run, whole, case):
+    options, message = OTHERS[case]
+    path = whole.folder / "epoch_2.pth"
+    run = small_run(resume(path, options))
+    with pytest.raises(InputError, match=message) as caught:
+        run.train()
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    assert "load_from" in str(caught.value)
+    assert run.losses == {}
+
+
+def test_a_longer_training_may_be_resumed_again_and_again(small_run):
+    for epochs in (1, 2, 3):
+        run = small_run({**ONE_STEP, "train_cfg.max_epochs": epochs, "resume": True}).train()
+        assert list(run.losses) == [epochs]
+
+
+def test_averages_are_not_dropped(small_run):
+    options = {**ONE_STEP, "custom_hooks": [dict(type="EMAHook")], "train_cfg.max_epochs": 1}
+    run = small_run(options).train()
+    with pytest.raises(InputError, match="the checkpoint keeps averages of the weights"):
+        small_run({**THREE, **ONE_STEP, "resume": True}, folder=run.folder).train()

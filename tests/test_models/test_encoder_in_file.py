@@ -1,0 +1,122 @@
+"""An encoder is found in files of any training, and which one is said."""
+
+import pytest
+import torch
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.encoder_in_file import find_encoder
+from vmt_mm.models.backbones.swin_checkpoint import detect_origin as detect_swin
+from vmt_mm.models.backbones.vit_checkpoint import detect_origin as detect_vit
+from vmt_mm.models.backbones.vit_checkpoint import to_mmpretrain_keys
+
+VIT = ("cls_token", "mask_token", "blocks.0.attn.qkv.weight", "blocks.0.ls1.gamma")
+SWIN = (
+    "patch_embed.proj.weight",
+    "layers.0.blocks.0.attn.qkv.weight",
+    "layers.1.blocks.0.attn.qkv.weight",
+)
+
+
+def state(value=1.0, prefix="", keys=VIT):
+    return {prefix + key: torch.full((2,), value) for key in keys}
+
+
+#: Content -> the value of the encoder's tensors.
+FILES = {
+    "plain": state(),
+    "Lightning": {"state_dict": state(prefix="model."), "optimizer_states": [dict(a=state(3.0))]},
+    "Lightning, compiled": {"state_dict": state(prefix="model._orig_mod.")},
+    "distributed": {"state_dict": state(prefix="module._orig_mod.net.encoder.")},
+    "any prefix": {"weights": {"inner": state(prefix="student_free.part.vit.")}},
+    "beside other parts": {"model": {**state(), "head.weight": torch.zeros(1)}},
+    "beside its decoder": {
+        "state_dict": {**state(prefix="backbone."), **state(2.0, "decode_head.", ("conv.weight",))}
+    },
+    "DINOv2's teacher": {"teacher": {**state(prefix="backbone."), "dino_head.w": torch.zeros(1)}},
+    "DINOv2's training": {"model": {**state(prefix="teacher.backbone."),
+                                    **state(2.0, "student.backbone.")}},
+    "DINO": {"student": state(2.0, "module.backbone."), "teacher": state(prefix="backbone.")},
+    "timm": {"state_dict": state(2.0), "state_dict_ema": state()},
+    "DeiT": {"model": state(2.0), "model_ema": state()},
+    "others": {"state_dict": state(2.0), "ema_state_dict": state(prefix="module.")},
+    "Lightning's averages": {"state_dict": {**state(2.0, "model."), **state(1.0, "ema_model.")}},
+    "mmengine": {
+        "meta": dict(mmengine_version="0.10"),
+        "state_dict": state(prefix="backbone."),
+        "ema_state_dict": state(2.0, "module.backbone."),
+    },
+    "MoCo": {"state_dict": {**state(prefix="module.base_encoder."),
+                            **state(2.0, "module.momentum_encoder.")}},
+    "an optimizer's state": {"model": state(), "optimizer": {"state": state(2.0)}},
+    "twice the same": {"state_dict": state(), "model": state()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_encoder_of(name):
+    found = find_encoder(FILES[name], "file.pth")
+    assert set(VIT) <= set(found)
+    assert {found[key][0].item() for key in VIT} == {1.0}
+    assert detect_vit(found) == "dinov2"
+    assert not {"module", "teacher", "student", "model"} & {key.split(".")[0] for key in found}
+
+
+@pytest.mark.parametrize("name", ["DINOv2's training", "timm", "mmengine"])
+def test_which_of_several_is_said(name, monkeypatch):
+    said = []
+    seam = "vmt_mm.models.backbones.encoder_in_file.print_log"
+    monkeypatch.setattr(seam, lambda text, *_: said.append(text))
+    find_encoder(FILES[name], "file.pth")
+    (text,) = said
+    assert {
+        "DINOv2's training": "['model']teacher.backbone. is taken, not that below "
+        "['model']student.backbone.",
+        "timm": "['state_dict_ema'] is taken, not that below ['state_dict']",
+        "mmengine": "['state_dict']backbone. is taken",
+    }[name] in text
+    find_encoder(FILES["twice the same"], "file.pth")
+    assert len(said) == 1
+
+
+def test_several_between_which_nothing_decides():
+    content = {"state_dict": {**state(prefix="rgb."), **state(2.0, "depth.")}}
+    with pytest.raises(InputError, match=r"file.pth holds several encoders, below .*depth\.") as e:
+        find_encoder(content, "file.pth")
+    assert "rgb." in str(e.value)
+
+
+def test_a_swin_is_found_as_well():
+    found = find_encoder({"state_dict": state(prefix="model.", keys=SWIN)}, "file.pth")
+    assert sorted(found) == sorted(SWIN)
+
+
+def test_blocks_in_chunks():
+    keys = ("cls_token", "mask_token", "blocks.0.0.attn.qkv.weight", "blocks.0.0.ls1.gamma",
+            "blocks.2.21.mlp.fc1.weight")  # fmt: skip
+    found = find_encoder({"teacher": state(prefix="backbone.", keys=keys)}, "file.pth")
+    assert detect_vit(found) == "dinov2"
+    assert "layers.21.ffn.layers.0.0.weight" in to_mmpretrain_keys(found)
+    assert "layers.0.attn.qkv.weight" in to_mmpretrain_keys(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("encoder.layer.0.attention.attention.query.weight", "a Hugging Face ViT or Dinov2"),
+        ("swin.encoder.layers.0.blocks.0.attention.self.query.weight", "a Hugging Face Swin"),
+        ("features.1.0.attn.qkv.weight", "a Swin of torchvision"),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "a ViT of torchvision"),
+        ("module.layer1.0.conv1.weight", "a ResNet"),
+    ],
+)
+def test_files_that_are_not_read_are_named(key, name):
+    found = find_encoder({"model": {key: torch.zeros(1)}}, "file.pth")
+    for detect in (detect_vit, detect_swin):
+        with pytest.raises(InputError, match=f"file.pth is no .* looks like {name}"):
+            detect(found, "file.pth")
+
+
+@pytest.mark.parametrize("content", [{}, {"model": {}}, [torch.zeros(1)], None, {"a": 1}])
+def test_a_file_without_tensors(content):
+    with pytest.raises(InputError, match="holds no tensors"):
+        find_encoder(content, "file.pth")

@@ -1,0 +1,78 @@
+"""Files of tensors in the form of ``.safetensors``, which has no checksum of its own: with one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vmt_mm.errors import InputError
+from vmt_mm.utils.files import write_bytes
+
+#: Entry of the metadata: the checksum, a text of JSON as all others.
+CHECKSUM = "sha256"
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over tensors: names, shapes, types and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, metadata and the checksum over both, atomically."""
+    own = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    checksum = _checksum(own, metadata or {})
+    write_bytes(path, save(own, {**(metadata or {}), CHECKSUM: json.dumps(checksum)}))
+
+
+def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read the tensors of a file; the checksum is verified where it has one.
+
+    Raises:
+        InputError: if it is damaged, or has changed since it was written.
+    """
+    metadata = read_metadata(Path(path))
+    try:
+        with safe_open(path, framework="pt") as content:
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as weights, it is damaged ({error})") from error
+    if CHECKSUM in metadata and metadata[CHECKSUM] != json.dumps(_checksum(tensors, metadata)):
+        raise InputError(
+            f"{path}: cannot be read as weights, it is not what was written: its content and its "
+            "checksum differ; get the file again"
+        )
+    return {key: value.to(device) for key, value in tensors.items()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file, with the checksum.
+
+    Raises:
+        InputError: if it cannot be read as such a file.
+    """
+    try:
+        with safe_open(path, framework="pt") as content:
+            return dict(content.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read as weights, it is damaged or not a .safetensors file ({error})"
+        ) from error
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    lines = [f"{key}={value}" for key, value in sorted(metadata.items()) if key != CHECKSUM]
+    return hashlib.sha256("\n".join([tensors_sha256(tensors), *lines]).encode()).hexdigest()
