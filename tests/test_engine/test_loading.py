@@ -203,12 +203,28 @@ def test_keys_are_missing_unknown_or_of_another_shape(build, checkpoint):
         assert part in message
 
 
-def test_keys_of_a_distributed_wrapper(build, checkpoint):
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "model.", "model._orig_mod.net."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_keys_of_wrappers_and_other_frameworks(build, checkpoint, prefix):
     model, own = build()
     state = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {f"module.{key}": value for key, value in state.items()}
-    load_model(model, checkpoint, "file.pth", own)
-    assert torch.equal(model.heads.semseg.predict.bias, state["heads.semseg.predict.bias"])
+    inner = {key.replace("backbone.", "backbone._orig_mod."): v for key, v in state.items()}
+    for content in (state, inner):
+        checkpoint["state_dict"] = {f"{prefix}{key}": value for key, value in content.items()}
+        without_frozen_of(checkpoint["state_dict"], model)
+        load_model(model, checkpoint, "file.pth", own)
+        for key, value in state.items():
+            assert torch.equal(model.state_dict()[key], value), key
+        model, own = build()
+
+
+def without_frozen_of(state, model):
+    """Take the frozen encoder out, whatever stands before its keys."""
+    frozen = tuple(n for n, p in model.backbone.named_parameters() if not p.requires_grad)
+    for key in [k for k in state if k.endswith(frozen) and "peft" not in k]:
+        del state[key]
 
 
 @pytest.mark.parametrize("content", ["encoder", "list", "nothing", "number"])

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -80,16 +81,13 @@ def read_checkpoint(
         InputError: if it is missing, damaged, or holds more than that.
     """
     location = os.path.expanduser(location)
-    remote = location.startswith(("http://", "https://"))
-    if not remote and not Path(location).is_file():
+    if location.startswith(("http://", "https://")):
+        location = _downloaded(location)
+    if not Path(location).is_file():
         raise InputError(f"{location}: no such checkpoint")
-    if not (remote or mmap) and _is_damaged_archive(location):
+    if not mmap and _is_damaged_archive(location):
         raise InputError(f"{location}: cannot be read as weights, it is damaged")
     try:
-        if remote:
-            return torch.hub.load_state_dict_from_url(
-                location, map_location=map_location, weights_only=True
-            )
         if location.endswith(".safetensors"):
             if is_adapter_file(location):
                 return read_adapter(location, str(map_location)).as_checkpoint()
@@ -115,6 +113,18 @@ def is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except Exception:  # a damaged directory raises whatever its bytes happen to mean
         return False
+
+
+def _downloaded(address: str) -> str:
+    """Path of a file that PyTorch keeps of an address, fetched if it is not there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(address, str(path))
+        except OSError as error:
+            raise InputError(f"{address}: cannot be fetched ({error})") from error
+    return str(path)
 
 
 def _is_damaged_archive(location: str) -> bool:
