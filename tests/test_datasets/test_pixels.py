@@ -6,10 +6,12 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from vmt_mm.datasets import MultiTaskDataset
-from vmt_mm.datasets.transforms import LoadImageFromFile
+from vmt_mm.datasets.transforms import LoadImageFromFile, PackMultiTaskInputs, RandomWarp
+from vmt_mm.datasets.transforms.geometry import MEAN_COLOR
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.datasets.transforms.loading import reader_of
 from vmt_mm.errors import DamagedFileError, InputError
@@ -18,7 +20,6 @@ RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 BGR, GREY = RGB[..., ::-1], RGB[..., 0]
 ALPHA = np.where(np.arange(8) < 4, 90, 255).astype(np.uint8) * np.ones((6, 1), np.uint8)
 DEEP = np.linspace(7000, 9000, 48).reshape(6, 8).astype(np.uint16)
-#: (name, options of LoadImageFromFile) -> the image.
 WHOLE = dict(value_range=(7000, 9000))
 
 
@@ -220,6 +221,53 @@ def test_orientations(orientation, kind, backend):
             read = _read(content, color_type=color_type, imdecode_backend=backend, **options)
             assert read.shape == expected.shape
             assert np.abs(read[..., ::-1].astype(int) - expected).max() <= 2
+
+
+def _warped(image, results=None, **options):
+    warp = RandomWarp(size=(8, 6), flip_prob=0, rotate=(0, 0), scale=(0.5, 0.5), **options)
+    return warp.transform(dict(img=image, label_specs={}, labels={}, **(results or {})))["img"]
+
+
+def test_new_pixels_of_a_warp_have_a_value_of_every_channel():
+    for channels in (1, 2, 3, 4, 5, 9):
+        image = np.full((6, 8, channels), 7, np.float32)
+        image = image[..., 0] if channels == 1 else image
+        fill = tuple(range(20, 20 + channels))
+        assert np.array_equal(np.atleast_1d(_warped(image, fill=fill)[0, 0]), fill)
+        assert (_warped(image, fill=3.5)[0, 0] == 3.5).all()
+    assert _warped(RGB)[0, 0].tolist() == list(MEAN_COLOR)
+    assert abs(_warped(GREY)[0, 0] - np.mean(MEAN_COLOR)) <= 1
+    with pytest.raises(InputError, match=r"fill=\(1, 2\) has 2 values, and the image 3 channel"):
+        _warped(RGB, fill=(1, 2))
+
+
+def test_images_of_their_own_units_need_a_fill(tmp_path):
+    np.save(tmp_path / "five.npy", np.zeros((6, 8, 5), np.float32))
+    cv2.imwrite(str(tmp_path / "deep.png"), DEEP)
+    cv2.imwrite(str(tmp_path / "rgb.png"), BGR)
+
+    def load(name, **options):
+        return LoadImageFromFile(**options).transform(dict(img_path=str(tmp_path / name)))
+
+    for name in ("five.npy", "deep.png"):
+        results = load(name, color_type="unchanged")
+        with pytest.raises(InputError, match=rf"{name}: RandomWarp needs fill="):
+            _warped(results.pop("img"), results)
+    for results in (
+        load("rgb.png", color_type="unchanged"),
+        load("rgb.png", to_float32=True),
+        load("deep.png", value_range=(7000, 9000)),
+    ):
+        assert _warped(results.pop("img"), results)[0, 0].tolist() == list(MEAN_COLOR)
+
+
+def test_no_transform_cuts_deep_images_to_eight_bits(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), DEEP)
+    results = LoadImageFromFile(**WHOLE).transform(dict(img_path=str(tmp_path / "deep.png")))
+    assert PackMultiTaskInputs()(dict(results))["inputs"].dtype == torch.float32
+    results["img"] = results["img"].astype(np.uint8)
+    with pytest.raises(InputError, match=r"deep\.png: is not of 8 bits.*PhotoMetricDistortion"):
+        PackMultiTaskInputs()(results)
 
 
 @pytest.fixture

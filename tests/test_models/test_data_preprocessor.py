@@ -321,6 +321,26 @@ def test_any_number_of_channels(swap):
     assert preprocessor.state_dict() == {}
 
 
+@pytest.mark.parametrize("swap", [True, False])
+def test_warps_on_the_device_of_four_channels(swap):
+    options = dict(size=(9, 8), flip_prob=1, rotate=(9, 9), scale=(0.6, 0.6), fill=(1, 2, 3, 4))
+    image = np.random.default_rng(0).integers(0, 255, (10, 12, 4), dtype=np.uint8)
+    batches = []
+    for on_device in (False, True):
+        results = RandomWarp(on_device=on_device, **options).transform(dict(img=image))
+        sample = MultiTaskDataSample(
+            metainfo={k: results[k] for k in [DeferredWarp.key] if on_device}
+        )
+        inputs = torch.from_numpy(results["img"].transpose(2, 0, 1).copy())
+        batches.append(dict(inputs=[inputs], data_samples=[sample]))
+    preprocessor = MultiTaskDataPreprocessor([0.0] * 4, [1.0] * 4, bgr_to_rgb=swap)
+    here, there = (preprocessor(batch, training=True)["inputs"] for batch in batches)
+    assert here.shape == there.shape == (1, 4, 8, 9)
+    assert (here - there).abs().max() <= 1
+    corner = [3, 2, 1, 4] if swap else [1, 2, 3, 4]
+    assert here[0, :, 0, 0].tolist() == there[0, :, 0, 0].tolist() == corner
+
+
 def test_three_channels_are_as_mmengine_has_them():
     images = [torch.randint(0, 256, (3, 6, 7), dtype=torch.uint8) for _ in range(2)]
     own, its = MultiTaskDataPreprocessor(**NORMALISE), ImgDataPreprocessor(**NORMALISE)

@@ -77,10 +77,10 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         Returns:
             ``inputs`` (N, C, H, W) and ``data_samples``.
         """
-        data = self._in_order(data)
+        self._look_at(data["inputs"])
         waiting = [DeferredWarp.key in sample for sample in data.get("data_samples") or ()]
         if not any(waiting):
-            return super().forward(data, training)
+            return self._normalise(data, training)
         if not training or not all(waiting):
             raise InputError(
                 "RandomWarp(on_device=True) belongs in training pipelines, and in those of all "
@@ -88,24 +88,27 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             )
         data = self.cast_data(data)  # samples are new objects from here on
         images = _warp_batch(data["inputs"], data["data_samples"])
-        batch = super().forward({**data, "inputs": images, "data_samples": None}, training)
+        batch = self._normalise({**data, "inputs": images, "data_samples": None}, training)
         return {**batch, "data_samples": data["data_samples"]}
 
-    def _in_order(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Check a batch's channels, and the first one's values; order channels beyond three."""
-        images = data["inputs"]
+    def _look_at(self, images: Sequence[Tensor]) -> None:
+        """Check a batch's channels, and the first one's values."""
         counts = {image.shape[0] for image in images}
-        if counts != {self._channels}:
-            self._check_channels(counts)
-            self._channels = counts.pop()
-            self._channel_conversion = self._swap and self._channels == 3  # mmengine's, of three
-            if self._enable_normalize and images[0].device.type == "cpu":  # as loaders give them
-                warn_of_range(images, *self._numbers)
-        if not self._swap or self._channels == 3:
-            return data
-        data = self.cast_data(data)
-        order = [2, 1, 0, *range(3, self._channels)]
-        return {**data, "inputs": [image[order] for image in data["inputs"]]}
+        if counts == {self._channels}:
+            return
+        self._check_channels(counts)
+        self._channels = counts.pop()
+        self._channel_conversion = self._swap and self._channels == 3  # mmengine's, of three
+        if self._enable_normalize and images[0].device.type == "cpu":  # as loaders give them
+            warn_of_range(images, *self._numbers)
+
+    def _normalise(self, data: Mapping[str, Any], training: bool) -> dict[str, Any]:
+        """What mmengine's class does, for any number of channels."""
+        if self._swap and self._channels != 3:
+            data = self.cast_data(data)
+            order = [2, 1, 0, *range(3, self._channels)]
+            data = {**data, "inputs": [image[order] for image in data["inputs"]]}
+        return super().forward(data, training)
 
     def _check_channels(self, counts: set[int]) -> None:
         """Raise InputError unless images of these numbers of channels can be normalised."""

@@ -16,6 +16,8 @@ from torch import Tensor
 
 #: Types of values that all of cv2's functions used here take.
 CV2_TYPES = (np.uint8, np.uint16, np.float32)
+#: Channels whose border it can colour, each by its own value.
+_COLORED = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Warp:
 
     def apply(self, array: np.ndarray, interpolation: int, fill: float | tuple) -> np.ndarray:
         """Resample ``array`` (H, W[, C]); pixels from outside the source become ``fill``."""
+        if isinstance(fill, tuple) and len(fill) > _COLORED:
+            parts = range(0, len(fill), _COLORED)
+            channels = [(array[..., k : k + _COLORED], fill[k : k + _COLORED]) for k in parts]
+            return np.dstack([self.apply(part, interpolation, own) for part, own in channels])
         height, width = self.size
         # cv2 has vector code for 4 channels, not for 3: the values are the same, in half the time.
         padded = array.shape[2:] == (3,) and array.dtype in CV2_TYPES

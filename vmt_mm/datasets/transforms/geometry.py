@@ -72,7 +72,9 @@ class RandomWarp(BaseTransform):
         flip_prob: probability of mirroring left and right.
         rotate: range of the angle in degrees, counter-clockwise as seen.
         scale: range of the zoom, > 1 enlarges.
-        fill: colour of new pixels in the image, in its channel order.
+        fill: colour of new pixels in the image, in its channel order; one value counts for all
+            channels. None takes ImageNet's mean, which images of their own units, as
+            ``color_type='unchanged'`` gives them, have no use of: they need a value.
         on_device: only draw, and leave the warp to :class:`MultiTaskDataPreprocessor`, which does
             it for a whole batch on the model's device. For training pipelines; no transform that
             moves the image may follow, and one that changes colours sees the image as it was. The
@@ -85,7 +87,7 @@ class RandomWarp(BaseTransform):
         flip_prob: float = 0.5,
         rotate: tuple[float, float] = (-20.0, 20.0),
         scale: tuple[float, float] = (0.75, 1.25),
-        fill: Sequence[int] = MEAN_COLOR,
+        fill: Sequence[float] | float | None = None,
         on_device: bool = False,
     ) -> None:
         if scale[0] <= 0 or scale[0] > scale[1] or rotate[0] > rotate[1]:
@@ -101,7 +103,7 @@ class RandomWarp(BaseTransform):
         self.flip_prob = flip_prob
         self.rotate = tuple(rotate)
         self.scale = tuple(scale)
-        self.fill = tuple(fill)
+        self.fill = (fill,) if isinstance(fill, (int, float)) else fill and tuple(fill)
         self.on_device = on_device
 
     def transform(self, results: dict) -> dict:
@@ -112,10 +114,30 @@ class RandomWarp(BaseTransform):
         warp = make_warp(image.shape[:2], self.size[::-1], flip, angle, scale)
         if self.on_device:
             return self._defer(results, warp)
-        results["img"] = warp.apply(image, cv2.INTER_LINEAR, self.fill)
+        results["img"] = warp.apply(image, cv2.INTER_LINEAR, self._fill_of(results))
         map_labels(results, lambda spec, label: spec.warp(label, warp), image.shape)
         results["img_shape"] = results["img"].shape[:2]
         return mark_moved(results)
+
+    def _fill_of(self, results: dict) -> tuple[float, ...]:
+        """One value a channel of the image."""
+        image = results["img"]
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        fill = self.fill
+        if fill is None and results.get("own_units"):
+            raise InputError(
+                f"{results.get('img_path')}: RandomWarp needs fill=(...), the value of new pixels "
+                f"in each of the {channels} channel(s): data_preprocessor.mean, in the order in "
+                "which the image is read"
+            )
+        if fill is None:
+            fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
+        if len(fill) not in (1, channels):
+            raise InputError(
+                f"{results.get('img_path')}: RandomWarp's fill={fill} has {len(fill)} values, and "
+                f"the image {channels} channel(s)"
+            )
+        return tuple(fill) if len(fill) == channels else tuple(fill) * channels
 
     def _defer(self, results: dict, warp: Warp) -> dict:
         """Note the warp; do it to the labels that cannot wait."""
@@ -127,7 +149,7 @@ class RandomWarp(BaseTransform):
             return label if spec.warps_batches else spec.warp(label, warp)
 
         map_labels(results, change, source)
-        results[DeferredWarp.key] = DeferredWarp(warp, source, self.fill, waiting)
+        results[DeferredWarp.key] = DeferredWarp(warp, source, self._fill_of(results), waiting)
         return mark_moved(results)
 
 

@@ -71,13 +71,19 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return f"{self.values} {self.imdecode_backend} {self.turn_by_exif}"
 
     def transform(self, results: dict) -> dict:
-        """Add ``img`` (H, W, 3) BGR, ``img_shape`` and ``ori_shape``."""
+        """Add ``img`` (H, W, 3) BGR, ``img_shape``, ``ori_shape``, and what kind of values it has.
+
+        ``is_deep``: not 8 bits; ``own_units``: no colours of 0..255.
+        """
         if results.get("stand_in"):
             image = self._stand_in(results["img_path"])
         else:
             stored = results.get("stored")
             image = stored.image() if stored else None
             image = self.read(results["img_path"]) if image is None else image
+        results["is_deep"] = image.dtype != np.uint8
+        own = self.values.color_type == UNCHANGED and self.values.value_range is None
+        results["own_units"] = own and (results["is_deep"] or image.shape[2:] != (3,))
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
@@ -228,6 +234,11 @@ class PackMultiTaskInputs(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Pack."""
         image = results["img"]
+        if results.get("is_deep") and image.dtype == np.uint8:
+            raise InputError(
+                f"{results.get('img_path')}: is not of 8 bits, and a transform cuts it to "
+                "them, as PhotoMetricDistortion does; leave that out of the pipeline"
+            )
         size = tuple(image.shape[:2])
         expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size
         if "labels" in results:
