@@ -289,6 +289,23 @@ def test_a_folder_that_cannot_be_is_one_message(root, tmp_path):
         _dataset(root, 3)
 
 
+def test_a_root_that_may_only_be_read(root, tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def refuse(path, *args, **kwargs):
+        if path.is_relative_to(root):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=r"cache/train.*Read-only file system.*`cache` a folder"):
+        _dataset(root, True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (tmp_path / "elsewhere", "~/there"):
+        _same(_dataset(root), _dataset(root, folder))
+    assert list((tmp_path / "there").glob("*.cache"))
+
+
 def test_another_loader_of_images_is_refused(root, tmp_path, monkeypatch):
     monkeypatch.setitem(PIPELINES, "none", [dict(type="LoadLabels"), *PACK])
     with pytest.raises(InputError, match="`cache` needs LoadImageFromFile"):

@@ -149,6 +149,11 @@ def test_names_match_in_every_unicode_form(root):
 def test_the_nearest_id_of_an_image_that_is_missing_is_named(root):
     (root / "splits" / "train.txt").write_text("D\n")
     _refused(r"1 id\(s\) without an image.*'D', the nearest id is 'd'", str(root), TASKS)
+    (root / "splits" / "train.txt").write_text("d.jpg\n")
+    _refused("'d.jpg', the nearest id is 'd'", str(root), TASKS)
+    (root / "splits" / "train.txt").write_text("photo\n")
+    (root / "images" / "photo.HEIC").touch()
+    _refused(r"'photo', '.*photo\.HEIC' has another ending than \.jpg", str(root), TASKS)
 
 
 @pytest.mark.parametrize("form", ["{}/", "{}/.", "~/data", "~/data/"])

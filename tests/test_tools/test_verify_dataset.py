@@ -11,6 +11,7 @@ from commands import CONFIG
 from here import run_here
 from PIL import Image
 
+from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.verification import check_entry, choose_entries, verify
 from vmt_mm.errors import InputError
 from vmt_mm.rendering import write_dataset
@@ -156,6 +157,33 @@ def test_every_fault_is_named(root, fault):
         assert [p for p in problems if p.startswith(f"{root}/{start}")], problems
     if fault != "two images of one id":  # which leaves no image that is known
         assert len(problems) == len(expected)
+
+
+def test_orientations_are_noted_and_explain_sizes(root):
+    exif = Image.Exif()
+    exif[0x112] = 8
+    Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(root / "images/a.jpg", exif=exif)
+    result = verify(root, TASKS, splits(root))
+    assert result.problems == []
+    assert result.notes == [
+        f"1 image(s) have an EXIF orientation, as {root}/images/a.jpg; images and labels are taken "
+        "as their pixels are stored (turn_by_exif of LoadImageFromFile)"
+    ]
+    turning = LoadImageFromFile(turn_by_exif=True)
+    problems = verify(root, TASKS, splits(root), reader=turning).problems
+    assert len(problems) == 4
+    assert all("its EXIF orientation is 8" in problem for problem in problems)
+
+
+def test_deep_images_are_read_as_the_config_says(root):
+    for i in "abcde":
+        (root / f"images/{i}.jpg").unlink()
+        _save(root / f"images/{i}.png", np.full(SIZE, 900, np.uint16))
+    problems = verify(root, TASKS, splits(root)).problems
+    assert len(problems) == 5
+    assert "a.png: holds uint16 values, 900..900" in problems[0]
+    reader = LoadImageFromFile(value_range=(0, 1000))
+    assert verify(root, TASKS, splits(root), reader=reader).problems == []
 
 
 def test_faults_do_not_hide_each_other(root):

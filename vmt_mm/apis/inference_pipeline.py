@@ -14,9 +14,10 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 
 from vmt_mm.config.tree import dicts_in
-from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels, is_turned
+from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
+from vmt_mm.utils.stored_pixels import orientation_of
 
 #: A file, or an array of its pixels: (H, W, 3) BGR uint8, or what LoadImageFromFile makes that of.
 Image = str | Path | np.ndarray
@@ -56,8 +57,9 @@ class InferencePipeline:
             DamagedFileError: if it cannot be.
         """
         path = os.path.expanduser(path)
-        image = self.reader.read(path)
-        if not self.reader.turn_by_exif and not self._said_turned and is_turned(path):
+        content = self.reader.fetch(path)
+        is_told = self._said_turned or self.reader.turn_by_exif
+        if not is_told and orientation_of(content) != 1:
             self._said_turned = True
             print_log(
                 f"{path}: viewers turn this image by its EXIF orientation; it is predicted as its "
@@ -65,7 +67,7 @@ class InferencePipeline:
                 "current",
                 logging.WARNING,
             )
-        return image
+        return self.reader.decode(content, path)
 
     def take(self, pixels: object, name: str) -> np.ndarray:
         """Make an image of an array of stored pixels, by the rule for files.

@@ -20,9 +20,7 @@ from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.layout import (
     IMAGE_SUFFIXES,
     Listing,
-    files_by_id,
     list_files,
-    nearest_id,
     read_ids,
 )
 
@@ -150,12 +148,13 @@ class MultiTaskDataset(BaseDataset):
         ids = listed[first::step]
         if not ids:
             raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")
-        images = files_by_id(root / "images", IMAGE_SUFFIXES)
+        listing = list_files(root / "images", IMAGE_SUFFIXES)
+        images = listing.files
         unknown = [i for i in ids if i not in images]
         if unknown:
             raise InputError(
                 f"{self.ann_file}: {len(unknown)} id(s) without an image in {root / 'images'}, "
-                f"the first is {unknown[0]!r}{nearest_id(unknown[0], images)}"
+                f"the first is {unknown[0]!r}{listing.near(unknown[0])}"
             )
         labels = {
             name: self._list_labels(root / name, spec.suffixes, ids, images)

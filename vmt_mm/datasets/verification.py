@@ -10,12 +10,13 @@ import numpy as np
 from rich.progress import track
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.datasets.transforms.loading import is_turned, other_frame
+from vmt_mm.datasets.transforms.loading import other_frame
 from vmt_mm.datasets.verification_result import Entry, TaskSummary, Verification
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Task
-from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, nearest_id, read_ids
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, read_ids
 from vmt_mm.utils.pool import run_parallel
+from vmt_mm.utils.stored_pixels import orientation_of
 
 
 @dataclass
@@ -90,10 +91,11 @@ def check_entry(entry: Entry) -> Checked:
     """Read one image and its labels."""
     check, size = Checked(), None
     try:
-        size = entry.reader.read(entry.image).shape[:2]
+        content = entry.reader.fetch(entry.image)
+        check.turned = orientation_of(content) != 1
+        size = entry.reader.decode(content, entry.image).shape[:2]
     except InputError as error:
         check.problems.append(str(error))
-    check.turned = is_turned(entry.image)
     for name, path in entry.labels.items():
         spec = entry.tasks[name].label
         try:
@@ -124,10 +126,11 @@ def _list_entries(
 ) -> None:
     """Find the files of every id; note lists, folders and images that are not as they must be."""
     root = result.root
-    images = _files(result, root / "images", IMAGE_SUFFIXES).files
+    listing = _files(result, root / "images", IMAGE_SUFFIXES)
+    images = listing.files
     labels = {name: _files(result, root / name, t.label.suffixes) for name, t in tasks.items()}
     if images:
-        result.problems += filter(None, (listing.unused(images) for listing in labels.values()))
+        result.problems += filter(None, (of.unused(images) for of in labels.values()))
     seen: dict[str, str] = {}
     for split, path in splits.items():
         result.entries[split], ids, missing = [], [], False
@@ -140,7 +143,7 @@ def _list_entries(
                 result.problems.append(f"{path}: id {i!r} is in split {seen[i]!r} as well")
             seen.setdefault(i, split)
             if i not in images:
-                near = "" if missing else nearest_id(i, images)  # which takes long among many ids
+                near = "" if missing else listing.near(i)  # which takes long among many ids
                 missing = True
                 result.problems.append(f"{path}: id {i!r} has no image in {root / 'images'}{near}")
                 continue

@@ -39,6 +39,13 @@ class Listing:
     files: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
 
+    def near(self, name: str) -> str:
+        """What is most like an id that has no file here, as a part of a message; or nothing."""
+        for path in self.others:
+            if _bare(Path(path).relative_to(self.folder).as_posix()) == name:
+                return f", {path!r} has another ending than {', '.join(self.suffixes)}"
+        return nearest_id(name, self.files)
+
     def unused(self, images: Collection[str]) -> str | None:
         """Say which files belong to none of the images; None if all do.
 
@@ -50,9 +57,9 @@ class Listing:
         """
         found = [(i, path) for i, path in self.files.items() if i not in images]
         for path in self.others:
-            name, ending = os.path.splitext(Path(path).relative_to(self.folder).as_posix())
-            name = unicodedata.normalize("NFC", name)
-            if ending.lower() in _DATA_SUFFIXES or (name in images and name not in self.files):
+            name = _bare(Path(path).relative_to(self.folder).as_posix())
+            ending = os.path.splitext(path)[1].lower()
+            if ending in _DATA_SUFFIXES or (name in images and name not in self.files):
                 found.append((name, path))
         if not found:
             return None
@@ -62,6 +69,11 @@ class Listing:
             f"{nearest_id(name, images)}; expected {expected}, or say by the task's `suffix` how "
             "names end"
         )
+
+
+def _bare(name: str) -> str:
+    """A file's name without its ending, as ids are compared."""
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
 
 
 def nearest_id(name: str, ids: Collection[str]) -> str:

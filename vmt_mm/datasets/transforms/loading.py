@@ -100,11 +100,14 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
     def read(self, path: str) -> np.ndarray:
         """Read an image (H, W, 3) BGR, or as ``color_type`` says."""
+        return self.decode(self.fetch(path), path)
+
+    def fetch(self, path: str) -> bytes:
+        """The content of an image file."""
         try:
-            content = fileio.get(path, backend_args=self.backend_args)
+            return fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
             raise DamagedFileError(f"{path}: {error.strerror}; expected an image") from None
-        return self.decode(content, path)
 
     def decode(self, content: bytes, name: str, turn: bool | None = None) -> np.ndarray:
         """Decode a file's content.
@@ -182,27 +185,19 @@ class LoadLabels(BaseTransform):
         return label
 
 
-def is_turned(path: str) -> bool:
-    """Whether viewers turn an image file, by its EXIF orientation."""
-    return _orientation(path) != 1
-
-
 def other_frame(path: str, label: tuple[int, int], image: tuple[int, int]) -> str:
     """The end of a message about two sizes, where the image's EXIF orientation explains them."""
-    if _orientation(path) < 5 or tuple(label) != tuple(image)[::-1]:
+    try:
+        orientation = orientation_of(Path(path).read_bytes())
+    except OSError:
+        return ""
+    if orientation < 5 or tuple(label) != tuple(image)[::-1]:
         return ""
     return (
-        f"; its EXIF orientation is {_orientation(path)}, and the label is in the other frame: "
-        "labels of the turned image need LoadImageFromFile(turn_by_exif=True), those of the stored "
-        "pixels turn_by_exif=False, in the pipelines for training and test"
+        f"; its EXIF orientation is {orientation}, and the label is in the other frame: labels of "
+        "the turned image need LoadImageFromFile(turn_by_exif=True), those of the stored pixels "
+        "turn_by_exif=False, in the pipelines for training and test"
     )
-
-
-def _orientation(path: str) -> int:
-    try:
-        return orientation_of(Path(path).read_bytes())
-    except OSError:
-        return 1
 
 
 @TRANSFORMS.register_module()
