@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.iou import SegmentationMetric
 from vmt_mm.tasks import Segmentation
+from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.layout import files_by_id
 
 #: Resamples that are computed with at a time.
@@ -71,7 +71,7 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> dict[st
     rows = []
     for name in names:
         path = files[name]
-        values = [torch.from_numpy(task.label.read(file)) for file in (path, known[name])]
+        values = [from_numpy(task.label.read(file)) for file in (path, known[name])]
         if values[0].shape != values[1].shape:
             raise InputError(
                 f"{path}: is of size {tuple(values[0].shape)}, its label of "

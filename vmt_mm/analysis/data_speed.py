@@ -26,6 +26,7 @@ from vmt_mm.datasets.transforms import RandomWarp
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
 from vmt_mm.tasks.labels import channels_first
+from vmt_mm.utils.compat import from_numpy
 
 #: ImageNet's mean and standard deviation, RGB, 0..255.
 _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
@@ -66,7 +67,7 @@ class PlainPipeline:
                 length = np.linalg.norm(label, axis=-1, keepdims=True)
                 arrays[task] = label / np.maximum(length, 1e-12)
         moved = {"inputs": image, **arrays}
-        return {name: torch.from_numpy(channels_first(array)) for name, array in moved.items()}
+        return {name: from_numpy(channels_first(array)) for name, array in moved.items()}
 
     def _move(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Rotate, zoom, flip and resize, in turn."""

@@ -15,16 +15,13 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
 from vmt_mm.errors import InputError
+from vmt_mm.utils.compat import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, FLOP_FORMULAS
 
 #: Sides of the matrices whose products are timed, how often, and what one of them may take.
 _SMALLEST, _LARGEST, _PRODUCTS, _LONGEST_S = 64, 2048, 5, 0.25
-
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
 
 class OperationCounter(TorchDispatchMode):
     """A context that counts operations, 2 a multiply-add, of matrix products and convolutions.
@@ -48,19 +45,19 @@ class OperationCounter(TorchDispatchMode):
         """Run one operation, and count it."""
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        known = packet in flop_registry or packet in (_FUSED, _FUSED_BACKWARD)
+        known = packet in FLOP_FORMULAS or packet in (CPU_ATTENTION, CPU_ATTENTION_BACKWARD)
         if not known:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         result = func(*args, **kwargs)
-        if packet is _FUSED:
+        if packet is CPU_ATTENTION:
             self.total += sdpa_flop_count(*(x.shape for x in args[:3]))
-        elif packet is _FUSED_BACKWARD:
+        elif packet is CPU_ATTENTION_BACKWARD:
             self.total += sdpa_backward_flop_count(*(x.shape for x in args[:4]))
         elif known:
-            self.total += flop_registry[packet](*args, **kwargs, out_val=result)
+            self.total += FLOP_FORMULAS[packet](*args, **kwargs, out_val=result)
         return result
 
 

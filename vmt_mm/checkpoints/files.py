@@ -11,7 +11,6 @@ import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,11 +18,11 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
 
 from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter
 from vmt_mm.checkpoints.tensor_file import read_tensors
 from vmt_mm.errors import InputError
+from vmt_mm.utils import compat
 
 _HISTORY = "__history__"
 
@@ -92,9 +91,7 @@ def read_checkpoint(
             if is_adapter_file(location):
                 return read_adapter(location, str(map_location)).as_checkpoint()
             return read_tensors(location, str(map_location))
-        # Before torch 2.6 there is no such list: mmengine's checkpoints are then refused, ours not.
-        listed = digit_version(torch.__version__) >= digit_version("2.6")
-        with torch.serialization.safe_globals(_safe_types()) if listed else nullcontext():
+        with compat.safe_types(_safe_types()):
             content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
         return from_plain(content)
     except InputError:

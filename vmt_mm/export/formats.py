@@ -22,6 +22,7 @@ from torch.onnx.errors import OnnxExporterError
 from vmt_mm.errors import InputError
 from vmt_mm.export.describe import DESCRIPTION
 from vmt_mm.export.outputs import TaskOutputs
+from vmt_mm.utils import compat
 
 #: The newest one that the TorchScript exporter writes in all versions of PyTorch that serve here.
 OPSET = 17
@@ -149,10 +150,9 @@ class TorchExport(Format):
     dynamic = DYNAMIC[:1]
 
     def check(self, dynamic: str | None) -> None:
-        """Raise InputError if this PyTorch has no ``torch.export``."""
+        """Raise InputError if this PyTorch's ``torch.export`` cannot trace the model."""
         super().check(dynamic)
-        if not hasattr(torch, "export") or not hasattr(torch.export, "Dim"):
-            raise InputError(f"PyTorch {torch.__version__} has no torch.export; take ONNX")
+        compat.need("2.7", "--format torch-export (--format onnx does not)")
 
     def write(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vmt_mm.errors import InputError
 from vmt_mm.models.resampled_map import Map, values_of, with_values
 from vmt_mm.peft import PEFTMethod
+from vmt_mm.utils.compat import autocast_dtype
 
 
 class FrozenFeatures:
@@ -65,12 +66,11 @@ class FrozenFeatures:
         if weights != self._weights:
             self._weights, self.size = weights, 0
             self._kept.clear()
-        kind = images.device.type
         state = (
             images.shape[1:],
             images.dtype,
             images.device,
-            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+            autocast_dtype(images.device.type),
         )
         salt = hashlib.blake2b(repr(state).encode(), digest_size=16).digest()
         pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.models.resampled_map import Map, values_of, with_values
+from vmt_mm.utils.compat import autocast_dtype, is_compiling
 
 
 def loss_of(head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]], Tensor]
@@ -28,7 +29,7 @@ def loss_of(head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]]
         maps: of the task.
         loss: gives the loss of maps like these.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or _in_float16(maps):
+    if not torch.is_grad_enabled() or is_compiling() or _in_float16(maps):
         return loss(maps)
     tensors = [values_of(x) for x in maps]
     parameters = [p for p in head.parameters() if p.requires_grad]
@@ -42,8 +43,7 @@ def loss_of(head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]]
 
 
 def _in_float16(maps: Sequence[Map]) -> bool:
-    kind = values_of(maps[0]).device.type
-    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return autocast_dtype(values_of(maps[0]).device.type) == torch.float16
 
 
 class _Immediate(torch.autograd.Function):
@@ -57,12 +57,8 @@ class _Immediate(torch.autograd.Function):
         inputs = [x.detach().requires_grad_(x.requires_grad) for x in tensors[:count]]
         kind = tensors[0].device.type
         # what autocast has cast for this graph must not serve another one
-        cast = torch.autocast(
-            kind,
-            dtype=torch.get_autocast_dtype(kind),
-            enabled=torch.is_autocast_enabled(kind),
-            cache_enabled=False,
-        )
+        dtype = autocast_dtype(kind)
+        cast = torch.autocast(kind, dtype, enabled=dtype is not None, cache_enabled=False)
         with torch.enable_grad(), cast:
             loss = run(inputs)
         wanted = [x for x in (*inputs, *tensors[count:]) if x.requires_grad]

@@ -21,6 +21,7 @@ from vmt_mm.peft.projections import (
     hidden_width,
 )
 from vmt_mm.registry import PEFT_METHODS
+from vmt_mm.utils.compat import is_compiling
 from vmt_mm.utils.recycled import RecycledMemory
 from vmt_mm.utils.tracing import is_exported
 
@@ -130,7 +131,7 @@ class VMTAdapter(PEFTMethod):
         # s alpha is a vector: scaling it is cheaper than scaling F
         scales = {t: [block.gate() * block.alpha[t] for block in blocks] for t in tasks}
         shifts = {t: sum(block.gamma[t] for block in blocks) for t in tasks}
-        traced = torch.compiler.is_compiling() or is_exported()
+        traced = is_compiling() or is_exported()
         if len(tasks) > 1 and not (traced or torch.is_grad_enabled()):
             return _combine(feature, kept, scales, shifts)
         outputs = {}

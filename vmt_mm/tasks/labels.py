@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.tasks.warps import CV2_TYPES, BatchWarp, Warp
+from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.images import read_label as read_label
 
 IGNORE = 255
@@ -87,7 +87,7 @@ class LabelSpec:
 
     def to_tensor(self, label: np.ndarray) -> Tensor:
         """Convert a label to a tensor (C, H, W)."""
-        return torch.from_numpy(channels_first(label))
+        return from_numpy(channels_first(label))
 
     def warp(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         """Resample the label by ``warp`` and let its values follow flip, rotation and scale."""

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vmt_mm.utils.compat import UINT16
+
 #: Types of values that all of cv2's functions used here take.
 CV2_TYPES = (np.uint8, np.uint16, np.float32)
 #: Channels whose border it can colour, each by its own value.
@@ -155,8 +157,8 @@ class BatchWarp:
         if tuple(values.shape[2:]) != self._framed:
             raise ValueError(f"expected a stack of {self._framed}, got {tuple(values.shape[2:])}")
         index = index[:, None].expand(-1, values.shape[1], -1)
-        if values.dtype == torch.uint16:  # which PyTorch stores, but does not gather
-            return self._take(values.view(torch.int16), index[:, 0]).view(torch.uint16)
+        if values.dtype is UINT16:  # which PyTorch stores, but does not gather
+            return self._take(values.view(torch.int16), index[:, 0]).view(UINT16)
         return values.flatten(2).gather(2, index).unflatten(2, self.size)
 
 

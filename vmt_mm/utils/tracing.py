@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+from vmt_mm.utils.compat import is_exporting
 
 
 def is_exported() -> bool:
     """Whether the call is traced for another runtime, where sizes are symbols and not numbers."""
-    return _is_exporting() or torch.jit.is_tracing()
+    return is_exporting() or torch.jit.is_tracing()
 
 
 def take_first(x: Tensor, dim: int, length: int) -> Tensor:

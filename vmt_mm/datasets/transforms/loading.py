@@ -11,7 +11,6 @@ from typing import Any
 import mmcv
 import mmcv.transforms
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
@@ -20,6 +19,7 @@ from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks.labels import channels_first
+from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.stored_pixels import decode_stored, orientation_of
 
 #: Side of the black image that stands in for one that is skipped; Resize brings it to size.
@@ -255,7 +255,7 @@ class PackMultiTaskInputs(BaseTransform):
                 deferred.warp.size if warped else expected,
             )
             sample.set_label(task, results["label_specs"][task].to_tensor(label))
-        inputs = torch.from_numpy(channels_first(image))
+        inputs = from_numpy(channels_first(image))
         return dict(inputs=inputs, data_samples=sample)
 
 

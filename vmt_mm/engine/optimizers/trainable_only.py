@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.optim import OptimWrapper
-from mmengine.utils import digit_version
 from torch import nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from vmt_mm.utils.compat import FUSES_ON_CPU
 from vmt_mm.utils.wrappers import unwrap
 
 #: PyTorch's optimizers that can update all parameters in one kernel, on these devices.
@@ -99,6 +98,6 @@ def _has_fused_step(cfg: Mapping[str, Any]) -> bool:
     return (
         cfg["type"] in _FUSED
         and not chosen
-        and digit_version(torch.__version__) >= digit_version("2.4")  # on CPUs
+        and FUSES_ON_CPU
         and all(p.device.type in _DEVICES and p.is_floating_point() for p in parameters)
     )

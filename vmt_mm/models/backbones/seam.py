@@ -20,6 +20,7 @@ from vmt_mm.models.backbones.token_chunks import over_tokens
 from vmt_mm.models.resampled_map import ResampledMap
 from vmt_mm.peft import BlockSpec, build_method
 from vmt_mm.peft.substitution import Substitution, find_parameter, is_substituted
+from vmt_mm.utils.compat import need
 
 #: Width of an MLP in d, as nearly all have it.
 _MLP_RATIO = 4
@@ -205,7 +206,11 @@ class AdaptedEncoder:
 
         Args:
             options: of ``torch.compile``.
+
+        Raises:
+            InputError: if this PyTorch is older than 2.6, which cannot.
         """
+        need("2.6", "compile_loop")
         self._compiled_loop = torch.compile(type(self).run_loop, **options)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:

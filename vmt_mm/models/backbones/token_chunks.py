@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vmt_mm.utils.compat import is_compiling
 from vmt_mm.utils.tracing import is_exported
 
 #: Elements of the widest layer's output that are computed at a time: they stay in the cache.
@@ -31,7 +32,7 @@ def over_tokens(run: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tenso
         (B, L, d').
     """
     rows = x.shape[0] * x.shape[1]
-    traced = torch.compiler.is_compiling() or is_exported()
+    traced = is_compiling() or is_exported()
     if traced or not x.is_cpu or rows * width < _MINIMUM:
         return run(x)
     parts = x.flatten(0, 1).split(_CHUNK // width)

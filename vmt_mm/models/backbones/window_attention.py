@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from mmseg.models.backbones.swin import ShiftWindowMSA, WindowMSA
 from torch import Tensor, nn
 
+from vmt_mm.utils.compat import is_compiling
+
 #: What mmseg adds to the score of two tokens that the shift brought together.
 _APART = -100.0
 
@@ -115,7 +117,7 @@ class BiasCache:
         """(1, h, N, N)."""
         table = attn.relative_position_bias_table
         fixed = isinstance(table, nn.Parameter) and not table.requires_grad
-        if not fixed or torch.compiler.is_compiling() or table.is_inference():
+        if not fixed or is_compiling() or table.is_inference():
             return _bias(attn)
         kept = self._kept.get(key)
         if kept and kept[0].data_ptr() == table.data_ptr() and kept[1] == table._version:
@@ -156,7 +158,7 @@ def attend(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, int], bias: Ten
     """
     (height, width), inner = hw_shape, attn.w_msa
     batch, _, channels = x.shape
-    compiling = torch.compiler.is_compiling()  # what is traced cannot be looked up
+    compiling = is_compiling()  # what is traced cannot be looked up
     place = arrange.__wrapped__ if compiling else arrange
     windows = place(batch, height, width, attn.window_size, attn.shift_size, x.device)
     below, right = windows.padded[0] - height, windows.padded[1] - width

@@ -1,0 +1,94 @@
+"""What newer PyTorch has, for every version from 2.1 on.
+
+This file alone asks for a version of PyTorch, or whether it has a name; the others ask this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.utils import digit_version
+from torch import Tensor
+from torch.utils import flop_counter
+from torch.utils._pytree import tree_map
+
+from vmt_mm.errors import InputError
+
+
+def _has(version: str) -> bool:
+    return digit_version(torch.__version__) >= digit_version(version)
+
+
+#: Whether ``torch.load(weights_only=True)`` takes a list of types by their names in files.
+LISTS_TYPES = _has("2.6")
+#: Whether Adam, AdamW and SGD have a fused step on CPUs.
+FUSES_ON_CPU = _has("2.4")
+#: The type of 16 bits without sign, or None.
+UINT16: torch.dtype | None = getattr(torch, "uint16", None)  # 2.3
+#: Whether a call is traced by ``torch.compile``.
+is_compiling: Callable[[], bool] = getattr(
+    torch.compiler, "is_compiling", torch._utils.is_compiling
+)  # 2.2
+#: Whether a call is traced by ``torch.export``.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
+#: The fused attention of CPUs and its backward pass; before 2.3 it was that of GPUs.
+CPU_ATTENTION = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+CPU_ATTENTION_BACKWARD = getattr(
+    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None
+)
+
+
+def need(version: str, what: str) -> None:
+    """Raise InputError if this PyTorch is older than ``version``, which ``what`` needs."""
+    if not _has(version):
+        raise InputError(
+            f"{what} needs PyTorch {version} or newer, and this is {torch.__version__}"
+        )
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """The type that autocast computes in on a kind of device, such as 'cpu'; None where it is off.
+
+    ``torch.is_autocast_enabled(kind)`` and ``torch.get_autocast_dtype(kind)`` came with 2.4.
+    """
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if kind == "cuda":
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    enabled = getattr(torch, f"is_autocast_{kind}_enabled", lambda: False)
+    return getattr(torch, f"get_autocast_{kind}_dtype")() if enabled() else None
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """``torch.from_numpy``; where PyTorch has no ``uint16``, such an array becomes ``int32``."""
+    if array.dtype == np.uint16 and UINT16 is None:
+        array = array.astype(np.int32)
+    return torch.from_numpy(array)
+
+
+def safe_types(types: Iterable[Any]) -> AbstractContextManager:
+    """Let ``torch.load(weights_only=True)`` take these types too, where it :data:`LISTS_TYPES`."""
+    return torch.serialization.safe_globals(list(types)) if LISTS_TYPES else nullcontext()
+
+
+def _formulas_of_shapes() -> dict[Any, Callable[..., int]]:
+    """The table of 2.1, whose formulas take shapes, as later ones, whose formulas take tensors."""
+
+    def on_tensors(formula: Callable[..., int]) -> Callable[..., int]:
+        def count(*args: Any, out_val: Any, **kwargs: Any) -> int:
+            shapes = tree_map(flop_counter.get_shape, (args, kwargs, out_val))
+            return formula(*shapes[0], **shapes[1], out_shape=shapes[2])
+
+        return count
+
+    return {packet: on_tensors(formula) for packet, formula in flop_counter.flop_mapping.items()}
+
+
+#: Operator -> the operations of a call: ``formula(*args, **kwargs, out_val=result)``.
+FLOP_FORMULAS: Mapping[Any, Callable[..., int]] = (
+    getattr(flop_counter, "flop_registry", None) or _formulas_of_shapes()  # 2.2
+)
