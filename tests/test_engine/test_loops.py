@@ -1,7 +1,10 @@
 """A data loader that goes on amid an epoch."""
 
+from itertools import islice
+
 import pytest
 import torch
+from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader
 
 from vmt_mm.datasets import DrawSampler
@@ -54,3 +57,25 @@ def test_skipping_without_a_batch_size():
     whole = list(loader)
     assert list(batches_from(loader, 2)) == whole[2:]
     assert list(loader) == whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("batches", ["plain", "own sampler"])
+def test_an_infinite_stream_begins_where_the_loop_does(workers, persistent, batches):
+    # mmengine 0.10.7 iterates over the loader before; its workers have taken batches by then
+    def make() -> DataLoader:
+        data = Numbers()
+        sampler = InfiniteSampler(data, seed=5)
+        how = dict(num_workers=workers, persistent_workers=persistent and workers > 0)
+        if batches == "plain":
+            return DataLoader(data, batch_size=3, sampler=sampler, collate_fn=list, **how)
+        grouped = torch.utils.data.BatchSampler(sampler, 3, drop_last=True)
+        return DataLoader(data, batch_sampler=grouped, collate_fn=list, **how)
+
+    whole = list(islice(make(), 9))
+    for position in (0, 1, 5):
+        loader = make()
+        before = iter(loader)
+        next(before)
+        assert list(islice(batches_from(loader, position), 4)) == whole[position : position + 4]

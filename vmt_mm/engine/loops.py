@@ -42,11 +42,20 @@ def batches_from(loader: Any, position: int) -> Iterator[Any]:
 
     A sampler with ``skip(samples)`` leaves the batches before it unread; else they are read.
     """
-    skip = getattr(loader.sampler, "skip", None)
+    sampler = _sampler_of(loader)
+    if isinstance(sampler, InfiniteSampler):
+        # it has one stream, from which every iterator takes: also the one that mmengine's loop made
+        sampler.indices = sampler._indices_of_rank()
+    skip = getattr(sampler, "skip", None)
     if position and skip and loader.batch_size:
         skip(position * loader.batch_size)
         position = 0
     return islice(iter(loader), position, None)
+
+
+def _sampler_of(loader: Any) -> Any:
+    """What gives the indices, also where a batch sampler of the config's own groups them."""
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
 class _ExactLoop:
@@ -138,6 +147,10 @@ class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
     in an order of its own each time.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.dataloader_iterator  # the original mmengine's has started workers already
+
     def run(self) -> nn.Module:
         """Train."""
         self._start()
@@ -154,7 +167,7 @@ class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
 
     def _batches(self) -> Iterator[Any]:
         """Batches without end, from the current iteration on."""
-        sampler = self.dataloader.sampler
+        sampler = _sampler_of(self.dataloader)
         if isinstance(sampler, InfiniteSampler):
             yield from batches_from(self.dataloader, self._iter)
         while True:
