@@ -8,6 +8,7 @@ PyTorch.
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -97,6 +98,13 @@ def read_checkpoint(
     except InputError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+        if not compat.LISTS_TYPES and re.search(r"\b(mmengine|numpy)\.", str(error)):
+            raise InputError(
+                f"{location}: holds logs or numbers of mmengine's and NumPy's types, as checkpoints "
+                f"of mmengine's own runner do; PyTorch {torch.__version__} cannot read them safely. "
+                "Read it with PyTorch 2.6 or newer, or, if you trust who made it, keep its weights "
+                "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
+            ) from None
         reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(
             f"{location}: cannot be read as weights, or holds more than weights ({reason})"
