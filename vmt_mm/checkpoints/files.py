@@ -100,8 +100,8 @@ def read_checkpoint(
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         if not compat.LISTS_TYPES and re.search(r"\b(mmengine|numpy)\.", str(error)):
             raise InputError(
-                f"{location}: holds logs or numbers of mmengine's and NumPy's types, as checkpoints "
-                f"of mmengine's own runner do; PyTorch {torch.__version__} cannot read them safely. "
+                f"{location}: holds logs or numbers of mmengine's and NumPy's types, as mmengine's "
+                f"own checkpoints do; PyTorch {torch.__version__} cannot read them safely. "
                 "Read it with PyTorch 2.6 or newer, or, if you trust who made it, keep its weights "
                 "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
             ) from None
