@@ -23,6 +23,7 @@ from vmt_mm.utils.compat import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, FLOP_FORM
 #: Sides of the matrices whose products are timed, how often, and what one of them may take.
 _SMALLEST, _LARGEST, _PRODUCTS, _LONGEST_S = 64, 2048, 5, 0.25
 
+
 class OperationCounter(TorchDispatchMode):
     """A context that counts operations, 2 a multiply-add, of matrix products and convolutions.
 
