@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from waiting import PATIENCE
 
+from vmt_mm.apis.launch import leave_group
+
 
 def run_forked(script: str, folder: Path) -> None:
     """Run a test file as a script, ``script folder``, which calls :func:`fork_group`.
@@ -64,7 +66,7 @@ def fork_group(world: int, folder: Path, work: Callable[[int], None]) -> None:
                 )
                 work(rank)
                 dist.barrier()
-                dist.destroy_process_group()
+                leave_group()
                 code = 0
             except BaseException:
                 traceback.print_exc()

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from exact_maps import EXACT
+from exact_maps import EXACT, exact_interpolation
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -268,6 +268,7 @@ def test_labels_loaded_after_padding_keep_their_size(files):
         _run(files, dict(type="Pad", size=(20, 16)), dict(type="Resize", scale=(9, 9)))
 
 
+@exact_interpolation
 @pytest.mark.parametrize("target", [(5, 40), (24, 9), (12, 17)])
 def test_nearest_resize_takes_whole_pixels(target):
     sample = _sample(12, 17)

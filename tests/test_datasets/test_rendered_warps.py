@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from exact_maps import exact_interpolation
 
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.registry import TRANSFORMS
@@ -121,6 +122,7 @@ WARPS = {
 }
 
 
+@exact_interpolation
 @pytest.mark.parametrize("index", SCENES)
 @pytest.mark.parametrize("name", WARPS)
 def test_warped_labels_are_those_of_the_warped_scene(name, index):

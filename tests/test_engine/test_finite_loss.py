@@ -10,6 +10,7 @@ from small_runs import LENGTH
 
 from vmt_mm.engine.hooks import FiniteLossHook
 from vmt_mm.errors import InputError
+from vmt_mm.utils import compat
 
 SKIP = {"default_hooks.finite_loss.action": "skip"}
 TWO_STEPS = {"optim_wrapper.accumulative_counts": 2}
@@ -202,3 +203,11 @@ def test_accumulation_is_left_as_it_is(small_run):
 def test_an_unknown_action():
     with pytest.raises(InputError, match="'stop' or 'skip', got 'ignore'"):
         FiniteLossHook(action="ignore")
+
+
+def test_compilation_that_would_take_the_hook_away_is_refused(small_run, monkeypatch):
+    monkeypatch.setattr(compat, "has", lambda version: False)
+    run = small_run({"compile": True})
+    with pytest.raises(InputError, match=r"compile=True needs PyTorch 2\.4"):
+        run.train()
+    assert run.losses == {}

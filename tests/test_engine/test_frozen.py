@@ -14,6 +14,7 @@ from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.compat import has
 from vmt_mm.utils.wrappers import unwrap
 
 SOURCE = "vmt_mm://swin_nano"
@@ -198,7 +199,7 @@ def test_models_without_an_encoder_from_a_file_leave_nothing_out(scenes):
 
 def test_wrappers(scenes):
     model = torch.nn.Linear(2, 2)
-    compiled = torch.compile(model)
-    assert unwrap(compiled) is model
+    if has("2.4"):  # before, it changes the optimizers of the whole process
+        assert unwrap(torch.compile(model)) is model
     assert unwrap(torch.nn.DataParallel(model)) is model
     assert unwrap(model) is model

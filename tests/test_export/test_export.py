@@ -27,6 +27,7 @@ from vmt_mm.export.describe import DESCRIPTION
 from vmt_mm.export.formats import Onnx
 from vmt_mm.export.rewrites import traceable
 from vmt_mm.registry import MODELS
+from vmt_mm.utils import compat
 
 TOOL = "tools/model_converters/export_model.py"
 CONFIGS = [
@@ -201,7 +202,7 @@ def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not hasattr(torch, "export"), reason="this PyTorch has no torch.export")
+@pytest.mark.skipif(not compat.has("2.7"), reason="PyTorch before 2.7 cannot export the model so")
 def test_a_program_of_torch_export(checkpoint, tmp_path, monkeypatch, capsys):
     out = tmp_path / "model.pt2"
     code, text = call(
@@ -253,10 +254,20 @@ def test_wrong_arguments_are_one_message(
     arguments, message, checkpoint, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.setattr(Onnx, "check", lambda *_: None)
+    monkeypatch.setattr(compat, "need", lambda *_: None)
     arguments[1] = str(tmp_path / arguments[1])
     code, text = call(monkeypatch, capsys, CONFIG, checkpoint, *arguments)
     assert code == 1
     assert re.search(message, text), text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_older_pytorch_cannot_export_programs(checkpoint, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cpu")
+    arguments = ("--format", "torch-export", "--out", tmp_path / "model.pt2")
+    code, text = call(monkeypatch, capsys, CONFIG, checkpoint, *arguments)
+    assert code == 1
+    assert re.search(r"^error: --format torch-export.* needs PyTorch 2\.7 .*2\.6\.0", text, re.M)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from exact_maps import EXACT
+from exact_maps import EXACT, exact_interpolation
 
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.rendering import render_scene
@@ -74,6 +74,7 @@ def test_maps_that_move_whole_pixels_are_exact(name, side):
             assert found.dtype == labels[task].dtype
 
 
+@exact_interpolation
 def test_flip_of_any_size_is_exact_and_only_where_it_was_drawn():
     labels = [_labels(i, size) for i, size in enumerate(SIZES)]
     warps = [make_warp(size, (64, 64), flip=i == 1) for i, size in enumerate(SIZES)]
@@ -89,6 +90,7 @@ def test_flip_of_any_size_is_exact_and_only_where_it_was_drawn():
             torch.testing.assert_close(one, expected, atol=atol, rtol=0)
 
 
+@exact_interpolation
 @pytest.mark.parametrize("target", [(25, 32), (100, 128), (150, 192)])
 def test_plain_resizes_choose_the_pixels_of_cv2(target):
     """Halving puts every pixel exactly between two: the even one is taken."""
@@ -108,6 +110,7 @@ def _random_warps(count, target=(56, 72), seed=0):
     ], sizes
 
 
+@exact_interpolation
 @pytest.mark.parametrize("task", SPECS)
 def test_a_batch_is_warped_as_its_images_alone(task):
     spec, (warps, sizes) = SPECS[task], _random_warps(9)
@@ -155,6 +158,7 @@ def test_a_missing_neighbour_is_left_out_of_a_normal():
     assert (found[6:] == 0).all()  # three quarters, or all
 
 
+@exact_interpolation
 def test_images_are_interpolated_and_framed_as_cv2_does_it():
     warps, sizes = _random_warps(6)
     rng, fill = np.random.default_rng(0), (104, 116, 124)

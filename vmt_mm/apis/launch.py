@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from vmt_mm.errors import InputError
 from vmt_mm.utils.allocator import keep_freed_memory
 
 LAUNCHERS = ("none", "pytorch", "slurm")
+#: Seconds in which the threads of a process group end what they are about.
+_PAUSE = 0.1
 
 
 @contextmanager
@@ -48,7 +51,17 @@ def distributed(launcher: str) -> Iterator[int]:
     finally:
         if dist.is_initialized():
             gc.collect()  # runners and models, which refer to the group and to each other
-            dist.destroy_process_group()
+            leave_group()
+
+
+def leave_group() -> None:
+    """Destroy the process group once gloo's threads have let go of the last tensors.
+
+    For that they need the interpreter's lock, which PyTorch before 2.5 holds while it waits for
+    them to end: without the pause a run may hang here for ever.
+    """
+    time.sleep(_PAUSE)
+    dist.destroy_process_group()
 
 
 def _clear_frames(error: BaseException | None) -> None:

@@ -26,6 +26,7 @@ from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
 from vmt_mm.registry import RUNNERS, SCOPE, own_scope
+from vmt_mm.utils.compat import need
 from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
 from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap
@@ -71,6 +72,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     def train(self) -> torch.nn.Module:
         """Train."""
+        if self.cfg.get("compile"):
+            # which takes away the hooks of optimizers by which FiniteLossHook looks at losses
+            need("2.4", "compile=True")
         if self.rank == 0:
             own = Path(self.work_dir)
             pictures = [*own.glob("20*/vis_data"), *own.glob("20*/vis_data/vis_image")]

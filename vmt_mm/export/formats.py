@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import re
 import warnings
@@ -101,12 +100,7 @@ class Onnx(Format):
         from vmt_mm.export import onnx_graph  # which needs onnx, an extra
 
         axes = _AXES[dynamic]
-        options = {}
-        if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-            options["dynamo"] = False
         names = ["images", *wrapped.names]
-        if hasattr(torch._C, "_jit_set_onnx_log_enabled"):
-            torch._C._jit_set_onnx_log_enabled(False)  # it would print the graph and then raise
         with warnings.catch_warnings(), onnx_graph.legible_pads(OPSET), _one_error(dynamic):
             warnings.simplefilter("ignore")  # of tracing: what comes out is compared afterwards
             torch.onnx.export(
@@ -117,7 +111,7 @@ class Onnx(Format):
                 output_names=names[1:],
                 opset_version=OPSET,
                 dynamic_axes=dict.fromkeys(names, axes) if axes else None,
-                **options,
+                **compat.script_exporter_options(),
             )
         model = onnx.load(str(path))
         onnx_graph.fold_constants(model)

@@ -5,6 +5,7 @@ This file alone asks for a version of PyTorch, or whether it has a name; the oth
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,14 +20,15 @@ from torch.utils._pytree import tree_map
 from vmt_mm.errors import InputError
 
 
-def _has(version: str) -> bool:
+def has(version: str) -> bool:
+    """Whether this PyTorch is that version or a newer one."""
     return digit_version(torch.__version__) >= digit_version(version)
 
 
 #: Whether ``torch.load(weights_only=True)`` takes a list of types by their names in files.
-LISTS_TYPES = _has("2.6")
+LISTS_TYPES = has("2.6")
 #: Whether Adam, AdamW and SGD have a fused step on CPUs.
-FUSES_ON_CPU = _has("2.4")
+FUSES_ON_CPU = has("2.4")
 #: The type of 16 bits without sign, or None.
 UINT16: torch.dtype | None = getattr(torch, "uint16", None)  # 2.3
 #: Whether a call is traced by ``torch.compile``.
@@ -44,7 +46,7 @@ CPU_ATTENTION_BACKWARD = getattr(
 
 def need(version: str, what: str) -> None:
     """Raise InputError if this PyTorch is older than ``version``, which ``what`` needs."""
-    if not _has(version):
+    if not has(version):
         raise InputError(
             f"{what} needs PyTorch {version} or newer, and this is {torch.__version__}"
         )
@@ -73,6 +75,14 @@ def from_numpy(array: np.ndarray) -> Tensor:
 def safe_types(types: Iterable[Any]) -> AbstractContextManager:
     """Let ``torch.load(weights_only=True)`` take these types too, where it :data:`LISTS_TYPES`."""
     return torch.serialization.safe_globals(list(types)) if LISTS_TYPES else nullcontext()
+
+
+def script_exporter_options() -> dict[str, Any]:
+    """Arguments by which ``torch.onnx.export`` takes its TorchScript exporter, told to be quiet."""
+    if hasattr(torch._C, "_jit_set_onnx_log_enabled"):
+        torch._C._jit_set_onnx_log_enabled(False)  # it would print the graph and then raise
+    known = inspect.signature(torch.onnx.export).parameters
+    return {"dynamo": False} if "dynamo" in known else {}
 
 
 def _formulas_of_shapes() -> dict[Any, Callable[..., int]]:
