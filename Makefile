@@ -1,13 +1,25 @@
 # make demo: set up, render, train VMT-Adapter on a frozen encoder, test, show a picture
 # make test: set up, check style, run the tests
+# make test-original: the commands and the core tests with the original OpenMMLab packages
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_CONFIG := configs/vmt/vmt_swin-nano_shapes.py
 DEMO_DIR ?= work_dirs/demo
 DEMO_OPTIONS ?=
+ORIGINAL ?= .venv-original
+ORIGINAL_BIN := $(ORIGINAL)/bin
+ORIGINAL_DIR := work_dirs/original
+ORIGINAL_TESTS := \
+    tests/test_utils/test_compat.py tests/test_utils/test_files.py tests/test_peft \
+    tests/test_tasks tests/test_models tests/test_export tests/test_datasets/test_sampler.py \
+    tests/test_datasets/test_multi_task_dataset.py tests/test_datasets/test_geometry.py \
+    tests/test_engine/test_loops.py tests/test_engine/test_loading.py \
+    tests/test_engine/test_trainable_only.py tests/test_engine/test_finite_loss.py \
+    tests/test_engine/test_safe_reading.py tests/test_engine/test_resume.py \
+    tests/test_evaluation tests/test_apis/test_config.py tests/test_apis/test_inferencer.py
 
-.PHONY: setup demo demo-run test lint clean
+.PHONY: setup demo demo-run test test-original lint clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +39,25 @@ demo-run:
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+# Python 3.10 or 3.11: PyTorch 2.1 has no wheels for newer ones.
+$(ORIGINAL)/.installed: requirements/original.txt tests/helpers/mmcv_ext_stub.py
+	$(PYTHON) -m venv $(ORIGINAL)
+	$(ORIGINAL_BIN)/pip install -r requirements/original.txt
+	$(ORIGINAL_BIN)/pip install --no-deps --no-build-isolation -e .
+	cp tests/helpers/mmcv_ext_stub.py \
+	    "$$($(ORIGINAL_BIN)/python -c 'import mmcv; print(mmcv.__path__[0])')/_ext.py"
+	touch $@
+
+test-original: $(ORIGINAL)/.installed
+	rm -rf $(ORIGINAL_DIR)
+	$(MAKE) demo-run BIN=$(ORIGINAL_BIN) DEMO_DIR=$(ORIGINAL_DIR) DEMO_OPTIONS="--cfg-options \
+	    data_root=$(ORIGINAL_DIR)/shapes render.train=24 render.val=6 train_cfg.max_epochs=1"
+	$(ORIGINAL_BIN)/python tools/model_converters/export_model.py $(DEMO_CONFIG) \
+	    "$$(cat $(ORIGINAL_DIR)/last_checkpoint)" --out $(ORIGINAL_DIR)/model.onnx --dynamic
+	$(ORIGINAL_BIN)/python demo/image_demo_with_inferencer.py $(ORIGINAL_DIR)/shapes/images \
+	    $(DEMO_CONFIG) "$$(cat $(ORIGINAL_DIR)/last_checkpoint)" --out-dir $(ORIGINAL_DIR)/out
+	$(ORIGINAL_BIN)/python -m pytest $(ORIGINAL_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -30,14 +30,14 @@ setup(
     # The OpenMMLab packages are left to the user: either the OneDL builds (the extra below) or an
     # existing environment of the original packages, never both.
     install_requires=[
-        "torch",
-        "numpy",
-        "opencv-python",
+        "torch>=2.1",
+        "numpy>=1.26",
+        "opencv-python>=4.9",
         "pillow>=10",
-        "safetensors",
-        "matplotlib",
-        "rich",
-        "scipy",
+        "safetensors>=0.4",
+        "matplotlib>=3.8",
+        "rich>=13",
+        "scipy>=1.11",
     ],
     extras_require={
         "onedl": ONEDL,
