@@ -259,6 +259,7 @@ class _Run:
     def __init__(self) -> None:
         self.warnings, self.epoch = [], 0
         tasks = build_tasks(TASKS)
+        self.val_dataloader = self.test_dataloader = SimpleNamespace(dataset=None)
         self.model = SimpleNamespace(tasks=tasks, trained_tasks=tasks)
         self.logger = SimpleNamespace(warning=self.warnings.append)
 
