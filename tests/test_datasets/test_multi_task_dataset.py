@@ -118,9 +118,14 @@ def test_labels_of_other_splits_are_fine(root, monkeypatch):
     _save(root / "images" / "val.png", 6, 8, 3)
     _save(root / "semseg" / "val.png", 6, 8)
     _dataset(root)
+    assert lines == []
     (root / "splits" / "train.txt").write_text("a/b.c")
     assert "saliency" not in _dataset(root).get_data_info(0)["label_paths"]  # that of d is
-    assert lines == []
+    assert len(lines) == 2  # saliency and normals
+    assert lines[0].endswith(
+        f"train.txt: no id has a label of task 'saliency'; the 1 file(s) in {root}/saliency are of "
+        "other images"
+    )
 
 
 def test_names_of_which_none_fits_are_refused(root):

@@ -179,13 +179,15 @@ class MultiTaskDataset(BaseDataset):
                 "out of this data set's `tasks`, or make the folder if no image has a label"
             )
         listing = list_files(folder, suffixes)
-        unused = listing.unused(images)
-        if unused and not any(i in listing.files for i in ids):
-            raise InputError(
-                f"{self.ann_file}: no id has a label of task {folder.name!r}. {unused}"
-            )
+        unused, matched = listing.unused(images), any(i in listing.files for i in ids)
+        said = f"{self.ann_file}: no id has a label of task {folder.name!r}"
+        if unused and not matched:
+            raise InputError(f"{said}. {unused}")
         if unused:
             print_log(f"{unused}. Their images count as not labelled", "current", logging.WARNING)
+        elif listing.files and not matched:
+            text = f"{said}; the {len(listing.files)} file(s) in {folder} are of other images"
+            print_log(text, "current", logging.WARNING)
         return listing
 
     def prepare_data(self, idx: int) -> Any:
