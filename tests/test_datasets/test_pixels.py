@@ -127,6 +127,8 @@ def test_sixteen_bit_colours():
 def test_other_ranges_are_not_mixed():
     _refused(_pillow(RGB, "PNG"), "uint8 values, which value_range=.* is not meant for", **WHOLE)
     assert _read(_pillow(RGB, "PNG"), value_range=(0, 255)).dtype == np.float32
+    for outside in ((0, 6999), (9001, 9999)):
+        _refused(_npy(DEEP), "all values, 7000..9000, lie outside", value_range=outside)
     deep = DEEP.astype(np.float32)
     deep[0, 0] = np.nan
     for options in (WHOLE, dict(color_type="unchanged")):

@@ -130,6 +130,11 @@ class ImageValues:
                 f"{name}: holds {values.dtype} values, which value_range={self.value_range} is not "
                 "meant for; store all images alike"
             )
+        if values.max() < low or values.min() > high:
+            raise DamagedFileError(
+                f"{name}: all values, {values.min():g}..{values.max():g}, lie outside of "
+                f"value_range={self.value_range}"
+            )
         scaled = (values.astype(np.float64) - low) * (255 / (high - low))
         return np.clip(scaled, 0, 255).astype(np.float32)
 
