@@ -103,7 +103,7 @@ def _grey_depth(root: Path) -> None:
         _save(root / f"depth/{i}.png", np.full(SIZE, 200, np.uint8))
 
 
-def _label(name: str, shape: tuple, value: int, kind: type = np.uint8) -> Callable[[Path], None]:
+def _label(name: str, shape: tuple, value: Any, kind: type = np.uint8) -> Callable[[Path], None]:
     return lambda root: _save(root / f"{name}.png", np.full(shape, value, kind))
 
 
@@ -133,7 +133,8 @@ def _weights(content: Any) -> Callable[[Path], None]:
 _NO_TASKS = {"reference": None, "default_hooks.checkpoint.save_best": None}
 _EDGE = dict(edge=dict(type="Edge"))
 _OWN_WEIGHTS = {"pretrained": "weights.pth"}
-_INDEX_RULE = "8-bit class indices 0..20 or 255 in one channel"
+_NORMALS_RULE = "surface normals in three channels: RGB of 8 or 16 bits"
+_INDEX_RULE = "class indices 0..20 or 255 in one channel"
 _REFERENCE_RULE = "`reference` must give a positive score for each of"
 _SIZE_RULE = "image_size must be two positive whole numbers, (width, height), got "
 _BATCH_RULE = "must be a positive whole number, got "
@@ -194,13 +195,13 @@ ROWS = [
         lambda root: _cut(root / "normals/a.png"),
         "data/normals/a.png: cannot be read",
         "truncated",
-        "8-bit RGB surface normals",
+        _NORMALS_RULE,
     ),
     _data(
         "wrong byte in a label",
         lambda root: _flip_a_byte(root / "normals/a.png"),
         "data/normals/a.png: cannot be read",
-        "8-bit RGB surface normals",
+        _NORMALS_RULE,
     ),
     _data(
         "label of another size",
@@ -218,23 +219,23 @@ ROWS = [
     ),
     _data(
         "16 bit where an index is expected",
-        _label("semseg/a", SIZE, 3, np.uint16),
+        _label("semseg/a", SIZE, 300, np.uint16),
         "data/semseg/a.png",
         _INDEX_RULE,
-        "got uint16 with 1 channel(s)",
+        "found 300",
     ),
     _data(
         "colours where an index is expected",
-        _label("human_parts/a", (*SIZE, 3), 3),
+        _label("human_parts/a", (*SIZE, 3), (1, 2, 3)),
         "data/human_parts/a.png",
-        "8-bit class indices 0..6 or 255 in one channel",
+        "class indices 0..6 or 255 in one channel",
         "got uint8 with 3 channel(s)",
     ),
     _data(
         "grey where normals are expected",
         _label("normals/a", SIZE, 128),
         "data/normals/a.png",
-        "8-bit RGB surface normals",
+        _NORMALS_RULE,
         "got uint8 with 1 channel(s)",
     ),
     _data(
@@ -249,7 +250,7 @@ ROWS = [
         _grey_depth,
         "data/depth/a.png",
         "16-bit depth in millimetres in one channel",
-        "got uint8 with 1 channel(s)",
+        "got 8 bits",
         options={"tasks": dict(_delete_=True, depth=dict(type="Depth")), **_NO_TASKS},
     ),
     # -- the folder and its lists

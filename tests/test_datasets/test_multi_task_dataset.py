@@ -32,9 +32,10 @@ def _set_up(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
-def _save(path, *shape):
+def _save(path, *shape, value=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full(shape, len(path.stem), np.uint8)).save(path)
+    image = np.full(shape, len(path.stem) if value is None else value, np.uint8)
+    Image.fromarray(image).save(path)
 
 
 @pytest.fixture
@@ -43,9 +44,11 @@ def root(tmp_path):
     root = tmp_path / "data"
     _save(root / "images" / "a" / "b.c.png", 6, 8, 3)
     _save(root / "images" / "d.jpg", 6, 8, 3)
-    for label in ("semseg/a/b.c", "semseg/d", "saliency/d", "edge/d"):
+    for label in ("semseg/a/b.c", "semseg/d"):
         _save(root / f"{label}.png", 6, 8)
-    _save(root / "normals" / "d.png", 6, 8, 3)
+    for label in ("saliency/d", "edge/d"):
+        _save(root / f"{label}.png", 6, 8, value=255)
+    _save(root / "normals" / "d.png", 6, 8, 3, value=(128, 128, 255))
     (root / "splits").mkdir()
     (root / "splits" / "train.txt").write_text("a/b.c\n\n d \n")
     return root
@@ -79,7 +82,7 @@ def test_tasks_may_be_a_subset_of_the_folders(root):
 
 
 def test_label_of_another_size_is_refused(root):
-    _save(root / "saliency" / "d.png", 6, 7)
+    _save(root / "saliency" / "d.png", 6, 7, value=255)
     with pytest.raises(InputError, match=r"saliency/d\.png.*\(6, 7\).*\(6, 8\)"):
         _dataset(root)[1]
 

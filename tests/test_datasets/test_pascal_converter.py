@@ -158,7 +158,7 @@ def test_classes_and_sizes_that_cannot_be(raw, tmp_path):
     save_context(raw / "pascal-context/trainval/d.mat", np.full(SIZE, 460))
     problems = convert(recipe(), raw, tmp_path / "out").problems
     assert problems == [
-        "semseg/VOC12/a.png: expected 8-bit class indices 0..20 or 255 in one channel, found 21",
+        "semseg/VOC12/a.png: expected class indices 0..20 or 255 in one channel, found 21",
         "normals_distill/b.png: normals of size (12, 16) (height, width), but "
         "pascal-context/trainval/b.mat has (11, 16)",
         "pascal-context/trainval/b.mat: label of size (11, 16) (height, width), but the image has "
@@ -242,7 +242,7 @@ def test_axes():
     assert to_camera_frame(vectors, "-z,x,y").tolist() == [[-3, 1, 2]]
     assert pascal_context("x, -y, z").settings == dict(normals_axes="x,-y,z")
     for wrong in ("x,y", "x,y,y", "x,--y,z", "xy,z,", "right,up,z"):
-        with pytest.raises(InputError, match="normals axes"):
+        with pytest.raises(InputError, match="frame of normals"):
             pascal_context(wrong)
 
 
@@ -310,7 +310,7 @@ def test_wrong_arguments_are_one_line_each(raw, tmp_path, monkeypatch, capsys):
         monkeypatch, capsys, script, raw, tmp_path / "out", "--normals-axes=-x,y"
     )
     assert code == 1
-    assert output.startswith("error: normals axes '-x,y'")
+    assert output.startswith("error: frame of normals '-x,y'")
     assert len(output.splitlines()) == 1
 
 

@@ -48,8 +48,11 @@ def root(tmp_path):
             _save(root / f"saliency/{i}.png", np.tile(np.uint8([0, 255]), (8, 5)))
             normals = np.full((*SIZE, 3), (128, 128, 255), np.uint8)
             normals[:, :5] = 0
+            normals[:2, 5:] = (230, 128, 204)
             _save(root / f"normals/{i}.png", normals)
-            _save(root / f"depth/{i}.png", np.full(SIZE, 1500, np.uint16))
+            depth = np.full(SIZE, 1500, np.uint16)
+            depth[0] = 1600
+            _save(root / f"depth/{i}.png", depth)
     (root / "splits").mkdir()
     (root / "splits/train.txt").write_text("a\nb\nc\n")
     (root / "splits/val.txt").write_text("d\ne\n")
@@ -84,6 +87,11 @@ def _truncate(path):
     path.write_bytes(path.read_bytes()[:-30])
 
 
+def _all(root, task, values):
+    for path in (root / task).iterdir():
+        _save(path, values)
+
+
 FAULTS = {
     "a truncated image": (
         lambda root: _truncate(root / "images/a.jpg"),
@@ -95,7 +103,7 @@ FAULTS = {
     ),
     "a class too many": (
         lambda root: _save(root / "floor/b.png", np.full(SIZE, 3, np.uint8)),
-        ["floor/b.png: expected 8-bit class indices 0..2 or 255 in one channel, found 3"],
+        ["floor/b.png: expected class indices 0..2 or 255 in one channel, found 3"],
     ),
     "another size": (
         lambda root: _save(root / "depth/e.png", np.full((10, 8), 9, np.uint16)),
@@ -138,8 +146,36 @@ FAULTS = {
         ["depth: 1 file(s) belong to no image, the first is "],
     ),
     "labels of another format": (
-        lambda root: (root / "depth/a.png").rename(root / "depth/a.jpg"),
+        lambda root: (root / "depth/a.png").rename(root / "depth/a.npz"),
         ["depth: 1 file(s) belong to no image, the first is "],
+    ),
+    "a JPEG under another name": (
+        lambda root: Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "floor/b.png", "JPEG"),
+        ["floor/b.png: the file is a JPEG file"],
+    ),
+    "a mask of 0 and 1": (
+        lambda root: _save(root / "saliency/b.png", np.tile(np.uint8([0, 1]), (8, 5))),
+        ["saliency/b.png: expected a mask of 8 bits in one channel, foreground above 127, found 0"],
+    ),
+    "masks without any foreground": (
+        lambda root: _all(root, "saliency", np.tile(np.uint8([0, 100]), (8, 5))),
+        ["saliency: every pixel is background"],
+    ),
+    "labels that are all ignored": (
+        lambda root: _all(root, "floor", np.full(SIZE, 255, np.uint8)),
+        ["floor: no pixel has a label"],
+    ),
+    "depth of one value": (
+        lambda root: _all(root, "depth", np.full(SIZE, 1500, np.uint16)),
+        ["depth: every label has one value alone"],
+    ),
+    "normals of another frame": (
+        lambda root: _all(
+            root,
+            "normals",
+            np.repeat(np.uint8([[128, 128, 0], [128, 8, 85]]), 40, 0).reshape(*SIZE, 3),
+        ),
+        ["normals: of the normals 100% face away from the camera and 100% of the steep ones"],
     ),
     "a task without a label": (
         lambda root: [path.unlink() for path in (root / "depth").iterdir()],

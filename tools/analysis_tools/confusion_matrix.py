@@ -65,7 +65,7 @@ def pairs_of_folder(dataset: object, task: Task, folder: Path) -> Iterator[tuple
         if not path.is_file():
             raise InputError(f"{path}: no such prediction; tools/test.py --out writes them")
         label = task.label.decode(info["label_paths"][task.name])
-        yield label, task.label.decode(path), str(path)
+        yield label, task.label.decode_prediction(path), str(path)
 
 
 def pairs_of_model(dataset: object, task: Task, args: argparse.Namespace) -> Iterator[tuple]:

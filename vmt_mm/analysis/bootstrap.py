@@ -71,7 +71,8 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> dict[st
     rows = []
     for name in names:
         path = files[name]
-        values = [from_numpy(task.label.read(file)) for file in (path, known[name])]
+        prediction, label = task.label.decode_prediction(path), task.label.decode(known[name])
+        values = [from_numpy(prediction), from_numpy(label)]
         if values[0].shape != values[1].shape:
             raise InputError(
                 f"{path}: is of size {tuple(values[0].shape)}, its label of "

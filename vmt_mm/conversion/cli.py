@@ -43,8 +43,8 @@ def converter_parser(description: str, layout: str) -> argparse.ArgumentParser:
         default="x,-y,z",
         metavar="AXES",
         help="which of the source's components of a normal point right, up, and towards the "
-        "camera, with a minus if opposite; %(default)s by default. One that starts with a minus is "
-        "given as --normals-axes=-x,y,z",
+        "camera, with a minus if opposite, or the name of a frame, such as opencv; %(default)s by "
+        "default. One that starts with a minus is given as --normals-axes=-x,y,z",
     )
     return parser
 

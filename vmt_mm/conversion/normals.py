@@ -10,36 +10,12 @@ import numpy as np
 from vmt_mm.conversion.recipe import Label, Notes
 from vmt_mm.errors import InputError
 from vmt_mm.rendering.writer import encode_normals
+from vmt_mm.utils.normal_frames import to_camera_frame
 
 #: Shorter vectors have no direction to speak of.
 _MIN_LENGTH = 0.1
 #: So many pixels must be there before they prove anything.
 _ENOUGH = 1000
-
-
-def check_axes(axes: str) -> str:
-    """Return ``axes``, such as ``x,-y,z``, without spaces; InputError if they make no sense."""
-    entries = [entry.strip() for entry in axes.split(",")]
-    if sorted(entry.removeprefix("-") for entry in entries) != ["x", "y", "z"]:
-        raise InputError(
-            f"normals axes {axes!r}: expected the source's x, y and z, each once and with a minus "
-            "if opposite, in the order right, up, towards the camera; such as x,-y,z"
-        )
-    return ",".join(entries)
-
-
-def to_camera_frame(vectors: np.ndarray, axes: str) -> np.ndarray:
-    """Sort and turn the components of vectors (..., 3).
-
-    Args:
-        vectors: components x, y, z as the source has them.
-        axes: which of them point right, up, and towards the camera, with a minus if opposite:
-            ``x,-y,z`` for a source whose y points down.
-    """
-    entries = axes.split(",")
-    order = ["xyz".index(entry[-1]) for entry in entries]
-    signs = [-1 if entry[0] == "-" else 1 for entry in entries]
-    return vectors[..., order] * np.array(signs, vectors.dtype)
 
 
 def normals_label(
@@ -50,7 +26,7 @@ def normals_label(
     Args:
         vectors: (H, W, 3) in the source's frame, float, of any length.
         valid: (H, W) bool, where they are to be kept.
-        axes: see :func:`to_camera_frame`.
+        axes: see :func:`~vmt_mm.utils.normal_frames.parse_frame`.
         floor: (H, W) bool, pixels of floors, if known.
 
     Returns:

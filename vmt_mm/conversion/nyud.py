@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vmt_mm.conversion.normals import check_axes, judge_axes, normals_label, read_vectors
+from vmt_mm.conversion.normals import judge_axes, normals_label, read_vectors
 from vmt_mm.conversion.readers import read_npy
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.images import read_classes
+from vmt_mm.utils.label_files import read_classes
+from vmt_mm.utils.normal_frames import parse_frame
 
 _SEGMENTATION = "segmentation/{id}.png"
 #: 0 for none and the 40 classes.
@@ -74,7 +75,7 @@ def edge(path: Path) -> Label:
 
 def nyud(normals_axes: str) -> Recipe:
     """The recipe of NYUD_MT; raise InputError if the axes make no sense."""
-    axes = check_axes(normals_axes)
+    axes = parse_frame(normals_axes)
     return Recipe(
         name="NYUD_MT",
         splits={split: f"gt_sets/{split}.txt" for split in ("train", "val")},

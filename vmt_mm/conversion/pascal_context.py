@@ -29,12 +29,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vmt_mm.conversion.normals import check_axes, judge_axes, normals_label
+from vmt_mm.conversion.normals import judge_axes, normals_label
 from vmt_mm.conversion.readers import read_mat
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.conversion.thinning import thin
 from vmt_mm.errors import InputError
-from vmt_mm.utils.images import read_classes, read_label
+from vmt_mm.utils.label_files import read_classes, read_label, read_mask
+from vmt_mm.utils.normal_frames import parse_frame
 
 _CONTEXT = "pascal-context/trainval/{id}.mat"
 _CLASSES, _CONTEXT_CLASSES, _IGNORE = 21, 459, 255
@@ -106,8 +107,8 @@ def _person_parts(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def saliency(path: Path) -> Label:
-    """Values as they are."""
-    return Label(read_label(path, "8-bit foreground values in one channel", np.uint8))
+    """Values as they are, 0..255."""
+    return Label(read_mask(path))
 
 
 def normals(path: Path, context: Path, axes: str) -> Label:
@@ -147,7 +148,7 @@ def read_context(path: Path) -> np.ndarray:
 
 def pascal_context(normals_axes: str) -> Recipe:
     """The recipe of PASCAL_MT; raise InputError if the axes make no sense."""
-    axes = check_axes(normals_axes)
+    axes = parse_frame(normals_axes)
     return Recipe(
         name="PASCAL_MT",
         splits={split: f"ImageSets/Context/{split}.txt" for split in ("train", "val")},

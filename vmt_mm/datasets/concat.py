@@ -64,6 +64,15 @@ def _innermost(dataset: Any) -> Any:
     return dataset
 
 
+def members_of(dataset: Any) -> Iterator[MultiTaskDataset]:
+    """The data sets of folders that a data set is put together of, within any wrappers."""
+    inner = _innermost(dataset)
+    if isinstance(inner, MultiTaskDataset):
+        yield inner
+    for member in getattr(inner, "datasets", ()):
+        yield from members_of(member)
+
+
 def _tasks_of(dataset: Any) -> dict[str, Task]:
     """The tasks that a member labels, by name."""
     inner = _innermost(dataset)

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.transforms.loading import other_frame
-from vmt_mm.datasets.verification_result import Entry, TaskSummary, Verification
+from vmt_mm.datasets.verification_result import Entry, Verification
 from vmt_mm.errors import InputError
-from vmt_mm.tasks import Task
+from vmt_mm.tasks import LabelCounts, Task
 from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, read_ids
 from vmt_mm.utils.pool import run_parallel
 from vmt_mm.utils.stored_pixels import orientation_of
@@ -26,14 +25,12 @@ class Checked:
     Attributes:
         problems: in words, each with the file's name.
         turned: whether viewers turn the image, by its EXIF orientation.
-        valid: task -> pixels that carry a label, and pixels in all; for labels that are whole.
-        values: task -> value -> pixels, for labels of whole numbers; ignored pixels left out.
+        counts: task -> what its label holds, of labels that could be read.
     """
 
     problems: list[str] = field(default_factory=list)
     turned: bool = False
-    valid: dict[str, tuple[int, int]] = field(default_factory=dict)
-    values: dict[str, dict[int, int]] = field(default_factory=dict)
+    counts: dict[str, LabelCounts] = field(default_factory=dict)
 
 
 def verify(
@@ -69,11 +66,10 @@ def verify(
     found = track(found, description="reading", total=len(jobs))
     checked = {job.sample_id: check for job, check in zip(jobs, found, strict=True)}
     for split, entries in result.entries.items():
-        summaries = result.summaries[split] = {task: TaskSummary() for task in tasks}
+        summaries = result.summaries[split] = {task: LabelCounts() for task in tasks}
         for entry in entries:
-            check = checked[entry.sample_id]
-            for task, valid in check.valid.items():
-                summaries[task].add(valid, check.values.get(task, {}))
+            for task, counts in checked[entry.sample_id].counts.items():
+                summaries[task].add(counts)
     result.problems += [problem for check in checked.values() for problem in check.problems]
     if turned := [job.image for job in jobs if checked[job.sample_id].turned]:
         frame = "turned by it" if jobs[0].reader.turn_by_exif else "as their pixels are stored"
@@ -81,9 +77,14 @@ def verify(
             f"{len(turned)} image(s) have an EXIF orientation, as {turned[0]}; images and labels "
             f"are taken {frame} (turn_by_exif of LoadImageFromFile)"
         )
-    for task in tasks:
-        if jobs and not any(summaries[task].images for summaries in result.summaries.values()):
-            result.problems.append(f"{root / task}: no image of the splits has a label")
+    for name, task in tasks.items():
+        counts = LabelCounts()
+        for summaries in result.summaries.values():
+            counts.add(summaries[name])
+        suspicion = task.label.find_suspicion(counts)
+        if jobs and not counts.images:
+            suspicion = ["no image of the splits has a label"]
+        result.problems += [f"{root / name}: {what}" for what in suspicion]
     return result
 
 
@@ -110,11 +111,7 @@ def check_entry(entry: Entry) -> Checked:
                 f"{size}{other_frame(entry.image, label.shape[:2], size)}"
             )
             continue
-        valid = spec.valid(spec.to_tensor(label)[None])[0, 0].numpy()
-        check.valid[name] = (int(valid.sum()), valid.size)
-        if label.dtype.kind in "ui":
-            values, counts = np.unique(label[valid], return_counts=True)
-            check.values[name] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        check.counts[name] = spec.count(label)
     return check
 
 

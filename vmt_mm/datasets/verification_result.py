@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.tasks import Task
+from vmt_mm.tasks import LabelCounts, Task
 
 
 @dataclass(frozen=True)
@@ -26,39 +25,20 @@ class Entry:
 
 
 @dataclass
-class TaskSummary:
-    """One task's labels in one split: images with a label, pixels, and by value both."""
-
-    images: int = 0
-    valid: int = 0
-    pixels: int = 0
-    values: Counter = field(default_factory=Counter)
-    images_with: Counter = field(default_factory=Counter)
-
-    def add(self, valid: tuple[int, int], values: Mapping[int, int]) -> None:
-        """Count one image's label."""
-        self.images += 1
-        self.valid += valid[0]
-        self.pixels += valid[1]
-        self.values.update(values)
-        self.images_with.update(values.keys())
-
-
-@dataclass
 class Verification:
     """The result.
 
     Attributes:
         root: folder of the data set.
         entries: split -> its images.
-        summaries: split -> task -> :class:`TaskSummary`.
+        summaries: split -> task -> :class:`~vmt_mm.tasks.LabelCounts`.
         problems: in words, each with the file's name; empty if nothing is wrong.
         notes: what is not wrong, and good to know.
     """
 
     root: Path
     entries: dict[str, list[Entry]] = field(default_factory=dict)
-    summaries: dict[str, dict[str, TaskSummary]] = field(default_factory=dict)
+    summaries: dict[str, dict[str, LabelCounts]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -104,7 +84,7 @@ class Verification:
         return table
 
 
-def _summary_dict(summary: TaskSummary, names: Mapping[int, str]) -> dict[str, Any]:
+def _summary_dict(summary: LabelCounts, names: Mapping[int, str]) -> dict[str, Any]:
     values = [
         dict(
             value=value,

@@ -2,6 +2,7 @@
 
 from vmt_mm.tasks.depth import Depth
 from vmt_mm.tasks.edge import Edge
+from vmt_mm.tasks.label_counts import LabelCounts
 from vmt_mm.tasks.labels import LabelSpec
 from vmt_mm.tasks.normals import Normals
 from vmt_mm.tasks.saliency import Saliency
@@ -13,6 +14,7 @@ __all__ = [
     "BatchWarp",
     "Depth",
     "Edge",
+    "LabelCounts",
     "LabelSpec",
     "Normals",
     "Saliency",

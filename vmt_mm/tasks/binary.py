@@ -4,39 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmt_mm.tasks.labels import LabelSpec, read_label
-from vmt_mm.tasks.task import Task
+from vmt_mm.errors import InputError
+from vmt_mm.tasks.label_counts import LabelCounts
+from vmt_mm.tasks.labels import LabelSpec
+from vmt_mm.tasks.task import Task, of_task
+from vmt_mm.utils.label_files import LOSSLESS, LOSSY, MASK_VALUES, read_mask
 
 #: 0.05, 0.1 .. 0.95, at which part of the field cuts probabilities.
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 class ForegroundMask(LabelSpec):
-    """8-bit file with foreground > 127; in memory 0 or 1, 255 where a warp brought pixels in."""
+    """8-bit file of a mask; in memory 0 or 1, 255 where a pixel is ignored.
+
+    Args:
+        values: of files: 'mask255', foreground > 127; 'mask01', foreground = 1, 255 = ignored.
+    """
+
+    suffixes = (*LOSSLESS, *LOSSY)
+
+    def __init__(self, values: str = "mask255") -> None:
+        if values not in MASK_VALUES:
+            raise InputError(f"values must be one of {MASK_VALUES}, got {values!r}")
+        self.values = values
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read values (H, W), uint8."""
-        return read_label(path, "8-bit foreground values in one channel", np.uint8)
+        """Read values (H, W), uint8, see :func:`~vmt_mm.utils.label_files.read_mask`."""
+        return read_mask(path, self.values)
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
-        """Foreground (H, W), uint8 0/1."""
-        return (values > 127).view(np.uint8)
+        """Foreground (H, W), uint8 0/1, and 255 where ignored."""
+        return (values > 127).view(np.uint8) if self.values == "mask255" else values
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Probabilities (1, H, W) in 0..1 to an image (H, W), uint8 0..255."""
+        """Probabilities (1, H, W) in 0..1 to an image (H, W), uint8 0..255, of any ``values``."""
         return np.rint(np.clip(values[0], 0, 1) * 255).astype(np.uint8)
+
+    def decode_prediction(self, path: str | Path) -> np.ndarray:
+        """Foreground (H, W), uint8 0/1, of probabilities in 0..255."""
+        return ForegroundMask().decode(path)
+
+    def find_suspicion(self, counts: LabelCounts) -> list[str]:
+        """Masks without any foreground, or without any background."""
+        if counts.valid and len(counts.values) == 1:
+            (value,) = counts.values
+            what, rule = _ALONE[self.values][value]
+            return [f"every pixel is {what}: {rule}"]
+        return super().find_suspicion(counts)
+
+
+#: What a mask whose pixels are all 0, or all 1, means by the values of its files.
+_ALONE = dict(
+    mask255=(
+        ("background", "files have no value above 127, which alone is foreground"),
+        ("foreground", "files have no value below 128"),
+    ),
+    mask01=(("background", "files have no 1"), ("foreground", "files have no 0")),
+)
 
 
 class ForegroundTask(Task):
-    """One foreground probability a pixel, by a sigmoid."""
+    """One foreground probability a pixel, by a sigmoid.
+
+    Args:
+        name: see :class:`Task`.
+        loss_weight: see :class:`Task`.
+        values: of the label files, see :class:`ForegroundMask`.
+        kwargs: ``suffix``, see :class:`Task`.
+    """
 
     out_channels = 1
     label = ForegroundMask()
+
+    def __init__(
+        self, name: str, loss_weight: float = 1.0, values: str = "mask255", **kwargs: Any
+    ) -> None:
+        with of_task(name):
+            self.label = ForegroundMask(values)
+        super().__init__(name, loss_weight, **kwargs)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Probability of foreground, (N, 1, H, W) float in 0..1."""

@@ -21,7 +21,8 @@ class Edge(ForegroundTask):
         positive_weight: weight of boundary pixels; the others get 1 minus it.
         tolerance: of the metric, as a share of the image's diagonal; BSDS takes 0.0075, for NYUD
             0.011 is usual.
-        kwargs: ``suffix``, see :class:`~vmt_mm.tasks.task.Task`.
+        kwargs: ``values`` and ``suffix`` of the label files, see
+            :class:`~vmt_mm.tasks.binary.ForegroundTask`.
     """
 
     primary_metric = "boundaryF"

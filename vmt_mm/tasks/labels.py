@@ -15,9 +15,10 @@ import numpy as np
 from torch import Tensor
 
 from vmt_mm.errors import InputError
+from vmt_mm.tasks.label_counts import LabelCounts
 from vmt_mm.tasks.warps import CV2_TYPES, BatchWarp, Warp
 from vmt_mm.utils.compat import from_numpy
-from vmt_mm.utils.images import read_label as read_label
+from vmt_mm.utils.label_files import read_label as read_label
 
 IGNORE = 255
 #: What of a spec decides about :meth:`LabelSpec.warp` and the tensor that comes of it.
@@ -71,6 +72,34 @@ class LabelSpec:
     def interpret(self, values: np.ndarray) -> np.ndarray:
         """Turn a file's values into the label in memory, (H, W[, C]); ``values`` may be it."""
         return values
+
+    def decode_prediction(self, path: str | Path) -> np.ndarray:
+        """Read a file of what :meth:`encode` made of a prediction, (H, W[, C]), as a label."""
+        return self.decode(path)
+
+    def count(self, label: np.ndarray) -> LabelCounts:
+        """Count what one label in memory (H, W[, C]) holds, for :meth:`find_suspicion`."""
+        valid = self.valid(self.to_tensor(label)[None])[0, 0].numpy()
+        known = label[valid]
+        counts = LabelCounts(images=1, pixels=valid.size, valid=len(known))
+        counts.constant = int(len(known) > 0 and bool((known == known[0]).all()))
+        if label.dtype.kind in "ui":
+            values, pixels = _histogram(known)
+            counts.values.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+            counts.images_with.update(counts.values.keys())
+        return counts
+
+    def find_suspicion(self, counts: LabelCounts) -> list[str]:
+        """Say, in words, what makes labels hardly those of this format, however well they decode.
+
+        Args:
+            counts: of all that were looked at.
+        """
+        if counts.images and not counts.valid:
+            return ["no pixel has a label, all are ignored"]
+        if counts.images and counts.constant == counts.images:
+            return ["every label has one value alone, the same at all of its pixels"]
+        return []
 
     @property
     def keeps_file_values(self) -> bool:
@@ -164,6 +193,14 @@ class LabelSpec:
 def _content(value: object) -> str:
     """A setting in words; of an array all of its values, which ``repr`` would shorten."""
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
+
+
+def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (n,) that occur, and how often."""
+    if values.dtype != np.uint8:
+        return np.unique(values, return_counts=True)
+    counts = np.bincount(values, minlength=256)  # several times as fast
+    return np.flatnonzero(counts), counts[counts > 0]
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ class Saliency(ForegroundTask):
         f_thresholds: of the metric's F-measure; None takes the metric's.
         beta_squared: of the metric's F-measure.
         average: of the metric's F-measure, 'images' or 'set'.
-        kwargs: ``suffix``, see :class:`~vmt_mm.tasks.task.Task`.
+        kwargs: ``values`` and ``suffix`` of the label files, see
+            :class:`~vmt_mm.tasks.binary.ForegroundTask`.
     """
 
     primary_metric = "mIoU"

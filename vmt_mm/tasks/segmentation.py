@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,15 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.labels import IGNORE, LabelSpec
-from vmt_mm.tasks.task import Task
-from vmt_mm.utils.images import read_classes
+from vmt_mm.tasks.class_index import ClassIndex
+from vmt_mm.tasks.labels import IGNORE
+from vmt_mm.tasks.task import Task, of_task
 
 #: Softmax of fewer classes that lie side by side is slower than a copy that parts them.
 _MANY_CLASSES = 16
 _IGNORE_COLOR = (224, 224, 224)
-
-
-class ClassIndex(LabelSpec):
-    """8-bit class indices, 255 = ignore."""
-
-    categorical = True
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-
-    def read(self, path: str | Path) -> np.ndarray:
-        """Read indices (H, W), uint8; raise InputError if one is out of range."""
-        return read_classes(path, self.num_classes, IGNORE)
-
-    def encode(self, values: np.ndarray) -> np.ndarray:
-        """Indices (1, H, W) to an image (H, W), uint8."""
-        return values[0].astype(np.uint8)
+#: PASCAL VOC's colour of borders, index 255.
+_VOC_BORDER = (224, 224, 192)
 
 
 @TASKS.register_module()
@@ -51,6 +35,10 @@ class Segmentation(Task):
             field does for human parts.
         absent: 'skip' leaves classes that occur in neither labels nor predictions of the whole
             set out of the mean IoU; 'zero' counts them as 0, as part of the field does.
+        reduce_zero_label: see :class:`ClassIndex`.
+        colors: of the classes in label files that show classes by colours: RGB of each; 'voc' for
+            PASCAL VOC's, of which (224, 224, 192) is ignored; None for files of indices.
+        ignore_color: see :class:`ClassIndex`.
         kwargs: ``suffix``, see :class:`Task`.
     """
 
@@ -63,12 +51,20 @@ class Segmentation(Task):
         loss_weight: float = 1.0,
         skip_background: bool = False,
         absent: str = "skip",
+        reduce_zero_label: bool = False,
+        colors: Sequence[Sequence[int]] | str | None = None,
+        ignore_color: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
             raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes!r}")
         self.out_channels = num_classes
-        self.label = ClassIndex(num_classes)
+        if isinstance(colors, str):
+            if colors != "voc":
+                raise InputError(f"{name}: colors must be a list of RGB colours or 'voc'")
+            colors, ignore_color = voc_palette(num_classes).tolist(), ignore_color or _VOC_BORDER
+        with of_task(name):
+            self.label = ClassIndex(num_classes, reduce_zero_label, colors, ignore_color)
         super().__init__(name, loss_weight, **kwargs)
         self.skip_background = skip_background
         self.absent = absent
@@ -136,6 +132,8 @@ class Segmentation(Task):
     def _palette(self, meta: Mapping) -> np.ndarray:
         if meta.get("palette") is not None:
             return np.uint8(meta["palette"])
+        if self.label.colors is not None:
+            return np.uint8([color for color, _ in self.label.colors[: self.out_channels]])
         return voc_palette(self.out_channels)
 
 

@@ -6,7 +6,8 @@ config. Letters: N images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from typing import ClassVar
 
@@ -54,10 +55,8 @@ class Task:
         self.name = name
         self.loss_weight = float(loss_weight)
         if suffix is not None:
-            try:
+            with of_task(name):
                 self.label = self.label.ending_with(suffix)
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from None
 
     def describe_output(self) -> str:
         """What the head's output is, in words; tasks that differ in it cannot share a head."""
@@ -131,6 +130,15 @@ class Task:
 
     def check_metainfo(self, meta: Mapping, source: str) -> None:
         """Raise InputError if the metainfo of the dataset ``source`` contradicts this task."""
+
+
+@contextmanager
+def of_task(name: str) -> Iterator[None]:
+    """Let an InputError of a label's settings say of which task they are."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:

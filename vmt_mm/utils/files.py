@@ -107,16 +107,25 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def encode_image(image: np.ndarray, suffix: str, name: str | Path = "image") -> bytes:
+    """Encode a grey (H, W) or RGB (H, W, 3) image in the format of the suffix.
+
+    Raises:
+        InputError: if it cannot be encoded so; it calls the image ``name``.
+    """
+    try:
+        encoded, content = cv2.imencode(suffix, image if image.ndim == 2 else image[..., ::-1])
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        raise InputError(f"{name}: cannot encode {image.dtype} of shape {image.shape}")
+    return content.tobytes()
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write a grey (H, W) or RGB (H, W, 3) image atomically, in the format of the suffix.
 
     Raises:
         InputError: if it cannot be encoded so.
     """
-    try:
-        encoded, content = cv2.imencode(path.suffix, image if image.ndim == 2 else image[..., ::-1])
-    except cv2.error:
-        encoded = False
-    if not encoded:
-        raise InputError(f"{path}: cannot encode {image.dtype} of shape {image.shape}")
-    write_bytes(path, content.tobytes())
+    write_bytes(path, encode_image(image, path.suffix, path))

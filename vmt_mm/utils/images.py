@@ -1,16 +1,15 @@
-"""Read label images; tell whole image files from damaged ones."""
+"""Decode images; tell intact image files from damaged ones."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import DamagedFileError
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 #: A marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
@@ -90,49 +89,3 @@ def decode_image(
     if image is None:
         raise DamagedFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
     return image
-
-
-def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read a label image (H, W) or (H, W, 3); palette images give their indices.
-
-    Args:
-        path: the file.
-        rule: what the file must be, for the error message.
-        dtype: NumPy type of its values.
-        channels: 1 or 3.
-
-    Raises:
-        InputError: if the file cannot be decoded or is another kind of image.
-    """
-    # Pillow, because cv2 expands palettes to colours and VOC-like labels are palette images.
-    try:
-        with Image.open(path) as image:
-            values = np.array(image)
-    except UNDECODABLE as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected {rule}") from None
-    if values.dtype != dtype or values.shape[2:] != ((channels,) if channels > 1 else ()):
-        kind = f"{values.dtype} with {values.shape[2] if values.ndim == 3 else 1} channel(s)"
-        raise InputError(f"{path}: expected {rule}, got {kind}")
-    return values
-
-
-def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) -> np.ndarray:
-    """Read class indices (H, W), uint8; palette images give their indices.
-
-    Args:
-        path: the file.
-        num_classes: indices are below it.
-        ignore: a value that is allowed besides; None for none.
-
-    Raises:
-        InputError: if the file is no such image or holds another value.
-    """
-    also = "" if ignore is None else f" or {ignore}"
-    rule = f"8-bit class indices 0..{num_classes - 1}{also} in one channel"
-    values = read_label(path, rule, np.uint8)
-    wrong = values[values >= num_classes]
-    if ignore is not None:
-        wrong = wrong[wrong != ignore]
-    if wrong.size:
-        raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
-    return values

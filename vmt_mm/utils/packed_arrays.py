@@ -17,7 +17,7 @@ import numpy as np
 
 #: Magic and version, the content's key, number of groups, position of the records' offsets.
 _TRAILER = struct.Struct("<8s32sQQ")
-_MAGIC = b"vmtpack1"
+_MAGIC = b"vmtpack2"  # 1 kept labels as an older reader understood them
 #: Arrays start at multiples of this, a cache line.
 _ALIGN = 64
 

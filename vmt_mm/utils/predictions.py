@@ -15,6 +15,8 @@ def write_predictions(
 ) -> list[Path]:
     """Write each prediction of a sample as ``<out_dir>/<task>/<id>.png``, in its label format.
 
+    Where that is one of floating-point numbers the file ends with .tiff.
+
     Returns:
         The files.
     """

@@ -16,7 +16,7 @@ from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.files import write_bytes
+from vmt_mm.utils.files import encode_image, write_bytes
 from vmt_mm.visualization import draw_overlay
 
 
@@ -58,8 +58,8 @@ def write_archive(
 ) -> Path:
     """Write predictions and pictures as ``<folder>/<name>_predictions.zip``.
 
-    It holds ``<task>/<name>.png`` in the format of the labels, ``overlays/<task>.png`` and
-    ``panel.png``.
+    It holds ``<task>/<name>.png`` (or .tiff) in the format of the labels, ``overlays/<task>.png``
+    and ``panel.png``.
 
     Args:
         prediction: what to write.
@@ -81,7 +81,7 @@ def write_archive(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
         for name, picture in pictures.items():
-            archive.writestr(name, encode_png(picture))
+            archive.writestr(name, encode_image(picture, Path(name).suffix))
     path = folder / f"{prediction.name}_predictions.zip"
     write_bytes(path, content.getvalue())
     return path
@@ -89,7 +89,7 @@ def write_archive(
 
 def encode_png(image: np.ndarray) -> bytes:
     """Encode a grey (H, W) or RGB (H, W, 3) image."""
-    return cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])[1].tobytes()
+    return encode_image(image, ".png")
 
 
 def _read(path: Path, max_megapixels: float) -> bytes:

@@ -1,4 +1,4 @@
-"""Say what the data did not have."""
+"""Say what is wrong with labels: before the first step, and what the data did not have."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
+from vmt_mm.datasets.label_look import look_at_labels
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap
 
 
 @HOOKS.register_module()
 class LabelReportHook(Hook):
-    """At the end of an epoch, warns of tasks that never had a label, and of skipped files.
+    """Warns of labels that hardly are what they should be, of tasks without any, of skipped files.
 
+    Before a training or a test a few labels of every task are looked at. At the end of an epoch
+    tasks that never had a label are named.
     A label without one valid pixel is none. Files are skipped where the data set's ``damaged`` is
     'skip'; each is listed once a run.
     """
@@ -26,6 +31,18 @@ class LabelReportHook(Hook):
         self._iterations = 0
         self._listed: set[str] = set()
         self._damaged: dict[str, str] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the labels."""
+        self._look(runner, runner.train_loop.dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        """Look at the labels."""
+        self._look(runner, runner.test_loop.dataloader.dataset)
+
+    def _look(self, runner: Runner, dataset: Dataset) -> None:
+        for what in on_main(lambda: look_at_labels(dataset)):
+            runner.logger.warning(what)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start anew."""
