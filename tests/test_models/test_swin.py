@@ -115,3 +115,24 @@ def test_activation_checkpointing_changes_nothing():
 def test_wrong_settings_are_one_message(options, message):
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+VIT = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, dict(type="MultiTaskViT", arch=VIT, patch_size=14, img_size=56)]
+)
+def test_images_of_other_channels(options):
+    encoder = build(in_channels=4, **options).eval()
+    with torch.no_grad():
+        maps = encoder(torch.randn(1, 4, 64, 64))["normals"]
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    with pytest.raises(InputError, match=r"images of 3 channel\(s\).*in_channels=4"):
+        encoder(torch.randn(1, 3, 64, 64))
+
+
+def test_weights_for_three_channels_fit_no_other():
+    match = r"differently sized key.*projection\.weight \(20, 3, 4, 4\) \(model: \(20, 4, 4, 4\)\)"
+    with pytest.raises(InputError, match=match):
+        build(in_channels=4, pretrained="vmt_mm://swin_nano", allow_random_backbone=False)
