@@ -1,10 +1,12 @@
 """What each config of the paper's Tables 2 and 3 trains, counted exactly."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
-from vmt_mm.analysis.models import load_experiments, repeat_tasks
+from vmt_mm.analysis.models import Experiment, load_experiments, repeat_tasks
 from vmt_mm.analysis.paper_table import PAPER_TABLE
 from vmt_mm.analysis.parameter_report import summarize_experiment
 
@@ -63,6 +65,25 @@ def test_trainable_parameters_of_the_papers_tables(config):
     assert summary.encoder == SWIN_T
     parts = summary.encoder_trainable + summary.output_norms + summary.decoder_trainable
     assert summary.total_trainable == parts
+
+
+def test_the_memory_of_what_was_counted_is_free(monkeypatch):
+    # a table of many configs would otherwise hold gigabytes
+    built = []
+    build = Experiment.build_models
+
+    def remember(experiment):
+        models = build(experiment)
+        built.append(weakref.ref(models[0].backbone))
+        return models
+
+    monkeypatch.setattr(Experiment, "build_models", remember)
+    gc.disable()
+    try:
+        summarize(NANO)
+        assert [reference() for reference in built] == [None]
+    finally:
+        gc.enable()
 
 
 def test_shares_and_what_is_frozen():

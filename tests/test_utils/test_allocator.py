@@ -37,6 +37,7 @@ def test_memory_is_not_given_back():
 
 
 def test_nothing_is_set_beside_a_gpu_or_without_glibc(monkeypatch):
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(allocator.torch.cuda, "is_available", lambda: True)
     assert not allocator.keep_freed_memory()
     monkeypatch.undo()

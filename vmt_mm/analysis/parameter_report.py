@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,9 @@ from vmt_mm.analysis.parameters import ParameterSummary, summarize_parameters
 
 def summarize_experiment(experiment: Experiment) -> ParameterSummary:
     """Count the parameters of what a config stands for; no weights or data are needed."""
-    return summarize_parameters(experiment.build_models(), experiment.build_plain_encoder())
+    summary = summarize_parameters(experiment.build_models(), experiment.build_plain_encoder())
+    gc.collect()  # encoders refer to themselves; those of the next config need their memory
+    return summary
 
 
 def parameter_record(path: str, summary: ParameterSummary) -> dict[str, Any]:
