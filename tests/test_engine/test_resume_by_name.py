@@ -92,3 +92,10 @@ def test_averages_are_not_dropped(small_run):
     run = small_run(options).train()
     with pytest.raises(InputError, match="the checkpoint keeps averages of the weights"):
         small_run({**THREE, **ONE_STEP, "resume": True}, folder=run.folder).train()
+
+
+def test_a_config_without_the_batch_of_a_process_does_not_train(small_run):
+    run = small_run(ONE_STEP)
+    del run.cfg.train_dataloader["batch_size"]  # PyTorch would take 1
+    with pytest.raises(InputError, match=r"no batch_size; read the config by .*load_config"):
+        run.train()

@@ -80,6 +80,12 @@ class MultiTaskRunner(mmengine.runner.Runner):
             pictures = [*own.glob("20*/vis_data"), *own.glob("20*/vis_data/vis_image")]
             for folder in (own, *pictures):
                 remove_partial(folder)
+        loader = self._train_dataloader
+        if isinstance(loader, Mapping) and not {"batch_size", "batch_sampler"} & loader.keys():
+            raise InputError(
+                "train_dataloader has no batch_size; read the config by vmt_mm.apis.load_config, "
+                "which divides total_batch_size over the processes, or set it"
+            )
         self._train_loop = self.build_train_loop(self._train_loop)
         loader = self.train_dataloader
         if not len(loader):
