@@ -111,6 +111,7 @@ def by_position(
     positions = {name: position for position, name in enumerate(sum(own.groups, []))}
     groups = [
         {
+            **options,
             **theirs[index],
             **{key: value for key, value in options.items() if key in _HOW},
             "params": [positions[name] for name in names],
@@ -126,6 +127,10 @@ def _differences(saved: Mapping[str, Any], own: OptimizerLayout) -> Iterator[str
     """What the saved optimizer was otherwise."""
     if saved["kind"] not in (own.kind, None):
         yield f"the optimizer is {saved['kind']} in the checkpoint, {own.kind} in the config"
+        return
+    known = [_options_of(groups[0]) for groups in (saved["param_groups"], own.options)]
+    if saved["kind"] is None and known[0] != known[1]:
+        yield f"the optimizer, with {', '.join(known[0])}, is not {own.kind}, as in the config"
         return
     wrapper = saved["wrapper"] or own.wrapper
     for key in own.wrapper:
@@ -145,7 +150,7 @@ def _differences(saved: Mapping[str, Any], own: OptimizerLayout) -> Iterator[str
         yield f"{len(changed)} parameter(s) have another shape: {name} {shapes[name]}"
     options: dict[str, list[str]] = {}
     for name in both:
-        for text in _other_options(theirs[name], ours[name], saved["kind"] is None):
+        for text in _other_options(theirs[name], ours[name]):
             options.setdefault(text, []).append(name)
     for text, names in options.items():
         yield text if len(names) == len(both) else f"{text} (of {_some(names)})"
@@ -172,16 +177,18 @@ def _of_layout(layout: OptimizerLayout) -> Iterator[tuple[str, Mapping[str, Any]
             yield name, options
 
 
-def _other_options(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], unknown_kind: bool
-) -> Iterator[str]:
+def _options_of(group: Mapping[str, Any]) -> list[str]:
+    """Names of a group's options that say which step is taken."""
+    return sorted(k for k in group if k not in _HOW | _NO_OPTIONS and "initial_" not in k)
+
+
+def _other_options(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
     """Options of one parameter that differ; of what a schedule changes, the initial values."""
     scheduled = {key.removeprefix("initial_") for key in {**theirs, **ours} if "initial_" in key}
     if "momentum" in scheduled and "betas" in ours:
         scheduled.add("betas")  # mmengine's schedules of Adam's momentum write it there
-    keys = {k for k in {**theirs, **ours} if k not in _HOW | _NO_OPTIONS and "initial_" not in k}
-    for key in sorted(keys):
-        if not unknown_kind and not (key in theirs and key in ours) and key not in scheduled:
+    for key in _options_of({**theirs, **ours}):
+        if not (key in theirs and key in ours) and key not in scheduled:
             continue  # another version of PyTorch, with a default for it
         values = [_plain(o.get(f"initial_{key}", o.get(key))) for o in (theirs, ours)]
         if key in scheduled and not all(f"initial_{key}" in o for o in (theirs, ours)):
