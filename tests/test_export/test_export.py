@@ -19,6 +19,7 @@ from vmt_mm.export import (
     FORMATS,
     TaskOutputs,
     compare_outputs,
+    describe_model,
     example_inputs,
     measure_latency,
     write_checked,
@@ -178,10 +179,10 @@ def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def build_small(encoder, method, head):
+def build_small(encoder, method, head, **options):
     torch.manual_seed(0)
-    on = ENCODERS[encoder]
-    backbone = dict(allow_random_backbone=True, peft=METHODS[encoder][method].peft, **on.config)
+    config, peft = ENCODERS[encoder].config, METHODS[encoder][method].peft
+    backbone = dict(allow_random_backbone=True, peft=peft, **config, **options)
     model = MODELS.build(dict(type="MultiTaskSegmentor", tasks=TASKS, backbone=backbone, head=head))
     model.backbone.init_weights()
     return scatter(model).eval()
@@ -200,6 +201,32 @@ def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
     assert code == 1
     assert "not kept, what was exported differs from PyTorch" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_says_of_its_model():
+    """Names as ``init_model`` found them; numbers and channels as the preprocessor has them."""
+    preprocessor = dict(
+        type="MultiTaskDataPreprocessor", mean=[1 / 3], std=[1 / 255], bgr_to_rgb=True
+    )
+    (model,) = load_experiments([CONFIG])[0].build_models()
+    model.data_preprocessor = MODELS.build(preprocessor)
+    names = dict(semseg=dict(classes=("sky", "sea"), palette=[[0, 0, 0], [1, 1, 1]]))
+    about = describe_model(TaskOutputs(model, ["semseg"]), names, (64, 48), None)
+    assert about["tasks"]["semseg"]["classes"] == ["sky", "sea"]
+    assert about["input"]["channels"] == "RGB"
+    np.testing.assert_allclose(about["mean"], [1 / 3] * 3, rtol=1e-6)
+    np.testing.assert_allclose(about["std"], [1 / 255] * 3, rtol=1e-6)
+
+
+def test_images_of_four_channels(onnx, tmp_path):
+    model = build_small("swin", "DecodersOnly", HEADS["mlp"], in_channels=4)
+    wrapped = TaskOutputs(model, ["normals"]).eval()
+    example, inputs = example_inputs((64, 64), None, wrapped.image_channels)
+    assert describe_model(wrapped, {}, (64, 64), None)["input"]["channels"] == "BGR and 1 as read"
+    path = tmp_path / "model.onnx"
+    write_checked(FORMATS["onnx"], wrapped, (example, inputs), None, {}, path)
+    (declared,) = onnx.load(str(path)).graph.input
+    assert declared.type.tensor_type.shape.dim[1].dim_value == 4
 
 
 @pytest.mark.skipif(not compat.has("2.7"), reason="PyTorch before 2.7 cannot export the model so")

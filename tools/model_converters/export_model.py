@@ -100,8 +100,8 @@ def export(args: argparse.Namespace) -> None:
         model = init_model(args.config, args.checkpoint, "cpu", args.cfg_options)
     wrapped = TaskOutputs(model, args.tasks, args.outputs).eval().requires_grad_(False)
     size = choose_size(model.cfg, args.size)
-    example, inputs = example_inputs(size, args.dynamic)
-    description = describe_model(wrapped, model.cfg, size, args.dynamic)
+    example, inputs = example_inputs(size, args.dynamic, wrapped.image_channels)
+    description = describe_model(wrapped, model.dataset_meta, size, args.dynamic)
     with bar(2 + len(inputs), "exporting") as step:
         run, largest = write_checked(
             form, wrapped, (example, inputs), args.dynamic, description, args.out, step

@@ -168,9 +168,13 @@ def _init_adapter(
 
 
 def _metainfo(cfg: Config, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes and palettes by task: the stored ones, else those of the config's data sets."""
+    """Classes and palettes by task: the stored ones, else those of the config's data sets.
+
+    Where data sets differ, those of the test count, then of validation, then of training.
+    """
     meta: dict[str, Any] = {}
-    for entry in dicts_in(cfg.get("test_dataloader") or {}):
+    loaders = [cfg.get(f"{name}_dataloader") or {} for name in ("train", "val", "test")]
+    for entry in dicts_in(loaders):
         kind = entry.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         meta |= getattr(kind, "METAINFO", {})

@@ -20,7 +20,9 @@ TIED = 1e-3
 _WARMUP = 2
 
 
-def example_inputs(size: Sequence[int], dynamic: str | None) -> tuple[Tensor, list[Tensor]]:
+def example_inputs(
+    size: Sequence[int], dynamic: str | None, channels: int = 3
+) -> tuple[Tensor, list[Tensor]]:
     """The images to trace with, and those to compare with.
 
     A batch of two is traced where batches may differ: tracers take a size of 1 for a constant. What
@@ -29,6 +31,7 @@ def example_inputs(size: Sequence[int], dynamic: str | None) -> tuple[Tensor, li
     Args:
         size: (H, W) of the traced images.
         dynamic: None, 'batch' or 'all'.
+        channels: of an image.
     """
     shapes: list[tuple[int, ...]] = [(1, *size)]
     if dynamic:
@@ -38,7 +41,9 @@ def example_inputs(size: Sequence[int], dynamic: str | None) -> tuple[Tensor, li
         shapes += [(1, height + 45, max(width - 19, 32)), (2, max(height - 33, 32), width + 64)]
     generator = torch.Generator().manual_seed(0)
     traced = (2 if dynamic else 1, *size)
-    first, *others = (torch.randn(n, 3, h, w, generator=generator) for n, h, w in [traced, *shapes])
+    first, *others = (
+        torch.randn(n, channels, h, w, generator=generator) for n, h, w in [traced, *shapes]
+    )
     return first, others
 
 

@@ -6,25 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
 from torch import Tensor
 
-from vmt_mm.config.tree import dicts_in
 from vmt_mm.export.outputs import TaskOutputs
-from vmt_mm.registry import DATASETS
 
 #: Key of the description, JSON, in the metadata of ONNX files and among the files of ``.pt2``.
 DESCRIPTION = "vmt_mm.json"
 
 
 def describe_model(
-    wrapped: TaskOutputs, cfg: Config, size: Sequence[int], dynamic: str | None
+    wrapped: TaskOutputs, names: Mapping[str, Any], size: Sequence[int], dynamic: str | None
 ) -> dict[str, Any]:
     """Describe an exported model.
 
     Args:
         wrapped: what is exported.
-        cfg: its config.
+        names: task -> ``dict(classes=..., palette=...)``, as ``init_model`` has found them.
         size: (H, W) of the images that it was traced with.
         dynamic: what may differ from that: 'batch', 'all' or nothing (None).
 
@@ -34,7 +31,6 @@ def describe_model(
         ``tasks``: name -> kind, channels, and where known classes and palette.
     """
     preprocessor = wrapped.model.data_preprocessor
-    names = dataset_meta(cfg)
     tasks = {}
     for name in wrapped.names:
         task = wrapped.model.tasks[name]
@@ -45,34 +41,35 @@ def describe_model(
             label=task.describe_output(),
             **meta,
         )
-    # mmcv reads BGR; where channels are swapped the model gets RGB
-    swapped = getattr(preprocessor, "_channel_conversion", False)
+    channels = wrapped.image_channels
     return dict(
         input=dict(
-            name="images", size=list(size), dynamic=dynamic, channels="RGB" if swapped else "BGR"
+            name="images",
+            size=list(size),
+            dynamic=dynamic,
+            channels=_order(preprocessor, channels),
         ),
-        mean=_numbers(getattr(preprocessor, "mean", None), 0.0),
-        std=_numbers(getattr(preprocessor, "std", None), 1.0),
+        mean=_numbers(getattr(preprocessor, "mean", None), 0.0, channels),
+        std=_numbers(getattr(preprocessor, "std", None), 1.0, channels),
         output="predictions" if wrapped.predicts else "logits",
         tasks=tasks,
     )
-
-
-def dataset_meta(cfg: Config) -> dict[str, Mapping[str, Any]]:
-    """Task -> ``dict(classes=..., palette=...)`` of the first data set that names any."""
-    for loader in ("test_dataloader", "val_dataloader", "train_dataloader"):
-        for entry in dicts_in((cfg.get(loader) or {}).get("dataset")):
-            kind = DATASETS.get(entry["type"]) if isinstance(entry.get("type"), str) else None
-            meta = {**getattr(kind, "METAINFO", {}), **(entry.get("metainfo") or {})}
-            meta = {name: value for name, value in meta.items() if isinstance(value, Mapping)}
-            if meta:
-                return meta
-    return {}
 
 
 def _plain(value: Any) -> Any:
     return np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
-def _numbers(values: Tensor | None, default: float) -> list[float]:
-    return [default] * 3 if values is None else [round(float(v), 4) for v in values.flatten()]
+def _order(preprocessor: Any, channels: int) -> str:
+    """The order of an image's channels: mmcv reads BGR, which the preprocessor may turn."""
+    if channels < 3:
+        return "grey" if channels == 1 else f"{channels} as read"
+    turned = getattr(preprocessor, "_swap", getattr(preprocessor, "_channel_conversion", False))
+    others = f" and {channels - 3} as read" if channels > 3 else ""
+    return ("RGB" if turned else "BGR") + others
+
+
+def _numbers(values: Tensor | None, default: float, channels: int) -> list[float]:
+    """One number per channel, with as many digits as float32 has: some are small."""
+    numbers = [default] if values is None else [float(f"{v:.7g}") for v in values.flatten()]
+    return numbers * channels if len(numbers) == 1 else numbers

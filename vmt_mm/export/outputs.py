@@ -43,8 +43,13 @@ class TaskOutputs(nn.Module):
         self.names = model.backbone.select_tasks(tasks)
         self.predicts = outputs == "predictions"
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images; three where the encoder does not say."""
+        return getattr(self.model.backbone, "image_channels", None) or 3
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W), normalised, to one tensor a task."""
+        """Images (B, image_channels, H, W), normalised, to one tensor a task."""
         logits = self.model.logits(images, self.names)
         size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
         maps = []

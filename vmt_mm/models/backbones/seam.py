@@ -184,11 +184,16 @@ class AdaptedEncoder:
         features = loop(self, images, self.select_tasks(tasks))
         return features if on_grids else _materialise(features)
 
+    @property
+    def image_channels(self) -> int | None:
+        """Channels of the images that the embedding of patches takes; None where it says none."""
+        projection = getattr(getattr(self, "patch_embed", None), "projection", None)
+        return getattr(projection, "in_channels", None)
+
     def _check_channels(self, images: Tensor) -> None:
         """Raise InputError where the embedding of patches takes other images."""
-        projection = getattr(getattr(self, "patch_embed", None), "projection", None)
-        expected = getattr(projection, "in_channels", images.shape[1])
-        if images.shape[1] != expected:
+        expected = self.image_channels
+        if expected is not None and images.shape[1] != expected:
             raise InputError(
                 f"images of {images.shape[1]} channel(s), and {type(self).__name__} is built for "
                 f"in_channels={expected}; set backbone.in_channels, or by LoadImageFromFile's "
