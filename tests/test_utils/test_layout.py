@@ -93,9 +93,11 @@ def test_a_link_that_leads_nowhere_is_not_overlooked(folder):
 
 def test_what_is_no_file_is_left_out(folder):
     _touch(folder, "a.png")
-    (folder / "b.png").mkdir()
     os.mkfifo(folder / "c.png")  # to read it would wait for ever
     assert _ids(folder) == ["a"]
+    _touch(folder, "b.png/inside.png")
+    assert _ids(folder) == ["a", "b"]  # whoever reads it says what is wrong
+    assert _ids(folder, "_mask.png", ".npy") == []
     assert _ids(folder / "no such") == []
 
 

@@ -123,11 +123,11 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
         InputError: if two files have one id, a folder may not be read, or a link leads nowhere.
     """
     listing = Listing(folder, suffixes)
-    endings = sorted(((s, s.lower()) for s in suffixes), key=lambda pair: -len(pair[1]))
+    endings = tuple(sorted((suffix.lower() for suffix in suffixes), key=len, reverse=True))
     start = len(os.path.join(folder, ""))
-    for path in sorted(walk_files(folder)) if folder.is_dir() else ():
+    for path in sorted(walk_files(folder, endings)) if folder.is_dir() else ():
         lower = path.lower()
-        ending = next((low for _, low in endings if lower.endswith(low)), None)
+        ending = next((e for e in endings if lower.endswith(e)), None)
         name = path[start : -len(ending)] if ending else ""
         if not name or name.endswith("/"):
             listing.others.append(path)
@@ -135,7 +135,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
         name = unicodedata.normalize("NFC", name)
         if name in listing.files:
             raise InputError(
-                f"{path} and {listing.files[name]} have the same id {name!r}; remove one of them"
+                f"{path} and {listing.files[name]} have the same id; remove one of them"
             )
         listing.files[name] = path
     for path in listing.others:
@@ -149,13 +149,19 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> Mapping[str, str]:
     return list_files(folder, suffixes).files
 
 
-def walk_files(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+def walk_files(
+    folder: Path | str,
+    endings: tuple[str, ...] = (),
+    above: tuple[tuple[int, int], ...] = (),
+) -> Iterator[str]:
     """Yield the paths of all files below a folder that are not hidden, links followed.
 
     A link back to a folder that it lies in is not followed. Links that lead nowhere are files, too.
 
     Args:
-        folder: where to.
+        folder: where to look.
+        endings: a folder whose name ends so, in lower case, counts as a file, which it stands in
+            the place of.
         above: device and inode of the folders above, which a link may lead back to.
 
     Raises:
@@ -171,9 +177,9 @@ def walk_files(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> I
     if identity in above:
         return
     for entry in entries:
-        if entry.is_dir():
-            yield from walk_files(entry.path, (*above, identity))
-        elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+        if entry.is_dir() and not entry.name.lower().endswith(endings):
+            yield from walk_files(entry.path, endings, (*above, identity))
+        elif entry.is_file() or entry.is_dir() or not os.path.exists(entry.path):
             yield entry.path
 
 
