@@ -12,7 +12,7 @@ from vmt_mm.apis.cli import add_exif_argument, build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import check_image_target, write_image
+from vmt_mm.utils.files import check_image_target, check_outputs, write_image
 from vmt_mm.visualization import draw_panel
 
 
@@ -38,6 +38,7 @@ def predict(args: argparse.Namespace) -> None:
     else:
         check_display()
     inferencer = build_inferencer(args, show_progress=False, turn_by_exif=args.turn_by_exif)
+    check_outputs({"--out-file": args.out_file}, [args.img, *inferencer.files_read()])
     image = inferencer.pipeline.read(args.img)
     sample = inferencer(args.img, tasks=args.tasks)[0]
     model = inferencer.model

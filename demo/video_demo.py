@@ -16,7 +16,7 @@ from vmt_mm.apis.cli import build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import check_file_target
+from vmt_mm.utils.files import check_file_target, check_outputs
 from vmt_mm.visualization import draw_strip
 from vmt_mm.visualization.video import VideoReader, write_video
 
@@ -74,6 +74,7 @@ def predict(args: argparse.Namespace) -> None:
         reader = stack.enter_context(VideoReader(args.video))
         fps = reader.fps if args.output_fps == -1 else args.output_fps
         inferencer = build_inferencer(args, show_progress=False)
+        check_outputs({"--output-file": args.output_file}, [args.video, *inferencer.files_read()])
         writer = None
         if args.output_file:
             writer = stack.enter_context(

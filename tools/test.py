@@ -18,10 +18,12 @@ from vmt_mm.apis import (
     distributed,
     load_config,
 )
+from vmt_mm.config.files import files_read
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import check_folder_target, write_json
+from vmt_mm.utils.files import check_folder_target, check_outputs, write_json
+from vmt_mm.utils.predictions import check_predictions
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,11 +55,19 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     cfg.custom_hooks = hooks
 
 
+def check_targets(cfg: Config, args: argparse.Namespace) -> None:
+    """Refuse folders to write to in which something lies that is read."""
+    if args.out:
+        check_predictions(args.out, cfg.model.tasks, files_read(cfg), "--out")
+    check_outputs({"--show-dir": args.show_dir}, files_read(cfg))
+
+
 def evaluate(args: argparse.Namespace, world_size: int) -> None:
     """Evaluate, print a table, write metrics.json."""
     cfg = load_config(args.config, args.cfg_options, world_size, training=False)
     apply_args(cfg, args)
     check_inputs(cfg, training=False)
+    check_targets(cfg, args)
     tasks = build_tasks(cfg.model.tasks)
     if args.tta:
         apply_tta(cfg)

@@ -140,7 +140,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     with pytest.raises(InputError, match="frames of"):
         inferencer(folder, out_dir=out)
     for same in (folder, tmp_path):
-        with pytest.raises(InputError, match="lies in the output folder"):
+        with pytest.raises(InputError, match="which is read"):
             inferencer(folder / "image_000.png", out_dir=same)
     assert not out.exists()
 

@@ -14,6 +14,7 @@ from vmt_mm.utils.files import (
     check_file_target,
     check_folder_target,
     check_image_target,
+    check_outputs,
     write_bytes,
     write_image,
     write_json,
@@ -112,3 +113,84 @@ def test_targets_are_checked_before_any_work(tmp_path):
     if os.geteuid():  # root may write everywhere
         with pytest.raises(InputError, match="may not be written to"):
             check_file_target(closed / "a.pth")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A data set's folder with a label, a checkpoint, and the user in the folder above."""
+    for folder in ("data/images", "data/floor", "labels", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("data/floor/a.png", "labels/b.png", "model.pth"):
+        (tmp_path / file).write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+READ = ("data", "model.pth", None, "https://example.org/data", np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "data",
+        "data/",
+        "./elsewhere/../data",
+        "~/data",
+        "data/floor",
+        "data/floor/new/deeper",
+        "data/predictions",
+        ".",
+        "..",
+        "model.pth",
+        "../{name}/model.pth",
+    ],
+)
+def test_an_output_is_no_input(place, output):
+    output = output.format(name=place.name)
+    with pytest.raises(InputError, match=r"^--out .*data|^--out .*model"):
+        check_outputs({"--out": output}, READ)
+    with pytest.raises(InputError, match="--out"):
+        check_outputs({"--none": None, "--out": place / Path(output).expanduser()}, READ)
+
+
+def test_an_output_that_leads_to_an_input_by_links(place):
+    (place / "link").symlink_to("data")
+    (place / "out").mkdir()
+    (place / "out" / "floor").symlink_to(place / "data" / "floor")
+    (place / "same.pth").hardlink_to("model.pth")
+    (place / "soft.pth").symlink_to("model.pth")
+    for output in ("link", "link/floor", "link/new", "out", "same.pth", "soft.pth"):
+        with pytest.raises(InputError, match="which is read"):
+            check_outputs(dict(out=output), READ)
+
+
+def test_an_input_that_lies_elsewhere_by_links(place):
+    (place / "data" / "depth").symlink_to(place / "labels")
+    (place / "farm" / "floor").mkdir(parents=True)
+    (place / "farm" / "floor" / "b.png").symlink_to(place / "labels" / "b.png")
+    for read in ("data", "farm", "farm/floor"):
+        for output in ("labels", Path(".")):
+            with pytest.raises(InputError, match="which is read"):
+                check_outputs(dict(out=output), [read])
+        check_outputs(dict(out="elsewhere"), [read])
+
+
+def test_what_may_be_written(place):
+    (place / "work").mkdir()
+    (place / "work" / "epoch_1.pth").write_bytes(b"1")
+    for output in ("elsewhere", "new/folder", "data2", "model.onnx"):
+        check_outputs(dict(out=output), READ)
+    check_outputs(dict(work_dir="work"), ["work/epoch_1.pth"], may_hold=True)
+    check_outputs(dict(work_dir="."), ["data"], may_hold=True)
+    with pytest.raises(InputError, match="work_dir data/images"):
+        check_outputs(dict(work_dir="data/images"), ["data"], may_hold=True)
+
+
+def test_an_output_of_another_case_is_told_by_the_file_system(place):
+    is_one = (place / "DATA").exists()
+    if is_one:
+        with pytest.raises(InputError):
+            check_outputs(dict(out="DATA"), READ)
+    else:
+        check_outputs(dict(out="DATA"), READ)

@@ -17,7 +17,7 @@ from vmt_mm.analysis.logs import curve, draw_curves, keys_of, read_log, train_ti
 from vmt_mm.apis import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_image
+from vmt_mm.utils.files import check_outputs, write_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,6 +50,7 @@ def plot_curve(args: argparse.Namespace) -> None:
     curves = [
         (name, key, *curve(logs[path], key)) for name, (path, key) in zip(names, pairs, strict=True)
     ]
+    check_outputs({"--out": args.out}, [log for log in args.logs if log.is_file()])
     write_image(args.out, draw_curves(curves, args.title))
     print(f"picture: {args.out}")
 

@@ -39,6 +39,7 @@ from vmt_mm.analysis.stock import ABLATIONS, OURS, REFERENCES, logits_difference
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils import files
 from vmt_mm.utils.allocator import keep_freed_memory
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import (
@@ -83,6 +84,8 @@ def parse_args() -> argparse.Namespace:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before anything is timed, files that could not be written at the end."""
+    own = args.json if args.json != "-" else None
+    files.check_outputs({"--json": own, "--out": args.out}, args.configs)
     # a config that follows --json must not be taken for the file
     if args.json not in (None, "-"):
         if Path(args.json).suffix != ".json":

@@ -14,10 +14,11 @@ from rich.progress import track
 
 from vmt_mm.analysis.bootstrap import compare, count_pixels
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Segmentation, build_tasks
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_json
+from vmt_mm.utils.files import check_outputs, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"{name} must be 1 or more, got {value}")
     labels = Path(cfg.test_dataloader.dataset.data_root) / task.name
     folders = [*args.first, *args.second]
+    check_outputs({"--json": args.json}, [*(f / task.name for f in folders), *files_read(cfg)])
     counts = [
         count_pixels(task, labels, folder / task.name)
         for folder in track(folders, "counting pixels", console=Console(stderr=True))

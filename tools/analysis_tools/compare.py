@@ -25,9 +25,10 @@ from vmt_mm.analysis.jobs import Job, run_jobs
 from vmt_mm.analysis.runs import LOG, Entry, Run, plan_runs, read_entry
 from vmt_mm.analysis.trial import check_budget, measure
 from vmt_mm.apis import check_inputs, friendly_errors
+from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_bytes, write_image, write_json
+from vmt_mm.utils.files import check_outputs, write_bytes, write_image, write_json
 
 _TRAIN = Path(__file__).parents[1] / "train.py"
 _INTERRUPTED = 130
@@ -138,6 +139,9 @@ def main() -> None:
         entries = read_entries(args)
         reference = choose_reference(entries, args.reference)
         runs = plan_runs(entries, list(dict.fromkeys(args.seeds)), args.work_dir)
+        for entry in entries:
+            folders = {"--work-dir": args.work_dir, "--out": args.out}
+            check_outputs(folders, files_read(entry.experiment.cfg), may_hold=True)
         costs = {entry.name: cost_of(entry) for entry in entries}
         whole = args.collect or train(runs, args, console)
         command = shlex.join(["python", *sys.argv])

@@ -21,11 +21,12 @@ from rich.progress import track
 
 from vmt_mm.analysis.confusion import count_confusion, draw_confusion
 from vmt_mm.apis import add_config_arguments, check_inputs, friendly_errors, init_model, load_config
+from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_image, write_json
+from vmt_mm.utils.files import check_outputs, write_image, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,6 +93,9 @@ def main() -> None:
         task = choose_task(cfg, args.task)
         if not args.predictions.exists():
             raise InputError(f"{args.predictions}: no such folder or checkpoint")
+        check_outputs(dict(save_dir=args.save_dir), files_read(cfg))
+        predictions = [args.predictions / task.name]
+        check_outputs(dict(save_dir=args.save_dir), predictions, may_hold=True)
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         dataset.full_init()
         if args.predictions.is_dir():

@@ -41,7 +41,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_image, write_json
+from vmt_mm.utils.files import check_outputs, write_image, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -177,6 +177,7 @@ def compare(args: argparse.Namespace) -> None:
         else make_config(path, label, next(checkpoints, None), args)
         for label, path in zip(labels, args.configs, strict=True)
     }
+    check_outputs({"--work-dir": args.work_dir / RECORD_FILE}, args.configs)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

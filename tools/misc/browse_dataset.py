@@ -14,13 +14,14 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets import Draw
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import write_image
+from vmt_mm.utils.files import check_outputs, write_image
 from vmt_mm.visualization import draw_panel
 
 
@@ -50,6 +51,7 @@ def main() -> None:
         tasks = build_tasks(cfg.model.tasks)
         bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)
         folder = Path(args.output_dir or f"work_dirs/browse/{Path(args.config).stem}")
+        check_outputs({"--output-dir": folder}, files_read(cfg))
         count = min(args.show_number, len(dataset))
         spread = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
         for index in track(spread, description="drawing"):

@@ -21,6 +21,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import friendly_errors, load_config
+from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.transforms.image_values import displayable
@@ -31,7 +32,7 @@ from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.console import ToolParser, print_problems
-from vmt_mm.utils.files import write_image, write_json
+from vmt_mm.utils.files import check_outputs, write_image, write_json
 from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
 
 
@@ -168,6 +169,7 @@ def main() -> int:
         entries = datasets_of(cfg, args.root, args.config)
         tasks, meta = describe(entries, args.config)
         args.out = args.out or Path("work_dirs/verify") / args.root.resolve().name
+        check_outputs({"--out": args.out}, [args.root, *files_read(cfg)])
         splits = splits_of(args, entries)
         result = verify(args.root, tasks, splits, args.workers, reader_of(entries))
         names = {name: dict(enumerate(meta.get(name, {}).get("classes", ()))) for name in tasks}

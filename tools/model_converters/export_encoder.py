@@ -20,6 +20,7 @@ from vmt_mm.engine.frozen import FrozenRecord
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser
+from vmt_mm.utils.files import check_outputs
 
 #: Of a plain encoder: a Swin's keys are mmseg's, a ViT's mmpretrain's. What a PEFT method added
 #: belongs to its tasks, as a Swin's output norms do; index buffers are recomputed.
@@ -62,6 +63,7 @@ def main() -> None:
     """Export."""
     args = parse_args()
     with friendly_errors():
+        check_outputs(dict(out=args.out), [args.checkpoint])
         state = read_state_dict(args.checkpoint)
         of_encoder = own_keys(state, args.checkpoint)
         tensors = {

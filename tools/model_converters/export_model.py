@@ -24,6 +24,7 @@ from rich.table import Table
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import add_config_arguments, friendly_errors, init_model
 from vmt_mm.apis.cli import check_model_arguments
+from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
     FORMATS,
@@ -36,7 +37,7 @@ from vmt_mm.export import (
 )
 from vmt_mm.export.formats import DYNAMIC, Run
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import check_file_target
+from vmt_mm.utils.files import check_file_target, check_outputs
 
 
 def parse_args() -> argparse.Namespace:
@@ -98,6 +99,8 @@ def export(args: argparse.Namespace) -> None:
     form = FORMATS[args.format]
     with contextlib.redirect_stdout(sys.stderr):  # what libraries say while they build
         model = init_model(args.config, args.checkpoint, "cpu", args.cfg_options)
+    read = [args.config, args.checkpoint, *files_read(model.cfg)]
+    check_outputs({"--out": args.out}, read)
     wrapped = TaskOutputs(model, args.tasks, args.outputs).eval().requires_grad_(False)
     size = choose_size(model.cfg, args.size)
     example, inputs = example_inputs(size, args.dynamic, wrapped.image_channels)

@@ -72,24 +72,26 @@ class Experiment:
 
 
 def load_experiments(
-    paths: Sequence[str], options: Mapping[str, Any] | None = None
+    configs: Sequence[str | Mapping[str, Any]], options: Mapping[str, Any] | None = None
 ) -> list[Experiment]:
-    """Read config files; a file named twice counts once.
+    """Read configs; a file named twice counts once.
 
     Args:
-        paths: config files.
+        configs: config files, or configs.
         options: ``--cfg-options`` for all of them; with ``task`` a file stands for that one task.
 
     Raises:
         InputError: see :func:`vmt_mm.apis.load_config`.
     """
     experiments = []
-    for path in dict.fromkeys(paths):
-        cfg = load_config(path, options, training=False)
+    for source in configs:
+        cfg = load_config(source, options, training=False)
+        path = source if isinstance(source, str) else cfg.filename or "the config"
         model_per_task = cfg.get("task") is not None and "task" not in (options or {})
         if model_per_task:
-            cfg = load_config(path, {**(options or {}), "task": None}, training=False)
-        experiments.append(Experiment(path, cfg, model_per_task))
+            cfg = load_config(source, {**(options or {}), "task": None}, training=False)
+        if not isinstance(source, str) or path not in [known.path for known in experiments]:
+            experiments.append(Experiment(path, cfg, model_per_task))
     return experiments
 
 

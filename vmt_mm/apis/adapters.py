@@ -18,11 +18,13 @@ from vmt_mm.checkpoints.adapter_file import Adapter, is_adapter_file, read_adapt
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.newest import LAST_VALIDATION, VALIDATED
 from vmt_mm.config.dump import config_text, plain_config
+from vmt_mm.config.files import files_read
+from vmt_mm.config.load import load_config
 from vmt_mm.engine.frozen import RECORD, FrozenRecord, frozen_keys, keys_left_out
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.files import check_file_target, whole_file
+from vmt_mm.utils.files import check_file_target, check_outputs, whole_file
 
 __all__ = [
     "build_model",
@@ -70,7 +72,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
     """Write what a training added to its frozen encoder to one file.
 
     Args:
-        cfg: the training's config, as :func:`vmt_mm.apis.load_config` makes it.
+        cfg: the training's config.
         checkpoint: of that training, with or without the frozen encoder.
         out: file to write, ``.safetensors``.
         half: round parameters to float16; running statistics stay as they are.
@@ -85,6 +87,8 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: an adapter file's name must end with .safetensors")
     check_file_target(out)
+    cfg = load_config(cfg, training=False)
+    check_outputs(dict(out=out), [checkpoint, *files_read(cfg)])
     model = build_model(cfg, cfg.filename or "the config")
     content = read_checkpoint(str(checkpoint))
     load_model(model, content, str(checkpoint), describe(model, cfg.model))
@@ -128,8 +132,9 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     if out.suffix != ".pth":
         raise InputError(f"{out}: a checkpoint's name must end with .pth")
     check_file_target(out)
-    model = load_adapter(path, pretrained)
     adapter = read_adapter(path)
+    check_outputs(dict(out=out), [path, pretrained, adapter.frozen.get("source")])
+    model = load_adapter(path, pretrained)
     meta = dict(adapter.as_checkpoint()["meta"], cfg=config_text(model.cfg))
     del meta[RECORD]
     with whole_file(out) as partial:

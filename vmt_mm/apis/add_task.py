@@ -15,13 +15,14 @@ from torch import nn
 from vmt_mm.apis.adapters import build_model
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.config.dump import config_text
+from vmt_mm.config.files import files_read
 from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Task, build_tasks
-from vmt_mm.utils.files import check_file_target, whole_file, write_bytes
+from vmt_mm.utils.files import check_file_target, check_outputs, whole_file, write_bytes
 
 
 def add_task(
@@ -60,6 +61,8 @@ def add_task(
             raise InputError(f"{path} is there already; move it away or give another name")
         check_file_target(path)
     former = load_config(config, training=False)
+    outputs = dict(out_config=out_config, out_checkpoint=out_checkpoint)
+    check_outputs(outputs, [checkpoint, *files_read(former)])
     built = build_tasks({name: task})[name]
     _check_former(former, config, name)
     text = _config_text(config, former, built, task, out_config, out_checkpoint, head)

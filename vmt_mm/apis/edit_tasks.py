@@ -21,7 +21,7 @@ from vmt_mm.config.text import read_config_text
 from vmt_mm.engine.frozen import frozen_keys
 from vmt_mm.engine.loading import describe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import check_file_target, whole_file
+from vmt_mm.utils.files import check_file_target, check_outputs, whole_file
 
 #: What goes on with a training whose parameters are no longer all there.
 _OF_TRAINING = ("optimizer", "param_schedulers", "message_hub")
@@ -57,6 +57,7 @@ def edit_tasks(
     if out.suffix != path.suffix:
         raise InputError(f"{out}: the file to write must end with {path.suffix!r}, as {path.name}")
     check_file_target(out)
+    check_outputs(dict(out=out), [path])
     edit_file = _edit_adapter if adapter else _edit_checkpoint
     return edit_file(path, out, remove, rename)
 

@@ -13,6 +13,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.importing import Imported
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser
+from vmt_mm.utils.files import check_outputs
 
 
 def import_main(doc: str, convert: Callable[..., Imported]) -> None:
@@ -30,6 +31,7 @@ def import_main(doc: str, convert: Callable[..., Imported]) -> None:
     with friendly_errors():
         if args.out.suffix != ".safetensors":
             raise InputError(f"{args.out}: the name of the file to write must end in .safetensors")
+        check_outputs(dict(out=args.out), [args.checkpoint])
         init_default_scope("vmt_mm")
         imported = convert(read_state_dict(args.checkpoint), args.checkpoint, args.arch)
         write_tensors(args.out, imported.state, dict(format="pt"))

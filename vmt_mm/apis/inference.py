@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ EMBEDDED_ADAPTER = str(Path(vmt_mm.__file__).parent / "weights/vmt_swin-nano_sha
 
 
 def init_model(
-    config_or_adapter: str | Path | Config,
+    config_or_adapter: str | Path | Mapping[str, Any],
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     cfg_options: Mapping[str, Any] | None = None,
@@ -43,7 +42,8 @@ def init_model(
     """Build a model and load what it was trained to.
 
     Args:
-        config_or_adapter: a config file, a config, or an adapter file (``.safetensors``).
+        config_or_adapter: a config file, a config or dictionary, which mean the same as the file,
+            or an adapter file (``.safetensors``).
         checkpoint: the config's checkpoint. With None the heads predict noise, as a warning says.
         device: where to; None takes the best one there is.
         cfg_options: merged into the config; of an adapter's only ``pretrained`` can be set.
@@ -60,11 +60,7 @@ def init_model(
         config_or_adapter = os.path.expanduser(config_or_adapter)
     if is_adapter(config_or_adapter):
         return _init_adapter(config_or_adapter, checkpoint, device, dict(cfg_options or {}))
-    if isinstance(config_or_adapter, Config):
-        cfg = copy.deepcopy(config_or_adapter)
-        cfg.merge_from_dict(dict(cfg_options or {}))
-    else:
-        cfg = load_config(config_or_adapter, cfg_options, training=False)
+    cfg = load_config(config_or_adapter, cfg_options, training=False)
     if not isinstance(cfg.get("model"), Mapping):
         raise InputError(f"{cfg.filename or 'the config'}: the config has no `model`")
     init_default_scope(cfg.get("default_scope", "vmt_mm"))

@@ -92,11 +92,8 @@ def list_sources(inputs: Inputs, take: Callable[[np.ndarray, str], np.ndarray]) 
     return sources
 
 
-def check_outputs(sources: Sequence[Source], out_dir: Path) -> None:
-    """Raise InputError if two inputs would write one file, or an input lies where outputs go.
-
-    And if nothing can be written there.
-    """
+def check_sources(sources: Sequence[Source], out_dir: Path) -> None:
+    """Raise InputError if two inputs would write one file, or nothing can be written there."""
     check_folder_target(out_dir)
     known: dict[str, Source] = {}
     for source in sources:
@@ -112,13 +109,6 @@ def check_outputs(sources: Sequence[Source], out_dir: Path) -> None:
             raise InputError(
                 f"{source.name} and frames of {video.name} could be written as the same file: "
                 "rename one"
-            )
-    root = out_dir.resolve()
-    for source in sources:
-        if source.path is not None and root in source.path.resolve().parents:
-            raise InputError(
-                f"{source.path} lies in the output folder {out_dir}, where predictions could "
-                "overwrite data; choose another one"
             )
 
 

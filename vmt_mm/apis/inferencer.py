@@ -20,18 +20,19 @@ from vmt_mm.apis.inference import init_model, predict_batch
 from vmt_mm.apis.inference_inputs import (
     Inputs,
     batched,
-    check_outputs,
+    check_sources,
     count_images,
     list_sources,
     read_images,
 )
 from vmt_mm.apis.inference_pipeline import InferencePipeline
+from vmt_mm.config.files import files_read
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.console import print_problems
 from vmt_mm.utils.files import write_image
-from vmt_mm.utils.predictions import write_predictions
+from vmt_mm.utils.predictions import check_predictions, write_predictions
 from vmt_mm.visualization import draw_panel
 
 
@@ -69,7 +70,7 @@ class MultiTaskInferencer(BaseInferencer):
 
     def __init__(
         self,
-        model: str | Path | Config | nn.Module,
+        model: str | Path | Mapping[str, Any] | nn.Module,
         weights: str | Path | None = None,
         device: str | torch.device | None = None,
         cfg_options: Mapping[str, Any] | None = None,
@@ -82,6 +83,7 @@ class MultiTaskInferencer(BaseInferencer):
         else:
             self.model = init_model(model, weights, device, cfg_options)
         self.cfg = self.model.cfg
+        self._given = [path for path in (model, weights) if isinstance(path, (str, Path))]
         self.scope = self.cfg.get("default_scope", "vmt_mm")
         self.pipeline = self._init_pipeline(self.cfg, turn_by_exif)
         self.show_progress = show_progress
@@ -163,12 +165,19 @@ class MultiTaskInferencer(BaseInferencer):
         sources = list_sources(inputs, self.pipeline.take)
         if out_dir is not None:
             out_dir = Path(out_dir).expanduser()
-            check_outputs(sources, out_dir)
+            check_sources(sources, out_dir)
+            given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+            read = [*given, *(source.path for source in sources), *self.files_read()]
+            check_predictions(out_dir, names, read)
         self.skipped = {}
         skipped = self.skipped if on_error == "skip" else None
         images = read_images(sources, self.pipeline.read, skipped)
         total = count_images(sources)
         return self._run(images, total, batch_size, names, out_dir, opacity if panels else None)
+
+    def files_read(self) -> list[str | Path]:
+        """The model's files, and the folders of its config's data sets."""
+        return [*self._given, *files_read(self.cfg)]
 
     def draw(
         self, image: np.ndarray, sample: MultiTaskDataSample, opacity: float = 1.0

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from vmt_mm.config.load import load_in_place
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 
@@ -24,6 +25,7 @@ def apply_tta(cfg: Config) -> None:
     Raises:
         InputError: if there is no ``tta_pipeline`` and none can be made of the test pipeline.
     """
+    load_in_place(cfg)
     for entry in dicts_in((cfg.get("test_dataloader") or {}).get("dataset")):
         if "pipeline" in entry:
             entry["pipeline"] = cfg.get("tta_pipeline") or make_pipeline(entry["pipeline"])

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
@@ -26,13 +27,14 @@ def check_inputs(cfg: Config, training: bool) -> None:
     """Check sizes, tasks, data and weights.
 
     Args:
-        cfg: a config that :func:`load_config` made.
+        cfg: the config.
         training: whether it is for a training; then the pretrained weights are needed too, unless
             a checkpoint is loaded.
 
     Raises:
         InputError: with one line for each thing that is missing or does not fit, and the rule.
     """
+    cfg = load_config(cfg, training=None)
     loaders = ("train_dataloader", "val_dataloader") if training else ("test_dataloader",)
     if not isinstance(cfg.get("model"), Mapping):
         raise InputError("the config has no `model`")

@@ -1,7 +1,9 @@
 """Read a config, merge options, and make the result mean what the user said.
 
 mmengine resolves Python variables while it parses a file, so that a changed top-level variable
-would reach nothing. :func:`load_config` carries it to its places, and every tool uses it.
+would reach nothing. :func:`load_config` carries it to its places. Every tool uses it, and
+everything that takes a config from Python: a file, a config that was read from it, and one that was
+changed after that mean the same.
 """
 
 from __future__ import annotations
@@ -34,15 +36,22 @@ _CARRIED = {
 }
 #: Top-level variables of the encoder.
 _OF_BACKBONE = ("pretrained", "allow_random_backbone")
+#: Top-level variables that are carried to other places.
+_VARIABLES = (*_CARRIED, *_OF_BACKBONE)
+#: Attribute of a config that was loaded: the values that its places have.
+_LOADED = "_loaded"
 
 
 def load_config(
-    path: str | Path,
+    source: str | Path | Mapping[str, Any],
     options: Mapping[str, Any] | None = None,
     world_size: int = 1,
-    training: bool = True,
+    training: bool | None = True,
 ) -> Config:
-    """Read a config file and merge options into it.
+    """Read a config and merge options into it.
+
+    One that was loaded before is as it was, apart from options and top-level variables that were
+    changed since.
 
     - A top-level ``data_root``, ``image_size``, ``augment_on_device``, ``render``, ``tasks`` or
       ``reference`` that a file or the options set anew reaches every place that had the value of a
@@ -64,35 +73,31 @@ def load_config(
     - Keys that nothing reads are refused, see :func:`check_keys`.
 
     Args:
-        path: config file.
+        source: config file; or a config of mmengine, or a dictionary, which are left as they are.
         options: ``--cfg-options``.
         world_size: number of processes.
-        training: whether the training batch matters.
+        training: whether the training batch matters; None: as when it was loaded before, or yes.
 
     Raises:
         InputError: if the file is missing, a key or the task is unknown, a variable reaches
             nothing, or the batch does not divide.
     """
-    path = os.path.expanduser(path)
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such config file")
-    try:
-        cfg = _read(path)
-    except Exception as error:  # a config is a program, and may fail in any way
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path}: {type(error).__name__}: {reason}") from error
-    bases, file = list(_bases(path)), copy.deepcopy(cfg)
-    given = expand_home(copy.deepcopy(dict(options or {})))  # merging takes `_delete_` out
-    cfg.merge_from_dict(given)
+    cfg, known, loaded = _read(source)
+    training = bool(not loaded or loaded["batch"]) if training is None else training
+    batch = _batch(cfg, world_size) if training else loaded.get("batch")
+    if loaded and not options and loaded == _state(cfg, batch, loaded["divided"]):
+        return cfg
+    given = copy.deepcopy(cfg)
+    cfg.merge_from_dict(expand_home(copy.deepcopy(dict(options or {}))))  # takes `_delete_` out
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
     reduce_variables(cfg)
-    for key in (*_CARRIED, *_OF_BACKBONE):
-        if key not in cfg:
-            continue
-        former = [c.get(key) for c in (*bases, file) if c.get(key) != cfg[key]]
-        reached = not former or _carry(cfg, key, former)
-        anew = file.get(key) != cfg[key] or any(value is not None for value in former)
-        if anew and not reached:
+    for key in (key for key in _VARIABLES if key in cfg):
+        former = [c.get(key) for c in (*known, given) if c.get(key) != cfg[key]]
+        # of a config that names no file it is not known what its places had
+        reached = bool(known and not former) or _carry(cfg, key, former)
+        before = (known or [given])[-1].get(key)
+        anew = before != cfg[key] or any(value is not None for value in former)
+        if not reached and (anew if known else _has_places(cfg, key)):
             raise InputError(
                 f"the top-level {key}={cfg[key]!r} reaches nothing: every place that uses it has a "
                 "value of its own; set it there"
@@ -104,18 +109,70 @@ def load_config(
     apply_protocol(cfg)
     reduce_places(cfg)
     _set_best_rule(cfg)
+    if loaded.get("task") not in (None, cfg.get("task")):
+        raise InputError(
+            f"the config was reduced to task={loaded['task']!r}, and its other tasks are gone; "
+            "read its file again"
+        )
+    divided = loaded.get("divided", False)
     if training:
+        if divided and loaded["batch"][0] == cfg.train_dataloader.batch_size:
+            del cfg.train_dataloader["batch_size"]  # it came from a total, which may be another now
+        divided = "batch_size" not in (cfg.get("train_dataloader") or {"batch_size": None})
         _divide_batch(cfg, world_size)
+        batch = _batch(cfg, world_size)
     if dist.is_initialized() and not torch.cuda.is_available():
         # mmengine's default asks for a GPU; like it, leave buffers alone between validations
         wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
         cfg.setdefault("model_wrapper_cfg", wrapper)
+    state = copy.deepcopy(_state(cfg, batch, divided))
+    object.__setattr__(cfg, _LOADED, state)  # not through `Config`, where it would become a key
     return cfg
 
 
-def _read(path: str) -> Config:
+def load_in_place(cfg: Config) -> None:
+    """As :func:`load_config`, for the test, of the config itself."""
+    cfg.__dict__.update(load_config(cfg, training=False).__dict__)
+
+
+def _read(source: object) -> tuple[Config, list[Mapping[str, Any]], dict[str, Any]]:
+    """The config, values that its places may have, and its state if it was loaded before."""
+    if isinstance(source, (str, Path)):
+        source = os.path.expanduser(source)
+        if not Path(source).is_file():
+            raise InputError(f"{source}: no such config file")
+        cfg = _from_file(source)
+        return cfg, [*_bases(source), copy.deepcopy(cfg)], {}
+    if not isinstance(source, (Mapping, Config)):
+        raise InputError(f"a config must be a file, a Config or a dictionary, got {source!r}")
+    cfg = copy.deepcopy(source) if isinstance(source, Config) else Config(dict(source))
+    cfg = OrderedConfig.of(cfg)
+    expand_home(cfg._cfg_dict)
+    loaded = vars(cfg).get(_LOADED, {})
+    if loaded or not cfg.filename or not Path(cfg.filename).is_file():
+        return cfg, [loaded] if loaded else [], loaded
+    return cfg, [*_bases(cfg.filename), _from_file(cfg.filename)], {}
+
+
+def _state(cfg: Config, batch: tuple | None, divided: bool) -> dict[str, Any]:
+    """What decides whether a loaded config has to be loaded again."""
+    state = {key: cfg.get(key) for key in (*_VARIABLES, "task", "protocol")}
+    return dict(state, batch=batch, divided=divided)
+
+
+def _batch(cfg: Config, world_size: int) -> tuple:
+    """Images in a batch of one process, of all, and the number of processes."""
+    loader = cfg.get("train_dataloader") or {}
+    return loader.get("batch_size"), cfg.get("total_batch_size"), world_size
+
+
+def _from_file(path: str | Path) -> Config:
     """Read a file; paths in it may begin with the home folder."""
-    cfg = OrderedConfig.of(Config.fromfile(path))
+    try:
+        cfg = OrderedConfig.of(Config.fromfile(path))
+    except Exception as error:  # a config is a program, and may fail in any way
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: {type(error).__name__}: {reason}") from error
     expand_home(cfg._cfg_dict)
     return cfg
 
@@ -124,7 +181,7 @@ def _bases(path: str | Path) -> Iterator[Config]:
     """Every config that a file builds on, by ``_base_``."""
     for base in Config._get_base_files(str(path)):
         base_path = Config._get_cfg_path(base, str(path))[0]
-        yield _read(base_path)
+        yield _from_file(base_path)
         yield from _bases(base_path)
 
 
@@ -151,6 +208,14 @@ def _carry(cfg: Config, key: str, former: list) -> bool:
         if key == "tasks" and "data_root" in entry:
             entry.update(_renewed(entry, former, new))
     return found
+
+
+def _has_places(cfg: Config, key: str) -> bool:
+    """Whether anything in a config has a value that the variable could be carried to."""
+    if key in _OF_BACKBONE:
+        return bool(cfg.get("model", {}).get("backbone", {}).get(key))
+    trees = [value for name, value in cfg.items() if name != key]
+    return any(entry.get(name) is not None for entry in dicts_in(trees) for name in _CARRIED[key])
 
 
 def _replace(value: object, former: list, new: object) -> object:

@@ -14,7 +14,7 @@ from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.conversion.report import REPORT, Report, make_report
 from vmt_mm.conversion.source import Source, open_source
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import remove_partial, write_bytes
+from vmt_mm.utils.files import check_outputs, remove_partial, write_bytes
 from vmt_mm.utils.layout import read_ids
 from vmt_mm.utils.pool import run_parallel
 
@@ -41,9 +41,8 @@ def convert(
     Raises:
         InputError: if the source is no such data set, or the target holds something else.
     """
-    source, target = source.resolve(), target.resolve()
-    if source == target or target in source.parents or source in target.parents:
-        raise InputError(f"{target}: source and target must not lie within each other")
+    source, target = source.expanduser().resolve(), target.expanduser().resolve()
+    check_outputs(dict(target=target), [source])
     if workers < 1:
         raise InputError(f"workers: must be 1 or more, got {workers}")
     journal = Journal(target, recipe)

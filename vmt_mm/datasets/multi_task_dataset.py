@@ -17,6 +17,7 @@ from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
+from vmt_mm.utils.files import check_outputs
 from vmt_mm.utils.layout import (
     IMAGE_SUFFIXES,
     Listing,
@@ -131,8 +132,13 @@ class MultiTaskDataset(BaseDataset):
         readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
+        folder = (
+            Path(self.data_root, "cache") if self.cache is True else Path(self.cache).expanduser()
+        )
+        read = [Path(self.data_root, part) for part in ("images", "splits", *self.label_specs)]
+        check_outputs(dict(cache=folder), read)
         self._stored = SampleCache(
-            Path(self.data_root, "cache") if self.cache is True else Path(self.cache).expanduser(),
+            folder,
             Path(self.ann_file).stem,
             [self.get_data_info(index) for index in range(len(self))],
             self.label_specs,

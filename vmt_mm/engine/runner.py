@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,15 @@ import mmengine.runner
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.config.dump import OrderedConfig
+from vmt_mm.config.files import check_start, check_work_dir
+from vmt_mm.config.load import load_config
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
@@ -65,8 +66,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> MultiTaskRunner:
-        """Build a runner of a config."""
-        cfg = copy.deepcopy(cfg)
+        """Build a runner of a config, which is loaded first, see :func:`load_config`."""
+        cfg = load_config(cfg, world_size=get_world_size(), training=None)
+        check_work_dir(cfg)
         cfg.setdefault("default_scope", SCOPE)
         return super().from_cfg(cfg)
 
@@ -75,6 +77,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self.cfg.get("compile"):
             # which takes away the hooks of optimizers by which FiniteLossHook looks at losses
             need("2.4", "compile=True")
+        if not self._resume:
+            check_start(self._load_from, self.work_dir)
         if self.rank == 0:
             own = Path(self.work_dir)
             pictures = [*own.glob("20*/vis_data"), *own.glob("20*/vis_data/vis_image")]
@@ -243,10 +247,11 @@ class MultiTaskRunner(mmengine.runner.Runner):
         leave_out(checkpoint, keys, self._frozen)
 
     def dump_config(self) -> None:
-        """Write the config to the work dir, atomically."""
-        if self.rank == 0:
-            name = f"{Path(self.cfg.filename or self.timestamp).stem}.py"  # also of a .json
-            write_bytes(Path(self.work_dir) / name, self.cfg.pretty_text.encode())
+        """Write the config to the work dir, atomically; not over the file that it came from."""
+        source = Path(self.cfg.filename or self.timestamp)
+        path = Path(self.work_dir) / f"{source.stem}.py"  # also of a .json
+        if self.rank == 0 and not (path.exists() and source.exists() and path.samefile(source)):
+            write_bytes(path, self.cfg.pretty_text.encode())
 
     def _description(self) -> dict[str, Any]:
         cfg = self.cfg.get("model") or {}

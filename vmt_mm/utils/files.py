@@ -8,8 +8,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -70,6 +71,70 @@ def check_folder_target(folder: Path, name: str = "") -> None:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         why = "is no folder" if not nearest.is_dir() else "may not be written to"
         raise InputError(f"{name} {folder}: nothing can be written there, {nearest} {why}".strip())
+
+
+def check_outputs(
+    outputs: Mapping[str, str | Path | None], inputs: Iterable[object], may_hold: bool = False
+) -> None:
+    """Refuse, before any work, an output that is, lies in, or holds something that is read.
+
+    Files and folders are compared by what the file system says they are: links, hard links, ``..``,
+    ``~`` and names of other case or Unicode form where those name one file.
+
+    Args:
+        outputs: option or argument -> file or folder to write; it need not exist. None is left out.
+        inputs: paths that are read: folders, also with links in them, and files. Others, as None,
+            addresses and arrays, are left out.
+        may_hold: whether a folder to write may hold what is read, as a work dir does.
+
+    Raises:
+        InputError: which names the option, the output and the input.
+    """
+    read: dict[object, Path] = {}
+    above: dict[object, Path] = {}
+    for given in inputs:
+        if isinstance(given, (str, Path)) and str(given) and "://" not in str(given):
+            for place in _places(Path(given).expanduser()):
+                real = place.resolve()
+                read.setdefault(_identity(real), place)
+                for parent in real.parents if not may_hold else ():
+                    above.setdefault(_identity(parent), place)
+    for name, path in outputs.items():
+        own = None if path is None else Path(path).expanduser()
+        for place in () if own is None else (own, *_links(own)):
+            real = place.resolve()
+            found = [read.get(_identity(p)) for p in (real, *real.parents)]
+            found = [p for p in (*found, above.get(_identity(real))) if p is not None]
+            if found:
+                raise InputError(
+                    f"{name} {path}: would write into {found[0]}, or over it, which is read; "
+                    "choose another place"
+                )
+
+
+def _places(path: Path, depth: int = 2) -> Iterator[Path]:
+    """A path, and what links in a folder and the folders in it lead to."""
+    yield path
+    if path.is_dir() and depth:
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
+                below = _places(Path(entry.path), depth - 1)
+                yield from below if entry.is_symlink() else islice(below, 1, None)
+
+
+def _links(folder: Path) -> list[Path]:
+    """Folders elsewhere that links in a folder lead to."""
+    if not folder.is_dir():
+        return []
+    return [Path(e.path) for e in os.scandir(folder) if e.is_symlink() and e.is_dir()]
+
+
+def _identity(path: Path) -> object:
+    try:
+        state = path.stat()
+    except OSError:  # nothing is there yet
+        return str(path)
+    return state.st_dev, state.st_ino
 
 
 def check_image_target(path: Path, name: str = "") -> None:

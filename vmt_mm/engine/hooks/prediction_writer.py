@@ -8,9 +8,10 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from vmt_mm.config.files import files_read
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.predictions import write_predictions
+from vmt_mm.utils.predictions import check_predictions, write_predictions
 from vmt_mm.utils.wrappers import unwrap
 
 
@@ -24,6 +25,10 @@ class PredictionWriterHook(Hook):
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
+
+    def before_run(self, runner: Runner) -> None:
+        """Raise InputError if predictions would be written where data is read."""
+        check_predictions(self.out_dir, unwrap(runner.model).tasks, files_read(runner.cfg))
 
     def after_test_iter(
         self,

@@ -10,11 +10,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from vmt_mm.config.files import files_read
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.datasets.transforms.loading import reader_of
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.files import write_image
+from vmt_mm.utils.files import check_outputs, write_image
 from vmt_mm.utils.wrappers import unwrap
 from vmt_mm.visualization import draw_panel
 
@@ -37,6 +38,10 @@ class MultiTaskVisualizationHook(Hook):
         self.interval = max(1, interval)
         self.show_dir = Path(show_dir) if show_dir else None
         self._shown = 0
+
+    def before_run(self, runner: Runner) -> None:
+        """Raise InputError if panels would be written where data is read."""
+        check_outputs(dict(show_dir=self.show_dir), files_read(runner.cfg))
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start to count the panels anew."""

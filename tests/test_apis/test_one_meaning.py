@@ -1,0 +1,155 @@
+"""A config file, a config read from it, and one changed in memory mean the same."""
+
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from vmt_mm.analysis.models import load_experiments
+from vmt_mm.apis import MultiTaskInferencer, apply_tta, init_model
+from vmt_mm.config import load_config
+from vmt_mm.config.load import load_in_place
+from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.errors import InputError
+
+BASE = """
+data_root = "base"
+image_size = (64, 64)
+tasks = dict(floor=dict(type="Segmentation", num_classes=2), depth=dict(type="Depth"))
+pretrained = "vmt_mm://swin_nano"
+default_scope = "vmt_mm"
+model = dict(
+    type="MultiTaskSegmentor",
+    tasks=tasks,
+    backbone=dict(type="MultiTaskSwin", arch="nano", pretrained=pretrained),
+    head=dict(type="MLPHead", channels=8),
+    data_preprocessor=dict(type="MultiTaskDataPreprocessor"),
+)
+steps = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=image_size),
+    dict(type="LoadLabels"),
+    dict(type="PackMultiTaskInputs"),
+]
+data = dict(type="MultiTaskDataset", data_root=data_root, tasks=tasks, pipeline=steps)
+train_dataloader = dict(num_workers=0, dataset=data, sampler=dict(type="DefaultSampler"))
+test_dataloader = dict(batch_size=1, num_workers=0, dataset=data)
+total_batch_size = 8
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1))
+"""
+OWN = """
+_base_ = "base.py"
+data_root = "own"
+image_size = (32, 48)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A config that sets anew what its base has."""
+    (tmp_path / "base.py").write_text(BASE)
+    (tmp_path / "own.py").write_text(OWN)
+    return str(tmp_path / "own.py")
+
+
+def parts(cfg):
+    data = cfg.test_dataloader.dataset
+    return data.data_root, tuple(data.pipeline[1].scale), list(cfg.model.tasks), list(data.tasks)
+
+
+def test_every_form_means_the_same(path):
+    expected = load_config(path)
+    assert parts(expected) == ("own", (32, 48), ["floor", "depth"], ["floor", "depth"])
+    forms = [Config.fromfile(path), load_config(path), load_config(load_config(path))]
+    forms += [expected.to_dict(), Config(expected.to_dict()), copy.deepcopy(expected)]
+    for form in forms:
+        before = copy.deepcopy(form)
+        assert load_config(form).to_dict() == expected.to_dict()
+        assert form == before or form.to_dict() == before.to_dict()  # is left as it is
+
+
+@pytest.mark.parametrize(
+    "options", [dict(data_root="new"), dict(image_size=(16, 16)), dict(task="depth")]
+)
+def test_options_mean_the_same(path, options):
+    expected = load_config(path, options)
+    assert parts(expected) != parts(load_config(path))
+    for form in (Config.fromfile(path), load_config(path), load_config(path).to_dict()):
+        assert load_config(form, options).to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize("load", [Config.fromfile, load_config])
+@pytest.mark.parametrize(
+    "change",
+    [dict(data_root="new"), dict(image_size=(16, 16)), dict(task="depth"), dict(protocol="C")],
+)
+def test_a_variable_that_is_changed_in_memory_reaches_its_places(path, load, change):
+    cfg = load(path)
+    for key, value in change.items():
+        cfg[key] = value
+    assert load_config(cfg).to_dict() == load_config(path, change).to_dict()
+    again = load_config(load_config(cfg))
+    again.data_root = "third"
+    assert load_config(again).test_dataloader.dataset.data_root == "third"
+
+
+def test_a_place_with_a_value_of_its_own_keeps_it(path):
+    for cfg in (Config.fromfile(path), load_config(path)):
+        cfg.test_dataloader.dataset.data_root = "place"
+        assert parts(load_config(cfg))[0] == "place"
+
+
+def test_the_batch_divides_over_the_processes_that_there_are(path):
+    cfg = load_config(path)
+    assert cfg.train_dataloader.batch_size == 8
+    assert load_config(cfg, world_size=4, training=None).train_dataloader.batch_size == 2
+    cfg.total_batch_size = 16
+    assert load_config(cfg, world_size=4).train_dataloader.batch_size == 4
+    for_test = load_config(path, training=False)
+    assert "batch_size" not in load_config(for_test, world_size=3, training=None).train_dataloader
+    explicit = load_config(path, {"train_dataloader.batch_size": 3})
+    assert load_config(explicit, world_size=2).train_dataloader.batch_size == 3
+
+
+def test_a_dictionary_whose_variables_reach_nothing_is_refused(path):
+    plain = Config.fromfile(path).to_dict()  # it does not say any more what its places had
+    with pytest.raises(InputError, match="top-level data_root='own' reaches nothing"):
+        load_config(plain)
+    with pytest.raises(InputError, match="must be a file, a Config or a dictionary, got 3"):
+        load_config(3)
+
+
+def test_a_task_does_not_come_back(path):
+    cfg = load_config(path, dict(task="depth"))
+    cfg.task = None
+    with pytest.raises(InputError, match="reduced to task='depth'"):
+        load_config(cfg)
+
+
+def test_everything_that_takes_a_config(path, tmp_path):
+    expected = parts(load_config(path, training=False))
+    dictionary = load_config(path, training=False).to_dict()
+    for form in (path, Config.fromfile(path), dictionary):
+        model = init_model(form, device="cpu")
+        assert parts(model.cfg) == expected
+        assert parts(MultiTaskInferencer(form, device="cpu").cfg) == expected
+        (experiment,) = load_experiments([form, form] if form is path else [form])
+        assert parts(experiment.cfg) == expected
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(tmp_path / "work")
+    cfg.pop("test_dataloader")  # it would need an evaluator
+    runner = MultiTaskRunner.from_cfg(cfg)
+    assert runner.cfg.train_dataloader.dataset.data_root == "own"
+    assert runner.cfg.train_dataloader.batch_size == 8
+    cfg = Config.fromfile(path)
+    load_in_place(cfg)
+    assert parts(cfg) == expected
+
+
+def test_augmentation_of_a_config_that_was_not_loaded(path):
+    cfg = Config.fromfile(path)
+    apply_tta(cfg)
+    versions = cfg.test_dataloader.dataset.pipeline[1].transforms[0]
+    assert [tuple(version["scale"]) for version in versions] == [(24, 36), (32, 48), (40, 60)]
+    assert load_config(cfg, training=None).to_dict() == cfg.to_dict()  # as a runner does
