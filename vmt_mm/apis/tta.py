@@ -25,7 +25,8 @@ def apply_tta(cfg: Config) -> None:
     Raises:
         InputError: if there is no ``tta_pipeline`` and none can be made of the test pipeline.
     """
-    load_in_place(cfg)
+    if cfg.filename:  # else there is no file below whose values it may still have
+        load_in_place(cfg)
     for entry in dicts_in((cfg.get("test_dataloader") or {}).get("dataset")):
         if "pipeline" in entry:
             entry["pipeline"] = cfg.get("tta_pipeline") or make_pipeline(entry["pipeline"])
