@@ -76,6 +76,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child("OPTIM_WRAPPER_CONSTRUCTORS", "engine.optimi
 RUNNERS = _child("RUNNERS", "engine.runner", kind=RunnerRegistry)
 LOOPS = _child("LOOPS", "engine.loops")
 VISBACKENDS = _child("VISBACKENDS", "visualization.backend")
+LOG_PROCESSORS = _child("LOG_PROCESSORS", "engine.log_processor")
 # Nothing of ours is in these yet; without them MMEngine warns at every lookup.
 RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")
 MODEL_WRAPPERS = _child("MODEL_WRAPPERS")
@@ -85,7 +86,6 @@ OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS")
 PARAM_SCHEDULERS = _child("PARAM_SCHEDULERS")
 TASK_UTILS = _child("TASK_UTILS")
 VISUALIZERS = _child("VISUALIZERS")
-LOG_PROCESSORS = _child("LOG_PROCESSORS")
 INFERENCERS = _child("INFERENCERS")
 
 #: What a dense task means: label format, loss, prediction, metric, drawing.

@@ -16,4 +16,4 @@ optim_wrapper = dict(optimizer=dict(lr=3e-3))
 total_batch_size = 10
 train_cfg = dict(max_epochs=10, val_interval=5)
 default_hooks = dict(
-    logger=dict(interval=5), checkpoint=dict(save_best='semseg/mIoU', rule='greater'))
+    logger=dict(interval=5), checkpoint=dict(save_best='semseg/mIoU'))

@@ -18,4 +18,4 @@ model = dict(
         pretrained=pretrained,
         allow_random_backbone=allow_random_backbone,
         peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
-default_hooks = dict(checkpoint=dict(save_best='semseg/mIoU', rule='greater'))
+default_hooks = dict(checkpoint=dict(save_best='semseg/mIoU'))

@@ -17,4 +17,4 @@ optim_wrapper = dict(optimizer=dict(lr=4e-3))
 total_batch_size = 8
 train_cfg = dict(max_epochs=24, val_interval=8)
 default_hooks = dict(
-    logger=dict(interval=5), checkpoint=dict(save_best='semseg/mIoU', rule='greater'))
+    logger=dict(interval=5), checkpoint=dict(save_best='semseg/mIoU'))

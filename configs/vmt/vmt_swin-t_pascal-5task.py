@@ -3,4 +3,4 @@
 _base_ = './vmt_swin-t_pascal.py'
 tasks = dict(edge=dict(type='Edge', loss_weight=50.0))
 reference = None  # the paper has no score of edges, so no Delta
-default_hooks = dict(checkpoint=dict(save_best='semseg/mIoU', rule='greater'))
+default_hooks = dict(checkpoint=dict(save_best='semseg/mIoU'))

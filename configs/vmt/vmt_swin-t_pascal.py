@@ -16,4 +16,4 @@ model = dict(
         pretrained=pretrained,
         allow_random_backbone=allow_random_backbone,
         peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
-default_hooks = dict(checkpoint=dict(save_best='delta', rule='greater'))
+default_hooks = dict(checkpoint=dict(save_best='delta'))

@@ -151,5 +151,5 @@ def test_the_example_of_the_configs(tmp_path):
     assert list(cfg.model.backbone.tasks) == list(cfg.model.tasks)
     assert list(cfg.train_dataloader.dataset.tasks) == cfg.model.new_tasks == ["edge"]
     assert list(cfg.val_evaluator.tasks) == list(cfg.model.tasks)
-    assert cfg.default_hooks.checkpoint.rule == "greater"
+    assert cfg.default_hooks.checkpoint.save_best == "edge/boundaryF"
     assert Path(cfg.load_from).name == "epoch_24.pth"  # the last one of the config below

@@ -404,8 +404,8 @@ ROWS = [
     _option(
         "best checkpoint by an absent task",
         {"default_hooks.checkpoint.save_best": "foo/mIoU"},
-        "save_best: 'foo/mIoU' is a metric of no task of the model",
-        str(list(TASKS)),
+        "default_hooks.checkpoint.save_best: no metric of the validation writes 'foo/mIoU'",
+        "did you mean",
     ),
     _option(
         "number of class names",

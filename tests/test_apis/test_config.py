@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from vmt_mm.config import check_inputs, inputs, load_config
+from vmt_mm.config.monitors import derive_rules
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 
@@ -269,8 +270,15 @@ def test_a_test_does_not_mind_the_training_batch():
     [("normals/mErr", "less"), ("semseg/mIoU", "greater"), ("delta", "greater")],
 )
 def test_the_best_checkpoint_follows_the_task(metric, rule):
-    cfg = load_config(PASCAL, {"default_hooks.checkpoint.save_best": metric})
-    assert cfg.default_hooks.checkpoint.rule == rule
+    assert _best(load_config(PASCAL, {"default_hooks.checkpoint.save_best": metric})) == (
+        metric,
+        rule,
+    )
+
+
+def _best(cfg):
+    hook = derive_rules(cfg)["default_hooks"].checkpoint
+    return hook.save_best, hook.rule
 
 
 def test_one_task_alone():
@@ -284,16 +292,15 @@ def test_one_task_alone():
     assert not cfg.model.task_heads
     assert all(cfg[loader].dataset.tasks == one for loader in LOADERS)
     assert cfg.val_evaluator.reference == dict(normals=17.97)
-    hook = cfg.default_hooks.checkpoint
-    assert (hook.save_best, hook.rule) == ("normals/mErr", "less")
+    assert _best(cfg) == ("normals/mErr", "less")
     assert list(MODELS.build(cfg.model).heads) == ["normals"]
 
 
 @pytest.mark.parametrize("option", [{"tasks.saliency.primary_metric": "maxF"}, {"protocol": "C"}])
 def test_one_task_alone_is_judged_by_its_own_metric(option):
     best = {"default_hooks.checkpoint.save_best": "normals/mErr"}
-    hook = load_config(PASCAL, {"task": "saliency", **best, **option}).default_hooks.checkpoint
-    assert (hook.save_best, hook.rule) == ("saliency/maxF", "greater")
+    cfg = load_config(PASCAL, {"task": "saliency", **best, **option})
+    assert _best(cfg) == ("saliency/maxF", "greater")
 
 
 def test_a_file_can_name_its_task_and_an_option_another(tmp_path):

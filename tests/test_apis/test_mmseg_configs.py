@@ -31,7 +31,7 @@ def test_what_builders_take_out_themselves_is_no_fault():
     check_keys(
         dict(
             note=dict(type="anything", of="mine"),
-            model=dict(type="MultiTaskSegmentor", head=dict(head, sampler=sampler)),
+            model=dict(type="EncoderDecoder", decode_head=dict(head, sampler=sampler)),
             val_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU"]),
             optim_wrapper=dict(constructor="LayerDecayOptimizerConstructor"),
         )

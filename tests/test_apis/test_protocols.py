@@ -10,6 +10,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import check_inputs, load_config
+from vmt_mm.config.monitors import rule_faults
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 from vmt_mm.tasks import build_tasks
@@ -86,7 +87,7 @@ def test_no_delta_where_another_metric_stands_for_a_task():
     assert _load("B").test_evaluator.reference == _load("A").test_evaluator.reference
     assert _load("C").val_evaluator.reference is None
     best = {"default_hooks.checkpoint.save_best": "saliency/maxF"}
-    assert _load("C", training=True, **best).default_hooks.checkpoint.rule == "greater"
+    assert list(rule_faults(_load("C", training=True, **best), training=True)) == []
     kept = _load("C", **{"tasks.saliency.primary_metric": "mIoU"})
     assert kept.test_evaluator.reference == _load("A").test_evaluator.reference
     # who gives the metric gives the scores for it

@@ -236,12 +236,6 @@ def test_impossible_arguments_are_refused():
         TRANSFORMS.build(dict(type="RandomFlip", prob=0.5, direction="vertical"))
 
 
-@pytest.mark.parametrize("name", ["RandomRotate", "RandomRotFlip", "RandomMosaic"])
-def test_transforms_that_leave_labels_behind_are_refused(name):
-    with pytest.raises(InputError, match="use RandomWarp"):
-        TRANSFORMS.build(dict(type=name, prob=0.5))
-
-
 @pytest.mark.parametrize(
     "cfg",
     [

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from torch import nn
 
 from vmt_mm.engine.hooks import (
+    CheckpointHook,
     MultiTaskVisualizationHook,
     ParameterTableHook,
     PredictionWriterHook,
@@ -18,6 +20,9 @@ from vmt_mm.engine.hooks import (
     visualization,
 )
 from vmt_mm.engine.hooks.parameter_table import parameter_table
+from vmt_mm.engine.log_processor import LogProcessor
+from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import build_tasks
 
@@ -290,3 +295,35 @@ def test_step_times_are_means_of_whole_steps(monkeypatch: pytest.MonkeyPatch) ->
     model(model.data_preprocessor(torch.ones(1, 2)))
     assert not hook._marks
     assert clock.now == before + 2.25
+
+
+@pytest.mark.parametrize("name", ["visualization", "timer", "checkpoint", "labels"])
+def test_a_default_hook_is_switched_off_by_none(name: str) -> None:
+    runner, registered = object.__new__(MultiTaskRunner), []
+    runner.register_hook = registered.append
+    hooks = dict(labels=dict(type="LabelReportHook"), visualization=dict(type="Shown"))
+    runner.register_default_hooks(hooks)
+    full = [hook["type"] for hook in registered]
+    registered.clear()
+    runner.register_default_hooks({**hooks, name: None})
+    off = dict(visualization="Shown", labels="LabelReportHook", timer="IterTimerHook")
+    full.remove(off.get(name, "CheckpointHook"))
+    assert [hook["type"] for hook in registered] == full
+
+
+def test_an_argument_that_the_checkpoint_hook_does_not_have() -> None:
+    with pytest.raises(InputError, match="CheckpointHook takes no 'max_keep'; did you mean 'max_k"):
+        CheckpointHook(max_keep=3)
+
+
+def test_the_log_leaves_single_classes_to_their_table() -> None:
+    hub = MessageHub.get_instance("classes")
+    scores = {"floor/mIoU": 50.0, "floor/IoU/oak, dark": 12.5, "normals/within_11.25": 75.0}
+    for key, value in scores.items():
+        hub.update_scalar(f"val/{key}", value)
+    loop = SimpleNamespace(dataloader=[0])
+    runner = SimpleNamespace(message_hub=hub, epoch=1, iter=3, val_loop=loop, _train_loop={})
+    results, line = LogProcessor(by_epoch=True).get_log_after_epoch(runner, 1, "val")
+    assert scores.items() <= results.items()  # what TensorBoard and others get
+    assert "floor/mIoU: 50.0000  normals/within_11.25: 75.0000" in line
+    assert "oak" not in line

@@ -203,6 +203,28 @@ def test_keys_are_missing_unknown_or_of_another_shape(build, checkpoint):
         assert part in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_went_wrong_are_refused(build, checkpoint, value):
+    model, own = build()
+    key = next(k for k in checkpoint["state_dict"] if k.startswith("heads.") and "weight" in k)
+    checkpoint["state_dict"][key].view(-1)[1] = value
+    message = refusal(model, own, checkpoint)
+    assert message.startswith("file.pth: 1 tensor(s) hold NaN or infinite values")
+    count = checkpoint["state_dict"][key].numel()
+    assert f"{key} (1 of {count} values)" in message
+
+
+def test_a_pretrained_file_that_went_wrong_is_refused(build, tmp_path):
+    state = read_state_dict(str(SHIPPED))
+    state["patch_embed.projection.weight"].view(-1)[0] = float("nan")
+    save_file(state, tmp_path / "encoder.safetensors")
+    model, _ = build({"model.backbone.pretrained": str(tmp_path / "encoder.safetensors")})
+    with pytest.raises(
+        InputError, match=r"encoder.safetensors: 1 tensor.* patch_embed\.projection"
+    ):
+        model.init_weights()
+
+
 PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "model.", "model._orig_mod.net."]
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -201,3 +202,12 @@ def test_training_in_bfloat16_keeps_parameters_and_updates_in_float32() -> None:
 def test_parameterwise_options_are_a_dictionary() -> None:
     with pytest.raises(InputError, match="paramwise_cfg must be a dictionary .* got 'custom_keys'"):
         TrainableOnlyConstructor(_CFG, "custom_keys")
+
+
+def test_custom_keys_that_change_nothing() -> None:
+    with pytest.raises(InputError, match="'decode_head' is part of no parameter's name"):
+        _groups({"decode_head": dict(lr_mult=3.0)}, _Toy())
+    with mock.patch("vmt_mm.engine.optimizers.trainable_only.print_log") as log:
+        _groups({"frozen": dict(lr_mult=3.0), "adapter": dict(lr_mult=2.0)}, _Toy())
+    (call,) = log.call_args_list
+    assert "'frozen' names frozen parameters alone" in call.args[0]

@@ -1,5 +1,7 @@
 """Tests of the segmentation metric: by hand, by pixel loops and by mmseg's own metric."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from mmseg.evaluation.metrics import IoUMetric
 
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import SegmentationMetric
+from vmt_mm.evaluation.class_table import class_table
+from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.structures import MultiTaskDataSample
 
 
@@ -86,19 +90,28 @@ _BY_HAND = [
 )
 def test_by_hand(absent: str, mean: float) -> None:
     metric = SegmentationMetric("semseg", num_classes=4, absent=absent)
-    assert _evaluate(metric, [_sample(*image) for image in _BY_HAND]) == pytest.approx(
+    results = _evaluate(metric, [_sample(*image) for image in _BY_HAND])
+    single = {f"semseg/IoU/{i}": 100 * iou for i, iou in enumerate((2 / 3, 1 / 2, 1 / 2))}
+    single |= {f"semseg/Acc/{i}": 100 * share for i, share in enumerate((2 / 3, 1, 1 / 2))}
+    if absent == "zero":
+        single |= {"semseg/IoU/3": 0, "semseg/Acc/3": 0}
+    accuracy = (2 / 3 + 1 + 1 / 2) / (3 if absent == "skip" else 4)
+    assert results == pytest.approx(
         {
             "semseg/mIoU": 100 * mean,
             "semseg/aAcc": 100 * 5 / 7,
+            "semseg/mAcc": 100 * accuracy,
             "semseg/absent_classes": 1,
             "semseg/images": 2,
+            **single,
         }
     )
 
 
 def test_absent_classes_are_only_named_where_there_are_any() -> None:
     results = _evaluate(SegmentationMetric("semseg", 3), [_sample(*image) for image in _BY_HAND])
-    assert set(results) == {"semseg/mIoU", "semseg/aAcc", "semseg/images"}
+    of_set = {key for key in results if not is_of_class(key)}
+    assert of_set == {"semseg/mIoU", "semseg/aAcc", "semseg/mAcc", "semseg/images"}
 
 
 def test_images_without_a_person_are_skipped() -> None:
@@ -150,6 +163,54 @@ def test_equals_mmseg() -> None:
     assert theirs.evaluate(len(images))["mIoU"] == pytest.approx(results["semseg/mIoU"], abs=0.006)
 
 
+@pytest.mark.parametrize(("absent", "nan_to_num"), [("skip", None), ("zero", 0)])
+def test_dice_and_f_score_equal_mmsegs(absent: str, nan_to_num: int | None) -> None:
+    images = _images(seed=3, classes=5, missing=())
+    images = [(np.where(p == 1, 2, p), g) for p, g in images]  # class 1 is never predicted
+    theirs = IoUMetric()
+    theirs.dataset_meta = dict(classes=[str(i) for i in range(6)])
+    for pair in images:
+        prediction, label = (torch.from_numpy(x)[None] for x in pair)
+        theirs.process({}, [dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=label))])
+    areas = [sum(area) for area in zip(*theirs.results, strict=True)]
+    asked = ["mIoU", "mDice", "mFscore"]
+    expected = IoUMetric.total_area_to_metrics(*areas, metrics=asked, nan_to_num=nan_to_num)
+    metric = SegmentationMetric("semseg", 6, absent=absent, iou_metrics=asked)
+    metric.dataset_meta = dict(semseg=dict(classes=("a", "b", "c", "d", "e", "f")))
+    results = _evaluate(metric, [_sample(*image) for image in images])
+    expected.pop("aAcc")
+    assert len(expected) == 6
+    for name, values in expected.items():
+        assert results[f"semseg/m{name}"] == pytest.approx(100 * np.nanmean(values), abs=1e-4)
+        for letter, value in zip("abcdef", values, strict=True):
+            key = f"semseg/{name}/{letter}"
+            assert (key in results) == (not np.isnan(value))
+            assert results.get(key, 0) == pytest.approx(100 * np.nan_to_num(value), abs=1e-4)
+
+
+def test_nothing_right_is_a_score_of_0() -> None:
+    metric = SegmentationMetric("semseg", 2, iou_metrics="mFscore")
+    results = _evaluate(metric, [_sample([[0, 1]], [[1, 0]])])
+    assert results["semseg/mFscore"] == 0  # mmseg's mean of no number would be NaN
+    assert not any(np.isnan(value) for value in results.values())
+
+
+@pytest.mark.parametrize("wrong", [["mIou"], "dice", 3])
+def test_unknown_iou_metrics(wrong: object) -> None:
+    with pytest.raises(InputError, match="semseg: iou_metrics must be some of"):
+        SegmentationMetric("semseg", 2, iou_metrics=wrong)
+
+
+def test_the_table_of_many_classes_stays_readable() -> None:
+    names = [f"class {i}" for i in range(150)]
+    text = class_table(names, dict(IoU=np.r_[np.nan, np.arange(149.0)], Acc=np.ones(150)))
+    lines = text.splitlines()
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 160
+    assert all(name in text for name in names)
+    assert "148.00" in text
+
+
 def test_image_without_valid_pixel_changes_nothing() -> None:
     samples = [_sample(*image) for image in _BY_HAND]
     blank = _sample([[3, 3]], [[255, 255]])
@@ -164,8 +225,10 @@ def test_set_without_valid_pixel_reports_no_score(
     skip_background: bool, label: list | None
 ) -> None:
     metric = SegmentationMetric("semseg", 3, skip_background=skip_background)
-    results = _evaluate(metric, [_sample([[0, 1]], label)])
+    with mock.patch("vmt_mm.evaluation.task_metric.print_log") as log:
+        results = _evaluate(metric, [_sample([[0, 1]], label)])
     assert results == {}
+    assert "task 'semseg': mIoU is not reported, since none of 1 image(s)" in log.call_args.args[0]
 
 
 @pytest.mark.parametrize("value", [4, 254])

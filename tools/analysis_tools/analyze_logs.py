@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vmt_mm.analysis.logs import curve, draw_curves, keys_of, read_log, train_times
+from vmt_mm.analysis.logs import curve, draw_curves, main_keys, read_log, train_times
 from vmt_mm.apis import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
@@ -40,9 +40,7 @@ def plot_curve(args: argparse.Namespace) -> None:
     """Draw the numbers that were asked for."""
     logs = {path: read_log(path) for path in args.logs}
     pairs = [
-        (path, key)
-        for path, records in logs.items()
-        for key in args.keys or [k for k in keys_of(records) if _is_of_task(k)]
+        (path, key) for path, records in logs.items() for key in args.keys or main_keys(records)
     ]
     names = args.legend or [key if len(logs) == 1 else f"{path}: {key}" for path, key in pairs]
     if len(names) != len(pairs):
@@ -53,11 +51,6 @@ def plot_curve(args: argparse.Namespace) -> None:
     check_outputs({"--out": args.out}, [log for log in args.logs if log.is_file()])
     write_image(args.out, draw_curves(curves, args.title))
     print(f"picture: {args.out}")
-
-
-def _is_of_task(key: str) -> bool:
-    """Whether a number is a loss, or a metric that is not a count."""
-    return key.startswith("loss") or key.endswith(("/mIoU", "/mErr", "/rmse", "/boundaryF"))
 
 
 def cal_train_time(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vmt_mm.errors import InputError
+from vmt_mm.evaluation.task_metric import is_of_class
+from vmt_mm.registry import METRICS
 from vmt_mm.visualization.figure import draw_figure
 
 #: What a line says of when it was written.
@@ -54,7 +57,11 @@ def curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
     """
     points = [(r["step"], r[key]) for r in records if isinstance(r.get(key), (int, float))]
     if not points:
-        raise InputError(f"no {key!r} in the log; it has {', '.join(keys_of(records))}")
+        known = keys_of(records)
+        near = get_close_matches(key, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        short = [name for name in known if not is_of_class(name)]
+        raise InputError(f"no {key!r} in the log; it has {', '.join(short)}{hint}")
     steps, values = zip(*sorted(points), strict=True)
     return list(steps), list(values)
 
@@ -62,6 +69,18 @@ def curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
 def keys_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every number that was logged."""
     return sorted({key for record in records for key in record if key not in _WHEN})
+
+
+def main_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The losses, and of every task the number by which it is judged."""
+    known = filter(None, (getattr(kind, "directions", None) for kind in _metrics()))
+    main = tuple(f"/{next(iter(names))}" for names in known if names)
+    return [key for key in keys_of(records) if key.startswith("loss") or key.endswith(main)]
+
+
+def _metrics() -> list[Any]:
+    METRICS.import_from_location()
+    return list(METRICS.module_dict.values())
 
 
 def draw_curves(

@@ -16,6 +16,7 @@ from vmt_mm.analysis.models import Experiment, load_experiments
 from vmt_mm.apis import load_config
 from vmt_mm.checkpoints.newest import LAST_VALIDATION
 from vmt_mm.errors import InputError
+from vmt_mm.evaluation.relative_gain import check_directions
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.files import write_json
 
@@ -194,7 +195,8 @@ def read_entry(path: str, options: Mapping[str, Any], title: str | None = None) 
         title: what to call it; its stem by default.
 
     Raises:
-        InputError: if the config is wrong, or no task of it has a metric.
+        InputError: if the config is wrong, no task of it has a metric, or a metric does not declare
+            which way it is better.
     """
     (experiment,) = load_experiments([path], options)
     length = experiment.cfg.get("train_cfg") or {}
@@ -205,6 +207,7 @@ def read_entry(path: str, options: Mapping[str, Any], title: str | None = None) 
     scored = {name: task for name, task in tasks.items() if task.primary_metric}
     if not scored:
         raise InputError(f"{path}: none of its tasks {list(tasks)} has a metric to compare")
+    check_directions(scored)
     options = {_VAL_INTERVAL: last, **options}
     configs = {
         task: load_config(path, {**options, "task": task} if task else options)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.tasks import Task
 
 
@@ -33,11 +34,11 @@ def metrics_table(metrics: Mapping[str, float], tasks: Mapping[str, Task]) -> Ta
     table.add_column("others")
     for name, task in tasks.items():
         primary = task.primary_metric or ""
-        better = "higher" if task.higher_is_better else "lower"
+        better = {True: "higher", False: "lower", None: "unknown which"}[task.higher_is_better]
         others = ", ".join(
             f"{key.split('/')[1]} {value:.4g}"
             for key, value in metrics.items()
-            if key.startswith(f"{name}/") and key != f"{name}/{primary}"
+            if key.startswith(f"{name}/") and key != f"{name}/{primary}" and not is_of_class(key)
         )
         value = metrics.get(f"{name}/{primary}")
         text = "-" if value is None else f"{value:.2f}"

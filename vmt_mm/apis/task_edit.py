@@ -90,6 +90,7 @@ def edit_config(config: Mapping[str, Any], edit: TaskEdit) -> dict[str, Any]:
         kept = [edit.of_metric(key) for key in ([best] if isinstance(best, str) else best)]
         kept = [key for key in kept if key is not None]
         hook["save_best"] = (kept[0] if isinstance(best, str) else kept) if kept else None
+        hook["rule"] = None  # that of the metrics that are left
     if "task" in config:  # the one that a config was reduced to
         config["task"] = edit.rename.get(config["task"], config["task"])
     model = config.get("model") or {}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from torch import Tensor
 
+from vmt_mm.errors import InputError
+
 _SHOWN = 4
 
 
@@ -35,6 +37,30 @@ def key_faults(
         for what, keys in named
         if keys
     ]
+
+
+def check_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Raise InputError if a tensor that is to be loaded holds NaN, or infinity the model has not.
+
+    Args:
+        own: the model's state dict.
+        state: what is to be loaded.
+        source: its file, for the message.
+    """
+    wrong = [key for key, value in state.items() if key in own and _is_broken(value, own[key])]
+    if wrong:
+        values = state[wrong[0]]
+        raise InputError(
+            f"{source}: {len(wrong)} tensor(s) hold NaN or infinite values, the first is "
+            f"{wrong[0]} ({int((~values.isfinite()).sum())} of {values.numel()} values); take a "
+            "checkpoint from before the training went wrong"
+        )
+
+
+def _is_broken(value: Tensor, own: Tensor) -> bool:
+    if not value.is_floating_point() or bool(value.isfinite().all()):
+        return False
+    return bool(value.isnan().any()) or bool(own.isfinite().all())  # a mask may be infinite
 
 
 def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:

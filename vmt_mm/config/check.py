@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from vmt_mm.config.known_keys import (
+    INSTEAD,
     OF_BUILDERS,
     OF_TTA,
     TOP_LEVEL,
@@ -22,6 +23,7 @@ from vmt_mm.config.known_keys import (
     parameters_of,
     registries_for,
 )
+from vmt_mm.config.unfit import unfit_faults
 from vmt_mm.errors import InputError
 
 #: Said where no name is near: the key may have come along from the file below.
@@ -40,7 +42,7 @@ def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
         options: top-level keys that the options brought in.
     """
     cfg = dict(cfg.items())
-    faults = [*_top_level(cfg, options), *_hooks(cfg), *_recomputation(cfg)]
+    faults = [*_top_level(cfg, options), *_hooks(cfg), *_recomputation(cfg), *unfit_faults(cfg)]
     for path, known in UNTYPED.items():
         faults.extend(_untyped(cfg, path, known))
     for key in cfg.keys() & (TOP_LEVEL | OF_TTA):  # in others, anything may stand
@@ -67,9 +69,11 @@ def _untyped(cfg: Mapping[str, Any], path: str, known: set[str]) -> Iterator[str
     node: Any = cfg
     for name in path.split("."):
         node = node.get(name) if isinstance(node, Mapping) else None
-    for key in node if isinstance(node, Mapping) else ():
+    if not isinstance(node, Mapping) or ("type" in node and "type" not in known):
+        return
+    for key in node:
         if key not in known:
-            yield f"{path} takes no {key!r}{nearest(key, known)}"
+            yield f"{path} takes no {key!r}{INSTEAD.get(key) or nearest(key, known)}"
 
 
 def _hooks(cfg: Mapping[str, Any]) -> Iterator[str]:
@@ -116,6 +120,10 @@ def _arguments(node: Mapping[str, Any], path: str) -> Iterator[str]:
     faults: list[str] = []
     for kind in kinds:
         known, anything = parameters_of(kind)
+        unread = getattr(kind, "unread", {})
+        if refused := [key for key in node if key in unread]:
+            yield from (f"{path}.{k}: {kind.__name__} takes no {k!r}; {unread[k]}" for k in refused)
+            return
         unknown = [key for key in node if key not in known | OF_BUILDERS]
         if anything:
             unknown = [key for key in unknown if get_close_matches(key, known, 1, VERY_ALIKE)]

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.config.load import load_config
+from vmt_mm.config.monitors import rule_faults
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
@@ -44,7 +45,7 @@ def check_inputs(cfg: Config, training: bool) -> None:
         *_data(cfg, loaders),
         *_weights(cfg, training),
         *_processes(cfg),
-        *(_best_delta(cfg) if training else ()),
+        *rule_faults(cfg, training),
     ]
     problems = list(dict.fromkeys(problems))
     if problems:
@@ -87,7 +88,7 @@ def _is_size(value: object) -> bool:
 
 
 def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
-    """Data, evaluators and the best checkpoint speak of the model's tasks alone."""
+    """Data and evaluators speak of the model's tasks alone."""
     model = cfg.get("model") or {}
     if not isinstance(model.get("tasks"), Mapping):
         return
@@ -111,26 +112,6 @@ def _tasks(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
                 yield (
                     f"{evaluator}: {entry['type']} is for task(s) {unknown}, the model has {own}"
                 )
-    for key in _save_best(cfg):
-        if "/" in key and key.split("/")[0] not in own:
-            yield f"save_best: {key!r} is a metric of no task of the model, which has {own}"
-
-
-def _save_best(cfg: Config) -> list[str]:
-    """The metrics by which the best checkpoints are chosen."""
-    best = (cfg.get("default_hooks", {}).get("checkpoint") or {}).get("save_best")
-    return [best] if isinstance(best, str) else list(best or ())
-
-
-def _best_delta(cfg: Config) -> Iterator[str]:
-    """A protocol that takes the reference scores away leaves no Delta to choose by."""
-    protocol = cfg.get("protocol", "A")
-    references = [e["reference"] for e in dicts_in(cfg.get("val_evaluator")) if "reference" in e]
-    if protocol != "A" and "delta" in _save_best(cfg) and not any(references):
-        yield (
-            f"protocol {protocol!r} has no reference scores and so no delta; set "
-            "default_hooks.checkpoint.save_best to a task's metric"
-        )
 
 
 def _other_tasks(name: str, tasks: Mapping, of_model: Mapping) -> Iterator[str]:

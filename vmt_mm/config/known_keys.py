@@ -9,7 +9,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.registry import FUNCTIONS, Registry
-from mmengine.runner import LogProcessor, Runner
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
@@ -51,16 +58,25 @@ OF_BUILDERS = {
     "priority",
 }
 _OF_LOADERS = {
-    *inspect.signature(DataLoader).parameters,
+    *(set(inspect.signature(DataLoader).parameters) - {"shuffle"}),  # a sampler does that
     "num_batch_per_epoch",
     "disable_subprocess_warning",
 }
-#: Dictionaries without a type, and what may stand in them.
+#: Keys that are known elsewhere -> what to use.
+INSTEAD = {"shuffle": "; set sampler.shuffle"}
+#: Dictionaries without a type, or with one that may miss, and what may stand in them.
 UNTYPED = {
     "train_dataloader": _OF_LOADERS,
     "val_dataloader": _OF_LOADERS,
     "test_dataloader": _OF_LOADERS,
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
+    "train_cfg": {
+        *inspect.signature(EpochBasedTrainLoop).parameters,
+        *inspect.signature(IterBasedTrainLoop).parameters,
+        "by_epoch",
+    },
+    "val_cfg": {*inspect.signature(ValLoop).parameters},
+    "test_cfg": {*inspect.signature(TestLoop).parameters},
     "randomness": {"seed", "diff_rank_seed", "deterministic"},
     "log_processor": {*inspect.signature(LogProcessor).parameters, "type"},
     "optim_wrapper.clip_grad": {

@@ -20,7 +20,7 @@ from mmengine.config import Config
 
 from vmt_mm.config.check import check_keys
 from vmt_mm.config.dump import OrderedConfig
-from vmt_mm.config.one_task import primary_metric, reduce_places, reduce_variables
+from vmt_mm.config.one_task import reduce_places, reduce_variables
 from vmt_mm.config.protocols import apply_protocol
 from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
 from vmt_mm.errors import InputError
@@ -66,7 +66,6 @@ def load_config(
     - ``protocol`` says how validation and test score, see :func:`apply_protocol`.
     - ``total_batch_size`` is divided over the processes, unless
       ``train_dataloader.batch_size`` is given, which stays per process.
-    - The checkpoint hook's ``rule`` follows the task whose metric ``save_best`` names.
     - In a process group on CPU, the model gets the wrapper that works there.
     - A data loader without workers keeps none.
     - ``~`` at the start of a path is the home folder.
@@ -108,7 +107,6 @@ def load_config(
             loader["persistent_workers"] = False  # there are none to keep
     apply_protocol(cfg)
     reduce_places(cfg)
-    _set_best_rule(cfg)
     if loaded.get("task") not in (None, cfg.get("task")):
         raise InputError(
             f"the config was reduced to task={loaded['task']!r}, and its other tasks are gone; "
@@ -123,7 +121,12 @@ def load_config(
         batch = _batch(cfg, world_size)
     if dist.is_initialized() and not torch.cuda.is_available():
         # mmengine's default asks for a GPU; like it, leave buffers alone between validations
-        wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+        wrapper = dict(
+            type="MMDistributedDataParallel",
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get("find_unused_parameters", False),
+        )
         cfg.setdefault("model_wrapper_cfg", wrapper)
     state = copy.deepcopy(_state(cfg, batch, divided))
     object.__setattr__(cfg, _LOADED, state)  # not through `Config`, where it would become a key
@@ -245,17 +248,6 @@ def _plain(value: object) -> object:
 
 def _names(value: object) -> object:
     return list(value) if isinstance(value, dict) else None
-
-
-def _set_best_rule(cfg: Config) -> None:
-    """Let the task say which way its primary metric is better, where ``save_best`` names it."""
-    hook = cfg.get("default_hooks", {}).get("checkpoint") or {}
-    task, _, metric = str(hook.get("save_best")).partition("/")
-    tasks = cfg.get("model", {}).get("tasks")
-    entry = tasks.get(task, {}) if isinstance(tasks, Mapping) else {}
-    kind, primary = primary_metric(entry)
-    if kind is not None and primary == metric:
-        hook["rule"] = "greater" if kind.higher_is_better else "less"
 
 
 def _divide_batch(cfg: Config, world_size: int) -> None:

@@ -10,7 +10,6 @@ from mmengine.config import Config
 from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks import Task
 
 
 def reduce_variables(cfg: Config) -> None:
@@ -44,8 +43,8 @@ def reduce_places(cfg: Config) -> None:
     best = hook.get("save_best") or ()
     named = {key.split("/")[0] for key in ([best] if isinstance(best, str) else best) if "/" in key}
     if named - {task}:
-        _, metric = primary_metric(model.tasks[task])
-        hook["save_best"] = f"{task}/{metric}" if metric else None
+        metric = _primary_metric(model.tasks[task])
+        hook.update(save_best=f"{task}/{metric}" if metric else None, rule=None)
 
 
 def _reduce_datasets(cfg: Config, loader_name: str, task: str) -> None:
@@ -67,7 +66,7 @@ def _reduce_datasets(cfg: Config, loader_name: str, task: str) -> None:
             entry.tasks = {task: entry.tasks[task]}
 
 
-def primary_metric(entry: Mapping) -> tuple[type[Task] | None, str | None]:
-    """A task's class, if it is known, and the metric that stands for it: the entry's own first."""
+def _primary_metric(entry: Mapping) -> str | None:
+    """The metric that stands for a task, if its class is known: the entry's own first."""
     kind = TASKS.get(str(entry.get("type")))
-    return kind, entry.get("primary_metric", getattr(kind, "primary_metric", None))
+    return entry.get("primary_metric", getattr(kind, "primary_metric", None))

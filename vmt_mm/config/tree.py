@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import ConfigDict
+
+from vmt_mm.registry import DATASETS
 
 #: Where a config's data sets stand.
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -33,3 +35,28 @@ def expand_home(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return type(node)(expand_home(child) for child in node)
     return node
+
+
+def typed_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every dictionary with a type at or below ``node``, and its path."""
+    if isinstance(node, Mapping):
+        if "type" in node:
+            yield path, node
+        for key, child in node.items():
+            yield from typed_in(child, f"{path}.{key}")
+    elif isinstance(node, (list, tuple)):
+        for index, child in enumerate(node):
+            yield from typed_in(child, f"{path}[{index}]")
+
+
+def dataset_metainfo(loader: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metainfo by task of a loader's data sets, of their classes and of their configs."""
+    merged: dict[str, Any] = {}
+    for entry in dicts_in((loader or {}).get("dataset")):
+        if "data_root" in entry and "type" in entry:
+            kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
+            given = entry.get("metainfo")
+            given = given if isinstance(given, Mapping) else {}
+            for task, meta in {**getattr(kind, "METAINFO", {}), **given}.items():
+                merged.setdefault(task, meta if isinstance(meta, Mapping) else {})
+    return merged

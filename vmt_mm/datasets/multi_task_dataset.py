@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
@@ -14,7 +14,8 @@ from mmengine.logging import print_log
 from vmt_mm.datasets.cache import SampleCache
 from vmt_mm.datasets.sampler import Draw, random_state_of
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.datasets.transforms.unfit import refuse_unfit
+from vmt_mm.errors import DamagedFileError, InputError, refuse_unread
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import check_outputs
@@ -51,13 +52,25 @@ class MultiTaskDataset(BaseDataset):
             several data sets stay apart where files are named by them.
         cache: folder of a cache of the decoded files, see :class:`SampleCache`; True takes
             ``<data_root>/cache``; None keeps none.
-        kwargs: see ``mmengine.dataset.BaseDataset``.
+        kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch``, see
+            ``mmengine.dataset.BaseDataset``.
 
     Raises:
         InputError: if the root, a task's folder, the list or an image is missing, files of a task
             belong to no image and no image of the list has one, the part is none or empty, or class
             names do not fit.
     """
+
+    #: Arguments of mmengine's and mmseg's data sets that nothing here reads -> what to use.
+    unread: ClassVar[Mapping[str, str]] = dict(
+        data_prefix="images lie in <data_root>/images, labels in <data_root>/<task>",
+        filter_cfg="list the samples to use in `ann_file`",
+        img_suffix="images are .jpg or .png, and are found by their ids",
+        seg_map_suffix="labels are found by their ids; a task may say its `suffix`",
+        reduce_zero_label="set it for the task, tasks.<name>.reduce_zero_label",
+        ignore_index="255 is ignored in every label of classes",
+        gt_seg_map_loader_cfg="LoadLabels reads labels as their tasks say",
+    )
 
     def __init__(
         self,
@@ -73,6 +86,7 @@ class MultiTaskDataset(BaseDataset):
         cache: str | Path | bool | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_unread(MultiTaskDataset, kwargs)
         data_root, ann_file = os.path.expanduser(data_root), os.path.expanduser(ann_file)
         if damaged not in ("abort", "skip"):
             raise InputError(f"{data_root}: `damaged` must be 'abort' or 'skip', got {damaged!r}")
@@ -99,6 +113,7 @@ class MultiTaskDataset(BaseDataset):
                 test_mode=test_mode,
                 **kwargs,
             )
+        refuse_unfit(self.pipeline.transforms, str(data_root))
         for name, task in self.tasks.items():
             meta = self.metainfo.get(name, {})
             if not isinstance(meta, Mapping):
@@ -107,6 +122,11 @@ class MultiTaskDataset(BaseDataset):
                     f"palette=...), got {meta!r}"
                 )
             task.check_metainfo(meta, str(data_root))
+        if strange := [k for k, v in (metainfo or {}).items() if not isinstance(v, Mapping)]:
+            raise InputError(
+                f"{data_root}: metainfo is by task, dict(<task>=dict(classes=..., palette=...)); "
+                f"nothing reads {strange[0]!r}"
+            )
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from vmt_mm.checkpoints.keys import key_faults
+from vmt_mm.checkpoints.keys import check_finite, key_faults
 from vmt_mm.engine.frozen import FrozenRecord, add_to, frozen_keys, put_back
 from vmt_mm.errors import InputError
 from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
@@ -135,7 +135,7 @@ def load_model(
 
     Raises:
         InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
-            differs; the message gives both values.
+            differs; the message gives both values. Or if a tensor holds NaN or infinity.
     """
     state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
@@ -159,6 +159,7 @@ def load_model(
     )
     if differences or faults:
         raise InputError(f"{source} does not fit the config: {'; '.join(differences or faults)}")
+    check_finite(model.state_dict(), state, source)
     if absent:
         put_back(model, absent, record, source)
         add_to(checkpoint, model, absent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,11 @@ from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.config.files import check_start, check_work_dir
 from vmt_mm.config.load import load_config
+from vmt_mm.config.monitors import derive_rules, rule_faults
 from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
 from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.engine.log_processor import LogProcessor
 from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
 from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
@@ -32,6 +35,10 @@ from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
 from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.wrappers import unwrap
 
+#: Hooks that mmengine adds where a config does not name them.
+_OF_MMENGINE = (
+    "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
+)  # fmt: skip
 #: Devices to which nothing is copied from pinned memory.
 _WITHOUT_PINNED_MEMORY = ("cpu", "mps")
 
@@ -48,6 +55,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
     - Loading is strict: what does not fit is an error that gives both values. Where a training
       starts, the model's ``new_tasks`` may be absent from the file.
     - ``resume=True`` without a file takes the newest whole checkpoint of the work dir.
+    - What goes by a result of the validation learns from its metric which way it is better.
     - The environment and the config are logged once model and data could be built, so that an
       error is not found below them.
     """
@@ -57,8 +65,11 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     def __init__(self, *args: Any, cfg: Config | Mapping | None = None, **kwargs: Any) -> None:
         cfg = cfg if isinstance(cfg, Config) else Config(dict(cfg or {}))
-        options = {"default_scope": SCOPE, **kwargs}
-        super().__init__(*args, cfg=OrderedConfig.of(cfg), **options)
+        given = inspect.signature(mmengine.runner.Runner).bind(*args, **kwargs).arguments
+        if faults := [*rule_faults(given, training=False)]:
+            raise InputError("\nerror: ".join(faults))
+        options = {"default_scope": SCOPE, **given, **derive_rules(given)}
+        super().__init__(cfg=OrderedConfig.of(cfg), **options)
         self._starts_training = False
         if self._resume and self._load_from is None:
             self._load_from = on_main(lambda: newest_checkpoint(self.work_dir))
@@ -71,6 +82,18 @@ class MultiTaskRunner(mmengine.runner.Runner):
         check_work_dir(cfg)
         cfg.setdefault("default_scope", SCOPE)
         return super().from_cfg(cfg)
+
+    def build_log_processor(self, log_processor: Any) -> mmengine.runner.LogProcessor:
+        """Build it; ours where the config names no type."""
+        if isinstance(log_processor, Mapping):
+            log_processor = {"type": LogProcessor, **log_processor}
+        return super().build_log_processor(log_processor)
+
+    def register_default_hooks(self, hooks: Mapping[str, Any] | None = None) -> None:
+        """Register the hooks of every run; None switches one off, of ours as of mmengine's."""
+        super().register_default_hooks(
+            {k: hook for k, hook in (hooks or {}).items() if hook is not None or k in _OF_MMENGINE}
+        )
 
     def train(self) -> torch.nn.Module:
         """Train."""

@@ -23,6 +23,10 @@ class DepthMetric(TaskMetric):
     4.2). All are means over pixels, not of the images' means; a predicted 0 is within no limit.
     """
 
+    directions = dict(
+        rmse="less", abs_rel="less", **{f"delta_{degree}": "greater" for degree in _DEGREES}
+    )
+
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """Sums over the image's valid pixels."""
         valid = label[0] != 0

@@ -45,6 +45,10 @@ class EdgeMetric(TaskMetric):
         InputError: if the tolerance is not in 0..1.
     """
 
+    directions = dict(
+        boundaryF="greater", precision="greater", recall="greater", threshold=None, loss="less"
+    )
+
     def __init__(
         self,
         task: str,

@@ -24,6 +24,13 @@ class NormalsMetric(TaskMetric):
     middle it is the lower one.
     """
 
+    directions = dict(
+        mErr="less",
+        median="less",
+        rmse="less",
+        **{f"within_{limit:g}": "greater" for limit in _WITHIN},
+    )
+
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
         """Sums over the image's valid pixels."""
         valid = (label != 0).any(dim=0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from mmengine.evaluator import BaseMetric, Evaluator
 
 from vmt_mm.errors import InputError
+from vmt_mm.evaluation.task_metric import Direction
 from vmt_mm.registry import EVALUATOR, METRICS, own_scope
 from vmt_mm.tasks import Task, build_tasks
 
@@ -24,12 +26,27 @@ def relative_gain(
 
     Returns:
         Percent.
+
+    Raises:
+        InputError: if a task's metric does not declare which way it is better.
     """
+    check_directions({name: tasks[name] for name in reference})
     gains = [
         (1 if tasks[t].higher_is_better else -1) * (scores[t] - reference[t]) / reference[t]
         for t in reference
     ]
     return 100 * float(np.mean(gains))
+
+
+def check_directions(tasks: Mapping[str, Task]) -> None:
+    """Raise InputError if the metric of a task does not declare which way the primary is better."""
+    for name, task in tasks.items():
+        if task.higher_is_better is None:
+            kind = (task.metric() or {}).get("type")
+            raise InputError(
+                f"task {name!r}: {kind} does not declare whether more {task.primary_metric} is "
+                f"better; set its directions = dict({task.primary_metric}='greater' or 'less')"
+            )
 
 
 @EVALUATOR.register_module()
@@ -44,8 +61,12 @@ class MultiTaskEvaluator(Evaluator):
             nodes see, 'gpu' over the network.
 
     Raises:
-        InputError: if the reference is not for exactly the tasks that have a primary metric.
+        InputError: if the reference is not for exactly the tasks that have a primary metric, or a
+            metric does not declare which way it is better.
     """
+
+    #: Of what this evaluator adds to the metrics' results, see :class:`TaskMetric`.
+    directions: ClassVar[Mapping[str, Direction]] = dict(delta="greater")
 
     def __init__(
         self,
@@ -72,6 +93,9 @@ class MultiTaskEvaluator(Evaluator):
             raise InputError(
                 f"`reference` must give a positive score for each of {scored}: {self.reference}"
             )
+
+        if self.reference:
+            check_directions({name: self.tasks[name] for name in scored})
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Results of all metrics, and ``delta`` where every task of the reference was scored."""

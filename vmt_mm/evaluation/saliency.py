@@ -36,6 +36,8 @@ class SaliencyMetric(TaskMetric):
         InputError: if a value is out of its range.
     """
 
+    directions = dict(mIoU="greater", maxF="greater", threshold=None, two_class_mIoU="greater")
+
     def __init__(
         self,
         task: str,

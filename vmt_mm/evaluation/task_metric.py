@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
+
+#: How a metric is better; None for what is not a quality, such as a count.
+Direction = Literal["greater", "less"] | None
 
 
 class TaskMetric(BaseMetric):
@@ -18,14 +23,29 @@ class TaskMetric(BaseMetric):
     skipped, since the collection drops the sampler's repeated images by counting entries; nothing
     is summed before all entries are together.
 
+    A class declares in ``directions`` which way each name that it writes is better, the main one
+    first. Best checkpoint, early stopping, schedules, tables and Delta ask it, see
+    :mod:`vmt_mm.evaluation.directions`.
+
     Args:
         task: the task's name, also the prefix of the results.
         collect_device: see ``mmengine.evaluator.BaseMetric``.
     """
 
+    #: Name -> 'greater', 'less', or None for what is not a quality; None declares nothing.
+    directions: Mapping[str, Direction] | None = None
+
     def __init__(self, task: str, collect_device: str = "cpu") -> None:
         super().__init__(collect_device=collect_device, prefix=task)
         self.task = task
+
+    def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction] | None:
+        """Every name that this metric may write and which way it is better; None if unknown.
+
+        Args:
+            meta: the dataset's metainfo of the task, may be empty.
+        """
+        return None if self.directions is None else {**self.directions, "images": None}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Add one entry for every image."""
@@ -38,12 +58,29 @@ class TaskMetric(BaseMetric):
             self.results.append(entry)
 
     def compute_metrics(self, results: list[dict[str, np.ndarray]]) -> dict[str, float]:
-        """Reduce the entries of all images; those of skipped images are left out."""
+        """Reduce the entries of all images; those of skipped images are left out.
+
+        Warns where the main number cannot be computed: then no result has its key.
+        """
         entries = [entry for entry in results if entry]
-        if not entries:
-            return {}
-        stacked = {key: np.stack([entry[key] for entry in entries]) for key in entries[0]}
-        return {**self.reduce(stacked), "images": float(len(entries))}
+        metrics: dict[str, float] = {}
+        if entries:
+            stacked = {key: np.stack([entry[key] for entry in entries]) for key in entries[0]}
+            metrics = {
+                **self.reduce(stacked),
+                "images": float(len(entries)),
+                **self.reduce_classes(stacked),
+            }
+        main = next(iter(self.directions or ()), None)
+        if not entries or (main is not None and main not in metrics):
+            print_log(
+                f"task {self.task!r}: {main or 'its metric'} is not reported, since none of "
+                f"{len(results)} image(s) has a label that counts (no file, all pixels ignored, or "
+                "nothing in it)",
+                "current",
+                logging.WARNING,
+            )
+        return metrics
 
     @abstractmethod
     def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
@@ -52,3 +89,12 @@ class TaskMetric(BaseMetric):
     @abstractmethod
     def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
         """Turn the images' counts, stacked along the first axis, into results."""
+
+    def reduce_classes(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+        """Results of single classes, ``<name>/<class>``; none by default."""
+        return {}
+
+
+def is_of_class(key: str) -> bool:
+    """Whether a result is one class's, ``<task>/<name>/<class>``."""
+    return key.count("/") > 1

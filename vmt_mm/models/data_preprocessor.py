@@ -9,7 +9,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
@@ -48,6 +48,16 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             if warps are left to it in a test, if some images of a batch have none, or if the warps
             of a batch differ in the size of the output or in the fill.
     """
+
+    #: What mmseg's preprocessor takes, and this one does not -> what to use.
+    unread: ClassVar[Mapping[str, str]] = dict(
+        size="images get their size in the pipeline; `pad_size_divisor` pads batches",
+        size_divisor="use `pad_size_divisor`",
+        pad_val="use `pad_value`",
+        seg_pad_val="in labels new pixels are what each task ignores",
+        test_cfg="`pad_size_divisor` pads batches of tests as well",
+        batch_augments="transforms of the pipeline augment",
+    )
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,15 @@ class MultiTaskSegmentor(BaseModel):
     Raises:
         InputError: if the names of tasks, encoder and heads do not agree.
     """
+
+    #: What mmseg's models take, and this one does not -> what to use.
+    unread: ClassVar[Mapping[str, str]] = dict(
+        decode_head="`head` is the head of every task, `task_heads` that of one",
+        auxiliary_head="there are no auxiliary losses",
+        neck="heads get the four maps of the encoder",
+        train_cfg="a training is set up in the top-level `train_cfg`",
+        pretrained="the top-level `pretrained` or model.backbone.pretrained is the encoder's file",
+    )
 
     def __init__(
         self,

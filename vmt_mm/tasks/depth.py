@@ -164,7 +164,6 @@ class Depth(Task):
     """
 
     primary_metric = "rmse"
-    higher_is_better = False
     out_channels = 1
 
     def __init__(

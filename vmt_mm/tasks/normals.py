@@ -27,7 +27,6 @@ class Normals(Task):
     """
 
     primary_metric = "mErr"
-    higher_is_better = False
     out_channels = 3
     label = NormalMap()
 

@@ -39,6 +39,7 @@ class Segmentation(Task):
         colors: of the classes in label files that show classes by colours: RGB of each; 'voc' for
             PASCAL VOC's, of which (224, 224, 192) is ignored; None for files of indices.
         ignore_color: see :class:`ClassIndex`.
+        iou_metrics: what is reported beside mIoU: 'mDice', 'mFscore', as by mmseg's ``IoUMetric``.
         kwargs: ``suffix``, see :class:`Task`.
     """
 
@@ -54,6 +55,7 @@ class Segmentation(Task):
         reduce_zero_label: bool = False,
         colors: Sequence[Sequence[int]] | str | None = None,
         ignore_color: Sequence[int] | None = None,
+        iou_metrics: str | Sequence[str] = ("mIoU",),
         **kwargs: Any,
     ) -> None:
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
@@ -68,6 +70,7 @@ class Segmentation(Task):
         super().__init__(name, loss_weight, **kwargs)
         self.skip_background = skip_background
         self.absent = absent
+        self.iou_metrics = iou_metrics
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, mean over the valid pixels."""
@@ -98,6 +101,7 @@ class Segmentation(Task):
             ignore_index=IGNORE,
             skip_background=self.skip_background,
             absent=self.absent,
+            iou_metrics=self.iou_metrics,
         )
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:

@@ -17,7 +17,7 @@ from mmengine.registry import build_from_cfg
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.registry import TASKS
+from vmt_mm.registry import METRICS, TASKS
 from vmt_mm.tasks.labels import LabelSpec, channels_first
 
 
@@ -39,7 +39,6 @@ class Task:
     out_channels: int
     #: Metric of ``metric()`` that stands for the task in Delta; None while it has none.
     primary_metric: str | None = None
-    higher_is_better: ClassVar[bool] = True
     #: Whether ``draw`` shows bright lines of one pixel, to be kept where it is shown smaller.
     has_lines: ClassVar[bool] = False
     #: Evaluation protocol -> arguments of the task that it sets where a config does not.
@@ -111,6 +110,17 @@ class Task:
     def metric(self) -> dict | None:
         """Config of the task's metric; None if it has none."""
         return None
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Whether more of the primary metric is better; None where its metric does not declare it.
+
+        The metric's class owns this, in its ``directions``.
+        """
+        kind = (self.metric() or {}).get("type")
+        kind = METRICS.get(kind) if isinstance(kind, str) else kind
+        direction = (getattr(kind, "directions", None) or {}).get(self.primary_metric)
+        return None if direction is None else direction == "greater"
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Draw a label or a prediction.

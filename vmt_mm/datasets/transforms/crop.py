@@ -23,7 +23,6 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         crop_size: (height, width), or one number for both, as in mmseg.
         cat_max_ratio: a box where one class has this share of the labelled pixels or more, or
             where there is but one class, is drawn again, up to ten times.
-        ignore_index: as in mmseg; each label knows its own value for this.
         size: (width, height) in place of ``crop_size``, in the order of the other transforms.
         cat_tasks: the tasks whose classes ``cat_max_ratio`` looks at; None looks at all that have
             classes. Where background is most of every image, as in parts of people, a task should
@@ -35,11 +34,12 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
             classes.
     """
 
+    unread = dict(ignore_index="each label knows the value that it ignores")
+
     def __init__(
         self,
         crop_size: int | Sequence[int] | None = None,
         cat_max_ratio: float = 1.0,
-        ignore_index: int = 255,
         size: Sequence[int] | None = None,
         cat_tasks: Sequence[str] | None = None,
     ) -> None:
@@ -54,7 +54,7 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
             crop_size = tuple(size[::-1])
         elif not isinstance(crop_size, int):
             crop_size = tuple(crop_size)
-        super().__init__(crop_size, cat_max_ratio, ignore_index)
+        super().__init__(crop_size, cat_max_ratio)
         self.cat_tasks = None if cat_tasks is None else tuple(cat_tasks)
 
     def transform(self, results: dict) -> dict:

@@ -7,7 +7,7 @@ under a transform is asked of its :class:`~vmt_mm.tasks.labels.LabelSpec`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -15,10 +15,11 @@ import mmcv.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from vmt_mm.errors import InputError
+from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp
 from vmt_mm.tasks import LabelSpec, Warp
+from vmt_mm.tasks.labels import IGNORE
 
 #: ImageNet's mean colour in the channel order of mmcv's images (BGR): 0 after normalisation.
 MEAN_COLOR = (104, 116, 124)
@@ -191,7 +192,10 @@ class Resize(mmcv.transforms.Resize):
         InputError: if it stands between ``Pad`` and the loading of labels.
     """
 
+    unread = dict(clip_object_border="there are no boxes")
+
     def __init__(self, *args: Any, nearest_labels: bool = False, **kwargs: Any) -> None:
+        refuse_unread(Resize, kwargs)
         super().__init__(*args, **kwargs)
         self.nearest_labels = nearest_labels
 
@@ -240,11 +244,14 @@ class RandomResize(mmcv.transforms.RandomResize):
 class RandomFlip(mmcv.transforms.RandomFlip):
     """mmcv's ``RandomFlip``, for all labels; left-right only."""
 
+    unread = dict(swap_seg_labels="a task whose classes change sides says so in its label")
+
     def __init__(
         self, prob: float | None = None, direction: str = "horizontal", **kwargs: Any
     ) -> None:
         if direction != "horizontal":
             raise InputError(f"RandomFlip: direction must be 'horizontal', got {direction!r}")
+        refuse_unread(RandomFlip, kwargs)
         super().__init__(prob, direction, **kwargs)
 
     def _flip(self, results: dict) -> None:
@@ -254,24 +261,29 @@ class RandomFlip(mmcv.transforms.RandomFlip):
             mark_moved(results)
 
 
-@TRANSFORMS.register_module(["RandomRotate", "RandomRotFlip", "RandomMosaic"])
-class MovesOneMap:
-    """Stands for transforms of mmseg that would leave labels behind, at an unchanged size."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise InputError(
-            "RandomRotate, RandomRotFlip and RandomMosaic move the image and one segmentation map "
-            "alone; use RandomWarp, which moves the labels of all tasks"
-        )
-
-
 @TRANSFORMS.register_module()
 class Pad(mmcv.transforms.Pad):
     """mmcv's ``Pad``, for all labels; new pixels carry no label.
 
     In a test pipeline it may stand before ``LoadLabels``: the padding is below and at the right, so
     that labels keep their native size and predictions are cut to it.
+
+    Args:
+        kwargs: see ``mmcv.transforms.Pad``; ``pad_val`` is the image's.
+
+    Raises:
+        InputError: if ``pad_val`` says what labels are padded with, other than the value ignored.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        value = kwargs.get("pad_val")
+        others = set(value) - {"img"} if isinstance(value, Mapping) else set()
+        if others and not (others == {"seg"} and value["seg"] == IGNORE):
+            raise InputError(
+                f"Pad: pad_val is of the image, dict(img=...), got {dict(value)}; in labels new "
+                "pixels are what each task ignores"
+            )
+        super().__init__(*args, **kwargs)
 
     def transform(self, results: dict) -> dict:
         """Pad the image and its labels below and at the right."""

@@ -15,7 +15,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
 from vmt_mm.datasets.transforms.image_values import UNCHANGED, ImageValues
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import DamagedFileError, InputError, refuse_unread
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks.labels import channels_first
@@ -46,6 +46,11 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         DamagedFileError: if the file is empty, truncated, no image, or holds what would be lost.
     """
 
+    unread = dict(
+        ignore_empty="the data set's damaged='skip' leaves out what cannot be read",
+        file_client_args="use backend_args",
+    )
+
     def __init__(
         self,
         *args: Any,
@@ -54,6 +59,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         background: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_unread(LoadImageFromFile, kwargs)
         super().__init__(*args, **kwargs)
         self.turn_by_exif = turn_by_exif
         self.values = ImageValues(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.runner import Runner
 
 from vmt_mm.checkpoints.files import to_plain
 from vmt_mm.checkpoints.newest import INTERRUPTED, LAST_VALIDATION, VALIDATED, validated_iteration
+from vmt_mm.config.known_keys import nearest
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.utils.files import write_bytes, write_json
@@ -57,6 +59,9 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
     def __init__(self, *args: Any, save_frozen: bool = False, **kwargs: Any) -> None:
         if not isinstance(save_frozen, bool):
             raise InputError(f"CheckpointHook: save_frozen must be True or False, {save_frozen!r}")
+        known = inspect.signature(mmengine.hooks.CheckpointHook).parameters
+        for key in kwargs.keys() - known.keys():  # mmengine's would fail at the first saving
+            raise InputError(f"CheckpointHook takes no {key!r}{nearest(key, known)}")
         super().__init__(*args, **kwargs)
         self.save_frozen = save_frozen
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
@@ -32,7 +34,7 @@ class TrainableOnlyConstructor:
             parameters whose name contains PART; the longest match wins.
 
     Raises:
-        InputError: if nothing trains, or an option is unknown.
+        InputError: if nothing trains, an option is unknown, or no parameter is named so.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None) -> None:
@@ -67,6 +69,7 @@ class TrainableOnlyConstructor:
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
     def _groups(self, model: nn.Module, lr: float | None, weight_decay: float | None) -> list[dict]:
+        self._check_keys(model)
         groups: dict[tuple[float, float], dict] = {}
         # by name: a norm over all gradients must not depend on the order of tasks
         for name, parameter in sorted(model.named_parameters()):
@@ -89,6 +92,24 @@ class TrainableOnlyConstructor:
         if not groups:
             raise InputError("the model has no trainable parameter")
         return list(groups.values())
+
+    def _check_keys(self, model: nn.Module) -> None:
+        """Refuse custom keys that name no parameter; warn of those that name frozen ones alone."""
+        names = [name for name, _ in model.named_parameters()]
+        trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+        for key in self.custom_keys:
+            if not any(key in name for name in names):
+                raise InputError(
+                    f"paramwise_cfg.custom_keys: {key!r} is part of no parameter's name; names are "
+                    f"such as {(trainable or names)[:1]}"
+                )
+            if not any(key in name for name in trainable):
+                print_log(
+                    f"paramwise_cfg.custom_keys: {key!r} names frozen parameters alone and "
+                    "changes nothing",
+                    "current",
+                    logging.WARNING,
+                )
 
 
 def _has_fused_step(cfg: Mapping[str, Any]) -> bool:

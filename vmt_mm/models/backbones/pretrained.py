@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import vmt_mm
 from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.checkpoints.keys import key_faults
+from vmt_mm.checkpoints.keys import check_finite, key_faults
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.encoder_in_file import find_encoder
 
@@ -99,10 +99,12 @@ def load_strictly(
         may_miss: whether a key of the encoder may be absent.
 
     Raises:
-        InputError: if a key is missing, unknown, or of another shape; the message gives them.
+        InputError: if a key is missing, unknown, or of another shape, or a tensor holds NaN or
+            infinity; the message gives them.
     """
     faults = key_faults(own_state(encoder), state, may_miss)
     if faults:
         raise InputError(f"{source} does not fit the encoder ({origin} keys): {'; '.join(faults)}")
+    check_finite(encoder.state_dict(), state, source)
     encoder.load_state_dict(state, strict=False)  # every difference was judged above
     print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", logger="current")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,11 @@ class AdaptedEncoder:
         fitted_keys: state-dict keys of what was interpolated from that file.
     """
 
+    #: Arguments of the libraries' encoders that are refused -> what to use.
+    unread: ClassVar[Mapping[str, str]] = dict(
+        frozen_stages="the PEFT method decides what is frozen",
+        init_cfg="set `pretrained` to the file of weights, or allow_random_backbone=True",
+    )
     task_names: tuple[str, ...]
     blocks: tuple[BlockSpec, ...]
     parts: Mapping[str, str]

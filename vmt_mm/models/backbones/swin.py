@@ -13,7 +13,7 @@ from typing import Any
 from mmseg.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
-from vmt_mm.errors import InputError
+from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.models.backbones.passes import TaskPasses
 from vmt_mm.models.backbones.patch_merging import merge
 from vmt_mm.models.backbones.seam import AdaptedEncoder
@@ -66,6 +66,12 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
         kwargs: further arguments of mmseg's ``SwinTransformer``.
     """
 
+    unread = dict(
+        AdaptedEncoder.unread,
+        use_abs_pos_embed="Swin's positions are those of its windows",
+        out_indices="heads get all four stages",
+    )
+
     def __init__(
         self,
         tasks: Sequence[str],
@@ -79,12 +85,7 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
     ) -> None:
         if arch not in ARCHITECTURES:
             raise InputError(f"MultiTaskSwin: `arch` {arch!r} is none of {list(ARCHITECTURES)}")
-        for name in ("use_abs_pos_embed", "frozen_stages", "out_indices"):
-            if name in kwargs:
-                raise InputError(
-                    f"MultiTaskSwin: takes no `{name}`; what is frozen, the PEFT method decides, "
-                    "and heads get all four stages"
-                )
+        refuse_unread(MultiTaskSwin, kwargs)
         super().__init__(drop_path_rate=drop_path_rate, **{**ARCHITECTURES[arch], **kwargs})
         self.with_cp = with_cp
         self.out_channels = tuple(self.num_features)

@@ -13,7 +13,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from vmt_mm.errors import InputError
+from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.models.backbones.passes import TaskPasses
 from vmt_mm.models.backbones.seam import AdaptedEncoder
 from vmt_mm.models.backbones.vit_checkpoint import load_vit
@@ -31,7 +31,6 @@ else:
 LEVELS = len(AdaptedEncoder.strides)
 _ARCH_KEYS = {"embed_dims", "num_layers", "num_heads", "feedforward_channels"}
 #: Arguments of mmpretrain's class that this one decides.
-_DECIDED = ("out_type", "final_norm", "frozen_stages")
 
 
 @MODELS.register_module()
@@ -63,6 +62,12 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
         InputError: if mmpretrain is not installed, or an argument does not fit.
     """
 
+    unread = dict(
+        AdaptedEncoder.unread,
+        out_type="heads get maps, with the class token left out",
+        final_norm="each level has a norm of its own",
+    )
+
     def __init__(
         self,
         tasks: Sequence[str],
@@ -76,8 +81,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
     ) -> None:
         if MISSING:
             raise InputError(f"MultiTaskViT is made of mmpretrain's parts: {MISSING}")
-        if decided := [key for key in _DECIDED if key in kwargs]:
-            raise InputError(f"MultiTaskViT decides {decided} itself")
+        refuse_unread(MultiTaskViT, kwargs)
         depth = _settings(arch)["num_layers"]
         ends = _group_ends(out_indices, depth)
         super().__init__(arch=arch, out_indices=list(ends), out_type="featmap", **kwargs)

@@ -1,0 +1,230 @@
+"""Parts of mmseg and mmengine that would do nothing, or harm, are refused with what to use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vmt_mm.config.check import check_keys
+from vmt_mm.datasets.transforms import Pad, RandomFlip, Resize
+from vmt_mm.datasets.transforms.unfit import advice_on
+from vmt_mm.errors import InputError
+from vmt_mm.models.heads import build_head
+from vmt_mm.registry import DATASETS, MODELS, TRANSFORMS
+
+_TASKS = dict(floor=dict(type="Segmentation", num_classes=2))
+_HEAD = dict(type="FCNHead", channels=8, num_convs=1, in_index=0)
+_OURS = dict(type="MultiTaskSegmentor")
+
+
+def _refused(message: str, model=None, **parts):
+    with pytest.raises(InputError) as caught:
+        check_keys(dict(model={**_OURS, **(model or {})}, **parts))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(loss_decode=dict(type="DiceLoss", loss_weight=3.0)),
+        dict(sampler=dict(type="OHEMPixelSampler", thresh=0.7)),
+        dict(ignore_index=0),
+        dict(threshold=0.3),
+    ],
+)
+def test_what_a_head_of_mmseg_would_not_read(given):
+    (key,) = given
+    _refused(f"model.head.{key}: FCNHead takes no {key!r}", dict(head={**_HEAD, **given}))
+    _refused(f"model.task_heads.floor.{key}", dict(task_heads=dict(floor={**_HEAD, **given})))
+    with pytest.raises(InputError, match=f"FCNHead takes no {key!r} here"):
+        build_head({**_HEAD, **given}, [8, 8, 8, 8], 2)
+
+
+def test_a_loss_is_said_to_be_the_tasks():
+    with pytest.raises(InputError, match=r"tasks\.<name>\.loss_weight.* not supported yet"):
+        build_head(dict(_HEAD, loss_decode=dict(type="DiceLoss")), [8] * 4, 2)
+
+
+@pytest.mark.parametrize("given", [dict(num_classes=19), dict(in_channels=64)])
+def test_channels_of_a_head_are_the_encoders_and_the_tasks(given):
+    with pytest.raises(InputError, match=f"head FCNHead: {next(iter(given))}=.*leave it out"):
+        build_head({**_HEAD, **given}, [8] * 4, 2)
+    assert (
+        build_head(dict(_HEAD, num_classes=2, in_channels=8), [8] * 4, 2).conv_seg.out_channels == 2
+    )
+
+
+def _mmsegs(kind: str) -> dict:
+    return dict(model=dict(type="EncoderDecoder"), val_evaluator=dict(type=kind))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            dict(val_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU", "mDice"])),
+            "val_evaluator.type: IoUMetric reads mmseg's one segmentation map",
+        ),
+        (dict(test_evaluator=[dict(type="CityscapesMetric")]), "tasks.<name>.iou_metrics=['mIoU'"),
+        (dict(val_evaluator=dict(type="mmseg.DepthMetric")), "every task brings its metric"),
+        (
+            dict(default_hooks=dict(visualization=dict(type="SegVisualizationHook", draw=True))),
+            "use MultiTaskVisualizationHook",
+        ),
+        (dict(visualizer=dict(type="SegLocalVisualizer", alpha=0.5)), "visualizer.alpha: nothing"),
+        (
+            dict(train_dataloader=dict(dataset=dict(type="ClassBalancedDataset"))),
+            "type='DrawSampler', balance=",
+        ),
+        (
+            dict(train_dataloader=dict(dataset=dict(type="mmengine.ConcatDataset"))),
+            "use ConcatDataset without a scope",
+        ),
+        (dict(val_dataloader=dict(dataset=dict(type="ADE20KDataset"))), "use MultiTaskDataset"),
+        (
+            dict(optim_wrapper=dict(constructor="LearningRateDecayOptimizerConstructor")),
+            "use constructor='TrainableOnlyConstructor'",
+        ),
+        (
+            dict(optim_wrapper=dict(constructor="LayerDecayOptimizerConstructor")),
+            "paramwise_cfg=dict(custom_keys=",
+        ),
+        (dict(optim_wrapper=dict(constructor="TrainableOnly")), "no constructor is named"),
+        (dict(optim_wrapper=dict(paramwise_cfg=dict(norm_mult=0))), "reads no 'norm_mult'"),
+        (dict(train_dataloader=dict(shuffle=True)), "takes no 'shuffle'; set sampler.shuffle"),
+        (dict(train_cfg=dict(max_epochs=1, val_intervl=1)), "train_cfg takes no 'val_intervl'"),
+    ],
+)
+def test_parts_that_know_one_map(parts, message):
+    _refused(message, **parts)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (dict(decode_head=_HEAD), "takes no 'decode_head'; `head` is the head of every task"),
+        (dict(auxiliary_head=_HEAD), "no auxiliary losses"),
+        (dict(pretrained="x.pth"), "top-level `pretrained`"),
+        (dict(backbone=dict(type="MultiTaskSwin", frozen_stages=1)), "the PEFT method decides"),
+        (dict(backbone=dict(type="MultiTaskViT", init_cfg=dict())), "set `pretrained`"),
+        (
+            dict(data_preprocessor=dict(type="MultiTaskDataPreprocessor", size=(8, 8))),
+            "images get their size in the pipeline",
+        ),
+        (dict(data_preprocessor=dict(type="SegDataPreProcessor")), "use MultiTaskDataPreprocessor"),
+    ],
+)
+def test_parts_of_the_model(model, message):
+    _refused(message, model)
+
+
+def test_mmsegs_own_models_are_left_alone():
+    check_keys(
+        dict(
+            model=dict(type="EncoderDecoder", decode_head=dict(_HEAD, ignore_index=0)),
+            val_evaluator=dict(type="IoUMetric"),
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", ["frozen_stages", "init_cfg"])
+def test_an_encoder_built_in_python_refuses_too(kind):
+    with pytest.raises(InputError, match=f"MultiTaskSwin takes no '{kind}'"):
+        MODELS.build(dict(type="MultiTaskSwin", tasks=["a"], arch="nano", **{kind: 1}))
+
+
+# -- data
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name in ("images", "floor", "splits"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images/a.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "floor/a.png")
+    (tmp_path / "splits/train.txt").write_text("a\n")
+    return tmp_path
+
+
+def _dataset(folder, **given):
+    cfg = dict(type="MultiTaskDataset", data_root=str(folder), tasks=_TASKS, **given)
+    _refused_keys = [key for key in given if key not in ("pipeline", "metainfo")]
+    for key in _refused_keys:
+        _refused(
+            f"dataset.{key}: MultiTaskDataset takes no {key!r}", train_dataloader=dict(dataset=cfg)
+        )
+    return DATASETS.build(cfg)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(data_prefix=dict(img_path="JPEGImages")),
+        dict(filter_cfg=dict(min_size=99)),
+        dict(reduce_zero_label=True),
+        dict(img_suffix=".tif"),
+        dict(ignore_index=0),
+    ],
+)
+def test_what_a_data_set_would_not_read(folder, given):
+    with pytest.raises(InputError, match=f"MultiTaskDataset takes no '{next(iter(given))}'; "):
+        _dataset(folder, **given)
+
+
+def test_what_a_data_set_does_read(folder):
+    cfg = dict(type="MultiTaskDataset", data_root=str(folder), tasks=_TASKS)
+    short = DATASETS.build(
+        dict(cfg, indices=1, serialize_data=False, lazy_init=True, max_refetch=2)
+    )
+    assert not short._fully_initialized
+    assert len(short) == 1
+    assert len(DATASETS.build(dict(type="RepeatDataset", times=3, dataset=cfg))) == 3
+
+
+def test_metainfo_is_by_task(folder):
+    with pytest.raises(InputError, match="metainfo is by task.* nothing reads 'classes'"):
+        _dataset(folder, metainfo=dict(classes=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("step", "instead"),
+    [
+        (dict(type="LoadAnnotations"), "LoadLabels"),
+        (dict(type="PackSegInputs"), "PackMultiTaskInputs"),
+        (dict(type="mmseg.RandomCrop", crop_size=(4, 4)), "RandomCrop without a scope"),
+        (dict(type="mmcv.Resize", scale=(4, 4)), "Resize without a scope"),
+        (dict(type="ResizeShortestEdge", scale=4, max_size=8), "Resize without a scope"),
+        (dict(type="RandomRotate", prob=0.5, degree=9), "use RandomWarp"),
+        (dict(type="RandomRotFlip"), "use RandomWarp"),
+        (dict(type="RandomMosaic", prob=0.5), "use RandomWarp"),
+        (dict(type="CenterCrop", crop_size=4), "use RandomCrop"),
+        (
+            dict(type="RandomApply", transforms=[dict(type="RandomRotate", prob=1, degree=9)]),
+            "Warp",
+        ),
+    ],
+)
+def test_transforms_that_leave_labels_behind(folder, step, instead):
+    pipeline = [dict(type="LoadImageFromFile"), step]
+    loader = dict(dataset=dict(type="MultiTaskDataset", pipeline=pipeline))
+    _refused(instead, train_dataloader=loader)
+    with pytest.raises(InputError, match=instead):
+        _dataset(folder, pipeline=pipeline)
+
+
+def test_transforms_of_colours_are_fine(folder):
+    steps = [dict(type="LoadImageFromFile"), dict(type="PhotoMetricDistortion"), dict(type="CLAHE")]
+    _dataset(folder, pipeline=steps)
+    assert advice_on(TRANSFORMS.get("RandomCrop")) is None  # ours
+
+
+def test_arguments_that_do_nothing_to_labels():
+    for make, key in (
+        (lambda: RandomFlip(0.5, swap_seg_labels=[(1, 2)]), "swap_seg_labels"),
+        (lambda: Resize((4, 4), clip_object_border=False), "clip_object_border"),
+        (lambda: Pad(size=(4, 4), pad_val=dict(img=0, seg=0)), "pad_val"),
+    ):
+        with pytest.raises(InputError, match=key):
+            make()
+    Pad(size=(4, 4), pad_val=dict(img=0, seg=255))  # as mmseg's configs say; it is what happens
