@@ -324,6 +324,7 @@ def test_any_number_of_channels(swap):
     assert preprocessor.state_dict() == {}
 
 
+@exact_interpolation
 @pytest.mark.parametrize("swap", [True, False])
 def test_warps_on_the_device_of_four_channels(swap):
     options = dict(size=(9, 8), flip_prob=1, rotate=(9, 9), scale=(0.6, 0.6), fill=(1, 2, 3, 4))
