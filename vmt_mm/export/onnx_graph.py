@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import onnx
@@ -40,7 +39,12 @@ def legible_pads(opset: int) -> Iterator[None]:
 
 
 def _export_pad(
-    g: Any, x: torch.Value, pad: torch.Value, mode: torch.Value, value: torch.Value
+    # not Any, which is not a class in Python 3.10: PyTorch 2.1 asks whose subclass it is
+    g: object,
+    x: torch.Value,
+    pad: torch.Value,
+    mode: torch.Value,
+    value: torch.Value,
 ) -> torch.Value:
     """``F.pad``, whose sizes are (before, after) from the last dimension on."""
     kind = _PAD_MODES[symbolic_helper._get_const(mode, "s", "mode")]
