@@ -37,7 +37,8 @@ def _write(path, values, none=None):
     if kind == ".npy":
         np.save(path, values)
     elif kind == ".tiff":
-        assert cv2.imwrite(str(path), values[..., ::-1])
+        lossless = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # which OpenCV before 5 is not by itself
+        assert cv2.imwrite(str(path), values[..., ::-1], lossless)
     else:
         codes = np.rint((values + 1) * (bits / 2)).astype(np.uint16 if bits > 255 else np.uint8)
         if none is not None:
