@@ -91,3 +91,16 @@ def test_the_look_is_short(tmp_path, monkeypatch):
     monkeypatch.setattr(label_look, "_SECONDS", 0.0)
     assert label_look.look_at_labels(dataset) == []
     assert len(read) == 2 * 32
+
+
+def test_normals_that_are_none_of_unit_length_are_said(tmp_path, warnings_of):
+    codes = np.full((4, 4, 3), [128, 128, 255])
+    codes[0] = 255  # white where there is none
+    for i in range(2):
+        _save(tmp_path / f"images/{i}.png", np.zeros((4, 4, 3)))
+        _save(tmp_path / f"normals/{i}.png", codes)
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/train.txt").write_text("0\n1")
+    said = warnings_of(MultiTaskDataset(str(tmp_path), dict(normals=dict(type="Normals"))))
+    assert len(said) == 1
+    assert "25.0% of the normals are not of unit length" in said[0]

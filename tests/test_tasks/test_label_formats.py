@@ -115,6 +115,29 @@ def test_vectors_that_are_none_or_not_unit(tmp_path):
         assert str(tmp_path / name) in str(caught.value)
 
 
+def test_a_colour_that_is_no_normal_is_found(tmp_path):
+    spec, path = Normals("n").label, _write(tmp_path / "n.png", _scene())
+    spec.check_file(path)
+    white = _scene()
+    white[:4] = 1
+    _write(path, white)
+    spec.check_file(path, share=0.5)
+    with pytest.raises(InputError, match="33.3% of the normals are not of unit length"):
+        spec.check_file(path, share=0.02)
+
+
+def test_swapped_red_and_blue_are_named(tmp_path):
+    for frame, fits in (("opengl", "z,y,x"), ("opencv", "z,-y,-x"), ("dsine", "-z,y,x")):
+        files = _scene() * np.float32(FROM_OURS[frame])
+        path = _write(tmp_path / "a.npy", files[..., ::-1].copy())
+        spec = Normals("n", frame=frame).label
+        (said,) = spec.find_suspicion(_counts(spec, [spec.decode(path)]))
+        assert "swapped (BGR)" in said and f"frame={fits!r}" in said
+        spec = Normals("n", frame=fits).label
+        np.testing.assert_allclose(spec.decode(path), _scene(), atol=1e-6)
+        assert spec.find_suspicion(_counts(spec, [spec.decode(path)])) == []
+
+
 def _counts(spec, labels):
     counts = LabelCounts()
     for label in labels:
@@ -227,6 +250,7 @@ def test_depth_of_another_unit_or_cut_off_is_suspected():
     for label, message in (
         (near, "are below 0.05 m: set `scale`"),
         (far, "are above 500 m: set `scale`=1000"),
+        (np.where(DEPTHS > 3, np.float32(1e10), DEPTHS), "write 0 where such"),
         (np.minimum(DEPTHS * 3, np.float32(65.535)), "65.535 m, the most that 16 bits hold"),
     ):
         (found,) = spec.find_suspicion(_counts(spec, [label]))

@@ -179,6 +179,24 @@ def test_a_palette_of_other_greys_is_not_taken_for_classes(tmp_path):
                 read_classes(path, 21, 255)
 
 
+def test_tiff_files_that_decoders_would_change_are_refused(tmp_path):
+    indices = _indices(3)
+    image, path = Image.fromarray(indices), tmp_path / "label.tif"
+    for orientation in range(2, 9):
+        image.save(path, tiffinfo={274: orientation})
+        with pytest.raises(InputError, match=f"a TIFF of orientation {orientation}"):
+            read_classes(path, 3)
+    image.save(path, save_all=True, append_images=[Image.fromarray(indices * 0)])
+    with pytest.raises(InputError, match="holds 2 images"):
+        read_classes(path, 3)
+    one_bit = Image.fromarray(indices > 0)
+    one_bit.save(path, compression="group4", tiffinfo={262: 1})
+    np.testing.assert_array_equal(read_classes(path, 2), indices > 0)
+    one_bit.save(path, tiffinfo={262: 0})
+    with pytest.raises(InputError, match="a TIFF in which 0 is white"):
+        read_classes(path, 2)
+
+
 GREY = [[0, 0, 0], [255, 255, 255]]
 MASK = np.uint8([[0, 1, 1, 0, 1, 0, 0, 0]])
 MASKS = {
@@ -222,8 +240,23 @@ def test_masks_of_0_and_1_need_their_option(tmp_path):
         build_tasks(dict(own=dict(type="Edge", values="01")))
 
 
+def test_masks_of_0_and_1_with_ignored_pixels_need_their_option(tmp_path):
+    path = _save(tmp_path / "mask.png", np.uint8([[0, 1, 1, 255]]))
+    with pytest.raises(InputError, match="found 0, 1 and 255 alone, of which 1 would be backgr"):
+        read_mask(path)
+    np.testing.assert_array_equal(read_mask(path, "mask01"), [[0, 1, 1, 255]])
+
+
 def test_soft_and_empty_masks_stay_allowed(tmp_path):
-    for values in ([[0, 0, 0]], [[0, 1, 2]], [[0, 64, 100]], [[255, 255, 255]]):
+    by_chance = [[1, *[0] * 200, *[255] * 200]]
+    for values in (
+        by_chance,
+        [[0, 0]],
+        [[0, 1, 2]],
+        [[0, 64, 100]],
+        [[255, 255]],
+        [[0, 1, 9, 255]],
+    ):
         path = _save(tmp_path / "mask.png", np.uint8(values))
         np.testing.assert_array_equal(read_mask(path), values)
     _numpy(path, np.float32([[0, 0.5]]))

@@ -113,11 +113,13 @@ class DepthMap(LabelSpec):
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
         """Depths of another unit, and such that did not fit into 16 bits."""
         found = super().find_suspicion(counts)
-        for fact, rule in (
-            ("near", f"below {_NEAR:g} m: set `scale` of the task to the files' values per metre"),
-            ("far", f"above {_FAR:g} m: set `scale`=1000 of the task if files hold millimetres"),
-        ):
-            if counts.valid and counts.facts[fact] > counts.valid / 2:
+        for fact, most, rule in (
+            ("near", 0.5, f"below {_NEAR:g} m: set `scale` of the task to the files' values per "
+             "metre"),
+            ("far", _MUCH, f"above {_FAR:g} m: set `scale`=1000 of the task if files hold "
+             "millimetres; write 0 where such a value means none"),
+        ):  # fmt: skip
+            if counts.facts[fact] > most * counts.valid:
                 found.append(f"{counts.facts[fact] / counts.valid:.0%} of the depths are {rule}")
         share = counts.facts["most"] / max(counts.valid, 1)
         if share > _MUCH:

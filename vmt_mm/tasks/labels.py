@@ -66,8 +66,13 @@ class LabelSpec:
         """Read a file's values as they are, (H, W[, C]); raise InputError if they are wrong."""
         raise NotImplementedError
 
-    def check_file(self, path: str | Path) -> None:
-        """Raise InputError where a file that ``decode`` takes breaks the layout all the same."""
+    def check_file(self, path: str | Path, share: float = 0.0) -> None:
+        """Raise InputError where a file that ``decode`` takes breaks the layout all the same.
+
+        Args:
+            path: the file.
+            share: of its pixels that may do so.
+        """
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
         """Turn a file's values into the label in memory, (H, W[, C]); ``values`` may be it."""

@@ -36,6 +36,9 @@ _COMPONENT = np.arange(256, dtype=np.float32) * (2 / 255) - 1
 #: Vertical component of steep normals, the share of pixels that must have such ones to prove
 #: anything, and the share of these that must point down.
 _STEEP, _ENOUGH, _MOSTLY = 0.7, 0.02, 0.8
+#: Least component of what points to a side; shares of pixels that face away from the camera, and
+#: to the same side, if x and z are swapped.
+_ASIDE, _SWAPPED, _NEARLY = 0.1, 0.1, 0.9
 #: Pixels that are computed with at a time.
 _STRIP_PIXELS = 1 << 14
 
@@ -61,9 +64,9 @@ class NormalMap(LabelSpec):
         self.axes = parse_frame(frame)
         self.none = none
 
-    def check_file(self, path: str | Path) -> None:
+    def check_file(self, path: str | Path, share: float = 0.0) -> None:
         """Raise InputError if vectors are not of unit length: decoding makes them so, silently."""
-        _check_lengths(self.read(path), _LENGTH_TOLERANCE, 0, path)
+        _check_lengths(self.read(path), _LENGTH_TOLERANCE, share, path)
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read codes or components (H, W, 3), uint8, uint16 or float32.
@@ -107,15 +110,25 @@ class NormalMap(LabelSpec):
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count where normals point."""
         counts = super().count(label)
-        y, z = label[..., 1], label[..., 2]
+        x, y, z = label[..., 0], label[..., 1], label[..., 2]
         counts.facts.update(
-            away=int((z < 0).sum()), up=int((y > _STEEP).sum()), down=int((y < -_STEEP).sum())
-        )
+            left=int((x < -_ASIDE).sum()), right=int((x > _ASIDE).sum()), away=int((z < 0).sum()),
+            up=int((y > _STEEP).sum()), down=int((y < -_STEEP).sum()),
+        )  # fmt: skip
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
         """Normals that face away from the camera, or down where floors and tables face up."""
         found = super().find_suspicion(counts)
+        aside = max(counts.facts["left"], counts.facts["right"])
+        if counts.facts["away"] > _SWAPPED * counts.valid and aside > _NEARLY * counts.valid:
+            fits = self.axes.translate(str.maketrans("xz", "zx"))
+            return [
+                *found,
+                f"{counts.facts['away'] / counts.valid:.0%} of the normals face away from the "
+                "camera and nearly all to one side: red and blue are probably swapped (BGR); "
+                f"frame={fits!r} on the task takes them so",
+            ]
         up, down, away = (counts.facts[name] for name in ("up", "down", "away"))
         turned_z = 2 * away > counts.valid
         turned_y = up + down > _ENOUGH * counts.valid and down > _MOSTLY * (up + down)
@@ -252,7 +265,8 @@ def _check_lengths(values: np.ndarray, tolerance: float, share: float, path: str
             code = f"n = 2 v / {np.iinfo(values.dtype).max} - 1"
         raise InputError(
             f"{path}: {wrong.mean():.1%} of the normals are not of unit length, they reach "
-            f"from {length.min():.2f} to {length.max():.2f}; expected {code}"
+            f"from {length.min():.2f} to {length.max():.2f}; expected {code}, and black or zeros "
+            "where there is no normal"
         )
 
 

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vmt_mm.errors import InputError
 from vmt_mm.utils.images import UNDECODABLE, find_damage
+from vmt_mm.utils.stored_pixels import single_page
 
 _PNG, _NUMPY, _EXR = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", b"v/1\x01"
 #: How files of lossy formats begin; what stands at bytes 4..12 of the last is the kind.
@@ -27,7 +28,8 @@ _LOSSY_BRANDS = {b"ftypavif": "AVIF", b"ftypheic": "HEIC", b"ftypmif1": "HEIF"}
 _PNG_HEADER, _PNG_BITS, _PNG_COLOR = 33, 24, 25
 #: Pillow's kinds of pictures whose values are numbers or RGB: "L", "LA", "RGB(A)", "I(;16)", "F".
 _MODES = ("L", "RGB", "I", "F")
-_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_CHANNELS = 258, 259, 277
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_CHANNELS = 258, 259, 262, 277
+_WHITE_IS_ZERO = 0
 _TIFF_LOSSY = {6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000",
                34887: "LERC", 34892: "lossy JPEG", 50001: "WebP", 50002: "JPEG XL"}  # fmt: skip
 
@@ -66,6 +68,7 @@ def read_stored(path: str | Path, rule: str) -> Stored:
     try:
         content = Path(path).read_bytes()
         _refuse_lossy(content)
+        single_page(content, str(path))
         if damage := find_damage(content):
             raise ValueError(damage)
         if content.startswith(_PNG):
@@ -79,6 +82,8 @@ def read_stored(path: str | Path, rule: str) -> Stored:
             " were drawn: write the labels anew from their source, as PNG (a conversion of this "
             "file does not bring them back)"
         ) from None
+    except InputError:
+        raise
     except UNDECODABLE as error:
         message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
         raise InputError(f"{path}: cannot be read ({message}); expected {rule}") from None
@@ -150,6 +155,8 @@ def _read_other(content: bytes) -> Stored:
         if tags.get(_TIFF_COMPRESSION) in _TIFF_LOSSY:
             raise _LossyError(f"TIFF file with {_TIFF_LOSSY[tags[_TIFF_COMPRESSION]]} inside")
         bits = max(tags.get(_TIFF_BITS, (8,)))
+        if bits <= 8 and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts those
+            raise ValueError("a TIFF in which 0 is white; write the labels as PNG")
         if bits > 8 and tags.get(_TIFF_CHANNELS, 1) > 1:  # of which Pillow keeps 8
             return Stored(_read_by_opencv(content), bits=bits)
         return _of_pillow(image, bits)

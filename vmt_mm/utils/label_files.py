@@ -19,6 +19,8 @@ _MASK_RULES = dict(
     mask255="a mask of 8 bits in one channel, foreground above 127",
     mask01="a mask of 0 and 1 (255 = ignored) in one channel",
 )
+#: Share of pixels with a value that compression of a mask's source may have left by chance.
+_NOISE = 0.005
 #: What the values of a mask's file may be.
 MASK_VALUES = tuple(_MASK_RULES)
 
@@ -133,6 +135,11 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
             f"{path}: expected {rule}, found 0 and 1 alone, which would all be background; set "
             "values='mask01' on the task for masks of 0 and 1 (and if this is a faint map of "
             "0..255, write it as all 0)"
+        )
+    if _is_01_and_ignored(mask) and (mask == 1).mean() > _NOISE:
+        raise InputError(
+            f"{path}: expected {rule}, found 0, 1 and 255 alone, of which 1 would be background; "
+            "set values='mask01' on the task for masks of 0 and 1 with 255 = ignored"
         )
     return mask
 

@@ -118,20 +118,10 @@ def _decode_npy(content: bytes, name: str) -> np.ndarray:
 
 
 def _decode_tiff(content: bytes, name: str) -> np.ndarray | None:
-    pages = _tiff_pages(content)
-    if not pages:
+    page = single_page(content, name)
+    if page is None:
         return None
-    if len(pages) > 1:
-        raise DamagedFileError(
-            f"{name}: holds {len(pages)} images; expected one: save them as files"
-        )
-    (page,) = pages
     samples, bits = page.get(_SAMPLES, 1), max(_several(page.get(_BITS, 1)))
-    if page.get(_ORIENTATION, 1) != 1:
-        raise DamagedFileError(
-            f"{name}: a TIFF of orientation {page[_ORIENTATION]}, which decoders turn in different "
-            "ways; save it in the usual orientation, 1"
-        )
     if bits <= 8 and _UNASSOCIATED in _several(page.get(_EXTRA, 0)):
         image = _by_pillow(content)  # cv2 multiplies by alpha
     elif bits <= 8 and page.get(_PHOTOMETRIC) == _CMYK:
@@ -148,6 +138,29 @@ def _decode_tiff(content: bytes, name: str) -> np.ndarray | None:
             "save it as .npy, an array (H, W, C)"
         )
     return image
+
+
+def single_page(content: bytes, name: str) -> dict[int, Any] | None:
+    """Tags of the one image that a TIFF holds; None where none is found, or it is not a TIFF.
+
+    Args:
+        content: the file.
+        name: what an error calls it.
+
+    Raises:
+        DamagedFileError: if it holds several, or one that decoders turn.
+    """
+    pages = _tiff_pages(content) if content.startswith(_TIFF) else []
+    if len(pages) > 1:
+        raise DamagedFileError(
+            f"{name}: holds {len(pages)} images; expected one: save them as files"
+        )
+    if pages and pages[0].get(_ORIENTATION, 1) != 1:
+        raise DamagedFileError(
+            f"{name}: a TIFF of orientation {pages[0][_ORIENTATION]}, which decoders turn in "
+            "different ways; save it in the usual orientation, 1"
+        )
+    return pages[0] if pages else None
 
 
 def _tiff_pages(content: bytes) -> list[dict[int, Any]]:
