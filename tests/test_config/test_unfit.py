@@ -194,6 +194,7 @@ def test_metainfo_is_by_task(folder):
         (dict(type="PackSegInputs"), "PackMultiTaskInputs"),
         (dict(type="mmseg.RandomCrop", crop_size=(4, 4)), "RandomCrop without a scope"),
         (dict(type="mmcv.Resize", scale=(4, 4)), "Resize without a scope"),
+        (dict(type="mmcv.LoadImageFromFile"), "LoadImageFromFile without a scope"),
         (dict(type="ResizeShortestEdge", scale=4, max_size=8), "Resize without a scope"),
         (dict(type="RandomRotate", prob=0.5, degree=9), "use RandomWarp"),
         (dict(type="RandomRotFlip"), "use RandomWarp"),

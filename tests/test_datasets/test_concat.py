@@ -155,6 +155,25 @@ def test_ids_of_a_test_must_differ(roots):
     assert ids == ["a", "b", "c", *(f"rooms/{i}" for i in "bcxyz")]
 
 
+@pytest.mark.parametrize("wrapper", [dict(type="RepeatDataset", times=1), dict()])
+def test_ids_of_a_test_must_differ_within_wrappers(roots, wrapper):
+    street = _entry(roots[0], STREET, test_mode=True)
+    inner = (
+        dict(wrapper, dataset=street) if wrapper else dict(type="ConcatDataset", datasets=[street])
+    )
+    with pytest.raises(InputError, match=r"id 'b' is in datasets\[0\] .* and in datasets\[1\]"):
+        ConcatDataset([inner, _entry(roots[1], ROOMS, test_mode=True)])
+    ConcatDataset([inner, _entry(roots[1], ROOMS, test_mode=True, id_prefix="rooms")])
+
+
+@pytest.mark.parametrize("prefix", ["/outputs", "../outputs", "a/../..", 3, True])
+def test_a_prefix_stays_below_the_folder_of_outputs(roots, prefix):
+    with pytest.raises(InputError, match="`id_prefix` must be a folder's name"):
+        DATASETS.build(_entry(roots[0], STREET, id_prefix=prefix))
+    dataset = DATASETS.build(_entry(roots[0], STREET, id_prefix="a//b/"))
+    assert dataset.get_data_info(0)["sample_id"] == "a/b/a"
+
+
 def test_wrapped_members_take_part(roots):
     members = [
         dict(type="RepeatDataset", dataset=_entry(roots[0], STREET, metainfo=NAMES), times=2),

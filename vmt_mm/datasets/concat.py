@@ -142,7 +142,8 @@ def _check_ids(members: Sequence[Any]) -> None:
     """Raise InputError where files that a test names by ids would overwrite each other."""
     seen: dict[str, str] = {}
     for number, member in enumerate(members):
-        if not isinstance(member, MultiTaskDataset) or not member.test_mode:
+        inner = list(members_of(member))
+        if not inner or not all(dataset.test_mode for dataset in inner):
             continue
         for index in range(len(member)):
             sample_id = member.get_data_info(index)["sample_id"]

@@ -22,6 +22,7 @@ from vmt_mm.utils.files import check_outputs
 from vmt_mm.utils.layout import (
     IMAGE_SUFFIXES,
     Listing,
+    leads_outside,
     list_files,
     read_ids,
 )
@@ -57,8 +58,8 @@ class MultiTaskDataset(BaseDataset):
 
     Raises:
         InputError: if the root, a task's folder, the list or an image is missing, files of a task
-            belong to no image and no image of the list has one, the part is none or empty, or class
-            names do not fit.
+            belong to no image and no image of the list has one, the part is none or empty, class
+            names do not fit, or a transform of another library would leave the labels behind.
     """
 
     #: Arguments of mmengine's and mmseg's data sets that nothing here reads -> what to use.
@@ -96,7 +97,12 @@ class MultiTaskDataset(BaseDataset):
             )
         self.skip_damaged = damaged == "skip"
         self.part = _checked_part(part, data_root)
-        self.id_prefix = f"{id_prefix}/" if id_prefix else ""
+        if not isinstance(id_prefix, str) or leads_outside(id_prefix):
+            raise InputError(
+                f"{data_root}: `id_prefix` must be a folder's name, below which outputs go, got "
+                f"{id_prefix!r}"
+            )
+        self.id_prefix = f"{Path(id_prefix).as_posix()}/" if id_prefix else ""
         self.cache = cache
         self._stored: SampleCache | None = None
         problem = self.find_problem(data_root, ann_file)

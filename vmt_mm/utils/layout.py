@@ -101,7 +101,7 @@ def read_ids(path: Path) -> list[str]:
         raise InputError(f"{path}: holds no id")
     if null := next((i for i in ids if "\0" in i), None):
         raise InputError(f"{path}: id {null!r} holds a NUL byte; expected one id a line")
-    outside = [i for i in ids if i.startswith(("/", "\\")) or ".." in Path(i).parts]
+    outside = [i for i in ids if leads_outside(i)]
     if outside:
         raise InputError(
             f"{path}: id {outside[0]!r} leads out of the data set; expected paths below images/, "
@@ -111,6 +111,11 @@ def read_ids(path: Path) -> list[str]:
         twice = next(i for i, count in Counter(ids).items() if count > 1)
         raise InputError(f"{path}: id {twice!r} is listed twice")
     return ids
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a path below a folder is none: it starts at the root, or goes up."""
+    return name.startswith(("/", "\\")) or ".." in Path(name).parts
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:

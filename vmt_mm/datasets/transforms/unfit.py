@@ -21,6 +21,11 @@ _ADVICE = {
         for package in ("mmcv", "mmseg")
         for name in ("RandomCrop", "RandomFlip", "RandomResize", "Resize", "Pad", "TestTimeAug")
     },
+    (
+        "mmcv",
+        "LoadImageFromFile",
+    ): "turns images and not labels by EXIF, and cuts 16 bits to 8; use "
+    "LoadImageFromFile without a scope",
     ("mmcv", "LoadAnnotations"): _LABELS,
     ("mmcv", "CenterCrop"): "moves the image alone; use RandomCrop or Resize",
     ("mmcv", "MultiScaleFlipAug"): "moves the image alone; use TestTimeAug",
