@@ -14,6 +14,7 @@ from vmt_mm.apis import MultiTaskInferencer, inference_model, init_model, load_c
 from vmt_mm.apis.adapters import export_adapter
 from vmt_mm.errors import DamagedFileError, InputError
 from vmt_mm.models.backbones.pretrained import locate
+from vmt_mm.visualization.video import VideoReader
 
 
 def test_files_arrays_and_lists(model, tmp_path):
@@ -138,6 +139,20 @@ def test_deep_images_by_the_config(checkpoint, tmp_path):
     for inputs in (deep, tmp_path / "deep.png"):
         [sample] = inferencer(inputs, out_dir=tmp_path / "out", panels=True)
         assert equal(sample, samples[0])
+
+
+def test_frames_of_a_video_are_read_by_the_config(checkpoint, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 24))
+    ramp = np.linspace(20, 90, 32).astype(np.uint8)
+    for shift in (0, 9):
+        writer.write(np.dstack([np.tile(np.roll(ramp, shift), (24, 1))] * 3))
+    writer.release()
+    options = SMALL | {"test_dataloader.dataset.pipeline.0.value_range": (0, 100)}
+    model = init_model(CONFIG_FILE, checkpoint, "cpu", options)
+    with VideoReader(tmp_path / "a.avi") as frames:
+        expected = inference_model(model, list(frames))
+    found = MultiTaskInferencer(model, show_progress=False)(tmp_path / "a.avi")
+    assert [equal(*pair) for pair in zip(found, expected, strict=True)] == [True, True]
 
 
 def test_orientations_are_left_to_the_reader(model, tmp_path, monkeypatch):

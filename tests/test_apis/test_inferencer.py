@@ -69,6 +69,10 @@ def test_subfolders_keep_their_structure(inferencer, folder, tmp_path):
     assert (tmp_path / "out/semseg/more/image_000.png").is_file()
     found = inferencer(f"{folder}/**/image_000.png", tasks=["semseg"])
     assert [s.sample_id for s in found] == ["image_000", "more/image_000"]
+    (folder / "@eaDir").mkdir()  # of a file server, which a search leaves out as a folder does
+    shutil.copy(folder / "image_000.png", folder / "@eaDir/image_000.png")
+    found = inferencer(f"{folder}/**/image_000.png", tasks=["semseg"])
+    assert [s.sample_id for s in found] == ["image_000", "more/image_000"]
 
 
 def test_hidden_files_links_and_the_home_folder(inferencer, folder, tmp_path, monkeypatch):

@@ -121,6 +121,7 @@ def count_images(sources: Sequence[Source]) -> int | None:
 def read_images(
     sources: Sequence[Source],
     read: Callable[[Path], np.ndarray],
+    take: Callable[[np.ndarray, str], np.ndarray],
     skipped: dict[str, str] | None = None,
 ) -> Iterator[tuple[str, str | None, np.ndarray]]:
     """Yield id, path and image (H, W[, C]) of every image and frame.
@@ -128,6 +129,7 @@ def read_images(
     Args:
         sources: the inputs.
         read: reads an image file.
+        take: makes an image of a frame's pixels; gets what errors call it, too.
         skipped: gets name -> error of files that cannot be read; with None the first one raises.
 
     Raises:
@@ -140,7 +142,11 @@ def read_images(
             elif source.is_video:
                 with VideoReader(source.path) as reader:
                     for number, frame in enumerate(reader):
-                        yield f"{source.id}/{number:06d}", str(source.path), frame
+                        yield (
+                            f"{source.id}/{number:06d}",
+                            str(source.path),
+                            take(frame, source.name),
+                        )
             else:
                 yield source.id, str(source.path), read(source.path)
         except DamagedFileError as error:
@@ -164,9 +170,9 @@ def _from_path(text: str) -> list[Source]:
         return [Source(path.stem, path)]
     elif glob.has_magic(text):
         found = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
-        found = [p for p in found if not is_hidden(p.name)]
         fixed = Path(*_before_wildcards(path.parts))
         root = fixed if fixed != path else path.parent
+        found = [p for p in found if not any(map(is_hidden, p.relative_to(root).parts))]
     else:
         raise InputError(f"{text}: no such file or folder")
     found = [p for p in found if p.suffix.lower() in (*IMAGES, *VIDEOS)]

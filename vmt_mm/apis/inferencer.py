@@ -171,7 +171,7 @@ class MultiTaskInferencer(BaseInferencer):
             check_predictions(out_dir, names, read)
         self.skipped = {}
         skipped = self.skipped if on_error == "skip" else None
-        images = read_images(sources, self.pipeline.read, skipped)
+        images = read_images(sources, self.pipeline.read, self.pipeline.take, skipped)
         total = count_images(sources)
         return self._run(images, total, batch_size, names, out_dir, opacity if panels else None)
 
