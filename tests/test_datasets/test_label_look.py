@@ -33,11 +33,15 @@ def _dataset(root, count=5, floor=((0, 1), (2, 0)), saliency=((0, 255), (0, 0)),
 def warnings_of():
     """What the hook warns of before a training, and before a test."""
 
-    def run(dataset):
+    def run(dataset, validation=None):
         said = []
         loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
         logger = SimpleNamespace(warning=said.append)
-        runner = SimpleNamespace(train_loop=loop, test_loop=loop, logger=logger)
+        runner = SimpleNamespace(train_loop=loop, val_loop=None, test_loop=loop, logger=logger)
+        if validation is not None:
+            runner.val_loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=validation))
+            LabelReportHook().before_train(runner)
+            return said
         LabelReportHook().before_train(runner)
         train = said.copy()
         LabelReportHook().before_test(runner)
@@ -73,6 +77,17 @@ def test_a_label_that_cannot_be_used_ends_the_run_before_it_begins(tmp_path, war
                 warnings_of(dataset)
         else:
             assert warnings_of(dataset) == []
+
+
+def test_labels_of_the_validation_are_looked_at_before_a_training(tmp_path, warnings_of):
+    sound, ignored = tmp_path / "a", tmp_path / "b"
+    sound.mkdir(), ignored.mkdir()
+    dataset = _dataset(sound)
+    (said,) = warnings_of(dataset, _dataset(ignored, saliency=((0, 0), (0, 0))))
+    assert f"{ignored}/saliency: every pixel is background" in said
+    _save(ignored / "saliency/3.png", [[0, 1], [1, 0]])
+    with pytest.raises(InputError, match="found 0 and 1 alone"):
+        warnings_of(dataset, MultiTaskDataset(str(ignored), TASKS))
 
 
 def test_the_look_is_short(tmp_path, monkeypatch):

@@ -263,6 +263,16 @@ def test_soft_and_empty_masks_stay_allowed(tmp_path):
     for values in ("mask255", "mask01"):
         with pytest.raises(InputError, match="found float32 values 0..0.5"):
             read_mask(path, values)
-    _png(path, MASK * 5, 4, 3, np.arange(48) * 2)
+    _png(path, MASK * 5, 4, 3, np.repeat(np.arange(16), 3))
     with pytest.raises(InputError, match="leave `values`"):
         read_mask(path, "mask01")
+
+
+@pytest.mark.parametrize("values", ["mask255", "mask01"])
+def test_objects_in_the_colours_of_a_palette_are_no_mask(tmp_path, values):
+    colors = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    path = _png(tmp_path / "mask.png", MASK + MASK * (np.arange(8) > 2), 8, 3, colors)
+    with pytest.raises(InputError, match="a palette image of colours with the indices 0, 1, 2; wr"):
+        read_mask(path, values)
+    _png(path, MASK, 8, 3, colors)
+    np.testing.assert_array_equal(read_mask(path, values) > 0, MASK)

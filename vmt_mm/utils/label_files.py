@@ -115,7 +115,7 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
     stored = read_stored(path, rule)
     mask, bits = stored.values, stored.bits
     if stored.palette is not None:
-        mask, bits = _mask_of_palette(mask, stored.palette)
+        mask, bits = _mask_of_palette(mask, stored.palette, path, rule)
     mask = with_channels(mask, 1, path, rule)
     low, high = mask.min(), mask.max()
     if not (low >= 0 and high <= 255) or (mask.dtype.kind == "f" and (mask % 1).any()):
@@ -144,11 +144,25 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
     return mask
 
 
-def _mask_of_palette(indices: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, int]:
-    """Values (H, W) of a palette image as a mask, and their bits."""
-    grey = palette[np.unique(indices)]
-    if (grey == grey[:, :1]).all() and grey.max() > 127:
+def _mask_of_palette(
+    indices: np.ndarray, palette: np.ndarray, path: str | Path, rule: str
+) -> tuple[np.ndarray, int]:
+    """Values (H, W) of a palette image as a mask, and their bits.
+
+    Raises:
+        InputError: if its colours are not grey, and its indices are those of several objects.
+    """
+    used = np.unique(indices)
+    grey = palette[used]
+    is_grey = (grey == grey[:, :1]).all()
+    if is_grey and grey.max() > 127:
         return palette[:, 0][indices], 8
+    if not is_grey and not set(used.tolist()) <= {0, 1, 255}:
+        raise InputError(
+            f"{path}: expected {rule}, found a palette image of colours with the indices "
+            f"{', '.join(map(str, used[:5].tolist()))}{', ...' if len(used) > 5 else ''}; write "
+            "which of them are foreground as a mask without a palette"
+        )
     return indices, 1 if indices.max() <= 1 else 8
 
 

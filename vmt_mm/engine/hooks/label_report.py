@@ -20,7 +20,8 @@ from vmt_mm.utils.wrappers import unwrap
 class LabelReportHook(Hook):
     """Warns of labels that hardly are what they should be, of tasks without any, of skipped files.
 
-    Before a training or a test a few labels of every task are looked at. At the end of an epoch
+    Before a training or a test a few labels of every task are looked at, those of a training's
+    validation, too. At the end of an epoch
     tasks that never had a label are named.
     A label without one valid pixel is none. Files are skipped where the data set's ``damaged`` is
     'skip'; each is listed once a run.
@@ -35,6 +36,8 @@ class LabelReportHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Look at the labels."""
         self._look(runner, runner.train_loop.dataloader.dataset)
+        if runner.val_loop is not None:  # else its labels' faults end the run after an epoch
+            self._look(runner, runner.val_loop.dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
         """Look at the labels."""
