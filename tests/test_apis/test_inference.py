@@ -42,6 +42,13 @@ def test_heads_that_are_not_asked_for_are_not_run(model, tmp_path):
     assert run == ["normals"] and list(sample.keys()) == ["pred_normals"]
 
 
+def test_one_task_may_be_asked_for_by_its_name(model):
+    image = np.zeros((20, 30, 3), np.uint8)
+    named, listed = (inference_model(model, image, tasks) for tasks in ("normals", ["normals"]))
+    assert equal(named, listed, ["normals"])
+    assert named.prediction("semseg") is None
+
+
 def test_a_batch_is_not_padded(model):
     """An image's prediction does not depend on its neighbours' sizes."""
     keep_ratio = init_model(CONFIG_FILE, None, "cpu", SMALL)

@@ -163,6 +163,10 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _from_path(text: str) -> list[Source]:
+    if not text:
+        raise InputError(
+            "an input is an empty path; expected an image, a video, a folder or a glob"
+        )
     path = Path(text)
     if path.is_dir():
         found, root = sorted(map(Path, walk_files(path))), path

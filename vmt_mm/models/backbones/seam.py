@@ -262,11 +262,12 @@ class AdaptedEncoder:
         return self
 
     def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """The tasks asked for; None asks for all.
+        """The tasks asked for; None asks for all, a name for that task.
 
         Raises:
             InputError: if one is unknown or asked for twice, or none is asked for.
         """
+        tasks = (tasks,) if isinstance(tasks, str) else tasks
         if tasks is not None and (not tasks or len(set(tasks)) != len(tasks)):
             raise InputError(f"tasks must be different names, one at least, got {list(tasks)}")
         unknown = [t for t in tasks or () if t not in self.task_names]
