@@ -111,3 +111,13 @@ def test_all_that_mmengine_writes_keeps_the_order(tmp_path):
     cfg.dump(str(tmp_path / "dumped.py"))
     expected = "b = 1\na = dict(d=1, c=2)\n"
     assert (tmp_path / "dumped.py").read_text() == expected == cfg.pretty_text
+
+
+def test_a_class_that_a_file_imports_is_no_entry(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "_base_ = []\nfrom torch.optim import SGD\n"
+        "optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1))\n"
+    )
+    text = config_text(Config.fromfile(path))
+    assert list(read_config_text(text, "text")) == ["optim_wrapper"]

@@ -188,6 +188,20 @@ def test_metainfo_is_by_task(folder):
 
 
 @pytest.mark.parametrize(
+    ("given", "near"),
+    [(dict(flor=dict(classes=("a", "b"))), "floor"), (dict(floor=dict(clases=("a",))), "classes")],
+)
+def test_metainfo_that_nothing_reads(folder, given, near):
+    with pytest.raises(InputError, match=f"did you mean {near!r}"):
+        _dataset(folder, metainfo=given)
+
+
+def test_metainfo_of_a_task_that_is_left_out_stays(folder):
+    classes = dict(classes=("a", "b"))
+    _dataset(folder, metainfo=dict(floor=classes, floors=classes, other=dict(classes=("c",))))
+
+
+@pytest.mark.parametrize(
     ("step", "instead"),
     [
         (dict(type="LoadAnnotations"), "LoadLabels"),
@@ -229,3 +243,30 @@ def test_arguments_that_do_nothing_to_labels():
         with pytest.raises(InputError, match=key):
             make()
     Pad(size=(4, 4), pad_val=dict(img=0, seg=255))  # as mmseg's configs say; it is what happens
+
+
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [
+        ("resume_from", "load_from=FILE and resume=True"),
+        ("lr_config", "param_scheduler"),
+        ("evaluation", "train_cfg.val_interval"),
+        ("total_epochs", "train_cfg.max_epochs"),
+    ],
+)
+def test_top_level_keys_of_mmseg_before_1(key, instead):
+    _refused(
+        f"{key!r} is of MMSegmentation before 1.0, and reaches nothing; set {instead}", **{key: 1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        (dict(mp_cfg=dict(mp_start_methd="fork")), "mp_start_method"),
+        (dict(dist_cfg=dict(backendd="gloo")), "backend"),
+    ],
+)
+def test_settings_of_processes_that_nothing_reads(given, near):
+    _refused(f"did you mean {near!r}", env_cfg=given)
+    check_keys(dict(env_cfg=dict(mp_cfg=dict(mp_start_method="fork"), dist_cfg=dict(timeout=9))))

@@ -13,6 +13,7 @@ from typing import Any
 from vmt_mm.config.known_keys import (
     INSTEAD,
     OF_BUILDERS,
+    OF_OLDER_MMSEG,
     OF_TTA,
     TOP_LEVEL,
     UNTYPED,
@@ -57,6 +58,11 @@ def _top_level(cfg: Mapping[str, Any], options: Collection[str]) -> Iterator[str
             continue
         if key in options:
             yield f"option {key!r} reaches nothing{nearest(key, {*TOP_LEVEL, *cfg} - {key})}"
+        elif key in OF_OLDER_MMSEG:
+            yield (
+                f"the config's top-level {key!r} is of MMSegmentation before 1.0, and reaches "
+                f"nothing; set {OF_OLDER_MMSEG[key]}"
+            )
         elif get_close_matches(key, TOP_LEVEL, 1, VERY_ALIKE):
             yield (
                 f"the config's top-level {key!r} reaches nothing{nearest(key, TOP_LEVEL)} (a "

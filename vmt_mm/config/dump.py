@@ -65,8 +65,12 @@ def config_text(cfg: Config) -> str:
 
 
 def plain_config(cfg: Config) -> dict[str, Any]:
-    """A config in plain containers, classes by the names under which they are registered."""
-    return {key: _with_names(value) for key, value in cfg.to_dict().items()}
+    """A config in plain containers, classes by the names under which they are registered.
+
+    A class at the top is what the file imported for its own use.
+    """
+    content = cfg.to_dict().items()
+    return {key: _with_names(value) for key, value in content if not inspect.isclass(value)}
 
 
 def _with_names(node: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
+from mmengine.dist import init_dist
 from mmengine.registry import FUNCTIONS, Registry
 from mmengine.runner import (
     EpochBasedTrainLoop,
@@ -17,6 +18,8 @@ from mmengine.runner import (
     TestLoop,
     ValLoop,
 )
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.distributed import init_process_group
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
@@ -45,6 +48,18 @@ TOP_LEVEL = {
     "pretrained",
     "allow_random_backbone",
 }
+#: Read by MMSegmentation before 1.0 alone -> what to use.
+OF_OLDER_MMSEG = {
+    "resume_from": "load_from=FILE and resume=True",
+    "total_epochs": "train_cfg.max_epochs",
+    "lr_config": "param_scheduler",
+    "momentum_config": "param_scheduler",
+    "optimizer_config": "optim_wrapper",
+    "evaluation": "train_cfg.val_interval, and default_hooks.checkpoint.save_best",
+    "checkpoint_config": "default_hooks.checkpoint",
+    "log_config": "default_hooks.logger",
+    "dist_params": "env_cfg.dist_cfg",
+}
 #: Read by `tools/test.py --tta`.
 OF_TTA = {"tta_model", "tta_pipeline"}
 #: Read by a builder before the class of the same dictionary sees it.
@@ -70,6 +85,11 @@ UNTYPED = {
     "val_dataloader": _OF_LOADERS,
     "test_dataloader": _OF_LOADERS,
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
+    "env_cfg.mp_cfg": {*inspect.signature(set_multi_processing).parameters} - {"distributed"},
+    "env_cfg.dist_cfg": {
+        *inspect.signature(init_dist).parameters,
+        *inspect.signature(init_process_group).parameters,
+    },
     "train_cfg": {
         *inspect.signature(EpochBasedTrainLoop).parameters,
         *inspect.signature(IterBasedTrainLoop).parameters,

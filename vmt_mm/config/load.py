@@ -23,6 +23,7 @@ from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.config.one_task import reduce_places, reduce_variables
 from vmt_mm.config.protocols import apply_protocol
 from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
+from vmt_mm.config.variables import check_variables
 from vmt_mm.errors import InputError
 
 #: Top-level variable -> names of the entries below that take its value.
@@ -89,6 +90,8 @@ def load_config(
     given = copy.deepcopy(cfg)
     cfg.merge_from_dict(expand_home(copy.deepcopy(dict(options or {}))))  # takes `_delete_` out
     check_keys(cfg, {key.split(".")[0] for key in options or ()})
+    if isinstance(source, (str, Path)):
+        check_variables(source, known[-1], known[:-1])
     reduce_variables(cfg)
     for key in (key for key in _VARIABLES if key in cfg):
         former = [c.get(key) for c in (*known, given) if c.get(key) != cfg[key]]

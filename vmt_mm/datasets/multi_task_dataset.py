@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,11 +129,22 @@ class MultiTaskDataset(BaseDataset):
                     f"palette=...), got {meta!r}"
                 )
             task.check_metainfo(meta, str(data_root))
-        if strange := [k for k, v in (metainfo or {}).items() if not isinstance(v, Mapping)]:
-            raise InputError(
-                f"{data_root}: metainfo is by task, dict(<task>=dict(classes=..., palette=...)); "
-                f"nothing reads {strange[0]!r}"
-            )
+        self._check_metainfo(metainfo or {})
+
+    def _check_metainfo(self, given: Mapping) -> None:
+        """Refuse what nothing reads; classes of tasks that are left out here may stay."""
+        without = [name for name in self.tasks if name not in self.metainfo]
+        for name, meta in given.items():
+            rule = f"{self.data_root}: metainfo is by task, dict(<task>=dict(classes=, palette=))"
+            if not isinstance(meta, Mapping):
+                raise InputError(f"{rule}; nothing reads {name!r}")
+            if name not in self.tasks and (near := get_close_matches(name, without, 1)):
+                raise InputError(f"{rule}; no task is named {name!r}; did you mean {near[0]!r}?")
+            for key in set(meta) - {"classes", "palette"}:
+                if near := get_close_matches(str(key).lower(), ("classes", "palette"), 1):
+                    raise InputError(
+                        f"{rule}; of {name!r} nothing reads {key!r}; did you mean {near[0]!r}?"
+                    )
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
