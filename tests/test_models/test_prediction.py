@@ -6,6 +6,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from vmt_mm.apis.tta import make_pipeline
+from vmt_mm.errors import InputError
 from vmt_mm.models.test_time_aug import MultiTaskTTAModel
 from vmt_mm.registry import MODELS, TRANSFORMS
 from vmt_mm.structures import MultiTaskDataSample
@@ -140,10 +141,15 @@ def test_a_model_in_training_mode_predicts_in_eval_mode(augmented):
 
 def test_the_mode_comes_back_after_an_error():
     model = build(SWIN).train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match="5 channel"):
         model(torch.randn(1, 5, 32, 32), mode="predict")
     assert model.training
     assert model.heads["semseg"].training
+
+
+def test_no_task_at_all_is_refused():
+    with pytest.raises(InputError, match="one at least"):
+        build(SWIN)(torch.randn(1, 3, 32, 32), mode="predict", tasks=[])
 
 
 def test_the_default_dtype_changes_nothing():

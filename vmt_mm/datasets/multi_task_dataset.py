@@ -234,6 +234,13 @@ class MultiTaskDataset(BaseDataset):
             print_log(text, "current", logging.WARNING)
         return listing
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Refuse mmengine's ``ClassBalancedDataset``, which asks for the classes of an image."""
+        raise InputError(
+            f"{self.ann_file}: ClassBalancedDataset needs the classes of every image, which several "
+            "tasks do not have; use ConcatDataset with DrawSampler(balance=[...])"
+        )
+
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on one sample; a :class:`Draw` decides its random numbers."""
         damaged: dict[str, str] = {}

@@ -263,12 +263,13 @@ class MultiTaskSegmentor(BaseModel):
         shapes = [tuple(sample.get("img_shape", size)[:2]) for sample in data_samples]
         # windows leave out what the pipeline padded an image with, too
         sizes = shapes if self.window else [self._size_alone(s, size) for s in data_samples]
+        tasks = self.test_tasks if tasks is None else tasks
         for height, width in dict.fromkeys(sizes):
             same = [index for index, own in enumerate(sizes) if own == (height, width)]
             alike = len(same) == len(inputs) and (height, width) == size
             images = inputs if alike else inputs[same, :, :height, :width].contiguous()
             with eval_mode(self):
-                for name, logits in self._logits_of_images(images, tasks or self.test_tasks):
+                for name, logits in self._logits_of_images(images, tasks):
                     for index, row in zip(same, logits, strict=True):
                         sample, (bottom, right) = data_samples[index], shapes[index]
                         target = sample.get("label_shape", sample.get("ori_shape", size))[:2]
