@@ -711,7 +711,8 @@ ROWS = [
         "weights of another architecture",
         _weights({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}),
         "weights.pth",
-        "no Swin checkpoint: keys like conv1.weight, layer1.0.conv1.weight",
+        "is no Swin checkpoint",
+        "keys like conv1.weight, layer1.0.conv1.weight",
         options=_OWN_WEIGHTS,
     ),
     _option(

@@ -117,7 +117,7 @@ def load_config(
         )
     divided = loaded.get("divided", False)
     if training:
-        if divided and loaded["batch"][0] == cfg.train_dataloader.batch_size:
+        if divided and loaded["batch"][0] == cfg.train_dataloader.get("batch_size"):
             del cfg.train_dataloader["batch_size"]  # it came from a total, which may be another now
         divided = "batch_size" not in (cfg.get("train_dataloader") or {"batch_size": None})
         _divide_batch(cfg, world_size)

@@ -237,7 +237,7 @@ class MultiTaskDataset(BaseDataset):
     def get_cat_ids(self, idx: int) -> list[int]:
         """Refuse mmengine's ``ClassBalancedDataset``, which asks for the classes of an image."""
         raise InputError(
-            f"{self.ann_file}: ClassBalancedDataset needs the classes of every image, which several "
+            f"{self.ann_file}: ClassBalancedDataset needs the classes of an image, which several "
             "tasks do not have; use ConcatDataset with DrawSampler(balance=[...])"
         )
 
