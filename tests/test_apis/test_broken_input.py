@@ -724,6 +724,11 @@ ROWS = [
     _option("missing checkpoint", {"load_from": "none.pth"}, "none.pth: no such checkpoint"),
     # -- the rest
     _option("sync_bn without a GPU", {"sync_bn": "torch"}, "sync_bn='torch' needs GPUs"),
+    _option(
+        "mmengine's mixed precision without an accelerator",
+        {"optim_wrapper.type": "AmpOptimWrapper"},
+        "optim_wrapper.type='AmpOptimWrapper' needs an accelerator",
+    ),
     _file(
         "variable that reaches nothing",
         "".join(f"{n}_dataloader = dict(dataset=dict(data_root='x'))\n" for n in ("train", "val"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from vmt_mm.checkpoints.newest import newest_checkpoint
@@ -159,6 +160,12 @@ def _processes(cfg: Config) -> Iterator[str]:
         yield (
             f"sync_bn={cfg.sync_bn!r} needs GPUs; without it every process normalises with its own "
             "batch, and statistics are averaged before validation"
+        )
+    kind = (cfg.get("optim_wrapper") or {}).get("type")
+    if kind == "AmpOptimWrapper" and get_device() == "cpu":
+        yield (
+            "optim_wrapper.type='AmpOptimWrapper' needs an accelerator; use "
+            "'BFloat16OptimWrapper', as --amp does, which runs on any device"
         )
 
 
