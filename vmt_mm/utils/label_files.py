@@ -63,11 +63,13 @@ def read_classes(
     values = with_channels(stored.values, 1, path, rule + or_else)
     if values.dtype.kind not in "ui":
         raise InputError(f"{path}: expected {rule}, got {values.dtype}")
-    wrong = values[(values >= num_classes) | (values < 0)]
+    wrong = values >= num_classes
+    if values.dtype.kind == "i":
+        wrong |= values < 0
     if ignore is not None:
-        wrong = wrong[wrong != ignore]
-    if wrong.size:
-        raise InputError(f"{path}: expected {rule}, found {wrong.max()}")
+        wrong &= values != ignore
+    if wrong.any():
+        raise InputError(f"{path}: expected {rule}, found {values[wrong].max()}")
     if stored.palette is not None:
         _refuse_other_greys(values, stored.palette, num_classes, path)
     return values.astype(np.uint8, copy=False)
@@ -82,7 +84,7 @@ def _refuse_other_greys(
     """
     grey, number = palette[:, 0], np.arange(len(palette))
     is_grey = (palette == grey[:, None]).all(axis=1)
-    other = is_grey & (grey != number) & (grey < num_classes)
+    other = is_grey & (grey != number) & (grey < num_classes) & (number < num_classes)
     if not other.any():
         return
     used = np.bincount(indices.ravel(), minlength=len(palette)) > 0
@@ -167,8 +169,7 @@ def _mask_of_palette(
 
 
 def _is_01_and_ignored(mask: np.ndarray) -> bool:
-    large = mask[mask > 1]
-    return bool((large == 255).all() and (mask == 1).any())
+    return bool((mask == 1).any() and not ((mask > 1) & (mask < 255)).any())
 
 
 def with_channels(values: np.ndarray, channels: int, path: str | Path, rule: str) -> np.ndarray:
