@@ -67,7 +67,7 @@ class MultiTaskDataset(BaseDataset):
     unread: ClassVar[Mapping[str, str]] = dict(
         data_prefix="images lie in <data_root>/images, labels in <data_root>/<task>",
         filter_cfg="list the samples to use in `ann_file`",
-        img_suffix="images are .jpg or .png, and are found by their ids",
+        img_suffix="images of every format that is read are found by their ids",
         seg_map_suffix="labels are found by their ids; a task may say its `suffix`",
         reduce_zero_label="set it for the task, tasks.<name>.reduce_zero_label",
         ignore_index="255 is ignored in every label of classes",

@@ -39,7 +39,7 @@ class Segmentation(Task):
         colors: of the classes in label files that show classes by colours: RGB of each; 'voc' for
             PASCAL VOC's, of which (224, 224, 192) is ignored; None for files of indices.
         ignore_color: see :class:`ClassIndex`.
-        iou_metrics: what is reported beside mIoU: 'mDice', 'mFscore', as by mmseg's ``IoUMetric``.
+        iou_metrics: reported with mIoU: 'mDice', 'mFscore', as by mmseg's ``IoUMetric``.
         kwargs: ``suffix``, see :class:`Task`.
     """
 
