@@ -34,6 +34,7 @@ setup(
         "numpy>=1.26",
         "opencv-python>=4.9",
         "pillow>=10",
+        "filelock>=3.12",
         "safetensors>=0.4",
         "matplotlib>=3.8",
         "rich>=13",
@@ -41,7 +42,7 @@ setup(
     ],
     extras_require={
         "onedl": ONEDL,
-        "dev": ["pytest", "ruff"],
+        "dev": ["pytest", "pyright[nodejs]", "ruff"],
         "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],
         "webapp-test": ["gradio>=6", "selenium>=4.6"],  # and a Chromium with its driver

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import cv2
 
-from vmt_mm.apis import add_model_arguments, friendly_errors
-from vmt_mm.apis.cli import add_exif_argument, build_inferencer, check_display
 from vmt_mm.apis.inferencer import check_opacity
+from vmt_mm.cli.arguments import (
+    add_exif_argument,
+    add_model_arguments,
+    build_inferencer,
+    check_display,
+)
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_image_target, check_outputs, write_image

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from vmt_mm.apis import add_model_arguments, friendly_errors
-from vmt_mm.apis.cli import add_exif_argument, build_inferencer
+from vmt_mm.cli.arguments import add_exif_argument, add_model_arguments, build_inferencer
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.utils.console import ToolParser
 
 

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from vmt_mm.apis import MultiTaskInferencer, add_model_arguments, friendly_errors
-from vmt_mm.apis.cli import build_inferencer, check_display
+from vmt_mm.apis import MultiTaskInferencer
 from vmt_mm.apis.inferencer import check_opacity
+from vmt_mm.cli.arguments import add_model_arguments, build_inferencer, check_display
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_file_target, check_outputs

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vmt_mm.apis import add_model_arguments, friendly_errors
-from vmt_mm.apis.cli import build_inferencer
 from vmt_mm.apis.inference import EMBEDDED_ADAPTER
+from vmt_mm.cli.arguments import add_model_arguments, build_inferencer
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.webapp.app import WebApp, import_gradio

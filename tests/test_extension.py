@@ -23,7 +23,7 @@ class ToyShift(PEFTMethod):
             nn.Parameter(torch.zeros(b.channels)) for b in encoder.blocks
         )
 
-    def beside_mlp(self, index, y):
+    def parallel_to_mlp(self, index, y):
         return Branch(stream=self.shifts[index].expand_as(y))
 
 

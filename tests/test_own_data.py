@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from small_runs import own_state
 
-from vmt_mm.apis import check_inputs, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.rendering import write_dataset

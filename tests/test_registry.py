@@ -84,7 +84,7 @@ def test_datasets(scope, entry):
 
 
 def test_balance_by_classes_says_what_to_use(entry):
-    with pytest.raises(InputError, match="use ConcatDataset with DrawSampler"):
+    with pytest.raises(InputError, match="use ConcatDataset with SeededSampler"):
         ClassBalancedDataset(MultiTaskDataset(**entry), 0.1)
 
 

@@ -9,21 +9,16 @@ from mmengine.config import Config
 from rich.console import Console
 
 from vmt_mm.analysis import metrics_table
-from vmt_mm.apis import (
-    add_config_arguments,
-    add_run_arguments,
-    apply_run_arguments,
-    apply_tta,
-    check_inputs,
-    distributed,
-    load_config,
-)
+from vmt_mm.apis import apply_tta, load_config
+from vmt_mm.cli.arguments import add_config_arguments, add_run_arguments, apply_run_arguments
+from vmt_mm.cli.launch import distributed
 from vmt_mm.config.files import files_read
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.structures.predictions import check_predictions
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_folder_target, check_outputs, write_json
-from vmt_mm.utils.predictions import check_predictions
 
 
 def parse_args() -> argparse.Namespace:

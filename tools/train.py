@@ -8,14 +8,10 @@ import os
 import torch
 from mmengine.config import Config
 
-from vmt_mm.apis import (
-    add_config_arguments,
-    add_run_arguments,
-    apply_run_arguments,
-    check_inputs,
-    distributed,
-    load_config,
-)
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments, add_run_arguments, apply_run_arguments
+from vmt_mm.cli.launch import distributed
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser

@@ -10,7 +10,7 @@ class InputError(ValueError):
     """
 
 
-class DamagedFileError(InputError):
+class CorruptFileError(InputError):
     """A data file that cannot be used; a data set may be told to skip it."""
 
 

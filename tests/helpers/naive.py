@@ -47,7 +47,7 @@ def run_stock(
     images: Tensor,
     after_attn: Change = lambda _, out: out,
     after_mlp: Change = lambda _, out: out,
-    beside_mlp: Change = lambda _, y: torch.zeros_like(y),
+    parallel_to_mlp: Change = lambda _, y: torch.zeros_like(y),
 ) -> list[Tensor]:
     """The four maps of one pass, with something added to every block."""
     maps, number = [], 0
@@ -55,7 +55,7 @@ def run_stock(
     for j, stage in enumerate(stock.stages):
         for block in stage.blocks:
             y = x + after_attn(number, block.attn(block.norm1(x), hw))
-            x = y + after_mlp(number, apply_mlp(block, y)) + beside_mlp(number, y)
+            x = y + after_mlp(number, apply_mlp(block, y)) + parallel_to_mlp(number, y)
             number += 1
         maps.append(to_maps(getattr(stock, f"norm{j}")(x), hw))
         if stage.downsample is not None:

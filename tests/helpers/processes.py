@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from waiting import PATIENCE
 
-from vmt_mm.apis.launch import leave_group
+from vmt_mm.cli.launch import leave_group
 
 
 def run_forked(script: str, folder: Path) -> None:

@@ -21,7 +21,7 @@ from run_hooks import At, Killed, kill
 from small_runs import LENGTH, SmallRun
 from torch import nn
 
-import vmt_mm.engine.hooks.gradient_conflict as hook_module
+import vmt_mm.analysis.hooks.gradient_conflict as hook_module
 from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
     ConflictRecord,
@@ -32,8 +32,8 @@ from vmt_mm.analysis.gradient_conflict import (
     task_losses,
 )
 from vmt_mm.analysis.gradient_conflict_plot import draw_conflicts
+from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import render_table
-from vmt_mm.engine.hooks import GradientConflictHook
 from vmt_mm.engine.loops import seed_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS, MODELS
@@ -135,7 +135,7 @@ def test_what_is_one_tasks_own_is_not_shared_where_tasks_train_in_one_batch():
     conflict = measure_conflict(losses_of(model, batch), find_candidates(model))
     assert conflict.shared
     assert not [name for name in conflict.shared if ".embeddings." in name]
-    assert model.backbone.joins_tasks
+    assert model.backbone.batch_tasks
     model = make_model(dict(type="PerTask", method=dict(type="Adapter")))
     with pytest.raises(InputError, match="each has parameters of its own"):
         measure_conflict(losses_of(model, batch), find_candidates(model))

@@ -11,8 +11,8 @@ from PIL import Image
 from untrained import CONFIG_FILE, SMALL, TASKS, equal, write_images
 
 from vmt_mm.apis import MultiTaskInferencer, inference_model, init_model, load_config
-from vmt_mm.apis.adapters import export_adapter
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
+from vmt_mm.loading.adapters import export_adapter
 from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.visualization.video import VideoReader
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_another_model(checkpoint):
 def test_wrong_images(model, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("this is text")
-    with pytest.raises(DamagedFileError, match=str(text)):
+    with pytest.raises(CorruptFileError, match=str(text)):
         inference_model(model, text)
     for wrong, message in (
         (np.zeros((4, 4)), "the array: holds float64 values.*value_range"),
@@ -140,7 +140,7 @@ def test_deep_images_by_the_config(checkpoint, tmp_path):
     samples = [inference_model(model, image) for image in (deep, tmp_path / "deep.png")]
     assert equal(*samples)
     assert samples[0].prediction("semseg").shape[1:] == (20, 30)
-    with pytest.raises(DamagedFileError, match=r"deep\.png: holds uint16 values, 7000\.\.9000"):
+    with pytest.raises(CorruptFileError, match=r"deep\.png: holds uint16 values, 7000\.\.9000"):
         inference_model(plain, tmp_path / "deep.png")
     inferencer = MultiTaskInferencer(model, show_progress=False)
     for inputs in (deep, tmp_path / "deep.png"):

@@ -10,7 +10,7 @@ import pytest
 from untrained import SIZES, TASKS, equal, write_images
 
 from vmt_mm.apis import inference_model
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
 
 _IMAGE = np.full((9, 12, 3), 77, np.uint8)
 
@@ -112,7 +112,7 @@ def test_damaged_files(inferencer, folder, tmp_path, capsys):
     content = (folder / "image_001.png").read_bytes()
     (folder / "image_001.png").write_bytes(content[: len(content) // 2])
     (folder / "image_003.png").write_text("this is text")
-    with pytest.raises(DamagedFileError, match=r"image_001\.png: the PNG is truncated"):
+    with pytest.raises(CorruptFileError, match=r"image_001\.png: the PNG is truncated"):
         inferencer(folder)
     result = inferencer(
         folder, on_error="skip", out_dir=tmp_path / "out", return_datasamples=False, batch_size=2
@@ -128,7 +128,7 @@ def test_damaged_files(inferencer, folder, tmp_path, capsys):
 
 def test_a_damaged_video(inferencer, tmp_path):
     (tmp_path / "clip.mp4").write_text("no video")
-    with pytest.raises(DamagedFileError, match=r"clip\.mp4: no frame"):
+    with pytest.raises(CorruptFileError, match=r"clip\.mp4: no frame"):
         inferencer(tmp_path / "clip.mp4")
 
 

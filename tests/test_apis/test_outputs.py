@@ -11,12 +11,12 @@ import torch
 from commands import ROOT
 from mmengine.config import Config
 
-from vmt_mm.apis.adapters import export_adapter
-from vmt_mm.apis.edit_tasks import edit_tasks
 from vmt_mm.config.files import check_start, check_work_dir, files_read
 from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.engine.hooks import MultiTaskVisualizationHook, PredictionWriterHook
 from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import export_adapter
+from vmt_mm.loading.edit_tasks import edit_tasks
 from vmt_mm.utils.files import write_image
 
 READ = "which is read"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from vmt_mm.apis.inference import EMBEDDED_ADAPTER
 from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter, write_adapter
-from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.checkpoints.tensor_file import read_metadata, read_tensors, write_tensors
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
@@ -92,7 +92,7 @@ def test_checkpoints(tmp_path):
     # What changes nothing (padding, times) may pass: PyTorch's archive has it in many places.
     refused, _ = changed(path, read_checkpoint, content, every=3)
     assert refused > 200
-    assert is_whole(path)
+    assert is_intact(path)
 
 
 def test_a_file_without_a_checksum_is_read(tmp_path):

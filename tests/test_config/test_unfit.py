@@ -75,7 +75,7 @@ def _mmsegs(kind: str) -> dict:
         (dict(visualizer=dict(type="SegLocalVisualizer", alpha=0.5)), "visualizer.alpha: nothing"),
         (
             dict(train_dataloader=dict(dataset=dict(type="ClassBalancedDataset"))),
-            "type='DrawSampler', balance=",
+            "type='SeededSampler', balance=",
         ),
         (
             dict(train_dataloader=dict(dataset=dict(type="mmengine.ConcatDataset"))),

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 from mmengine.dataset import DefaultSampler
 
-from vmt_mm.datasets import DrawSampler
+from vmt_mm.datasets import SeededSampler
 from vmt_mm.errors import InputError
 
 SIZES = (3, 10)
@@ -29,7 +29,7 @@ def _draws(sampler, epoch):
 
 
 def _sampler(sizes=SIZES, seed=5, **kwargs):
-    return DrawSampler(Members(*sizes), seed=seed, **kwargs)
+    return SeededSampler(Members(*sizes), seed=seed, **kwargs)
 
 
 def _shares(draws, first=SIZES[0]):
@@ -165,4 +165,4 @@ def test_what_cannot_be_is_refused(options, message):
 
 def test_one_data_set_cannot_be_balanced():
     with pytest.raises(InputError, match="balances the members of a ConcatDataset.*range"):
-        DrawSampler(range(4), seed=0, balance="datasets")
+        SeededSampler(range(4), seed=0, balance="datasets")

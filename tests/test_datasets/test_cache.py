@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from waiting import PATIENCE, wait_until
 
-from vmt_mm.datasets import Draw, MultiTaskDataset, cache
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.datasets import MultiTaskDataset, SeededIndex, cache
+from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.registry import TASKS as REGISTRY
 from vmt_mm.tasks import Task
 from vmt_mm.tasks.binary import ForegroundMask
@@ -86,7 +86,7 @@ def _content(sample):
 
 def _same(one, other):
     for index in range(len(IDS)):
-        for draw in (Draw(index, (3, epoch, index)) for epoch in range(3)):
+        for draw in (SeededIndex(index, (3, epoch, index)) for epoch in range(3)):
             assert _content(one[draw]) == _content(other[draw])
 
 
@@ -110,12 +110,12 @@ def test_samples_are_those_of_the_files(root, tmp_path, builds, monkeypatch, pip
     cached = _dataset(root, str(tmp_path / "new/cache"), pipeline)
     reopened = _dataset(root, str(tmp_path / "new/cache"), pipeline)
     assert len(builds) == 1
-    expected = [_content(files[Draw(i, (0, 0, i))]) for i in range(len(IDS))]
+    expected = [_content(files[SeededIndex(i, (0, 0, i))]) for i in range(len(IDS))]
     _same(files, cached)
     # what is kept is not read again
     monkeypatch.setattr("mmengine.fileio.get", None)
     monkeypatch.setattr("PIL.Image.open", None)
-    found = [_content(reopened[Draw(i, (0, 0, i))]) for i in range(len(IDS))]
+    found = [_content(reopened[SeededIndex(i, (0, 0, i))]) for i in range(len(IDS))]
     assert found == expected
 
 
@@ -229,9 +229,9 @@ def test_damaged_files_are_skipped_or_refused_alike(root, tmp_path, pipeline):
     folder = str(tmp_path / "cache")
     files, cached = (_dataset(root, f, damaged="skip", **options) for f in (None, folder))
     _same(files, cached)
-    assert cached[Draw(1, (0, 0, 1))]["data_samples"].damaged
+    assert cached[SeededIndex(1, (0, 0, 1))]["data_samples"].damaged
     strict = _dataset(root, folder, **options)
-    with pytest.raises(DamagedFileError, match=r"images/b.png: the PNG is truncated"):
+    with pytest.raises(CorruptFileError, match=r"images/b.png: the PNG is truncated"):
         strict[1]
     with pytest.raises(InputError, match="normals/c.png: cannot be read"):
         strict[2]

@@ -7,7 +7,7 @@ from mmengine.dataset import RepeatDataset
 from mmengine.runner import Runner
 from PIL import Image
 
-from vmt_mm.datasets import ConcatDataset, Draw, MultiTaskDataset
+from vmt_mm.datasets import ConcatDataset, MultiTaskDataset, SeededIndex
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 
@@ -78,15 +78,15 @@ def test_every_member_gives_the_labels_that_it_has(roots):
 def test_the_augmentation_of_a_member_follows_the_draw_of_the_whole(roots):
     dataset, rooms = _concat(roots), DATASETS.build(_entry(roots[1], ROOMS))
     key = (3, 2, 6)
-    inner = rooms[Draw(3, key)]
+    inner = rooms[SeededIndex(3, key)]
     for state in range(2):
         np.random.seed(state)
-        found = dataset[Draw(6, key)]
+        found = dataset[SeededIndex(6, key)]
         assert found["data_samples"].sample_id == "y"
         assert torch.equal(found["inputs"], inner["inputs"])
         for task in ROOMS:
             assert torch.equal(found["data_samples"].label(task), inner["data_samples"].label(task))
-    assert not torch.equal(dataset[Draw(6, (3, 3, 6))]["inputs"], inner["inputs"])
+    assert not torch.equal(dataset[SeededIndex(6, (3, 3, 6))]["inputs"], inner["inputs"])
 
 
 def test_a_damaged_image_is_replaced_within_its_member(roots):
@@ -94,7 +94,7 @@ def test_a_damaged_image_is_replaced_within_its_member(roots):
     image.write_bytes(image.read_bytes()[:60])
     dataset = _concat(roots, street=dict(damaged="skip"))
     loader = Runner.build_dataloader(
-        dict(batch_size=2, dataset=dataset, sampler=dict(type="DrawSampler", seed=3)), seed=0
+        dict(batch_size=2, dataset=dataset, sampler=dict(type="SeededSampler", seed=3)), seed=0
     )
     samples = [sample for batch in loader for sample in batch["data_samples"]]
     assert sum(str(roots[0]) in sample.img_path for sample in samples) == 3
@@ -182,7 +182,7 @@ def test_wrapped_members_take_part(roots):
     dataset = ConcatDataset(members)
     assert isinstance(dataset.datasets[0], RepeatDataset)
     assert (len(dataset), dataset.metainfo) == (11, NAMES)
-    assert dataset[Draw(7, (0, 0, 7))]["data_samples"].sample_id == "c"
+    assert dataset[SeededIndex(7, (0, 0, 7))]["data_samples"].sample_id == "c"
     wrong = dict(STREET, saliency=dict(type="Edge"))
     members[0]["dataset"].update(tasks=wrong)
     with pytest.raises(InputError, match="'saliency' is Edge .* Saliency"):

@@ -10,14 +10,14 @@ import torch
 from mmengine.runner import Runner
 from PIL import Image
 
-from vmt_mm.datasets import Draw, MultiTaskDataset
+from vmt_mm.datasets import MultiTaskDataset, SeededIndex
 from vmt_mm.engine.hooks import (
     LabelReportHook,
     MultiTaskVisualizationHook,
     PredictionWriterHook,
     visualization,
 )
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.evaluation import MultiTaskEvaluator
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import build_tasks
@@ -78,7 +78,7 @@ def _test_set(root):
 
 
 def _draw(index, epoch=0):
-    return Draw(index, (3, epoch, index))
+    return SeededIndex(index, (3, epoch, index))
 
 
 def _train_sample(dataset, index, epoch=0):
@@ -90,7 +90,7 @@ def _loader(dataset, workers=0):
         batch_size=2,
         num_workers=workers,
         dataset=dataset,
-        sampler=dict(type="DrawSampler", shuffle=True, seed=3),
+        sampler=dict(type="SeededSampler", shuffle=True, seed=3),
     )
     return Runner.build_dataloader(config, seed=0)
 
@@ -102,7 +102,7 @@ def test_a_damaged_file_ends_the_run_unless_it_may_be_skipped(root, kwargs):
         dataset = MultiTaskDataset(
             str(root), TASKS, **dict(dict(pipeline=TRAIN), **kwargs, **options)
         )
-        with pytest.raises(DamagedFileError, match=f"{image}: the PNG is truncated"):
+        with pytest.raises(CorruptFileError, match=f"{image}: the PNG is truncated"):
             dataset[1]
         with pytest.raises(InputError, match=f"{label}: cannot be read"):
             dataset[_draw(3)]

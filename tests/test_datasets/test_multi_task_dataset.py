@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from waiting import PATIENCE, wait_until
 
-from vmt_mm.datasets import Draw, MultiTaskDataset, PASCALContextMT, ShapesMT, shapes
+from vmt_mm.datasets import MultiTaskDataset, PASCALContextMT, SeededIndex, ShapesMT, shapes
 from vmt_mm.errors import InputError
 
 TASKS = dict(
@@ -183,7 +183,7 @@ def test_a_missing_task_folder_is_refused(root):
 def test_a_sample_that_no_pipeline_accepts_ends(root):
     dataset = _dataset(root, pipeline=[lambda results: None], max_refetch=3)
     with pytest.raises(InputError, match="train.txt: 4 samples in a row could not be used"):
-        dataset.prepare_data(Draw(0, (0, 0, 0)))
+        dataset.prepare_data(SeededIndex(0, (0, 0, 0)))
 
 
 def test_class_names_must_be_as_many_as_classes(root):

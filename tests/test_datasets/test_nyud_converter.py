@@ -164,7 +164,7 @@ def test_the_archive_gives_the_same(raw, tmp_path):
 
 def test_worker_processes_load_no_torch():
     code = (
-        "import sys, vmt_mm.conversion.cli, vmt_mm.conversion.nyud\n"
+        "import sys, vmt_mm.cli.conversion, vmt_mm.conversion.nyud\n"
         "import vmt_mm.conversion.pascal_context\n"
         "print({'torch', 'mmengine'} & set(sys.modules))"
     )

@@ -14,7 +14,7 @@ from vmt_mm.datasets.transforms import LoadImageFromFile, PackMultiTaskInputs, R
 from vmt_mm.datasets.transforms.geometry import MEAN_COLOR
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.datasets.transforms.loading import reader_of
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 BGR, GREY = RGB[..., ::-1], RGB[..., 0]
@@ -45,7 +45,7 @@ def _read(content, **options):
 
 
 def _refused(content, match, **options):
-    with pytest.raises(DamagedFileError, match=r"^x/image\.png: .*" + match) as caught:
+    with pytest.raises(CorruptFileError, match=r"^x/image\.png: .*" + match) as caught:
         _read(content, **options)
     assert len(str(caught.value).splitlines()) == 1
 

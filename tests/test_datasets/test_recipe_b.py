@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import load_config
-from vmt_mm.datasets import Draw, MultiTaskDataset
+from vmt_mm.datasets import MultiTaskDataset, SeededIndex
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.rendering import render_scene
@@ -228,7 +228,7 @@ def test_the_fragment_builds_and_repeats_its_draws(root, tmp_path):
     inputs = set()
     for index in range(2):
         for epoch in range(4):
-            draw = Draw(index, (7, epoch, index))
+            draw = SeededIndex(index, (7, epoch, index))
             np.random.seed(epoch + 100)
             one = dataset[draw]
             np.random.seed(5)

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 
-from vmt_mm.datasets import Draw, DrawSampler, MultiTaskDataset
+from vmt_mm.datasets import MultiTaskDataset, SeededIndex, SeededSampler
 from vmt_mm.datasets.sampler import random_state_of
 
 COUNT = 5
@@ -81,7 +81,7 @@ def _epoch(dataset, epoch=0, workers=0, seed=3, shuffle=True):
             batch_size=2,
             num_workers=workers,
             dataset=dataset,
-            sampler=dict(type="DrawSampler", shuffle=shuffle, seed=seed),
+            sampler=dict(type="SeededSampler", shuffle=shuffle, seed=seed),
         ),
         seed=0,
     )
@@ -135,11 +135,11 @@ def test_generators_of_the_process_are_restored(root):
     dataset = _dataset(root)
     states = random.getstate(), np.random.get_state()
     torch_state = torch.get_rng_state()
-    dataset[Draw(1, (0, 0, 1))]
+    dataset[SeededIndex(1, (0, 0, 1))]
     assert random.getstate() == states[0]
     for found, expected in zip(np.random.get_state(), states[1], strict=True):
         np.testing.assert_array_equal(found, expected)
-    with pytest.raises(KeyError), random_state_of(Draw(0, (0, 0, 0))):
+    with pytest.raises(KeyError), random_state_of(SeededIndex(0, (0, 0, 0))):
         np.random.random()
         torch.rand(1)
         raise KeyError
@@ -162,18 +162,18 @@ def test_plain_index_leaves_the_generators_alone(root):
 def test_torchs_random_numbers_follow_the_draw_too():
     drawn = []
     for key in [(0, 0, 1), (0, 0, 1), (0, 1, 1)]:
-        with random_state_of(Draw(0, key)):
+        with random_state_of(SeededIndex(0, key)):
             drawn.append(torch.rand(3))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_draw_is_an_int_that_keeps_its_key():
-    draw = Draw(7, (1, 2, 7))
+    draw = SeededIndex(7, (1, 2, 7))
     assert draw == 7
     assert [*range(10)][draw] == 7
     for copied in (pickle.loads(pickle.dumps(draw)), copy.deepcopy(draw), draw - 0, draw % 100):
-        assert type(copied) is Draw
+        assert type(copied) is SeededIndex
         assert (copied, copied.key) == (7, (1, 2, 7))
     assert ((draw - 3), (draw - 3).key) == (4, (1, 2, 7))
     assert ((draw % 5), (draw % 5).key) == (2, (1, 2, 7))
@@ -181,7 +181,7 @@ def test_draw_is_an_int_that_keeps_its_key():
 
 def test_sampler_yields_draws_in_the_order_of_mmengine(root):
     dataset = _dataset(root)
-    sampler = DrawSampler(dataset, seed=11)
+    sampler = SeededSampler(dataset, seed=11)
     orders = []
     for epoch in (0, 3):
         sampler.set_epoch(epoch)
@@ -215,7 +215,7 @@ def test_dropped_sample_is_replaced_by_the_draw_alone(root):
     results = []
     for numpy_seed in (0, 1):
         np.random.seed(numpy_seed)
-        results.append(dataset[Draw(1, (3, 0, 1))])
+        results.append(dataset[SeededIndex(1, (3, 0, 1))])
     assert results[0]["data_samples"].sample_id not in "13"
     assert torch.equal(results[0]["inputs"], results[1]["inputs"])
     assert note.seen[0] == 1

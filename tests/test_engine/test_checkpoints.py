@@ -13,7 +13,7 @@ from mmengine.fileio import LocalBackend
 from run_hooks import At, Killed, Scores, kill
 from small_runs import ONE_STEP
 
-from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import remove_partial, write_bytes
 
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_former_one(small_run, monkeypatch, how):
     assert "No space left on device" in str(caught.value)
     assert f"the last whole one is {folder / 'epoch_1.pth'}" in str(caught.value)
     assert files(folder) == ["epoch_1.pth"]
-    assert is_whole(folder / "epoch_1.pth")
+    assert is_intact(folder / "epoch_1.pth")
     assert not list(folder.rglob("*.part"))
     assert sorted(small_run({**SHORT, "resume": True}).train().losses) == [2, 3]
     assert files(folder) == ["epoch_3.pth"]

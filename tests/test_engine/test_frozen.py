@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from small_runs import ONE_STEP, small_config
 
 from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.engine.frozen import FrozenRecord, fingerprint, frozen_keys, keys_left_out
-from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.checkpoints.frozen import FrozenRecord, fingerprint, frozen_keys, keys_left_out
 from vmt_mm.errors import InputError
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import has
@@ -67,7 +67,7 @@ def test_a_new_model_gets_its_encoder_back(whole, scenes):
         load_model(model, copy.deepcopy(content), "file.pth", own)
         for key, value in whole.runner.model.state_dict().items():
             assert torch.equal(model.state_dict()[key], value), key
-        assert model.backbone.frozen_source == SOURCE
+        assert model.backbone.pretrained_path == SOURCE
 
 
 @pytest.mark.parametrize("resume", [True, False])

@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
+from vmt_mm.analysis.hooks.parameter_table import parameter_table
 from vmt_mm.engine.hooks import (
     CheckpointHook,
     MultiTaskVisualizationHook,
@@ -19,7 +20,6 @@ from vmt_mm.engine.hooks import (
     step_time,
     visualization,
 )
-from vmt_mm.engine.hooks.parameter_table import parameter_table
 from vmt_mm.engine.log_processor import LogProcessor
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError

@@ -7,7 +7,7 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader
 
-from vmt_mm.datasets import DrawSampler
+from vmt_mm.datasets import SeededSampler
 from vmt_mm.engine.loops import batches_from
 
 
@@ -29,13 +29,13 @@ class Numbers(torch.utils.data.Dataset):
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_skipping_gives_what_reading_and_discarding_gives(monkeypatch, skips, drop_last):
     if not skips:  # such as mmengine's
-        monkeypatch.delattr(DrawSampler, "skip")
+        monkeypatch.delattr(SeededSampler, "skip")
     for position in range(5):
         data = Numbers()
         loader = DataLoader(
             data,
             batch_size=3,
-            sampler=DrawSampler(data, seed=5),
+            sampler=SeededSampler(data, seed=5),
             drop_last=drop_last,
             collate_fn=list,
         )
@@ -52,7 +52,7 @@ def test_skipping_gives_what_reading_and_discarding_gives(monkeypatch, skips, dr
 
 def test_skipping_without_a_batch_size():
     data = Numbers()
-    sampler = torch.utils.data.BatchSampler(DrawSampler(data, seed=5), 3, drop_last=True)
+    sampler = torch.utils.data.BatchSampler(SeededSampler(data, seed=5), 3, drop_last=True)
     loader = DataLoader(data, batch_sampler=sampler, collate_fn=list)
     whole = list(loader)
     assert list(batches_from(loader, 2)) == whole[2:]

@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import MMLogger
 from small_runs import own_state
 
-from vmt_mm.checkpoints.files import is_whole
+from vmt_mm.checkpoints.files import is_intact
 from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.errors import InputError
 
@@ -52,7 +52,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, logged, kind):
         write(tmp_path / f"epoch_{number}.pth", number)
     for number in (2, 3):
         damage(tmp_path / f"epoch_{number}.pth", kind)
-        assert not is_whole(tmp_path / f"epoch_{number}.pth")
+        assert not is_intact(tmp_path / f"epoch_{number}.pth")
     first = tmp_path / "epoch_1.pth"
     assert newest_checkpoint(tmp_path) == str(first)
     for number in (2, 3):

@@ -14,12 +14,12 @@ from run_hooks import At, Killed, kill
 from small_runs import ONE_STEP, own_state
 from waiting import PATIENCE, wait_until
 
-from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
 from vmt_mm.engine.runner import MultiTaskRunner
-from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
+from vmt_mm.utils.workers import start_worker
 
 THREE = {"train_cfg.max_epochs": 3}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,7 +38,7 @@ def interrupted(run, code):
     assert caught.value.code == code
     assert run.handlers == handlers
     path = run.folder / "interrupted.pth"
-    assert is_whole(path)
+    assert is_intact(path)
     assert newest_checkpoint(run.folder) == str(path)
     assert f"{path} is written; go on with --resume" in run.log
     return read_checkpoint(str(path))

@@ -10,8 +10,8 @@ from naive_edges import naive_boundary_scores, naive_thin
 
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import EdgeMetric
-from vmt_mm.evaluation.crests import thin
 from vmt_mm.evaluation.edge import _widen
+from vmt_mm.evaluation.edge_nms import thin
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Edge
 

@@ -13,7 +13,6 @@ from methods import ENCODERS, METHODS, TASKS, scatter
 
 from vmt_mm.analysis.models import load_experiments
 from vmt_mm.apis import init_model
-from vmt_mm.engine.loading import describe
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
     FORMATS,
@@ -24,9 +23,10 @@ from vmt_mm.export import (
     measure_latency,
     write_checked,
 )
-from vmt_mm.export.describe import DESCRIPTION
 from vmt_mm.export.formats import Onnx
+from vmt_mm.export.model_spec import DESCRIPTION
 from vmt_mm.export.rewrites import traceable
+from vmt_mm.loading.model import describe
 from vmt_mm.registry import MODELS
 from vmt_mm.utils import compat
 

@@ -97,7 +97,7 @@ def build(on, method, head, mode, tasks=TASKS):
             data_preprocessor=dict(
                 type="MultiTaskDataPreprocessor", mean=[124.0] * 3, std=[58.0] * 3, bgr_to_rgb=True
             ),
-            immediate_losses=False,
+            eager_backward=False,
         )
     )
     return move(model, mode)
@@ -186,7 +186,7 @@ def test_windows_and_test_time_augmentation(on, cuda):
 def test_losses_that_are_differentiated_at_once(cuda, monkeypatch):
     """As far as the forward pass goes: the gradients are taken to be there."""
     model = build("swin", "VMTAdapter", "mlp", cuda, FEW)
-    model.immediate_losses = True
+    model.eager_backward = True
     monkeypatch.setattr(
         torch.autograd, "grad", lambda _, wanted, **__: [torch.empty_like(x) for x in wanted]
     )

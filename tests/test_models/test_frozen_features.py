@@ -18,7 +18,7 @@ def keeping(limit=1e9, on=SWIN, peft=DECODERS):
         tasks=TASKS,
         backbone=dict(allow_random_backbone=True, peft=peft, **on.config),
         head=dict(type="MLPHead", channels=8),
-        keep_features=limit,
+        feature_cache_bytes=limit,
     )
 
 
@@ -85,9 +85,9 @@ def test_what_changes_the_features_is_seen():
     losses_of(model, images)
     assert len(seen) == 5
     losses_of(copy.deepcopy(model), images)
-    size = model.kept_features.size
+    size = model.feature_cache.size
     losses_of(model, torch.randn(1, 3, 32, 32))
-    assert model.kept_features.size == 2 * size  # of these weights alone
+    assert model.feature_cache.size == 2 * size  # of these weights alone
 
 
 def test_the_limit():
@@ -96,13 +96,13 @@ def test_the_limit():
     for _ in range(2):
         losses_of(model, torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert seen == [1, 1]
-    assert model.kept_features.size == 0
+    assert model.feature_cache.size == 0
     model = keeping()
     losses_of(model, torch.randn(1, 3, 32, 32))
-    size = model.kept_features.size
+    size = model.feature_cache.size
     model = keeping(limit=2.5 * size)
     losses_of(model, torch.randn(4, 3, 32, 32))
-    assert model.kept_features.size == 2 * size
+    assert model.feature_cache.size == 2 * size
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from methods import SWIN, VIT, build_model
 
 from vmt_mm.models import multi_task_segmentor
-from vmt_mm.models.immediate import loss_of
+from vmt_mm.models.eager_backward import loss_of
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.compat import has
 

@@ -5,9 +5,9 @@ import torch
 from methods import ENCODERS, METHODS, TASKS, VIT, scatter
 
 from vmt_mm.checkpoints.keys import task_of_keys
-from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
 from vmt_mm.errors import InputError
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 

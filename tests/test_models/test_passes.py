@@ -6,7 +6,7 @@ from methods import SWIN, TASKS, VIT, build_model
 from torch import nn
 
 from vmt_mm.models.backbones.hooks import Hooks
-from vmt_mm.models.backbones.passes import part_of
+from vmt_mm.models.backbones.task_streams import part_of
 from vmt_mm.peft import BlockSpec, Branch, PEFTMethod, PerTask
 from vmt_mm.registry import MODELS
 
@@ -27,7 +27,7 @@ class ShiftsOneBlock(PEFTMethod):
     def parameters_for(self, task):
         return {f"peft.blocks.{self.where}.shift": self.shifts[task]}
 
-    def beside_mlp(self, index, y):
+    def parallel_to_mlp(self, index, y):
         stream = self.blocks[index].shift.expand_as(y) if index == self.where else None
         return Branch(stream, (index + 1) * y)
 
@@ -90,7 +90,7 @@ def test_tasks_that_train_in_one_batch_are_each_task_alone(monkeypatch, on, peft
 
     joined, own = run()
     assert batches == [3 * len(TASKS)]
-    monkeypatch.setattr(encoder, "joins_tasks", False)
+    monkeypatch.setattr(encoder, "batch_tasks", False)
     apart, other = run()
     assert batches[1:] == [3] * len(TASKS)
     for task in TASKS:

@@ -12,7 +12,7 @@ from mmpretrain.models import VisionTransformer
 from vmt_mm.analysis.parameters import count_parameters
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones import vit
-from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.peft import Branch, PEFTMethod
 from vmt_mm.registry import MODELS
 
@@ -129,7 +129,7 @@ class Probe(PEFTMethod):
     def after_mlp(self, index, out):
         return out + out.square() * (index + 2)
 
-    def beside_mlp(self, index, y):
+    def parallel_to_mlp(self, index, y):
         return Branch(stream=y.sin(), for_decoders=y.cos() * (index + 1))
 
     def for_decoders(self, stage, feature, kept, tasks):
@@ -177,7 +177,7 @@ def test_where_a_method_acts():
 def test_resampled_features_stay_where_they_are_in_the_image(patch, size, stride):
     grid = -(-size // patch)
     ramp = ((torch.arange(grid) + 0.5) * patch).expand(1, 1, grid, grid)  # each patch's centre
-    cells = ResampledMap(ramp, (patch, patch), stride, (size, size)).tensor()
+    cells = LazyResize(ramp, (patch, patch), stride, (size, size)).tensor()
     sides = -(-size // stride)
     assert cells.shape == (1, 1, sides, sides)
     centres = (torch.arange(sides) + 0.5) * stride

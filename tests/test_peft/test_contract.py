@@ -7,9 +7,9 @@ import torch
 from methods import ENCODERS, METHODS, TASKS, VIT, build_model, scatter
 
 from vmt_mm import peft
-from vmt_mm.engine.loading import load_model
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
 from vmt_mm.errors import InputError
+from vmt_mm.loading.model import load_model
 from vmt_mm.registry import PEFT_METHODS
 from vmt_mm.utils.compat import has
 
@@ -164,7 +164,7 @@ def test_round_trip_through_a_checkpoint(row, model, on, tmp_path):
 def test_activation_checkpointing_changes_nothing(model, monkeypatch):
     # which takes the tasks one by one: one batch of them may round otherwise
     encoder = scatter(model).backbone.train()
-    monkeypatch.setattr(encoder, "joins_tasks", False)
+    monkeypatch.setattr(encoder, "batch_tasks", False)
     images = torch.randn(2, 3, 40, 32)
     results = []
     for recompute in (False, True):

@@ -67,7 +67,7 @@ def test_parallel_adapters(options, function):
     def beside(index, y):
         return 0.7 * function(tensors(encoder, f"peft.blocks.{index}."), y)
 
-    check(encoder, lambda images, _: run_stock(stock_swin(encoder), images, beside_mlp=beside))
+    check(encoder, lambda images, _: run_stock(stock_swin(encoder), images, parallel_to_mlp=beside))
 
 
 @pytest.mark.parametrize("targets", [("q", "v"), ("k",), ("v", "fc2", "proj"), ("fc1", "q", "k")])
@@ -136,7 +136,7 @@ def test_polyhistor():
             hidden = relu(y @ factored(p, "down", v, rank).T)
             return hidden @ factored(p, "up", v, rank).T
 
-        return run_stock(stock_swin(encoder), images, beside_mlp=beside)
+        return run_stock(stock_swin(encoder), images, parallel_to_mlp=beside)
 
     check(encoder, expected)
 
@@ -154,7 +154,7 @@ def test_polyhistor_lite():
             hidden = relu(y @ torch.kron(kernels["down"], down).T)
             return hidden @ torch.kron(kernels["up"], up).T
 
-        return run_stock(stock_swin(encoder), images, beside_mlp=beside)
+        return run_stock(stock_swin(encoder), images, parallel_to_mlp=beside)
 
     check(encoder, expected)
 
@@ -178,6 +178,6 @@ def test_copies_of_an_adapter_are_adapters():
             copies = tensors(encoder, f"peft.copies.{task}.peft__method__blocks__{index}__")
             return adapter({k.replace("__", "."): v for k, v in copies.items()}, y)
 
-        return run_stock(stock_swin(encoder), images, beside_mlp=beside)
+        return run_stock(stock_swin(encoder), images, parallel_to_mlp=beside)
 
     check(encoder, expected)

@@ -216,11 +216,11 @@ class _Turned(_SidesOnDevice):
 
 
 def test_a_spec_that_does_not_say_it_for_batches_is_found():
-    assert all(spec.warps_batches for spec in (*SPECS.values(), LabelSpec()))
-    assert not _Sides().warps_batches
-    assert _SidesOnDevice().warps_batches
-    assert _Renamed().warps_batches
-    assert not _Turned().warps_batches
+    assert all(spec.supports_batch_warp for spec in (*SPECS.values(), LabelSpec()))
+    assert not _Sides().supports_batch_warp
+    assert _SidesOnDevice().supports_batch_warp
+    assert _Renamed().supports_batch_warp
+    assert not _Turned().supports_batch_warp
 
 
 def test_a_flip_may_exchange_classes_on_a_device():
@@ -254,9 +254,9 @@ def test_what_a_mixin_says_of_the_cpu_is_not_lost_on_the_device():
         def warp_batch(self, labels, warp):
             return super().warp_batch(labels, warp)
 
-    assert DepthMap().warps_batches
-    assert not Both().warps_batches
-    assert Again().warps_batches
+    assert DepthMap().supports_batch_warp
+    assert not Both().supports_batch_warp
+    assert Again().supports_batch_warp
 
 
 def test_arrays_tell_specs_apart():

@@ -351,5 +351,5 @@ def test_settings_of_files_tell_specs_apart():
         own = dict(num_classes=3) if kind == "Segmentation" else {}
         tasks = [build_tasks(dict(t=dict(type=kind, **own, **s)))["t"] for s in settings]
         assert len({task.label.identity for task in tasks}) == len(settings)
-        assert tasks[0].label.warps_batches
+        assert tasks[0].label.supports_batch_warp
         assert torch.is_tensor(tasks[0].label.to_tensor(np.zeros((2, 2, 3), np.float32)))

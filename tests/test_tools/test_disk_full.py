@@ -7,7 +7,7 @@ import sys
 import pytest
 from commands import CONFIG, options, run
 
-from vmt_mm.checkpoints.files import is_whole
+from vmt_mm.checkpoints.files import is_intact
 from vmt_mm.checkpoints.newest import newest_checkpoint
 
 # A small disk in a name space of its own needs no rights; what is left on it is copied out.
@@ -53,7 +53,7 @@ def test_training_says_so_and_keeps_the_last_checkpoint(tmp_path):
     assert "Traceback" not in output
     files = sorted(path.name for path in (copy / "run").glob("*.pth"))
     assert files == ["epoch_1.pth"]
-    assert is_whole(copy / "run/epoch_1.pth")
+    assert is_intact(copy / "run/epoch_1.pth")
     assert not list(copy.rglob(".*.part"))
     assert (copy / "run/last_checkpoint").read_text().endswith("epoch_1.pth")
     assert newest_checkpoint(copy / "run") == str(copy / "run/epoch_1.pth")

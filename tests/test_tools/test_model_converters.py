@@ -10,8 +10,8 @@ from methods import VIT
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file, save_file
 
-from vmt_mm.apis.adapters import load_adapter
 from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.loading.adapters import load_adapter
 from vmt_mm.models.backbones.pretrained import locate, read_state_dict
 from vmt_mm.registry import MODELS
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vmt_mm.analysis.machine import OperationCounter
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.seam import AdaptedEncoder
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
 from vmt_mm.utils import compat
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +51,8 @@ def test_arrays_of_sixteen_bits(monkeypatch):
 
 def test_what_needs_a_newer_version_says_so(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cu121")
-    with pytest.raises(InputError, match=r"compile_loop needs PyTorch 2\.6 .* this is 2\.5\.1"):
-        AdaptedEncoder.compile_loop(None)
+    with pytest.raises(InputError, match=r"compile_features needs PyTorch 2\.6 .* this is 2\.5\.1"):
+        PEFTBackbone.compile_features(None)
     monkeypatch.setattr(torch, "__version__", "2.6.0")
     compat.need("2.6", "this")
 

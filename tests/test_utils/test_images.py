@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.errors import DamagedFileError
+from vmt_mm.errors import CorruptFileError
 from vmt_mm.utils.images import find_damage
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
@@ -126,7 +126,7 @@ def test_no_shorter_file_is_loaded(name, tmp_path):
     for length in {*range(0, 40), *range(40, len(content) - 12, 23), *tail}:
         for filled in (length, len(content)):
             path.write_bytes(content[:length].ljust(filled, b"\0"))
-            with pytest.raises(DamagedFileError, match=r"image\.jpg: .*; expected an image"):
+            with pytest.raises(CorruptFileError, match=r"image\.jpg: .*; expected an image"):
                 load.transform(dict(img_path=str(path)))
     path.write_bytes(content)
     assert load.transform(dict(img_path=str(path)))["img"].shape[2] == 3
@@ -141,7 +141,7 @@ def test_what_no_decoder_takes_is_damaged(tmp_path):
     (tmp_path / "image.png").write_bytes(content)
     for backend in ("cv2", "pillow"):
         load = LoadImageFromFile(imdecode_backend=backend)
-        with pytest.raises(DamagedFileError, match=r"image\.png: cannot be decoded \(.*an image$"):
+        with pytest.raises(CorruptFileError, match=r"image\.png: cannot be decoded \(.*an image$"):
             load.transform(dict(img_path=str(tmp_path / "image.png")))
 
 

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from vmt_mm.analysis.logs import curve, draw_curves, main_keys, read_log, train_times
-from vmt_mm.apis import friendly_errors
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_outputs, write_image

@@ -37,7 +37,8 @@ from vmt_mm.analysis.machine import matrix_product_rate, peak_memory
 from vmt_mm.analysis.models import load_experiments
 from vmt_mm.analysis.stock import ABLATIONS, OURS, REFERENCES, logits_difference
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils import files
 from vmt_mm.utils.allocator import keep_freed_memory

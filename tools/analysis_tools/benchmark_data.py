@@ -23,7 +23,9 @@ from rich.table import Table
 
 from vmt_mm.analysis.data_speed import DataSpeed, PlainPipeline, find_warp, measure
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from vmt_mm.analysis.bootstrap import compare, count_pixels
-from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Segmentation, build_tasks

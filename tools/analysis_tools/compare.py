@@ -24,8 +24,9 @@ from vmt_mm.analysis.comparison_plot import draw_comparison
 from vmt_mm.analysis.jobs import Job, run_jobs
 from vmt_mm.analysis.runs import LOG, Entry, Run, plan_runs, read_entry
 from vmt_mm.analysis.trial import check_budget, measure
-from vmt_mm.apis import check_inputs, friendly_errors
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_outputs, write_bytes, write_image, write_json

@@ -22,7 +22,8 @@ from vmt_mm.analysis.parameter_report import (
     summarize_experiment,
 )
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.utils.console import ToolParser
 
 

@@ -17,7 +17,8 @@ from rich.table import Table
 from vmt_mm.analysis.flops import Flops, count_flops
 from vmt_mm.analysis.models import load_experiments
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, friendly_errors
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 

@@ -33,9 +33,12 @@ from vmt_mm.analysis.gradient_conflict import (
     task_losses,
 )
 from vmt_mm.analysis.gradient_conflict_plot import draw_conflicts
+from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, check_inputs, friendly_errors, load_config
-from vmt_mm.engine.hooks import GradientConflictHook
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from vmt_mm.conversion.cli import converter_parser, run_converter
+from vmt_mm.cli.conversion import converter_parser, run_converter
 from vmt_mm.conversion.nyud import nyud
 
 

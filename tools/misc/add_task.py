@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from vmt_mm.apis import friendly_errors
-from vmt_mm.apis.add_task import add_task
+from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.loading.add_task import add_task
 from vmt_mm.utils.console import ToolParser
 
 

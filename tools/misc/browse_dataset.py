@@ -1,4 +1,4 @@
-"""Draw samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
+"""SeededIndex samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
 
 Each picture shows an image after the pipeline's augmentation and its labels for every task. The
 samples are spread evenly over the data set, so that each of several data sets is seen.
@@ -13,10 +13,12 @@ import numpy as np
 from mmengine.registry import init_default_scope
 from rich.progress import track
 
-from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import dicts_in
-from vmt_mm.datasets import Draw
+from vmt_mm.datasets import SeededIndex
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
@@ -39,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Draw."""
+    """SeededIndex."""
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)
@@ -55,7 +57,7 @@ def main() -> None:
         count = min(args.show_number, len(dataset))
         spread = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
         for index in track(spread, description="drawing"):
-            item = dataset[Draw(index, (args.seed, 0, index))]
+            item = dataset[SeededIndex(index, (args.seed, 0, index))]
             image = displayable(item["inputs"].numpy().transpose(1, 2, 0))
             sample = item["data_samples"]
             panel = draw_panel(

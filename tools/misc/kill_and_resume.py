@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import PARTIAL
 
@@ -80,7 +80,7 @@ class Training:
 
     def torn(self) -> list[str]:
         """Checkpoints that are not whole, and an empty pointer to the last one."""
-        torn = [path.name for path in self.work_dir.glob("*.pth") if not is_whole(path)]
+        torn = [path.name for path in self.work_dir.glob("*.pth") if not is_intact(path)]
         pointer = self.work_dir / "last_checkpoint"
         return torn + ([pointer.name] if pointer.exists() and not pointer.read_text() else [])
 

@@ -25,8 +25,8 @@ PAGE = ROOT / "docs/api.md"
 #: Packages, by what their ``__all__`` names, and modules, by what is public in them.
 MODULES = (
     "vmt_mm.apis",
-    "vmt_mm.apis.adapters",
-    "vmt_mm.apis.switch",
+    "vmt_mm.loading.adapters",
+    "vmt_mm.loading.switch",
     "vmt_mm.peft",
     "vmt_mm.models",
     "vmt_mm.models.backbones",

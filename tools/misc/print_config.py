@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.dump import config_text
 from vmt_mm.utils.console import ToolParser
 

@@ -20,7 +20,8 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from vmt_mm.apis import friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets.transforms import LoadImageFromFile

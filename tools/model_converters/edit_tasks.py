@@ -9,9 +9,9 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from vmt_mm.apis import friendly_errors
-from vmt_mm.apis.edit_tasks import edit_tasks
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.loading.edit_tasks import edit_tasks
 from vmt_mm.utils.console import ToolParser
 
 

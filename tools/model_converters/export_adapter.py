@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
-from vmt_mm.apis.adapters import export_adapter
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.loading.adapters import export_adapter
 from vmt_mm.utils.console import ToolParser
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vmt_mm.apis import friendly_errors
 from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.checkpoints.frozen import FrozenRecord
 from vmt_mm.checkpoints.tensor_file import write_tensors
-from vmt_mm.engine.frozen import FrozenRecord
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser

@@ -22,8 +22,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import add_config_arguments, friendly_errors, init_model
-from vmt_mm.apis.cli import check_model_arguments
+from vmt_mm.apis import init_model
+from vmt_mm.cli.arguments import add_config_arguments, check_model_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.export import (

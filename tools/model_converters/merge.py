@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vmt_mm.apis import friendly_errors
-from vmt_mm.apis.adapters import merge_adapter
+from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.loading.adapters import merge_adapter
 from vmt_mm.utils.console import ToolParser
 
 

@@ -94,7 +94,7 @@ def train_run(model: MultiTaskSegmentor, images: Tensor, experiment: Experiment)
     """
     if not experiment.cfg.get("optim_wrapper"):
         raise InputError(f"{experiment.path}: a training step needs the config's `optim_wrapper`")
-    model.kept_features = None  # the images are the same each time
+    model.feature_cache = None  # the images are the same each time
     optimizer = build_optim_wrapper(model, copy.deepcopy(experiment.cfg.optim_wrapper))
     samples = [MultiTaskDataSample() for _ in images]
     for sample in model.eval()(images, samples, mode="predict"):
@@ -150,7 +150,7 @@ def build_case(experiment: Experiment, setting: Setting) -> Case:
     runs = []
     for model in models:
         if setting.compile:
-            model.backbone.compile_loop()
+            model.backbone.compile_features()
         runs.append(MODES[setting.mode](model.to(images.device), images, experiment))
     # even with one task such a config stands for what takes a pass for each
     passes = "per_task" if experiment.model_per_task else find_passes(models)

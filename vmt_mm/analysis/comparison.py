@@ -9,7 +9,7 @@ from typing import Any
 from vmt_mm.analysis.parameter_report import summarize_experiment
 from vmt_mm.analysis.runs import LOG, Entry, Run
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation import relative_gain
+from vmt_mm.evaluation import evaluator as relative_gain
 
 _MOST_MISSING = 4
 

@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vmt_mm.datasets import Draw, MultiTaskDataset
+from vmt_mm.datasets import MultiTaskDataset, SeededIndex
 from vmt_mm.datasets.transforms import RandomWarp
-from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
 from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.compat import from_numpy
+from vmt_mm.utils.workers import start_worker
 
 #: ImageNet's mean and standard deviation, RGB, 0..255.
 _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
@@ -163,7 +163,7 @@ def measure(
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    draws = [[Draw(i, (0, epoch, i)) for i in range(images)] for epoch in range(repeats + 1)]
+    draws = [[SeededIndex(i, (0, epoch, i)) for i in range(images)] for epoch in range(repeats + 1)]
     own = {k: v for k, v in pipelines.items() if isinstance(v, MultiTaskDataset)}
     round_of = partial(_round_by_workers, workers=workers) if workers else _round
     rounds = []
@@ -178,7 +178,7 @@ def measure(
     return DataSpeed(ms, stages)
 
 
-def _round(pipelines: Mapping[str, Any], draws: Sequence[Draw]) -> dict[str, list[float]]:
+def _round(pipelines: Mapping[str, Any], draws: Sequence[SeededIndex]) -> dict[str, list[float]]:
     """Seconds of every image in every pipeline."""
     seconds: dict[str, list[float]] = {name: [] for name in pipelines}
     for first in range(0, len(draws), _BLOCK):
@@ -192,7 +192,7 @@ def _round(pipelines: Mapping[str, Any], draws: Sequence[Draw]) -> dict[str, lis
 
 
 def _round_by_workers(
-    pipelines: Mapping[str, Any], draws: Sequence[Draw], workers: int
+    pipelines: Mapping[str, Any], draws: Sequence[SeededIndex], workers: int
 ) -> dict[str, list[float]]:
     """Seconds an image from the first one on, so that the workers' start is left out."""
     seconds = {}
@@ -212,7 +212,7 @@ def _round_by_workers(
     return seconds
 
 
-def _stages(dataset: MultiTaskDataset, draws: Sequence[Sequence[Draw]]) -> dict[str, float]:
+def _stages(dataset: MultiTaskDataset, draws: Sequence[Sequence[SeededIndex]]) -> dict[str, float]:
     """Milliseconds an image of each transform, medians over the rounds."""
     transforms = dataset.pipeline.transforms
     rounds = defaultdict(list)

@@ -92,11 +92,11 @@ def task_losses(
     Each reaches only the parameters that it depends on.
     """
     encoder = model.backbone
-    joined, encoder.joins_tasks = encoder.joins_tasks, False
+    joined, encoder.batch_tasks = encoder.batch_tasks, False
     try:
         losses = model.loss(inputs, data_samples)
     finally:
-        encoder.joins_tasks = joined
+        encoder.batch_tasks = joined
     return {task: losses[f"loss_{task}"] for task in model.tasks}
 
 

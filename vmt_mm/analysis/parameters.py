@@ -68,7 +68,7 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     own = method.counts_output_norms
     for name, parameter in model.backbone.named_parameters():
         if name.startswith(_OF_METHOD):
-            name = method.stands_for(name.removeprefix(_OF_METHOD))
+            name = method.original_name(name.removeprefix(_OF_METHOD))
         apart = _OUTPUT_NORM.match(name) and not (own and parameter.requires_grad)
         row = rows["output norms" if apart else "encoder"]
         row[0] += parameter.numel() * parameter.requires_grad

@@ -16,7 +16,7 @@ from vmt_mm.analysis.models import Experiment, load_experiments
 from vmt_mm.apis import load_config
 from vmt_mm.checkpoints.newest import LAST_VALIDATION
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.relative_gain import check_directions
+from vmt_mm.evaluation.evaluator import check_directions
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.files import write_json
 

@@ -92,7 +92,7 @@ def _change(
     for head in own if heads else ():
         head.type = "StockMLPHead"
     if losses:
-        cfg.model.immediate_losses = False
+        cfg.model.eager_backward = False
     if peft:
         cfg.model.backbone["peft"] = peft
     return replace(experiment, cfg=cfg)

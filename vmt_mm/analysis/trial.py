@@ -18,7 +18,9 @@ from rich.table import Column, Table
 
 from vmt_mm.analysis.jobs import Job, duration, run_jobs
 from vmt_mm.analysis.runs import Run
-from vmt_mm.apis import add_config_arguments, friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.arguments import add_config_arguments
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser

@@ -17,13 +17,13 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 import vmt_mm
-from vmt_mm.apis.adapters import load_adapter
 from vmt_mm.apis.inference_pipeline import Image, InferencePipeline
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
-from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import load_adapter
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import DATASETS, MODELS
 from vmt_mm.structures import MultiTaskDataSample
 
@@ -98,7 +98,7 @@ def inference_model(
         list of them where a list was given.
 
     Raises:
-        DamagedFileError: if a file is no image.
+        CorruptFileError: if a file is no image.
         InputError: if a task is unknown or an array is no image.
     """
     several = isinstance(images, (list, tuple))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.utils.files import check_folder_target
 from vmt_mm.utils.layout import IMAGE_SUFFIXES, is_hidden, walk_files
 from vmt_mm.visualization.video import VideoReader
@@ -133,7 +133,7 @@ def read_images(
         skipped: gets name -> error of files that cannot be read; with None the first one raises.
 
     Raises:
-        DamagedFileError: if a file cannot be read and none may be skipped.
+        CorruptFileError: if a file cannot be read and none may be skipped.
     """
     for source in sources:
         try:
@@ -149,7 +149,7 @@ def read_images(
                         )
             else:
                 yield source.id, str(source.path), read(source.path)
-        except DamagedFileError as error:
+        except CorruptFileError as error:
             if skipped is None:
                 raise
             skipped[source.name] = str(error)

@@ -54,7 +54,7 @@ class InferencePipeline:
         """Read an image file to (H, W, 3) BGR, or as the pipeline says.
 
         Raises:
-            DamagedFileError: if it cannot be.
+            CorruptFileError: if it cannot be.
         """
         path = os.path.expanduser(path)
         content = self.reader.fetch(path)
@@ -73,7 +73,7 @@ class InferencePipeline:
         """Make an image of an array of stored pixels, by the rule for files.
 
         Raises:
-            DamagedFileError: if the rule does not say what becomes of them.
+            CorruptFileError: if the rule does not say what becomes of them.
         """
         if not isinstance(pixels, np.ndarray):
             raise InputError(

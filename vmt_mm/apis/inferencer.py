@@ -30,9 +30,9 @@ from vmt_mm.config.files import files_read
 from vmt_mm.datasets.transforms.image_values import displayable
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.structures.predictions import check_predictions, write_predictions
 from vmt_mm.utils.console import print_problems
 from vmt_mm.utils.files import write_image
-from vmt_mm.utils.predictions import check_predictions, write_predictions
 from vmt_mm.visualization import draw_panel
 
 
@@ -148,7 +148,7 @@ class MultiTaskInferencer(BaseInferencer):
         Raises:
             InputError: before the first image, if an option is wrong, an input does not exist, or
                 two would be written to one file.
-            DamagedFileError: if a file cannot be read.
+            CorruptFileError: if a file cannot be read.
         """
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be a positive whole number, got {batch_size!r}")

@@ -43,8 +43,8 @@ class Adapter:
     Attributes:
         tensors: key in the model -> weights; the frozen encoder's are not among them.
         config: the whole config, as :class:`mmengine.config.Config` takes it.
-        description: of the model, see :func:`vmt_mm.engine.loading.describe`.
-        frozen: of the encoder, see :class:`vmt_mm.engine.frozen.FrozenRecord`.
+        description: of the model, see :func:`vmt_mm.loading.model.describe`.
+        frozen: of the encoder, see :class:`vmt_mm.checkpoints.frozen.FrozenRecord`.
         dataset_meta: task -> ``dict(classes=..., palette=...)``, empty where a task has none.
         metrics: of a validation of exactly these weights; None if none is known.
         version: of the package that wrote it.

@@ -111,7 +111,7 @@ def read_checkpoint(
         ) from error
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Tell whether a checkpoint can be read to its last byte: checks the sums of its archive."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -134,7 +134,7 @@ def _downloaded(address: str) -> str:
 
 def _is_damaged_archive(location: str) -> bool:
     try:
-        return zipfile.is_zipfile(location) and not is_whole(Path(location))
+        return zipfile.is_zipfile(location) and not is_intact(Path(location))
     except zipfile.BadZipFile:
         return True
 

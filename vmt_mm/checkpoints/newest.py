@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from vmt_mm.checkpoints.files import is_whole, read_checkpoint
+from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.errors import InputError
 
 #: Written when a signal ends a training between two regular checkpoints.
@@ -48,7 +48,7 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
             if isinstance(iteration, int):
                 iterations[path] = iteration
     for path in sorted(iterations, key=lambda p: (iterations[p], p.stat().st_mtime), reverse=True):
-        if is_whole(path):
+        if is_intact(path):
             _report(damaged, f"going on from {path}")
             return str(path)
         damaged.append(path)

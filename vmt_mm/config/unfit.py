@@ -46,7 +46,7 @@ _CLASSES = {
     ("mmengine", "ClassBalancedDataset"): (
         "asks for the classes of every image, which many tasks do not have; put the images to see "
         "more often into a list of their own (ann_file), and use ConcatDataset with "
-        "sampler=dict(type='DrawSampler', balance=[...])"
+        "sampler=dict(type='SeededSampler', balance=[...])"
     ),
     ("mmengine", "ConcatDataset"): (
         "needs one metainfo in all members; use ConcatDataset without a scope, whose members may "

@@ -5,13 +5,13 @@ from vmt_mm.datasets.concat import ConcatDataset
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
 from vmt_mm.datasets.nyud import NYUDMT
 from vmt_mm.datasets.pascal_context import PASCALContextMT
-from vmt_mm.datasets.sampler import Draw, DrawSampler
+from vmt_mm.datasets.sampler import SeededIndex, SeededSampler
 from vmt_mm.datasets.shapes import ShapesMT
 
 __all__ = [
     "ConcatDataset",
-    "Draw",
-    "DrawSampler",
+    "SeededIndex",
+    "SeededSampler",
     "MultiTaskDataset",
     "NYUDMT",
     "PASCALContextMT",

@@ -23,7 +23,7 @@ from rich.progress import track
 
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import LabelSpec
-from vmt_mm.utils.files import lock, remove_partial, whole_file
+from vmt_mm.utils.files import atomic_write, lock, remove_partial
 from vmt_mm.utils.packed_arrays import PackedArrays, PackedArraysWriter
 
 _IMAGE, _LABEL = "image", "label/"
@@ -54,7 +54,7 @@ class StoredSample:
         if values is None:
             return None
         spec = self.label_specs[task]
-        label = spec.interpret(values) if spec.keeps_file_values else values
+        label = spec.interpret(values) if spec.cacheable_raw else values
         return label if label.flags.writeable else label.copy()
 
 
@@ -137,7 +137,7 @@ def _read(
     for task, path in sample["label_paths"].items():
         spec = specs[task]
         with suppress(InputError):
-            read = spec.read if spec.keeps_file_values else spec.decode
+            read = spec.read if spec.cacheable_raw else spec.decode
             arrays[_LABEL + task] = read(path)
     return arrays
 
@@ -163,7 +163,7 @@ def _build(
         if packed is not None:
             return packed
         remove_partial(path.parent)  # nobody else writes here as long as the lock is held
-        with whole_file(path) as partial, partial.open("wb") as stream:
+        with atomic_write(path) as partial, partial.open("wb") as stream:
             writer = PackedArraysWriter(stream)
             for arrays in track(
                 _in_order(read, samples),

@@ -13,10 +13,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from vmt_mm.datasets.cache import SampleCache
-from vmt_mm.datasets.sampler import Draw, random_state_of
+from vmt_mm.datasets.sampler import SeededIndex, random_state_of
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.transforms.unfit import refuse_unfit
-from vmt_mm.errors import DamagedFileError, InputError, refuse_unread
+from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import check_outputs
@@ -238,17 +238,17 @@ class MultiTaskDataset(BaseDataset):
         """Refuse mmengine's ``ClassBalancedDataset``, which asks for the classes of an image."""
         raise InputError(
             f"{self.ann_file}: ClassBalancedDataset needs the classes of an image, which several "
-            "tasks do not have; use ConcatDataset with DrawSampler(balance=[...])"
+            "tasks do not have; use ConcatDataset with SeededSampler(balance=[...])"
         )
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on one sample; a :class:`Draw` decides its random numbers."""
+        """Run the pipeline on one sample; a :class:`SeededIndex` decides its random numbers."""
         damaged: dict[str, str] = {}
         for _ in range(self.max_refetch + 1):
             results = self._run_pipeline(idx, damaged)
             if results is not None or self.test_mode:
                 return results
-            idx = idx.another(len(self)) if isinstance(idx, Draw) else self._rand_another()
+            idx = idx.another(len(self)) if isinstance(idx, SeededIndex) else self._rand_another()
         raise InputError(
             f"{self.ann_file}: {self.max_refetch + 1} samples in a row could not be used"
             + "".join(f"; {reason}" for reason in list(damaged.values())[:3])
@@ -266,7 +266,7 @@ class MultiTaskDataset(BaseDataset):
             )
             try:
                 return self.pipeline(dict(info))
-            except DamagedFileError as error:
+            except CorruptFileError as error:
                 if not self.skip_damaged:
                     raise
                 damaged[info["img_path"]] = str(error)

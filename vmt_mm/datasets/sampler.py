@@ -16,7 +16,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATA_SAMPLERS
 
 
-class Draw(int):
+class SeededIndex(int):
     """A sample's index that remembers which draw of the training it is.
 
     It is an ``int`` to every dataset, and survives the arithmetic by which wrappers such as
@@ -31,7 +31,7 @@ class Draw(int):
 
     key: tuple[int, int, int]
 
-    def __new__(cls, index: int, key: tuple[int, int, int]) -> Draw:  # noqa: D102
+    def __new__(cls, index: int, key: tuple[int, int, int]) -> SeededIndex:  # noqa: D102
         draw = super().__new__(cls, index)
         draw.key = key
         return draw
@@ -39,29 +39,29 @@ class Draw(int):
     def __getnewargs__(self) -> tuple:  # noqa: D105
         return int(self), self.key
 
-    def __sub__(self, other: int) -> Draw:  # noqa: D105
-        return Draw(int(self) - int(other), self.key)
+    def __sub__(self, other: int) -> SeededIndex:  # noqa: D105
+        return SeededIndex(int(self) - int(other), self.key)
 
-    def __mod__(self, other: int) -> Draw:  # noqa: D105
-        return Draw(int(self) % int(other), self.key)
+    def __mod__(self, other: int) -> SeededIndex:  # noqa: D105
+        return SeededIndex(int(self) % int(other), self.key)
 
-    def another(self, size: int) -> Draw:
+    def another(self, size: int) -> SeededIndex:
         """The draw that replaces this one when its sample cannot be used."""
         seed, epoch, index = self.key
         rng = np.random.default_rng([seed, epoch, index, 1])
-        return Draw(int(rng.integers(size)), (seed, epoch, index + size))
+        return SeededIndex(int(rng.integers(size)), (seed, epoch, index + size))
 
 
 @contextmanager
 def random_state_of(index: int) -> Iterator[None]:
-    """Seed the global generators by a :class:`Draw`, restore them afterwards.
+    """Seed the global generators by a :class:`SeededIndex`, restore them afterwards.
 
     Python's, NumPy's and PyTorch's (of the CPU).
 
     So every transform, also of other libraries, becomes a function of (seed, epoch, index). A
     plain ``int`` leaves the generators as they are.
     """
-    if not isinstance(index, Draw):
+    if not isinstance(index, SeededIndex):
         yield
         return
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -79,8 +79,8 @@ def random_state_of(index: int) -> Iterator[None]:
 
 
 @DATA_SAMPLERS.register_module()
-class DrawSampler(DefaultSampler):
-    """mmengine's ``DefaultSampler`` whose indices are :class:`Draw` s.
+class SeededSampler(DefaultSampler):
+    """mmengine's ``DefaultSampler`` whose indices are :class:`SeededIndex` s.
 
     The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of
     (seed, epoch, index), whatever the number of workers and after a resume as well. A sample that
@@ -116,7 +116,9 @@ class DrawSampler(DefaultSampler):
         length: int | None = None,
     ) -> None:
         if length is not None and (type(length) is not int or length < 1):
-            raise InputError(f"DrawSampler: length must be a positive whole number, got {length!r}")
+            raise InputError(
+                f"SeededSampler: length must be a positive whole number, got {length!r}"
+            )
         self._size = len(dataset)
         self._shares: list[tuple[int, int]] | None = None
         if balance is not None or length is not None:
@@ -131,13 +133,13 @@ class DrawSampler(DefaultSampler):
         """Leave out so many of this process's draws, in the next epoch that is iterated over."""
         self._start = samples
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SeededIndex]:
         """Yield this process's draws of the epoch."""
         start, self._start = self._start, 0
         drawn = range(self._size) if self._shares is None else self._drawn()
         for place in islice(super().__iter__(), start, None):
             number = drawn[place]
-            yield Draw(number % self._size, (self.seed, self.epoch, number))
+            yield SeededIndex(number % self._size, (self.seed, self.epoch, number))
 
     def _drawn(self) -> list[int]:
         """Fill the epoch's places: index + size of the dataset * times that it could have come."""
@@ -165,7 +167,7 @@ def _members(
     members = getattr(dataset, "datasets", None)
     if members is None:
         raise InputError(
-            f"DrawSampler: balance={balance!r} balances the members of a ConcatDataset, but the "
+            f"SeededSampler: balance={balance!r} balances the members of a ConcatDataset, but the "
             f"data set is a {type(dataset).__name__}"
         )
     weights = [1] * len(members) if balance == "datasets" else balance
@@ -173,12 +175,12 @@ def _members(
         type(weight) in (int, float) and 0 < weight < inf for weight in weights
     ):
         raise InputError(
-            "DrawSampler: balance must be 'datasets' or a list of positive weights, got "
+            "SeededSampler: balance must be 'datasets' or a list of positive weights, got "
             f"{balance!r}"
         )
     if len(weights) != len(members):
         raise InputError(
-            f"DrawSampler: balance lists {len(weights)} weight(s), {list(weights)}, for "
+            f"SeededSampler: balance lists {len(weights)} weight(s), {list(weights)}, for "
             f"{len(members)} data sets; give one a data set"
         )
     return [len(member) for member in members], weights
@@ -197,7 +199,7 @@ def _divide(total: int, weights: Sequence[float]) -> list[int]:
         shares[i] += 1
     if 0 in shares:
         raise InputError(
-            f"DrawSampler: an epoch of {total} samples gives data set {shares.index(0)} of "
+            f"SeededSampler: an epoch of {total} samples gives data set {shares.index(0)} of "
             f"{len(shares)} none by the weights {list(weights)}; set a greater length or weight"
         )
     return shares

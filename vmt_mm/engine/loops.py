@@ -143,7 +143,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
 class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop`` that resumes without reading again, where samplers skip.
 
-    With a finite sampler, such as ``DrawSampler``, the data set is gone through again and again,
+    With a finite sampler, such as ``SeededSampler``, the data set is gone through again and again,
     in an order of its own each time.
     """
 

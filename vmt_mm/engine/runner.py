@@ -17,22 +17,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
 from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.config.files import check_start, check_work_dir
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules, rule_faults
-from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
-from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.engine.log_processor import LogProcessor
 from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
-from vmt_mm.engine.workers import start_worker
 from vmt_mm.errors import InputError
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import RUNNERS, SCOPE, own_scope
 from vmt_mm.utils.compat import need
-from vmt_mm.utils.files import remove_partial, whole_file, write_bytes
+from vmt_mm.utils.files import atomic_write, remove_partial, write_bytes
 from vmt_mm.utils.processes import on_main
+from vmt_mm.utils.workers import start_worker
 from vmt_mm.utils.wrappers import unwrap
 
 #: Hooks that mmengine adds where a config does not name them.
@@ -238,7 +238,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         def write_whole() -> None:
             path = Path(out_dir) / filename
             try:
-                with whole_file(path) as partial:
+                with atomic_write(path) as partial:
                     write(out_dir, partial.name, *args, meta=meta, **kwargs)
             except OSError as error:
                 raise InputError(
@@ -266,8 +266,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if not keys or any(getattr(hook, "save_frozen", False) for hook in self.hooks):
             return
         if self._frozen is None:
-            self._frozen = FrozenRecord.of(model, keys, model.backbone.frozen_source)
-        leave_out(checkpoint, keys, self._frozen)
+            self._frozen = FrozenRecord.of(model, keys, model.backbone.pretrained_path)
+        strip_frozen(checkpoint, keys, self._frozen)
 
     def dump_config(self) -> None:
         """Write the config to the work dir, atomically; not over the file that it came from."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from vmt_mm.evaluation.relative_gain import MultiTaskEvaluator
+from vmt_mm.evaluation.evaluator import MultiTaskEvaluator
 from vmt_mm.evaluation.task_metric import Direction, TaskMetric, is_of_class
 from vmt_mm.registry import EVALUATOR, METRICS
 from vmt_mm.tasks import Task, build_tasks

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.crests import thin
+from vmt_mm.evaluation.edge_nms import thin
 from vmt_mm.evaluation.task_metric import TaskMetric
 from vmt_mm.registry import METRICS
 from vmt_mm.tasks.binary import THRESHOLDS, weighted_bce
@@ -30,7 +30,7 @@ class EdgeMetric(TaskMetric):
     """Boundary precision and recall, added up over the set, and their best F over thresholds.
 
     A prediction is taken in 8 bits, as the files of predictions hold it, thinned by
-    :func:`~vmt_mm.evaluation.crests.thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the
+    :func:`~vmt_mm.evaluation.edge_nms.thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the
     share of the remaining pixels with a labelled edge within the tolerance, recall the share of
     labelled edge pixels with a remaining one within it. Labels are taken as they are; ignored
     pixels (255) are left out of both. The loss is the task's, over the pixels of the whole set.

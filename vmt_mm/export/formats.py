@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.onnx.errors import OnnxExporterError
 
 from vmt_mm.errors import InputError
-from vmt_mm.export.describe import DESCRIPTION
+from vmt_mm.export.model_spec import DESCRIPTION
 from vmt_mm.export.outputs import TaskOutputs
 from vmt_mm.utils import compat
 

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 
-from vmt_mm.peft.substitution import Substitution
-from vmt_mm.utils.tracing import take_first
+from vmt_mm.peft.parameter_swap import ParameterSwap
+from vmt_mm.utils.export_state import take_first
 
 Size = tuple[int, int]
 
@@ -43,14 +43,14 @@ def traceable(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             rewrite = _find_rewrite(module)
             if rewrite is not None:
-                name = "run" if isinstance(module, Substitution) else "forward"
+                name = "run" if isinstance(module, ParameterSwap) else "forward"
                 setattr(module, name, partial(rewrite, module))
                 stack.callback(delattr, module, name)
         yield
 
 
 def _find_rewrite(module: nn.Module) -> Callable[..., Any] | None:
-    if isinstance(module, Substitution):
+    if isinstance(module, ParameterSwap):
         return _run_substituted
     if isinstance(module, ShiftWindowMSA):
         return _window_attention
@@ -72,12 +72,12 @@ def _pads_corner(module: nn.Module) -> bool:
 
 
 def _run_substituted(
-    substitution: Substitution,
+    substitution: ParameterSwap,
     parameters: Mapping[str, Tensor],
     function: Callable[..., Any],
     *args: Any,
 ) -> Any:
-    """What ``Substitution.run`` does by ``functional_call``, which refuses to be traced."""
+    """What ``ParameterSwap.run`` does by ``functional_call``, which refuses to be traced."""
     with ExitStack() as stack:
         for key, value in parameters.items():
             owner, _, name = key.rpartition(".")

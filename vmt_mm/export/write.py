@@ -14,7 +14,7 @@ from vmt_mm.export.check import compare_outputs
 from vmt_mm.export.formats import Format, Run
 from vmt_mm.export.outputs import TaskOutputs
 from vmt_mm.export.rewrites import traceable
-from vmt_mm.utils.files import whole_file
+from vmt_mm.utils.files import atomic_write
 
 #: Faults that a message lists.
 _SHOWN = 3
@@ -47,7 +47,7 @@ def write_checked(
         InputError: if it differs; then ``path`` is what it was before.
     """
     example, others = inputs
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         trial = partial.with_suffix(partial.suffix + form.suffix)  # exporters go by the suffix
         try:
             with traceable(wrapped), torch.no_grad():

@@ -15,11 +15,11 @@ from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.frozen_features import FrozenFeatures
+from vmt_mm.models.eager_backward import loss_of
+from vmt_mm.models.feature_cache import FeatureCache
 from vmt_mm.models.heads import build_head
-from vmt_mm.models.immediate import loss_of
-from vmt_mm.models.new_tasks import check_new_tasks, freeze_former
-from vmt_mm.models.resampled_map import ResampledMap, materialise
+from vmt_mm.models.lazy_resize import LazyResize, materialise
+from vmt_mm.models.new_tasks import check_new_tasks, freeze_existing_tasks
 from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
@@ -41,15 +41,15 @@ class MultiTaskSegmentor(BaseModel):
             crop_size=(h, w), stride=(h, w))`` averages logits over windows, as mmseg's models do,
             ``crop_batch`` of them at a time. By default whole images are run.
         init_cfg: see ``mmengine.model.BaseModel``.
-        keep_features: bytes that the features of images which come again may take, where heads
-            alone train, see :class:`vmt_mm.models.frozen_features.FrozenFeatures`; None keeps none.
-        immediate_losses: differentiate each task's loss before the next head runs, see
-            :func:`vmt_mm.models.immediate.loss_of`; the values are the same either way.
+        feature_cache_bytes: size limit, in bytes, of the cache of frozen features, where only heads
+            are trained, see :class:`vmt_mm.models.feature_cache.FeatureCache`; None keeps none.
+        eager_backward: differentiate each task's loss before the next head runs, see
+            :func:`vmt_mm.models.eager_backward.loss_of`; the values are the same either way.
         new_tasks: names of tasks that join a trained model: only what belongs to them alone
             trains, and only they are run in training; None trains all tasks.
 
     Attributes:
-        trained_before: names of the parameters that train only where there are no new tasks.
+        previously_trainable: names of the parameters that train only where there are no new tasks.
 
     Raises:
         InputError: if the names of tasks, encoder and heads do not agree.
@@ -74,8 +74,8 @@ class MultiTaskSegmentor(BaseModel):
         test_cfg: Mapping | None = None,
         init_cfg: Mapping | None = None,
         new_tasks: Sequence[str] | None = None,
-        keep_features: float | None = None,
-        immediate_losses: bool = True,
+        feature_cache_bytes: float | None = None,
+        eager_backward: bool = True,
     ) -> None:
         with own_scope():
             super().__init__(data_preprocessor, init_cfg)
@@ -97,16 +97,16 @@ class MultiTaskSegmentor(BaseModel):
                 for name, task in self.tasks.items()
             }
         )
-        self.immediate_losses = immediate_losses
-        keeps = keep_features is not None
-        self.kept_features = FrozenFeatures(keep_features, self.backbone) if keeps else None
+        self.eager_backward = eager_backward
+        keeps = feature_cache_bytes is not None
+        self.feature_cache = FeatureCache(feature_cache_bytes, self.backbone) if keeps else None
         self.window = parse_test_cfg(test_cfg)
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
         self.new_tasks = check_new_tasks(new_tasks, self.tasks)
-        self.trained_before = frozenset()
+        self.previously_trainable = frozenset()
         if self.new_tasks:
-            self.trained_before = freeze_former(self, self.new_tasks)
+            self.previously_trainable = freeze_existing_tasks(self, self.new_tasks)
             self.train()  # the mode of what is frozen is right before a training sets it, too
 
     @property
@@ -156,10 +156,10 @@ class MultiTaskSegmentor(BaseModel):
         features = self.backbone(inputs, tasks, on_grids=True)
         return {name: self._run_head(name, maps) for name, maps in features.items()}
 
-    def _run_head(self, name: str, maps: Sequence[Tensor | ResampledMap]) -> Tensor:
+    def _run_head(self, name: str, maps: Sequence[Tensor | LazyResize]) -> Tensor:
         """Logits of a task, (B, C, h, w)."""
         head = self.heads[name]
-        if not getattr(head, "projects_maps", False):
+        if not getattr(head, "accepts_lazy", False):
             maps = tuple(materialise(x) for x in maps)
         logits = head(maps)
         if not isinstance(logits, Tensor):
@@ -194,18 +194,18 @@ class MultiTaskSegmentor(BaseModel):
             maps = features.pop(name)  # nothing of a task is kept longer than it is needed
             run = partial(self._loss_of_task, name, data_samples, inputs.shape[2:])
             losses[f"loss_{name}"] = (
-                loss_of(self.heads[name], maps, run) if self.immediate_losses else run(maps)
+                loss_of(self.heads[name], maps, run) if self.eager_backward else run(maps)
             )
         return losses
 
     def _features(
         self, inputs: Tensor, tasks: Sequence[str]
-    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
+    ) -> dict[str, tuple[Tensor | LazyResize, ...]]:
         """What heads train on."""
-        if self.kept_features is None:
+        if self.feature_cache is None:
             return self.backbone(inputs, tasks, on_grids=True)
         one = tasks[0]  # they all have the same
-        maps = self.kept_features.of(
+        maps = self.feature_cache.of(
             inputs, lambda images: self.backbone(images, [one], on_grids=True)[one]
         )
         return dict.fromkeys(tasks, maps)
@@ -215,7 +215,7 @@ class MultiTaskSegmentor(BaseModel):
         name: str,
         data_samples: list[MultiTaskDataSample],
         size: Sequence[int],
-        maps: Sequence[Tensor | ResampledMap],
+        maps: Sequence[Tensor | LazyResize],
     ) -> Tensor:
         """A task's weighted loss."""
         task, logits = self.tasks[name], self._run_head(name, maps)

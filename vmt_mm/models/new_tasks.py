@@ -27,7 +27,7 @@ def check_new_tasks(new_tasks: Sequence[str] | None, tasks: Collection[str]) -> 
     return tuple(new_tasks)
 
 
-def freeze_former(model: nn.Module, new_tasks: Collection[str]) -> frozenset[str]:
+def freeze_existing_tasks(model: nn.Module, new_tasks: Collection[str]) -> frozenset[str]:
     """Freeze what does not belong to the new tasks alone; return the names of what trained before.
 
     Args:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
-from vmt_mm.peft.projections import Bottleneck, check_positive, hidden_width
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -57,7 +57,7 @@ class Adapter(PEFTMethod):
         for block in self.blocks:
             block.reset()
 
-    def beside_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
         """The adapter's output joins the stream."""
         features = self.blocks[index](y)
         return Branch(stream=features, gain=self.scale)

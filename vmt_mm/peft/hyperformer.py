@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmt_mm.peft.bottleneck import check_positive, hidden_width
 from vmt_mm.peft.method import Encoder, PEFTMethod
-from vmt_mm.peft.projections import check_positive, hidden_width
-from vmt_mm.peft.substitution import vacate
+from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
 #: Where a block's two adapters act.
@@ -35,7 +35,7 @@ class ConditionalAdapter(nn.Module):
         self.up = nn.Linear(hidden, channels, device="meta")
         self.norm = nn.LayerNorm(channels, device="meta")
         self.shapes = {name: tuple(p.shape) for name, p in self.named_parameters()}
-        vacate(self, self.shapes)
+        unregister(self, self.shapes)
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, d) -> (B, L, d)."""

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.peft.bottleneck import check_positive
 from vmt_mm.peft.method import Encoder, PEFTMethod, layer_names
-from vmt_mm.peft.projections import check_positive
 from vmt_mm.registry import PEFT_METHODS
 
 #: Target -> role of its layer, the part of the layer's outputs, and how many parts there are.

@@ -110,7 +110,7 @@ class PEFTMethod(nn.Module):
         Returns:
             Key in the encoder -> tensor that takes this parameter's place during the pass, the same
             keys for every task. The method's own (``peft.<...>``) must each belong to a block, see
-            :meth:`block_of`, and be read in :meth:`after_attn`, :meth:`beside_mlp` and
+            :meth:`block_of`, and be read in :meth:`after_attn`, :meth:`parallel_to_mlp` and
             :meth:`after_mlp` alone: in training, only these run task by task.
         """
         return {}
@@ -123,11 +123,11 @@ class PEFTMethod(nn.Module):
         own = _OF_BLOCK.match(key)
         return int(own[1]) if own else None
 
-    def stands_for(self, key: str) -> str:
+    def original_name(self, key: str) -> str:
         """Name of the parameter that one of the method's own is a copy of; its own elsewhere."""
         return key
 
-    def beside_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
         """Run in parallel to the MLP of a block.
 
         Args:

@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod, build_method
-from vmt_mm.peft.substitution import Substitution, find_parameter, mark_substituted, vacate
+from vmt_mm.peft.parameter_swap import (
+    ParameterSwap,
+    find_parameter,
+    mark_swapped,
+    unregister,
+)
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -62,12 +67,12 @@ class PerTask(PEFTMethod):
         )
         for parameter in trained.values():
             parameter.requires_grad_(False)
-        mark_substituted(encoder, trained)
-        vacate(encoder, trained.keys() - before)
+        mark_swapped(encoder, trained)
+        unregister(encoder, trained.keys() - before)
 
     def reset_from_pretrained(self, encoder: Encoder) -> None:
         """Each copy starts as the method does: at pretrained values, or at its initial ones."""
-        substitution = Substitution(encoder)
+        substitution = ParameterSwap(encoder)
         for task in self.copies:
             copies = self.parameters_for(task)
             with torch.no_grad():
@@ -85,14 +90,14 @@ class PerTask(PEFTMethod):
         """As the method."""
         return self.method.block_of(key.removeprefix("method."))
 
-    def stands_for(self, key: str) -> str:
+    def original_name(self, key: str) -> str:
         """A copy stands for what it is a copy of."""
         originals = {copy: name for name, copy in self._keys.items()}
         return originals.get(key.rpartition(".")[2], key) if key.startswith("copies.") else key
 
-    def beside_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
         """As the method."""
-        return self.method.beside_mlp(index, y)
+        return self.method.parallel_to_mlp(index, y)
 
     def after_attn(self, index: int, out: Tensor) -> Tensor:
         """As the method."""

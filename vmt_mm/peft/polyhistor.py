@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
+from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width, kronecker_sum
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
-from vmt_mm.peft.projections import Bottleneck, check_positive, hidden_width, kronecker_sum
-from vmt_mm.peft.substitution import vacate
+from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
 _PROJECTIONS = ("down", "up")
@@ -81,7 +81,7 @@ class Polyhistor(PEFTMethod):
                 bottleneck = Bottleneck(
                     block.channels, hidden, norm=False, down_bias=False, up_bias=False
                 )
-            vacate(bottleneck, ("down.weight", "up.weight"))
+            unregister(bottleneck, ("down.weight", "up.weight"))
             self.blocks.append(bottleneck)
         self.embeddings = nn.ParameterDict(
             {task: nn.Parameter(torch.empty(self.embedding)) for task in encoder.task_names}
@@ -118,7 +118,7 @@ class Polyhistor(PEFTMethod):
             for name in _PROJECTIONS
         }
 
-    def beside_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
         """The bottleneck's output joins the task's stream."""
         return Branch(stream=self.blocks[index](y))
 

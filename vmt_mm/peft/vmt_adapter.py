@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
-from vmt_mm.peft.projections import (
+from vmt_mm.peft.bottleneck import (
     Bottleneck,
     KroneckerBottleneck,
     check_positive,
     hidden_width,
 )
+from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
 from vmt_mm.registry import PEFT_METHODS
 from vmt_mm.utils.compat import is_compiling
+from vmt_mm.utils.export_state import is_exporting
 from vmt_mm.utils.recycled import RecycledMemory
-from vmt_mm.utils.tracing import is_exported
 
 
 class TaskScales:
@@ -113,7 +113,7 @@ class VMTAdapter(PEFTMethod):
         for block in self.blocks:
             block.reset()
 
-    def beside_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
         """F of the block: (1 - s) F joins the stream, F is kept for the decoders."""
         block = self.blocks[index]
         features = block(y)
@@ -131,7 +131,7 @@ class VMTAdapter(PEFTMethod):
         # s alpha is a vector: scaling it is cheaper than scaling F
         scales = {t: [block.gate() * block.alpha[t] for block in blocks] for t in tasks}
         shifts = {t: sum(block.gamma[t] for block in blocks) for t in tasks}
-        traced = is_compiling() or is_exported()
+        traced = is_compiling() or is_exporting()
         if len(tasks) > 1 and not (traced or torch.is_grad_enabled()):
             return _combine(feature, kept, scales, shifts)
         outputs = {}

@@ -107,7 +107,7 @@ class LabelSpec:
         return []
 
     @property
-    def keeps_file_values(self) -> bool:
+    def cacheable_raw(self) -> bool:
         """Whether a label may be kept as what ``read`` gives; else as what ``decode`` does."""
         return type(self).decode is LabelSpec.decode
 
@@ -147,7 +147,7 @@ class LabelSpec:
         return warp.nearest(labels)
 
     @property
-    def warps_batches(self) -> bool:
+    def supports_batch_warp(self) -> bool:
         """Whether :meth:`warp_batch` does what :meth:`warp` does.
 
         Not where a class that it does not come after says what geometry does on the CPU: such

@@ -26,7 +26,7 @@ _PARTIAL_NAME = re.compile(rf"\..+\.[a-z0-9_]{{8}}\{PARTIAL}")  # as `tempfile` 
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file atomically.
 
     Yields the path of a temporary file beside it to write to; at the end that is flushed to the
@@ -163,7 +163,7 @@ def lock(path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

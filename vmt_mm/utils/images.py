@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vmt_mm.errors import DamagedFileError
+from vmt_mm.errors import CorruptFileError
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 #: A marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
@@ -75,17 +75,17 @@ def decode_image(
         decode: returns the image, or None if it cannot; by default BGR (H, W, 3), uint8.
 
     Raises:
-        DamagedFileError: if the file is empty, truncated, no image, or larger than decoders take.
+        CorruptFileError: if the file is empty, truncated, no image, or larger than decoders take.
     """
     reason, image = find_damage(content), None
     if reason is None:
         try:
             image = decode(content)
-        except DamagedFileError:
+        except CorruptFileError:
             raise
         except UNDECODABLE as error:
             message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
             reason = f"cannot be decoded ({message})"
     if image is None:
-        raise DamagedFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
+        raise CorruptFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
     return image

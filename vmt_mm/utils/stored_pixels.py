@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from vmt_mm.errors import DamagedFileError
+from vmt_mm.errors import CorruptFileError
 from vmt_mm.utils.images import UNDECODABLE, decode_image
 
 _JPEG, _PNG, _GIF, _NPY = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"\x93NUMPY"
@@ -61,7 +61,7 @@ def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) 
         a .npy file as they are. The type is the file's.
 
     Raises:
-        DamagedFileError: if the file is empty, truncated, no image, or several, or if no decoder
+        CorruptFileError: if the file is empty, truncated, no image, or several, or if no decoder
             reads all that it holds.
     """
     if is_plain(content):
@@ -83,7 +83,7 @@ def _refuse_several(content: bytes, name: str) -> None:
         except (OSError, SyntaxError, ValueError):
             return  # decoding says what is wrong
     if animated:
-        raise DamagedFileError(f"{name}: is animated; expected one image: save its frames as files")
+        raise CorruptFileError(f"{name}: is animated; expected one image: save its frames as files")
 
 
 def _decode_rare(content: bytes, name: str) -> np.ndarray | None:
@@ -113,7 +113,7 @@ def _by_pillow(content: bytes) -> np.ndarray:
 def _decode_npy(content: bytes, name: str) -> np.ndarray:
     values = np.load(io.BytesIO(content), allow_pickle=False)
     if values.ndim not in (2, 3) or not values.size:
-        raise DamagedFileError(f"{name}: expected an array (H, W) or (H, W, C), got {values.shape}")
+        raise CorruptFileError(f"{name}: expected an array (H, W) or (H, W, C), got {values.shape}")
     return values
 
 
@@ -133,7 +133,7 @@ def _decode_tiff(content: bytes, name: str) -> np.ndarray | None:
     if page.get(_PHOTOMETRIC) == _PALETTE or (samples == 2 and channels == 4):  # grey with alpha
         samples = channels
     if image is None or channels != samples or (bits > 8 and image.itemsize * 8 != bits):
-        raise DamagedFileError(
+        raise CorruptFileError(
             f"{name}: a TIFF with {samples} samples of {bits} bits, which cannot be read whole; "
             "save it as .npy, an array (H, W, C)"
         )
@@ -148,15 +148,15 @@ def single_page(content: bytes, name: str) -> dict[int, Any] | None:
         name: what an error calls it.
 
     Raises:
-        DamagedFileError: if it holds several, or one that decoders turn.
+        CorruptFileError: if it holds several, or one that decoders turn.
     """
     pages = _tiff_pages(content) if content.startswith(_TIFF) else []
     if len(pages) > 1:
-        raise DamagedFileError(
+        raise CorruptFileError(
             f"{name}: holds {len(pages)} images; expected one: save them as files"
         )
     if pages and pages[0].get(_ORIENTATION, 1) != 1:
-        raise DamagedFileError(
+        raise CorruptFileError(
             f"{name}: a TIFF of orientation {pages[0][_ORIENTATION]}, which decoders turn in "
             "different ways; save it in the usual orientation, 1"
         )

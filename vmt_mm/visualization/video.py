@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from vmt_mm.errors import DamagedFileError, InputError
-from vmt_mm.utils.files import whole_file
+from vmt_mm.errors import CorruptFileError, InputError
+from vmt_mm.utils.files import atomic_write
 
 #: Ending of a video file -> codec.
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}
@@ -31,7 +31,7 @@ class VideoReader:
 
     Raises:
         InputError: if there is no such file or camera.
-        DamagedFileError: at the first frame, if none can be decoded.
+        CorruptFileError: at the first frame, if none can be decoded.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -67,7 +67,7 @@ class VideoReader:
             done += 1
             yield frame
         if not done:
-            raise DamagedFileError(f"{self.source}: no frame can be decoded; expected a video")
+            raise CorruptFileError(f"{self.source}: no frame can be decoded; expected a video")
         if done < announced:
             text = f"{self.source}: {done} of {announced} frames could be decoded"
             print_log(text, "current", logging.WARNING)
@@ -93,7 +93,7 @@ def write_video(path: Path, fps: float, fourcc: str | None = None) -> Iterator[V
     fourcc = fourcc or _CODECS[path.suffix.lower()]
     if len(fourcc) != 4:
         raise InputError(f"a codec has four letters, as mp4v or MJPG, got {fourcc!r}")
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         growing = partial.with_name(f"{partial.name}{path.suffix}")  # which tells the container
         frames = VideoFrames(growing, fps, fourcc)
         try:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.datasets.transforms.image_values import displayable
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import encode_image, write_bytes
 from vmt_mm.visualization import draw_overlay
@@ -102,7 +102,7 @@ def _read(path: Path, max_megapixels: float) -> bytes:
         with Image.open(io.BytesIO(content)) as header:  # reads no pixel yet
             megapixels = header.width * header.height / 1e6
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise DamagedFileError(
+        raise CorruptFileError(
             f"{path.name} is no image that can be read. Expected: JPEG, PNG, BMP, WebP or TIFF."
         ) from None
     if megapixels > max_megapixels:

@@ -31,7 +31,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,  # where there is a GPU
     drop_last=True,
-    sampler=dict(type='DrawSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(
         type='NYUDMT',
         data_root=data_root,

@@ -144,10 +144,10 @@ class RandomWarp(BaseTransform):
         """Note the warp; do it to the labels that cannot wait."""
         source = tuple(results["img"].shape[:2])
         specs = results.get("label_specs", {})
-        waiting = {t: specs[t] for t in results.get("labels", {}) if specs[t].warps_batches}
+        waiting = {t: specs[t] for t in results.get("labels", {}) if specs[t].supports_batch_warp}
 
         def change(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
-            return label if spec.warps_batches else spec.warp(label, warp)
+            return label if spec.supports_batch_warp else spec.warp(label, warp)
 
         map_labels(results, change, source)
         results[DeferredWarp.key] = DeferredWarp(warp, source, self._fill_of(results), waiting)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vmt_mm.errors import DamagedFileError, InputError
+from vmt_mm.errors import CorruptFileError, InputError
 
 COLOR, GRAYSCALE, UNCHANGED = "color", "grayscale", "unchanged"
 _HOW = "in the pipelines for training and test"
@@ -66,12 +66,12 @@ class ImageValues:
             float32.
 
         Raises:
-            DamagedFileError: if the rule does not say what becomes of the values.
+            CorruptFileError: if the rule does not say what becomes of the values.
         """
         if values.ndim == 3 and values.shape[2] == 1:
             values = values[..., 0]
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or not values.size:
-            raise DamagedFileError(
+            raise CorruptFileError(
                 f"{name}: expected an image (H, W) or (H, W, C) of whole or real numbers, got "
                 f"{values.dtype} {values.shape}"
             )
@@ -91,7 +91,7 @@ class ImageValues:
         if channels == 3:
             return values
         if channels != 4 or values.dtype.kind != "u":
-            raise DamagedFileError(
+            raise CorruptFileError(
                 f"{name}: has {channels} channels of {values.dtype}; expected one, three, or three "
                 f"and alpha. To use all of them set LoadImageFromFile(color_type='unchanged') "
                 f"{_HOW}, {channels} values of data_preprocessor.mean and std, and "
@@ -102,7 +102,7 @@ class ImageValues:
         if (alpha == opaque).all():
             return np.ascontiguousarray(colors)
         if self.background is None:
-            raise DamagedFileError(
+            raise CorruptFileError(
                 f"{name}: has transparent pixels, and the file does not say what is behind them: "
                 "set LoadImageFromFile(background=(255, 255, 255)) for white, or color_type="
                 f"'unchanged' where the fourth channel is data, {_HOW}"
@@ -114,10 +114,10 @@ class ImageValues:
     def _in_range(self, values: np.ndarray, name: str) -> np.ndarray:
         """Values beyond 8 bits as float32, mapped to 0..255 where the range is known."""
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise DamagedFileError(f"{name}: holds values that are not finite")
+            raise CorruptFileError(f"{name}: holds values that are not finite")
         if self.value_range is None:
             if self.color_type != UNCHANGED:
-                raise DamagedFileError(
+                raise CorruptFileError(
                     f"{name}: holds {values.dtype} values, {values.min():g}..{values.max():g}, "
                     "which do not fit 8 bits: set LoadImageFromFile(value_range=(LOW, HIGH)), the "
                     "values that become 0 and 255, or color_type='unchanged' with mean and std in "
@@ -126,12 +126,12 @@ class ImageValues:
             return values.astype(np.float32)
         low, high = self.value_range
         if values.dtype.kind != "f" and high > np.iinfo(values.dtype).max:
-            raise DamagedFileError(
+            raise CorruptFileError(
                 f"{name}: holds {values.dtype} values, which value_range={self.value_range} is not "
                 "meant for; store all images alike"
             )
         if values.max() < low or values.min() > high:
-            raise DamagedFileError(
+            raise CorruptFileError(
                 f"{name}: all values, {values.min():g}..{values.max():g}, lie outside of "
                 f"value_range={self.value_range}"
             )

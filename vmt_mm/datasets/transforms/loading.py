@@ -15,7 +15,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
 from vmt_mm.datasets.transforms.image_values import UNCHANGED, ImageValues
-from vmt_mm.errors import DamagedFileError, InputError, refuse_unread
+from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks.labels import channels_first
@@ -43,7 +43,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         kwargs: see ``mmcv.transforms.LoadImageFromFile``.
 
     Raises:
-        DamagedFileError: if the file is empty, truncated, no image, or holds what would be lost.
+        CorruptFileError: if the file is empty, truncated, no image, or holds what would be lost.
     """
 
     unread = dict(
@@ -113,7 +113,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         try:
             return fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
-            raise DamagedFileError(f"{path}: {error.strerror}; expected an image") from None
+            raise CorruptFileError(f"{path}: {error.strerror}; expected an image") from None
 
     def decode(self, content: bytes, name: str, turn: bool | None = None) -> np.ndarray:
         """Decode a file's content.

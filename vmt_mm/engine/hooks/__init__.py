@@ -4,9 +4,7 @@ from vmt_mm.engine.hooks.checkpoint import CheckpointHook
 from vmt_mm.engine.hooks.ema import EMAHook
 from vmt_mm.engine.hooks.finite_loss import FiniteLossHook
 from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook, InterruptedTraining
-from vmt_mm.engine.hooks.gradient_conflict import GradientConflictHook
 from vmt_mm.engine.hooks.label_report import LabelReportHook
-from vmt_mm.engine.hooks.parameter_table import ParameterTableHook
 from vmt_mm.engine.hooks.prediction_writer import PredictionWriterHook
 from vmt_mm.engine.hooks.step_time import StepTimeHook
 from vmt_mm.engine.hooks.sync_buffers import SyncBuffersHook
@@ -17,11 +15,9 @@ __all__ = [
     "EMAHook",
     "FiniteLossHook",
     "GracefulStopHook",
-    "GradientConflictHook",
     "InterruptedTraining",
     "LabelReportHook",
     "MultiTaskVisualizationHook",
-    "ParameterTableHook",
     "PredictionWriterHook",
     "StepTimeHook",
     "SyncBuffersHook",

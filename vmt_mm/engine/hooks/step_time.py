@@ -23,8 +23,8 @@ class StepTimeHook(Hook):
     ``input_time`` (the batch is copied to the device, warped there where it is told to, and
     normalised), ``forward_time``, ``backward_time``, ``optimizer_time``: beside mmengine's ``time``
     of a step and ``data_time``, in which the step waits for its batch.
-    The losses' gradients that are taken at once (:mod:`vmt_mm.models.immediate`) are part of the
-    forward pass. On a GPU the marks are events in its queue, read when they are logged, so nothing
+    The losses' gradients that are taken at once (:mod:`vmt_mm.models.eager_backward`) are part of
+    the forward pass. On a GPU the marks are events in its queue, read when logged, so nothing
     waits for them.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmt_mm.utils.tracing import is_exported
+from vmt_mm.utils.export_state import is_exporting
 
 
 def halves(merging: nn.Module) -> bool:
@@ -37,7 +37,7 @@ def merge(
     (height, width), channels = input_size, merging.in_channels
     x = x.reshape(x.shape[0], height, width, channels)
     grid = ((height + 1) // 2, (width + 1) // 2)
-    if is_exported() or height % 2 or width % 2:
+    if is_exporting() or height % 2 or width % 2:
         x = F.pad(x, (0, 0, 0, 2 * grid[1] - width, 0, 2 * grid[0] - height))
     x = x.reshape(x.shape[0], grid[0], 2, grid[1], 2, channels)
     # a token's channels in the order of the unfolding: neighbours within each channel

@@ -14,14 +14,14 @@ from mmseg.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError, refuse_unread
-from vmt_mm.models.backbones.passes import TaskPasses
 from vmt_mm.models.backbones.patch_merging import merge
-from vmt_mm.models.backbones.seam import AdaptedEncoder
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
 from vmt_mm.models.backbones.swin_checkpoint import load_swin
+from vmt_mm.models.backbones.task_streams import TaskStreams
 from vmt_mm.models.backbones.window_attention import BiasCache, attend
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.tracing import is_exported
+from vmt_mm.utils.export_state import is_exporting
 
 #: nano (0.9 M parameters) is this project's own; the others are the paper's.
 ARCHITECTURES: dict[str, dict[str, Any]] = dict(
@@ -48,7 +48,7 @@ def _describe_block(stage: int, number: int, channels: int) -> BlockSpec:
 
 
 @MODELS.register_module()
-class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
+class MultiTaskSwin(PEFTBackbone, SwinTransformer):
     """A Swin that gives every task its own features; what trains in it, its PEFT method decides.
 
     State-dict keys of the encoder are mmseg's, without a prefix; a PEFT method only adds keys.
@@ -67,7 +67,7 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
     """
 
     unread = dict(
-        AdaptedEncoder.unread,
+        PEFTBackbone.unread,
         use_abs_pos_embed="Swin's positions are those of its windows",
         out_indices="heads get all four stages",
     )
@@ -102,11 +102,11 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
         )
         self.parts = {name: name for name in names}
         self._biases = BiasCache()
-        self.set_up_seam(tasks, peft, pretrained, allow_random_backbone)
+        self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 
     def attend(self, index: int, attn: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         """The attention of a block, (B, L, d)."""
-        if is_exported():  # what is below caches by size
+        if is_exporting():  # what is below caches by size
             return attn(x, hw_shape)
         return attend(attn, x, hw_shape, self._biases.bias(index, attn.w_msa))
 
@@ -120,9 +120,11 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
         """Load a Swin checkpoint of any origin, strictly."""
         load_swin(self, state, source)
 
-    def run_loop(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[Tensor, ...]]:
+    def forward_features(
+        self, images: Tensor, names: Sequence[str]
+    ) -> dict[str, tuple[Tensor, ...]]:
         """Run all parts of the encoder, and give the maps of the tasks named."""
-        passes = self.start_passes(names, images)
+        passes = self.start_streams(names, images)
         for stream, embedded in passes.through("patch_embed", self.patch_embed):
             x, hw_shape = embedded
             stream.x = self.drop_after_pos(x)  # (B, L, d)
@@ -141,7 +143,7 @@ class MultiTaskSwin(AdaptedEncoder, SwinTransformer):
 
     def _emit(
         self,
-        passes: TaskPasses,
+        passes: TaskStreams,
         number: int,
         hw_shape: tuple[int, int],
         maps: dict[str, list[Tensor]],

@@ -109,7 +109,7 @@ def load_swin(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     for key in [k for k in state if k.endswith("relative_position_bias_table") and k in own]:
         state[key] = _resize_table(state[key], own[key], key, source)
     load_strictly(model, state, source, origin, MAY_MISS.search)
-    model.fitted_keys = frozenset(k for k in state if state[k].shape != given[k].shape)
+    model.resized_keys = frozenset(k for k in state if state[k].shape != given[k].shape)
 
 
 def _resize_table(table: Tensor, own: Tensor, key: str, source: str) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vmt_mm.utils.compat import is_compiling
-from vmt_mm.utils.tracing import is_exported
+from vmt_mm.utils.export_state import is_exporting
 
 #: Elements of the widest layer's output that are computed at a time: they stay in the cache.
 _CHUNK = 1 << 20
@@ -32,7 +32,7 @@ def over_tokens(run: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tenso
         (B, L, d').
     """
     rows = x.shape[0] * x.shape[1]
-    traced = is_compiling() or is_exported()
+    traced = is_compiling() or is_exporting()
     if traced or not x.is_cpu or rows * width < _MINIMUM:
         return run(x)
     parts = x.flatten(0, 1).split(_CHUNK // width)

@@ -14,10 +14,10 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError, refuse_unread
-from vmt_mm.models.backbones.passes import TaskPasses
-from vmt_mm.models.backbones.seam import AdaptedEncoder
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
+from vmt_mm.models.backbones.task_streams import TaskStreams
 from vmt_mm.models.backbones.vit_checkpoint import load_vit
-from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
 
@@ -28,13 +28,13 @@ except ImportError as error:  # all else here runs without mmpretrain
 else:
     MISSING = None
 
-LEVELS = len(AdaptedEncoder.strides)
+LEVELS = len(PEFTBackbone.strides)
 _ARCH_KEYS = {"embed_dims", "num_layers", "num_heads", "feedforward_channels"}
 #: Arguments of mmpretrain's class that this one decides.
 
 
 @MODELS.register_module()
-class MultiTaskViT(AdaptedEncoder, VisionTransformer):
+class MultiTaskViT(PEFTBackbone, VisionTransformer):
     """A plain ViT that gives every task its own features; its PEFT method says what trains in it.
 
     The blocks form four groups. What the last block of each gives goes through the final norm; the
@@ -63,7 +63,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
     """
 
     unread = dict(
-        AdaptedEncoder.unread,
+        PEFTBackbone.unread,
         out_type="heads get maps, with the class token left out",
         final_norm="each level has a norm of its own",
     )
@@ -104,22 +104,24 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
             **{block.name: block.name for block in self.blocks},
             "ln1": "ln1",
         }
-        self.set_up_seam(tasks, peft, pretrained, allow_random_backbone)
+        self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load a ViT checkpoint of any origin, strictly."""
         load_vit(self, state, source)
 
-    def run_loop(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[ResampledMap, ...]]:
+    def forward_features(
+        self, images: Tensor, names: Sequence[str]
+    ) -> dict[str, tuple[LazyResize, ...]]:
         """Run all parts of the encoder, and give the maps of the tasks named.
 
         Images of any size: they are padded to a multiple of the patch.
         """
         size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
-        passes = self.start_passes(names, images)
+        passes = self.start_streams(names, images)
         for stream, embedded in passes.through("embed", self._embed):
             stream.x, grid = embedded
-        maps: dict[str, list[ResampledMap]] = {name: [] for name in names}
+        maps: dict[str, list[LazyResize]] = {name: [] for name in names}
         for index, block in enumerate(self.blocks):
             self.run_block(passes, index)
             if index == self.out_indices[block.stage]:
@@ -142,11 +144,11 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
 
     def _emit(
         self,
-        passes: TaskPasses,
+        passes: TaskStreams,
         level: int,
         grid: tuple[int, int],
         size: tuple[int, int],
-        maps: dict[str, list[ResampledMap]],
+        maps: dict[str, list[LazyResize]],
     ) -> None:
         """Append every task's map of a level."""
         extra, stride = self.num_extra_tokens, self.strides[level]
@@ -159,7 +161,7 @@ class MultiTaskViT(AdaptedEncoder, VisionTransformer):
                     on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
                     on_grid = on_grid.permute(0, 3, 1, 2)
                     patch = self.patch_embed.projection.stride
-                    level_map = ResampledMap(on_grid, patch, stride, size)
+                    level_map = LazyResize(on_grid, patch, stride, size)
                     last = tokens
                 maps[name].append(level_map)
 

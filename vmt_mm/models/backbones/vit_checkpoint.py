@@ -100,7 +100,7 @@ def load_vit(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     if "pos_embed" in state:
         state["pos_embed"] = _fit_positions(model, state["pos_embed"], source)
     load_strictly(model, state, source, origin)
-    model.fitted_keys = frozenset(k for k in state if state[k].shape != given[k].shape)
+    model.resized_keys = frozenset(k for k in state if state[k].shape != given[k].shape)
 
 
 def _fit_positions(model: nn.Module, positions: Tensor, source: str) -> Tensor:

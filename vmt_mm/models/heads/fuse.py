@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmt_mm.models.resampled_map import ResampledMap, project
+from vmt_mm.models.lazy_resize import LazyResize, project
 
 
 def fuse_pyramid(
-    features: Sequence[Tensor | ResampledMap], weights: Sequence[Tensor], bias: Tensor | None
+    features: Sequence[Tensor | LazyResize], weights: Sequence[Tensor], bias: Tensor | None
 ) -> Tensor:
     """Upsample all maps to the first one's size, concatenate them, apply one 1x1 convolution.
 

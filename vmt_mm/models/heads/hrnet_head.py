@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vmt_mm.models.heads.fuse import fuse_pyramid
-from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.registry import MODELS
 
 
@@ -30,8 +30,8 @@ class HRNetHead(BaseModule):
         init_cfg: see ``mmengine.model.BaseModule``.
     """
 
-    #: Takes maps on another grid than their own, see ``ResampledMap``.
-    projects_maps = True
+    #: Takes maps on another grid than their own, see ``LazyResize``.
+    accepts_lazy = True
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class HRNetHead(BaseModule):
         self.norm = build_norm_layer(norm_cfg or dict(type="BN"), width)[1]
         self.predict = nn.Conv2d(width, out_channels, 1)
 
-    def forward(self, features: Sequence[Tensor | ResampledMap]) -> Tensor:
+    def forward(self, features: Sequence[Tensor | LazyResize]) -> Tensor:
         """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
         weights = self.fuse.weight.flatten(1).split(self.in_channels, dim=1)
         x = fuse_pyramid(features, weights, self.fuse.bias)

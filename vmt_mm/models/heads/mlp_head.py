@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vmt_mm.models.heads.fuse import fuse_pyramid
-from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.registry import MODELS
 
 
@@ -33,8 +33,8 @@ class MLPHead(BaseModule):
         init_cfg: see ``mmengine.model.BaseModule``.
     """
 
-    #: Takes maps on another grid than their own, see ``ResampledMap``.
-    projects_maps = True
+    #: Takes maps on another grid than their own, see ``LazyResize``.
+    accepts_lazy = True
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class MLPHead(BaseModule):
         self.dropout = nn.Dropout2d(dropout_ratio)
         self.predict = nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, features: Sequence[Tensor | ResampledMap]) -> Tensor:
+    def forward(self, features: Sequence[Tensor | LazyResize]) -> Tensor:
         """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
         columns = self.fuse.weight.flatten(1).chunk(len(self.linears), dim=1)  # each (D, D)
         weights = [f @ linear.weight for f, linear in zip(columns, self.linears, strict=True)]

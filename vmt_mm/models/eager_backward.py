@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vmt_mm.models.resampled_map import Map, values_of, with_values
+from vmt_mm.models.lazy_resize import Map, values_of, with_values
 from vmt_mm.utils.compat import autocast_dtype, is_compiling
 
 

@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 from small_runs import small_config
 
 import vmt_mm
-from vmt_mm.apis.adapters import (
+from vmt_mm.checkpoints.adapter_file import from_json, to_json
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.frozen import frozen_keys
+from vmt_mm.config.safe_types import check_types
+from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import (
     export_adapter,
     is_adapter_file,
     load_adapter,
     merge_adapter,
 )
-from vmt_mm.apis.safe_types import check_types
-from vmt_mm.checkpoints.adapter_file import from_json, to_json
-from vmt_mm.checkpoints.files import read_checkpoint, to_plain
-from vmt_mm.engine.frozen import frozen_keys
-from vmt_mm.engine.loading import describe
-from vmt_mm.errors import InputError
+from vmt_mm.loading.model import describe
 from vmt_mm.models.backbones.pretrained import locate, read_state_dict
 from vmt_mm.registry import MODELS
 from vmt_mm.tasks import Segmentation
@@ -273,7 +273,9 @@ def test_no_function_of_another_module_is_called(adapter, tmp_path, monkeypatch,
         pipeline=dict(model={}, test_pipeline=[dict(type="Resize"), call]),
     )[place]
     path = rewritten(adapter, tmp_path / "evil.safetensors", config=json.dumps(content))
-    monkeypatch.setattr("vmt_mm.apis.adapters.MODELS.build", lambda cfg: pytest.fail("was built"))
+    monkeypatch.setattr(
+        "vmt_mm.loading.adapters.MODELS.build", lambda cfg: pytest.fail("was built")
+    )
     with pytest.raises(InputError, match=f"type '{kind}' is no registered class"):
         load_adapter(path)
     assert not (tmp_path / "it-ran").exists()

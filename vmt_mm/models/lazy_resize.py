@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmt_mm.utils.tracing import take_first
+from vmt_mm.utils.export_state import take_first
 
 
 @dataclass(frozen=True)
-class ResampledMap:
+class LazyResize:
     """A grid of patches that stands for its bilinear samples at the centres of cells.
 
     A 1x1 convolution acts on channels and the resampling on pixels, so they commute: heads that
@@ -55,26 +55,26 @@ class ResampledMap:
 
 
 #: A map, or what stands for one.
-Map = Tensor | ResampledMap
+Map = Tensor | LazyResize
 
 
 def values_of(x: Map) -> Tensor:
     """The tensor that a map is computed from."""
-    return x.grid if isinstance(x, ResampledMap) else x
+    return x.grid if isinstance(x, LazyResize) else x
 
 
 def with_values(x: Map, values: Tensor) -> Map:
     """A map like ``x`` of other values."""
-    return replace(x, grid=values) if isinstance(x, ResampledMap) else values
+    return replace(x, grid=values) if isinstance(x, LazyResize) else values
 
 
 def project(x: Map, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """1x1 convolution of a map by weight (D, C) and bias (D,)."""
-    if isinstance(x, ResampledMap):
+    if isinstance(x, LazyResize):
         return x.project(weight, bias)
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
 def materialise(x: Map) -> Tensor:
     """The map itself."""
-    return x.tensor() if isinstance(x, ResampledMap) else x
+    return x.tensor() if isinstance(x, LazyResize) else x

@@ -11,17 +11,17 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from vmt_mm.apis.adapters import build_model, config_of
-from vmt_mm.apis.task_edit import TaskEdit, edit_config
 from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.frozen import frozen_keys
 from vmt_mm.checkpoints.keys import edit_keys, key_faults
 from vmt_mm.config.dump import config_text
 from vmt_mm.config.text import read_config_text
-from vmt_mm.engine.frozen import frozen_keys
-from vmt_mm.engine.loading import describe
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import check_file_target, check_outputs, whole_file
+from vmt_mm.loading.adapters import build_model, config_of
+from vmt_mm.loading.model import describe
+from vmt_mm.loading.task_edit import TaskEdit, edit_config
+from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
 
 #: What goes on with a training whose parameters are no longer all there.
 _OF_TRAINING = ("optimizer", "param_schedulers", "message_hub")
@@ -109,7 +109,7 @@ def _edit_checkpoint(
     if isinstance(meta.get("dataset_meta"), Mapping):
         meta["dataset_meta"] = edit.of_mapping(meta["dataset_meta"])
     edited["meta"] = to_plain(meta)
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         torch.save(edited, partial)
     return list(meta["vmt_mm"]["tasks"])
 

@@ -14,24 +14,24 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.hooks import Hooks
-from vmt_mm.models.backbones.passes import TaskPasses, part_of
 from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.models.backbones.task_streams import TaskStreams, part_of
 from vmt_mm.models.backbones.token_chunks import over_tokens
-from vmt_mm.models.resampled_map import ResampledMap
+from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.peft import BlockSpec, build_method
-from vmt_mm.peft.substitution import Substitution, find_parameter, is_substituted
+from vmt_mm.peft.parameter_swap import ParameterSwap, find_parameter, is_substituted
 from vmt_mm.utils.compat import need
 
 #: Width of an MLP in d, as nearly all have it.
 _MLP_RATIO = 4
 
 
-class AdaptedEncoder:
+class PEFTBackbone:
     """Mixin of a frozen encoder with a PEFT method; precedes the architecture's class.
 
-    The architecture's ``__init__`` builds its parts, then calls :meth:`set_up_seam`; its
-    :meth:`run_loop` runs them. A block has ``norm1``, ``attn``, ``norm2`` and ``ffn``, as mmseg's
-    and mmpretrain's have.
+    The architecture's ``__init__`` builds its parts, then calls :meth:`init_peft`; its
+    :meth:`forward_features` runs them. A block has ``norm1``, ``attn``, ``norm2`` and ``ffn``, as
+    mmseg's and mmpretrain's have.
 
     Attributes:
         task_names: the tasks that the encoder gives features for.
@@ -39,13 +39,13 @@ class AdaptedEncoder:
         parts: name of a module, or of a parameter outside modules -> the part that it is run in;
             a block is a part of its own name.
         added_keys: state-dict keys that the method brought in.
-        joins_tasks: train tasks whose parameters differ in one batch, where they allow it; a task's
+        batch_tasks: train tasks whose parameters differ in one batch, where they allow it; a task's
             loss then gives the other tasks' own parameters gradients of 0 instead of none.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels: channels of the four feature maps.
         strides: strides of the four feature maps.
-        frozen_source: the file that all frozen weights came from; None where no file has them.
-        fitted_keys: state-dict keys of what was interpolated from that file.
+        pretrained_path: the file that all frozen weights came from; None where no file has them.
+        resized_keys: state-dict keys of what was interpolated from that file.
     """
 
     #: Arguments of the libraries' encoders that are refused -> what to use.
@@ -57,15 +57,15 @@ class AdaptedEncoder:
     blocks: tuple[BlockSpec, ...]
     parts: Mapping[str, str]
     added_keys: frozenset[str]
-    joins_tasks: bool = True
+    batch_tasks: bool = True
     with_cp: bool
     _compiled_loop: Callable[..., Any] | None = None
     out_channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
-    frozen_source: str | None = None
-    fitted_keys: frozenset[str] = frozenset()
+    pretrained_path: str | None = None
+    resized_keys: frozenset[str] = frozenset()
 
-    def set_up_seam(
+    def init_peft(
         self,
         tasks: Sequence[str],
         peft: dict | None,
@@ -94,7 +94,7 @@ class AdaptedEncoder:
         self.peft = build_method(peft)
         self.peft.attach(self)
         self.added_keys = frozenset(set(self.state_dict()) - own)
-        self._substitution = Substitution(self)
+        self._substitution = ParameterSwap(self)
         self._place = self._find_places()
         # weights loaded without `init_weights` must not meet memory that nobody has set; the
         # caller's random numbers stay as they are
@@ -116,12 +116,12 @@ class AdaptedEncoder:
                     ) from error
         return places
 
-    def start_passes(self, tasks: Sequence[str], x: Tensor) -> TaskPasses:
+    def start_streams(self, tasks: Sequence[str], x: Tensor) -> TaskStreams:
         """The streams of one call, which begin at ``x``."""
-        join = self.joins_tasks and self.training and torch.is_grad_enabled()
-        return TaskPasses(self.peft, self._substitution, self._place, tasks, x, join)
+        join = self.batch_tasks and self.training and torch.is_grad_enabled()
+        return TaskStreams(self.peft, self._substitution, self._place, tasks, x, join)
 
-    def run_block(self, passes: TaskPasses, index: int, *geometry: Any) -> None:
+    def run_block(self, passes: TaskStreams, index: int, *geometry: Any) -> None:
         """Take every stream through one block.
 
         Args:
@@ -142,7 +142,7 @@ class AdaptedEncoder:
         """One block and what the method adds: the new stream and what the decoders get."""
         attended = self.attend(index, block.attn, block.norm1(x), *geometry)
         y = x + hooks(partial(self.peft.after_attn, index), attended)
-        branch = hooks(partial(self.peft.beside_mlp, index), y)
+        branch = hooks(partial(self.peft.parallel_to_mlp, index), y)
         x = y + hooks(partial(self.peft.after_mlp, index), self.run_mlp(block, y))
         if branch.stream is not None:
             x = _add(x, branch.stream, branch.gain)
@@ -171,13 +171,13 @@ class AdaptedEncoder:
 
     def forward(
         self, images: Tensor, tasks: Sequence[str] | None = None, on_grids: bool = False
-    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
+    ) -> dict[str, tuple[Tensor | LazyResize, ...]]:
         """Run the encoder: once, or once a task where the PEFT method needs it.
 
         Args:
             images: (B, 3, H, W), normalised, of any size.
             tasks: the tasks wanted; None wants all.
-            on_grids: leave maps that are resampled from another grid as ``ResampledMap``, for heads
+            on_grids: leave maps that are resampled from another grid as ``LazyResize``, for heads
                 that begin with a 1x1 convolution.
 
         Returns:
@@ -185,7 +185,7 @@ class AdaptedEncoder:
             a method tells no tasks apart, they may share maps.
         """
         self._check_channels(images)
-        loop = self._compiled_loop or type(self).run_loop
+        loop = self._compiled_loop or type(self).forward_features
         features = loop(self, images, self.select_tasks(tasks))
         return features if on_grids else _materialise(features)
 
@@ -205,14 +205,14 @@ class AdaptedEncoder:
                 "color_type what is read"
             )
 
-    def run_loop(
+    def forward_features(
         self, images: Tensor, names: Sequence[str]
-    ) -> dict[str, tuple[Tensor | ResampledMap, ...]]:
+    ) -> dict[str, tuple[Tensor | LazyResize, ...]]:
         """Run all parts of the encoder, and give the maps of the tasks named."""
         raise NotImplementedError
 
-    def compile_loop(self, **options: Any) -> None:
-        """Compile :meth:`run_loop`; neither keys nor modules change.
+    def compile_features(self, **options: Any) -> None:
+        """Compile :meth:`forward_features`; neither keys nor modules change.
 
         Args:
             options: of ``torch.compile``.
@@ -220,18 +220,18 @@ class AdaptedEncoder:
         Raises:
             InputError: if this PyTorch is older than 2.6, which cannot.
         """
-        need("2.6", "compile_loop")
-        self._compiled_loop = torch.compile(type(self).run_loop, **options)
+        need("2.6", "compile_features")
+        self._compiled_loop = torch.compile(type(self).forward_features, **options)
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""
         raise NotImplementedError
 
-    def load_declared(self, source: str | None = None) -> None:
+    def load_pretrained(self, source: str | None = None) -> None:
         """Load the file that the config declares as ``pretrained``, or another ``source``."""
         source = source or self.pretrained
         self.load_frozen(read_state_dict(source), source)
-        self.frozen_source = source
+        self.pretrained_path = source
 
     def init_weights(self) -> None:
         """Load the pretrained weights, then set the method's initial values.
@@ -240,7 +240,7 @@ class AdaptedEncoder:
             InputError: if there are no pretrained weights and a random encoder was not asked for.
         """
         if self.pretrained:
-            self.load_declared()
+            self.load_pretrained()
         elif self.allow_random_backbone:
             super().init_weights()
         else:
@@ -284,12 +284,12 @@ def _add(x: Tensor, stream: Tensor, gain: Tensor | float) -> Tensor:
 
 
 def _materialise(
-    features: Mapping[str, tuple[Tensor | ResampledMap, ...]],
+    features: Mapping[str, tuple[Tensor | LazyResize, ...]],
 ) -> dict[str, tuple[Tensor, ...]]:
     """The maps themselves; those that tasks share are made once."""
-    made: list[tuple[ResampledMap, Tensor]] = []
+    made: list[tuple[LazyResize, Tensor]] = []
 
-    def make(level: Tensor | ResampledMap) -> Tensor:
+    def make(level: Tensor | LazyResize) -> Tensor:
         if isinstance(level, Tensor):
             return level
         for known, cells in made:

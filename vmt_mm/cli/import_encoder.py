@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mmengine.registry import init_default_scope
 
-from vmt_mm.apis.failures import friendly_errors
 from vmt_mm.checkpoints.tensor_file import write_tensors
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.importing import Imported
+from vmt_mm.models.backbones.converted_weights import Imported
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_outputs

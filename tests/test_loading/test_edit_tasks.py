@@ -9,13 +9,13 @@ from methods import ENCODERS, METHODS, SWIN, VIT, scatter
 from mmengine.config import Config
 from torch import nn
 
-from vmt_mm.apis.adapters import export_adapter, load_adapter
-from vmt_mm.apis.edit_tasks import edit_tasks
-from vmt_mm.apis.task_edit import TaskEdit, edit_config
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.config.text import read_config_text
-from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import export_adapter, load_adapter
+from vmt_mm.loading.edit_tasks import edit_tasks
+from vmt_mm.loading.model import describe, load_model
+from vmt_mm.loading.task_edit import TaskEdit, edit_config
 from vmt_mm.peft import PEFTMethod
 from vmt_mm.registry import MODELS, PEFT_METHODS
 
@@ -149,7 +149,7 @@ def test_a_data_set_without_tasks_goes_with_its_weight():
     members = [dict(type="MultiTaskDataset", data_root=t, tasks={t: TASKS[t]}) for t in TASKS]
     cfg = dict(
         train_dataloader=dict(
-            sampler=dict(type="DrawSampler", balance=[1, 2, 3]),
+            sampler=dict(type="SeededSampler", balance=[1, 2, 3]),
             dataset=dict(type="ConcatDataset", datasets=members),
         )
     )

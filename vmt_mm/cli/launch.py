@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from mmengine.dist import get_world_size, init_dist
 
-from vmt_mm.apis.failures import friendly_errors
+from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils.allocator import keep_freed_memory
 

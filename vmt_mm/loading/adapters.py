@@ -13,18 +13,18 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import vmt_mm
-from vmt_mm.apis.safe_types import check_types
 from vmt_mm.checkpoints.adapter_file import Adapter, is_adapter_file, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.frozen import RECORD, FrozenRecord, frozen_keys, keys_left_out
 from vmt_mm.checkpoints.newest import LAST_VALIDATION, VALIDATED
 from vmt_mm.config.dump import config_text, plain_config
 from vmt_mm.config.files import files_read
 from vmt_mm.config.load import load_config
-from vmt_mm.engine.frozen import RECORD, FrozenRecord, frozen_keys, keys_left_out
-from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.config.safe_types import check_types
 from vmt_mm.errors import InputError
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.files import check_file_target, check_outputs, whole_file
+from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
 
 __all__ = [
     "build_model",
@@ -137,7 +137,7 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     model = load_adapter(path, pretrained)
     meta = dict(adapter.as_checkpoint()["meta"], cfg=config_text(model.cfg))
     del meta[RECORD]
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         torch.save(dict(meta=to_plain(meta), state_dict=model.state_dict()), partial)
     return model
 
@@ -190,7 +190,7 @@ def build_model(cfg: Config, source: str, pretrained: str | None = None) -> nn.M
 def _frozen_record(model: nn.Module, checkpoint: str) -> FrozenRecord:
     """The record of the frozen encoder, after making sure that its file has it."""
     encoder = model.backbone
-    if encoder.frozen_source is None and (frozen := frozen_keys(model)):  # the checkpoint held it
+    if encoder.pretrained_path is None and (frozen := frozen_keys(model)):  # the checkpoint held it
         if not encoder.pretrained:
             raise InputError(
                 f"{checkpoint}: its frozen encoder came from no file, and an adapter file names "
@@ -199,14 +199,14 @@ def _frozen_record(model: nn.Module, checkpoint: str) -> FrozenRecord:
             )
         state = model.state_dict()
         had = {key: state[key].clone() for key in frozen}
-        encoder.load_declared()
+        encoder.load_pretrained()
         if any(not torch.equal(had[key], state[key]) for key in keys_left_out(model)):
             raise InputError(
                 f"{checkpoint} holds another frozen encoder than {encoder.pretrained!r}; set "
                 "pretrained=FILE to the one that it was trained with"
             )
     keys = keys_left_out(model)
-    return FrozenRecord.of(model, keys, encoder.frozen_source if keys else None)
+    return FrozenRecord.of(model, keys, encoder.pretrained_path if keys else None)
 
 
 def _to_half(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vmt_mm.models.backbones.hooks import Hooks
 from vmt_mm.peft import BlockSpec, PEFTMethod
-from vmt_mm.peft.substitution import Substitution
+from vmt_mm.peft.parameter_swap import ParameterSwap
 
 Result = TypeVar("Result")
 _OF_METHOD = "peft."
@@ -89,7 +89,7 @@ def part_of(
     raise KeyError(f"{key} belongs to none of {list(parts)}")
 
 
-class TaskPasses:
+class TaskStreams:
     """The streams of one call of the encoder.
 
     What lies before the first part that has other parameters for each task is computed once. From
@@ -110,7 +110,7 @@ class TaskPasses:
     def __init__(
         self,
         method: PEFTMethod,
-        substitution: Substitution,
+        substitution: ParameterSwap,
         place: Mapping[str, str],
         tasks: Sequence[str],
         x: Tensor,

@@ -80,7 +80,7 @@ def frozen_keys(model: nn.Module) -> set[str]:
         for key, parameter in encoder.named_parameters()
         if not parameter.requires_grad and key not in added
     }
-    return frozen - getattr(model, "trained_before", frozenset())
+    return frozen - getattr(model, "previously_trainable", frozenset())
 
 
 def keys_left_out(model: nn.Module) -> set[str]:
@@ -90,9 +90,9 @@ def keys_left_out(model: nn.Module) -> set[str]:
     otherwise.
     """
     encoder = getattr(model, "backbone", None)
-    if getattr(encoder, "frozen_source", None) is None:
+    if getattr(encoder, "pretrained_path", None) is None:
         return set()
-    return frozen_keys(model) - {f"{_ENCODER}{key}" for key in encoder.fitted_keys}
+    return frozen_keys(model) - {f"{_ENCODER}{key}" for key in encoder.resized_keys}
 
 
 def fingerprint(model: nn.Module, keys: Collection[str]) -> str:
@@ -101,7 +101,7 @@ def fingerprint(model: nn.Module, keys: Collection[str]) -> str:
     return tensors_sha256({key.removeprefix(_ENCODER): state[key] for key in keys})
 
 
-def leave_out(checkpoint: dict[str, Any], keys: Collection[str], record: FrozenRecord) -> None:
+def strip_frozen(checkpoint: dict[str, Any], keys: Collection[str], record: FrozenRecord) -> None:
     """Take frozen tensors out of a checkpoint that is to be saved, and note what they were.
 
     Where an average of the weights is kept beside them, it loses them too: the average of what
@@ -127,7 +127,7 @@ def leave_out(checkpoint: dict[str, Any], keys: Collection[str], record: FrozenR
     checkpoint["meta"][RECORD] = record.as_dict()
 
 
-def put_back(
+def restore_frozen(
     model: nn.Module, keys: Collection[str], record: FrozenRecord | None, file: str
 ) -> None:
     """Load the frozen encoder that a checkpoint does not hold.
@@ -146,15 +146,15 @@ def put_back(
             trained with; the message gives both. The model is not to be used then.
     """
     encoder = model.backbone
-    if record and encoder.frozen_source and fingerprint(model, keys) == record.sha256:
+    if record and encoder.pretrained_path and fingerprint(model, keys) == record.sha256:
         return
     source = _find(encoder.pretrained, record, file)
-    encoder.load_declared(source)
+    encoder.load_pretrained(source)
     if record is None:
         return
     found = fingerprint(model, keys)
     if found != record.sha256:
-        encoder.frozen_source = None
+        encoder.pretrained_path = None
         raise InputError(
             f"{file} was trained on the frozen encoder of {record.source!r} (SHA-256 "
             f"{record.sha256[:12]}...), and {source!r} holds another one ({found[:12]}...); set "

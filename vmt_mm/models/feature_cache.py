@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.resampled_map import Map, values_of, with_values
+from vmt_mm.models.lazy_resize import Map, values_of, with_values
 from vmt_mm.peft import PEFTMethod
 from vmt_mm.utils.compat import autocast_dtype
 
 
-class FrozenFeatures:
+class FeatureCache:
     """Keeps the four maps of each image, known by its pixels, until a limit is reached.
 
     What augmentation changes is another image; so features are never those of something else, and
@@ -34,12 +34,12 @@ class FrozenFeatures:
 
     def __init__(self, limit: float, encoder: nn.Module) -> None:
         if not isinstance(limit, (int, float)) or limit <= 0:
-            raise InputError(f"`keep_features` must be bytes, more than 0, got {limit!r}")
+            raise InputError(f"`feature_cache_bytes` must be bytes, more than 0, got {limit!r}")
         shared = type(encoder.peft).for_decoders is PEFTMethod.for_decoders
         if any(p.requires_grad for p in encoder.parameters()) or not shared:
             raise InputError(
-                "`keep_features` is for training heads alone on features that never change, as "
-                f"with DecodersOnly; {type(encoder.peft).__name__} adapts the encoder"
+                "`feature_cache_bytes` is for training heads alone on features that never change, "
+                f"as with DecodersOnly; {type(encoder.peft).__name__} adapts the encoder"
             )
         self.limit, self.size = limit, 0
         self._kept: dict[bytes, tuple[Map, ...]] = {}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
-from vmt_mm.apis.adapters import build_model, config_of
 from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter
-from vmt_mm.engine.frozen import FrozenRecord, fingerprint, frozen_keys, put_back
-from vmt_mm.engine.loading import describe, load_model
+from vmt_mm.checkpoints.frozen import FrozenRecord, fingerprint, frozen_keys, restore_frozen
 from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import build_model, config_of
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.models.backbones.pretrained import own_state
 
 _ENCODER = "backbone."
@@ -30,7 +30,7 @@ class AdapterSwitch:
 
     Attributes:
         models: name -> model in eval mode, with ``cfg`` and ``dataset_meta`` as
-            :func:`vmt_mm.apis.adapters.load_adapter` gives them.
+            :func:`vmt_mm.loading.adapters.load_adapter` gives them.
         current: name of the adapter in use; None before the first.
 
     Examples:
@@ -83,7 +83,7 @@ class AdapterSwitch:
         load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
         model.cfg = cfg
         model.dataset_meta = {task: dict(meta) for task, meta in adapter.dataset_meta.items()}
-        self._pool, self._source = pool, self._source or model.backbone.frozen_source
+        self._pool, self._source = pool, self._source or model.backbone.pretrained_path
         self.models[name] = model.eval()
         return self.use(name)
 
@@ -108,7 +108,7 @@ class AdapterSwitch:
         if not keys:
             return self._pool
         if not self._pool:
-            put_back(model, keys, record, path)
+            restore_frozen(model, keys, record, path)
             return _pristine(model, keys)
         own = dict(model.named_parameters())
         if any(k not in self._pool or self._pool[k].shape != own[k].shape for k in keys):
@@ -122,7 +122,7 @@ class AdapterSwitch:
                 f"{record.sha256[:12]}...), and that of {self._source!r} is loaded; use another "
                 "AdapterSwitch"
             )
-        model.backbone.frozen_source = self._source
+        model.backbone.pretrained_path = self._source
         return self._pool
 
 

@@ -11,8 +11,8 @@ from small_runs import small_config
 
 import vmt_mm
 from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
 

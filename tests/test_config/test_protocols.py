@@ -9,7 +9,8 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
-from vmt_mm.apis import check_inputs, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.config.monitors import rule_faults
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS

@@ -5,9 +5,9 @@ import torch
 from methods import scatter
 from mmengine.config import Config
 
-from vmt_mm.apis.adapters import export_adapter, load_adapter
-from vmt_mm.apis.switch import AdapterSwitch
 from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import export_adapter, load_adapter
+from vmt_mm.loading.switch import AdapterSwitch
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
 
@@ -69,7 +69,7 @@ def test_each_predicts_what_it_predicts_alone(files, order):
 
 def test_the_frozen_encoder_is_in_memory_once_and_read_once(files, monkeypatch):
     switch, reads = AdapterSwitch(), []
-    seam = "vmt_mm.models.backbones.seam.read_state_dict"
+    seam = "vmt_mm.models.backbones.peft_backbone.read_state_dict"
     monkeypatch.setattr(seam, lambda path: reads.append(path) or read_state_dict(path))
     models = [switch.add(name, path) for name, path in files.items()]
     assert reads == [SHIPPED]

@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from vmt_mm.checkpoints.frozen import FrozenRecord, add_to, frozen_keys, restore_frozen
 from vmt_mm.checkpoints.keys import check_finite, key_faults
-from vmt_mm.engine.frozen import FrozenRecord, add_to, frozen_keys, put_back
 from vmt_mm.errors import InputError
 from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
@@ -120,8 +120,8 @@ def load_model(
     """Load a checkpoint that must fit the model exactly.
 
     A checkpoint without the frozen encoder's weights takes them from the file that the config
-    declares, see :func:`vmt_mm.engine.frozen.put_back`, and gets them itself. Index buffers, which
-    the model computes, may be absent.
+    declares, see :func:`vmt_mm.checkpoints.frozen.restore_frozen`, and gets them itself. Index
+    buffers, which the model computes, may be absent.
 
     Args:
         model: the model.
@@ -161,10 +161,10 @@ def load_model(
         raise InputError(f"{source} does not fit the config: {'; '.join(differences or faults)}")
     check_finite(model.state_dict(), state, source)
     if absent:
-        put_back(model, absent, record, source)
+        restore_frozen(model, absent, record, source)
         add_to(checkpoint, model, absent)
     elif frozen:
-        model.backbone.frozen_source = None  # they may be no file's
+        model.backbone.pretrained_path = None  # they may be no file's
     if unseen:
         model.load_state_dict(state, strict=False)
         start_tasks(model, unseen)  # and all others; the latter get their values again below

@@ -12,17 +12,17 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from vmt_mm.apis.adapters import build_model
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
 from vmt_mm.config.dump import config_text
 from vmt_mm.config.files import files_read
 from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
-from vmt_mm.engine.frozen import FrozenRecord, keys_left_out, leave_out
-from vmt_mm.engine.loading import describe, load_model
 from vmt_mm.errors import InputError
+from vmt_mm.loading.adapters import build_model
+from vmt_mm.loading.model import describe, load_model
 from vmt_mm.tasks import Task, build_tasks
-from vmt_mm.utils.files import check_file_target, check_outputs, whole_file, write_bytes
+from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs, write_bytes
 
 
 def add_task(
@@ -71,7 +71,7 @@ def add_task(
     model = build_model(cfg, str(config))
     content = read_checkpoint(str(checkpoint))
     load_model(model, content, str(checkpoint), describe(model, cfg.model), start_new=True)
-    with whole_file(out_checkpoint) as partial:
+    with atomic_write(out_checkpoint) as partial:
         torch.save(_content(model, cfg, content), partial)
     write_bytes(out_config, text.encode())
     return model
@@ -150,5 +150,5 @@ def _content(model: nn.Module, cfg: Config, former: Mapping[str, Any]) -> dict[s
         meta["dataset_meta"] = known["dataset_meta"]
     content = dict(meta=to_plain(meta), state_dict=dict(model.state_dict()))
     if keys := keys_left_out(model):
-        leave_out(content, keys, FrozenRecord.of(model, keys, model.backbone.frozen_source))
+        strip_frozen(content, keys, FrozenRecord.of(model, keys, model.backbone.pretrained_path))
     return content

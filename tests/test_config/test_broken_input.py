@@ -18,7 +18,10 @@ from mmengine.registry import registry
 from mmengine.runner import Runner
 from PIL import Image
 
-from vmt_mm.apis import check_inputs, distributed, friendly_errors, load_config
+from vmt_mm.apis import load_config
+from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.cli.launch import distributed
+from vmt_mm.config.inputs import check_inputs
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 
@@ -870,7 +873,7 @@ def test_a_data_loading_process_says_no_more(root, capsys, name):
     (root / f"{name}.png").write_bytes(b"")
     dataset = DATASETS.build(_standard_config().train_dataloader.dataset)
     loader = Runner.build_dataloader(
-        dict(dataset=dataset, batch_size=1, num_workers=1, sampler=dict(type="DrawSampler"))
+        dict(dataset=dataset, batch_size=1, num_workers=1, sampler=dict(type="SeededSampler"))
     )
     capsys.readouterr()
     with pytest.raises(SystemExit), friendly_errors():

@@ -9,7 +9,7 @@ from commands import ROOT
 from waiting import PATIENCE, free_port
 
 _PROGRAM = (
-    "from vmt_mm.apis import distributed\n"
+    "from vmt_mm.cli.launch import distributed\n"
     "from mmengine.dist import get_rank\n"
     "with distributed('slurm') as processes:\n"
     "    print(get_rank(), 'of', processes)\n"
@@ -46,7 +46,7 @@ def test_of_processes_that_fail_alike_one_speaks(tmp_path, failure):
     raised = "InputError('same for all')" if failure == "InputError" else "OSError(28, 'No space')"
     program = tmp_path / "fail.py"
     program.write_text(
-        "from vmt_mm.apis import distributed\n"
+        "from vmt_mm.cli.launch import distributed\n"
         "from vmt_mm.errors import InputError\n"
         f"with distributed('pytorch'):\n    raise {raised}\n"
     )

@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 
 from vmt_mm.apis.inference import is_adapter
 from vmt_mm.apis.inferencer import MultiTaskInferencer
-from vmt_mm.apis.launch import LAUNCHERS
+from vmt_mm.cli.launch import LAUNCHERS
 from vmt_mm.errors import InputError
 
 

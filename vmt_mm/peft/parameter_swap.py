@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-class Substitution(nn.Module):
+class ParameterSwap(nn.Module):
     """Calls functions of one encoder under substituted parameters.
 
     PyTorch's ``functional_call`` substitutes for the call of a module's ``forward``; here that
@@ -48,14 +48,14 @@ def find_parameter(encoder: nn.Module, key: str) -> Tensor | None:
     return encoder.get_submodule(owner)._parameters[name]
 
 
-def vacate(root: nn.Module, keys: Iterable[str]) -> None:
+def unregister(root: nn.Module, keys: Iterable[str]) -> None:
     """Empty the places of parameters that others take during a pass: not saved, not counted."""
     for key in keys:
         owner, _, name = key.rpartition(".")
         root.get_submodule(owner).register_parameter(name, None)
 
 
-def mark_substituted(root: nn.Module, keys: Iterable[str]) -> None:
+def mark_swapped(root: nn.Module, keys: Iterable[str]) -> None:
     """Note that what trains takes these places, so that dropout beside them acts in training."""
     for key in keys:
         root.get_submodule(key.rpartition(".")[0]).is_substituted = True

@@ -43,7 +43,7 @@ def friendly_errors() -> Iterator[None]:
         yield
     except InputError as error:
         # One raised in a data-loading process carries its traceback as text before the message.
-        _fail(re.split(r"(?:InputError|DamagedFileError): ", str(error))[-1].strip())
+        _fail(re.split(r"(?:InputError|CorruptFileError): ", str(error))[-1].strip())
     except OSError as error:
         if error.errno in _WRONG_PATH and error.filename:
             _fail(f"{error.filename}: {error.strerror}")

@@ -66,7 +66,7 @@ def run_converter(args: argparse.Namespace, make_recipe: Callable[[str], Recipe]
         return 130
     except (InputError, OSError) as error:
         # Here alone, since this brings torch, which a converter and its workers need not load.
-        from vmt_mm.apis import friendly_errors
+        from vmt_mm.cli.errors import friendly_errors
 
         with friendly_errors():
             raise error

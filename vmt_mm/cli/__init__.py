@@ -1,0 +1,1 @@
+"""What all tools share: arguments, start of several processes, errors in one line."""
