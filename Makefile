@@ -1,5 +1,6 @@
 # make demo: set up, render, train VMT-Adapter on a frozen encoder, test, show a picture
 # make test: set up, check style, run the tests
+# make docs: build the pages and the API reference to site/
 # make test-original: the commands and the core tests with the original OpenMMLab packages
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +20,7 @@ ORIGINAL_TESTS := \
     tests/test_engine/test_safe_reading.py tests/test_engine/test_resume.py \
     tests/test_evaluation tests/test_config/test_config.py tests/test_apis/test_inferencer.py
 
-.PHONY: setup demo demo-run test test-original lint clean
+.PHONY: setup demo demo-run test test-original lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -62,6 +63,11 @@ test-original: $(ORIGINAL)/.installed
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The API reference, from the docstrings, and the other pages: site/index.html
+docs: setup
+	$(BIN)/pip install -q "mkdocs>=1.6" "mkdocstrings[python]>=1.0"
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf work_dirs data/shapes data/shapes_pretrain

@@ -43,6 +43,7 @@ setup(
     extras_require={
         "onedl": ONEDL,
         "dev": ["pytest", "pyright[nodejs]", "ruff"],
+        "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],
         "webapp-test": ["gradio>=6", "selenium>=4.6"],  # and a Chromium with its driver
