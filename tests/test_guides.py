@@ -1,7 +1,6 @@
 """The pages about methods, encoders and tasks of one's own: their code works."""
 
 import re
-import runpy
 import sys
 
 import cv2
