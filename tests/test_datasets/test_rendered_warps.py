@@ -13,7 +13,7 @@ from exact_maps import exact_interpolation
 
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.registry import TRANSFORMS
-from vmt_mm.rendering.render import _render, scene_generator
+from vmt_mm.rendering.render import render, scene_generator
 from vmt_mm.rendering.scene import build_scene
 from vmt_mm.tasks import build_tasks
 
@@ -47,7 +47,7 @@ def _rendered(index, size=SIZE, flip=False, angle=0.0, scale=1.0):
         rotation=np.stack(axes, axis=1),
         tan_half_fov=scene.camera.tan_half_fov / scale,
     )
-    found = _render(replace(scene, camera=camera), size, np.random.default_rng(0))
+    found = render(replace(scene, camera=camera), size, np.random.default_rng(0))
     parts = np.zeros((size, size), np.uint8) if found.human_parts is None else found.human_parts
     return dict(
         semseg=found.semseg,

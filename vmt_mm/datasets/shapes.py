@@ -12,20 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
-from vmt_mm.rendering import (
-    CLASSES,
-    MANIFEST,
-    PALETTE,
-    PART_CLASSES,
-    PART_PALETTE,
-    manifest,
-    write_dataset,
-)
+from vmt_mm.rendering.labels import CLASSES, PALETTE, PART_CLASSES, PART_PALETTE
+from vmt_mm.rendering.writer import MANIFEST, manifest, write_dataset
 from vmt_mm.utils.files import lock
 
 
@@ -83,17 +74,7 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
             return
         partial = root.with_name(f".{root.name}.rendering")
         shutil.rmtree(partial, ignore_errors=True)
-        with Progress() as progress:
-            bar = progress.add_task(f"rendering scenes into {root}", total=train + val)
-            write_dataset(
-                partial,
-                train=train,
-                val=val,
-                size=size,
-                seed=seed,
-                workers=min(8, os.cpu_count() or 1),
-                progress=lambda done, total: progress.update(bar, completed=done, total=total),
-            )
+        write_dataset(partial, train, val, size, seed, workers=min(8, os.cpu_count() or 1))
         os.replace(partial, root)
 
 

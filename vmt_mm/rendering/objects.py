@@ -1,145 +1,102 @@
-"""Things that stand in a room, built in a frame whose origin is the point they stand on."""
+"""Furniture and people, built in a frame whose origin is the point they stand on; metres."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
-from . import labels
-from .primitives import Box, Capsule, Frustum, Shape, Sphere, cone, cylinder
-from .rays import Array, rotate
-from .textures import Texture, random_paint
+from vmt_mm.rendering import labels
+from vmt_mm.rendering.geometry import Box, Capsule, Frustum, Solid, Sphere
+from vmt_mm.rendering.textures import Array, Face, Paint, Texture, linear, random_paint
 
-
-@dataclass(frozen=True)
-class Solid:
-    """A shape put somewhere: ``rotation`` (3, 3) turns its frame into the parent's."""
-
-    shape: Shape
-    rotation: Array
-    centre: Array
-    texture: Texture
-    part: int = labels.NO_PART
-    gloss: float = 0.0
-    instance: int = 0
-    category: int = labels.BACKGROUND
-    salient: bool = False
-
-    def to_local(self, points: Array) -> Array:
-        """Return points (3, N) of the parent's frame in the shape's own frame."""
-        return rotate(self.rotation.T, points - self.centre[:, None])
-
-    def intersect(self, origin: Array, dirs: Array) -> Array:
-        """Return t (N,) of the first hits of rays given in the parent's frame."""
-        start = self.rotation.T @ (origin - self.centre)
-        return self.shape.intersect(start, rotate(self.rotation.T, dirs))
+#: Classes with the ranges of footprint radii that they get on the floor, and those of small items.
+FLOOR_ITEMS = (
+    (labels.BOX, 0.4, 0.85),
+    (labels.BALL, 0.35, 0.65),
+    (labels.CYLINDER, 0.35, 0.7),
+    (labels.CONE, 0.4, 0.7),
+    (labels.TABLE, 0.8, 1.2),
+    (labels.LAMP, 0.4, 0.6),
+)
+TOP_ITEMS = (labels.BOX, labels.BALL, labels.CYLINDER, labels.CONE, labels.LAMP)
+# Lengths of people below are those of a person of this height and scale with the height.
+_REFERENCE_HEIGHT = 1.75
+_UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 
 
 @dataclass
 class Item:
-    """One object instance: its solids, the disc it needs and what can be put on top of it.
+    """One object instance: its solids, and the space it takes.
 
-    ``radius`` is that of the footprint; ``top`` is (height, half x, half z) of a flat top; metres.
+    ``radius`` is that of the footprint; ``top`` is (height, half x, half z) of a flat top.
     """
 
     category: int
     vivid: bool
     radius: float
     height: float
-    solids: list[Solid] = field(default_factory=list)
+    solids: list[Solid]
     top: tuple[float, float, float] | None = None
-
-
-def yaw_matrix(angle: float) -> Array:
-    """Return the rotation (3, 3) about y by an angle in radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
 def axis_matrix(axis: Array) -> Array:
     """Return a rotation (3, 3) that turns y into ``axis`` (3,), and keeps z near z if it can."""
     y = axis / np.linalg.norm(axis)
-    side = np.array([1.0, 0.0, 0.0]) if abs(y[2]) > 0.9 else np.cross(y, [0.0, 0.0, 1.0])
+    side = np.array([1.0, 0.0, 0.0]) if abs(y[2]) > 0.9 else np.cross(y, _FORWARD)
     x = side - (side @ y) * y
     x /= np.linalg.norm(x)
     return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
-def limb(
-    start: Array, end: Array, radii: tuple[float, float], texture: Texture, part: int
-) -> Solid:
-    """Return a capsule from ``start`` to ``end`` (3,) with the radii it has there; metres."""
-    axis = end - start
-    shape = Capsule(radii[0], radii[1], float(np.linalg.norm(axis)) / 2)
-    return Solid(shape, axis_matrix(axis), (start + end) / 2, texture, part)
+def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float) -> Item:
+    """Return an item of a class with a footprint radius up to ``limit``."""
+    if category == labels.TABLE:
+        return _make_table(rng, vivid, limit)
+    if category == labels.LAMP:
+        return _make_lamp(rng, vivid, limit)
+    turn, top = np.eye(3), None
+    if category == labels.BOX:
+        w, d = rng.uniform(0.5, 1.0, 2) * limit / np.sqrt(2)
+        half = rng.uniform(0.4, 1.25) * (w + d) / 2
+        shape, radius, size = Box(w, half, d), float(np.hypot(w, d)), 2 * max(w, half)
+        top = (2 * half, w, d)
+    elif category == labels.BALL:
+        radius = half = rng.uniform(0.5, 0.95) * limit
+        shape, size = Sphere(half), 2 * half
+    elif category == labels.CONE:
+        radius = rng.uniform(0.5, 0.9) * limit
+        half = rng.uniform(0.7, 1.5) * radius
+        shape, size = Frustum(radius, 0.0, half), 2 * half
+    elif rng.random() < 0.3:  # a cylinder that lies on its side
+        length = rng.uniform(0.6, 0.9) * limit
+        half = rng.uniform(0.3, 0.6) * length
+        shape, radius, size = Frustum(half, half, length), float(np.hypot(length, half)), 2 * length
+        turn = axis_matrix(np.array([1.0, 0.0, 0.0]))
+    else:
+        radius = rng.uniform(0.45, 0.8) * limit
+        half = rng.uniform(0.5, 1.5) * radius
+        shape, size = Frustum(radius, radius, half), 2 * half
+    solid = Solid(shape, turn, half * _UP, random_paint(rng, vivid, size))
+    return Item(category, vivid, radius, 2 * half, [solid], top)
 
 
-def _upright(shape: Shape, height: float, texture: Texture, x: float = 0, z: float = 0) -> Solid:
-    return Solid(shape, np.eye(3), np.array([x, height, z], dtype=float), texture)
-
-
-def make_box(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return a box with a footprint radius up to ``limit`` metres."""
-    w, d = rng.uniform(0.5, 1.0, 2) * limit / np.sqrt(2)
-    h = rng.uniform(0.4, 1.25) * (w + d) / 2
-    paint = random_paint(rng, vivid, 2 * max(w, h))
-    item = Item(labels.BOX, vivid, float(np.hypot(w, d)), 2 * h, top=(2 * h, w, d))
-    item.solids.append(_upright(Box((w, h, d)), h, paint))
-    return item
-
-
-def make_ball(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return a ball with a radius up to ``limit`` metres."""
-    r = rng.uniform(0.5, 0.95) * limit
-    item = Item(labels.BALL, vivid, r, 2 * r)
-    item.solids.append(_upright(Sphere(r), r, random_paint(rng, vivid, 2 * r)))
-    return item
-
-
-def make_cylinder(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return a cylinder that stands, or now and then lies on its side."""
-    if rng.random() < 0.3:
-        half = rng.uniform(0.6, 0.9) * limit
-        r = rng.uniform(0.3, 0.6) * half
-        paint = random_paint(rng, vivid, 2 * half)
-        item = Item(labels.CYLINDER, vivid, float(np.hypot(half, r)), 2 * r)
-        centre = np.array([0.0, r, 0.0])
-        lying = axis_matrix(np.array([1.0, 0.0, 0.0]))
-        item.solids.append(Solid(cylinder(r, half), lying, centre, paint))
-        return item
-    r = rng.uniform(0.45, 0.8) * limit
-    half = rng.uniform(0.5, 1.5) * r
-    item = Item(labels.CYLINDER, vivid, r, 2 * half)
-    item.solids.append(_upright(cylinder(r, half), half, random_paint(rng, vivid, 2 * half)))
-    return item
-
-
-def make_cone(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return a standing cone."""
-    r = rng.uniform(0.5, 0.9) * limit
-    half = rng.uniform(0.7, 1.5) * r
-    item = Item(labels.CONE, vivid, r, 2 * half)
-    item.solids.append(_upright(cone(r, half), half, random_paint(rng, vivid, 2 * half)))
-    return item
-
-
-def make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
+def _make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     """Return a table: a top and four legs, all of them boxes."""
     w, d = rng.uniform(0.75, 1.0) * limit * 0.82, rng.uniform(0.6, 1.0) * limit * 0.57
     height, thick, leg = rng.uniform(0.55, 0.85), rng.uniform(0.02, 0.04), rng.uniform(0.025, 0.045)
     paint = random_paint(rng, vivid, 2 * w)
     legs = paint if rng.random() < 0.6 else random_paint(rng, vivid, 0.6)
-    item = Item(labels.TABLE, vivid, float(np.hypot(w, d)), height, top=(height, w, d))
-    item.solids.append(_upright(Box((w, thick, d)), height - thick, paint))
     half = (height - 2 * thick) / 2
-    for x in (-1, 1):
-        for z in (-1, 1):
-            where = x * (w - 1.3 * leg), z * (d - 1.3 * leg)
-            item.solids.append(_upright(Box((leg, half, leg)), half, legs, *where))
-    return item
+    solids = [Solid(Box(w, thick, d), np.eye(3), (height - thick) * _UP, paint)]
+    for x, z in product((-1, 1), repeat=2):
+        centre = np.array([x * (w - 1.3 * leg), half, z * (d - 1.3 * leg)])
+        solids.append(Solid(Box(leg, half, leg), np.eye(3), centre, legs))
+    return Item(labels.TABLE, vivid, float(np.hypot(w, d)), height, solids, top=(height, w, d))
 
 
-def make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
+def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     """Return a lamp: a foot, a thin pole and a shade; as tall as ``limit`` lets it be."""
     height = min(rng.uniform(1.2, 1.9), limit * rng.uniform(3.5, 5.0))
     wide = height * rng.uniform(0.13, 0.18)
@@ -147,30 +104,117 @@ def make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     # A pole is often plain metal, vivid lamp or not.
     metal = random_paint(rng, vivid and rng.random() < 0.5, 0.5)
     foot, pole = 0.02 + 0.01 * height, 0.008 + 0.011 * height
-    item = Item(labels.LAMP, vivid, wide, height)
-    item.solids.append(_upright(cylinder(0.75 * wide, foot / 2), foot / 2, metal))
+    shade, half = Sphere(0.85 * wide), 0.85 * wide
     if rng.random() < 0.6:
         half = wide * rng.uniform(0.5, 0.9)
-        shade: Shape = Frustum(wide, wide * rng.uniform(0.2, 0.8), half)
-        middle = height - half
-    else:
-        shade = Sphere(0.85 * wide)
-        middle = height - 0.85 * wide
+        shade = Frustum(wide, wide * rng.uniform(0.2, 0.8), half)
+    middle = height - half
     half = (middle - foot) / 2
-    item.solids.append(_upright(cylinder(pole, half), foot + half, metal))
-    item.solids.append(_upright(shade, middle, paint))
-    return item
+    rows = (
+        (Frustum(0.75 * wide, 0.75 * wide, foot / 2), foot / 2, metal),
+        (Frustum(pole, pole, half), foot + half, metal),
+        (shade, middle, paint),
+    )
+    solids = [Solid(shape, np.eye(3), y * _UP, texture) for shape, y, texture in rows]
+    return Item(labels.LAMP, vivid, wide, height, solids)
 
 
-Maker = Callable[[np.random.Generator, bool, float], Item]
+def _clothes(rng: np.random.Generator, vivid: bool, scale: float) -> dict[str, Texture]:
+    tone = linear(rng.uniform(0.045, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.35, 0.98))
+    hair = linear(rng.uniform(0.04, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.06, 0.6))
+    skin = Paint("plain", tone, tone * 0.85, 0.3)
+    shirt = random_paint(rng, vivid, 0.5)
+    # One bright garment is enough to make a person stand out, and often all there is.
+    trousers = random_paint(rng, vivid and rng.random() < 0.7, 0.5)
+    shoe = random_paint(rng, vivid and rng.random() < 0.5, 0.3)
+    sleeve = shirt if rng.random() < 0.55 else skin
+    shin = trousers if rng.random() < 0.7 else skin
+    face = Face(tone, hair, 0.105 * scale, rng.uniform(0.15, 0.7))
+    return dict(
+        face=face, skin=skin, shirt=shirt, sleeve=sleeve, trousers=trousers, shin=shin, shoe=shoe
+    )
 
-# Each maker with the range of footprint limits (metres) it is given on the floor.
-FLOOR_ITEMS: tuple[tuple[Maker, float, float], ...] = (
-    (make_box, 0.4, 0.85),
-    (make_ball, 0.35, 0.65),
-    (make_cylinder, 0.35, 0.7),
-    (make_cone, 0.4, 0.7),
-    (make_table, 0.8, 1.2),
-    (make_lamp, 0.4, 0.6),
-)
-TOP_ITEMS: tuple[Maker, ...] = (make_box, make_ball, make_cylinder, make_cone, make_lamp)
+
+def _direction(swing: float, spread: float, side: int) -> Array:
+    """Return the unit vector (3,) from straight down, swung forward, then spread outward."""
+    down = -np.cos(spread) * np.cos(swing)
+    return np.array([side * np.sin(spread), down, np.cos(spread) * np.sin(swing)])
+
+
+def _bend(direction: Array, towards: Array, angle: float) -> Array:
+    """Turn a unit ``direction`` (3,) by ``angle`` radians towards another vector (3,)."""
+    across = towards - (towards @ direction) * direction
+    across /= np.linalg.norm(across)
+    return np.cos(angle) * direction + np.sin(angle) * across
+
+
+def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array, Array]:
+    """Return the unit directions (3,) of an upper and a lower arm."""
+    start, inward = -side * stride, np.array([-side * 1.0, 0.0, 0.3])
+    # Probability, ranges of the upper arm's swing and spread, where the lower arm bends, how far.
+    poses = (
+        (0.4, (-0.1, 0.2), (0.1, 0.35), _FORWARD, (0.1, 0.9)),  # swings with the legs
+        (0.18, (0.8, 1.7), (0.05, 0.4), _UP, (0.1, 0.9)),  # reaches
+        (0.18, (0.0, 0.4), (2.0, 2.8), inward + _UP, (0.1, 0.8)),  # is raised
+        (0.12, (-0.1, 0.4), (1.1, 1.7), _FORWARD + 0.8 * _UP, (0.1, 1.2)),  # is spread
+        (0.12, (-0.5, 0.0), (0.7, 0.9), inward, (1.5, 1.7)),  # rests on the hip
+    )
+    pose = rng.choice(len(poses), p=[pose[0] for pose in poses])
+    _, swing, spread, towards, bend = poses[pose]
+    forward = (start if pose == 0 else 0.0) + rng.uniform(*swing)
+    upper = _direction(forward, rng.uniform(*spread), side)
+    return upper, _bend(upper, towards, rng.uniform(*bend))
+
+
+def make_person(rng: np.random.Generator, vivid: bool) -> Item:
+    """Return a person of 1.45 to 1.9 m who stands on y = 0 and faces +z."""
+    s = rng.uniform(1.45, 1.9) / _REFERENCE_HEIGHT
+    wear = _clothes(rng, vivid, s)
+    stride, bulk = rng.uniform(-0.55, 0.55), rng.uniform(0.88, 1.15)
+    chest, hips = (0.118 * s * bulk, 0.108 * s * bulk), (0.108 * s * bulk,) * 2
+
+    def at(x: float, y: float, z: float = 0.0) -> Array:
+        return np.array([x, y, z]) * s
+
+    # Each limb's ends, radii there, texture and part.
+    limbs = [
+        (at(-0.15, 1.41), at(0.15, 1.41), (0.075 * s,) * 2, "shirt", labels.TORSO),
+        (at(-0.085, 1.33), at(-0.07, 0.98), chest, "shirt", labels.TORSO),
+        (at(0.085, 1.33), at(0.07, 0.98), chest, "shirt", labels.TORSO),
+        (at(-0.065, 0.93), at(0.065, 0.93), hips, "trousers", labels.TORSO),
+        (at(0, 1.42), at(0, 1.55, 0.015), (0.058 * s,) * 2, "skin", labels.TORSO),
+        (at(0, 1.6, 0.025), at(0, 1.645, 0.02), (0.09 * s, 0.105 * s), "face", labels.HEAD),
+    ]
+    for side in (-1, 1):
+        hip, shoulder = at(side * 0.095, 0.90), at(side * 0.19, 1.42)
+        swing, spread = side * stride + rng.uniform(-0.08, 0.08), rng.uniform(0.02, 0.14)
+        # Knees only bend backward, the trailing one more.
+        flex = rng.uniform(0.05, 0.25) + max(0.0, -swing) * rng.uniform(0.2, 1.0)
+        knee = hip + _direction(swing, spread, side) * 0.43 * s
+        shin = _direction(swing - flex, spread * 0.5, side)
+        ankle = knee + shin * 0.40 * s
+        toe = ankle + _bend(shin, _FORWARD, 1.45) * 0.15 * s
+        upper, lower = _arm_pose(rng, side, stride)
+        elbow = shoulder + upper * 0.29 * s
+        wrist = elbow + lower * 0.25 * s
+        hand = wrist + lower * 0.09 * s
+        limbs += [
+            (hip, knee, (0.098 * s, 0.066 * s), "trousers", labels.UPPER_LEG),
+            (knee, ankle, (0.066 * s, 0.048 * s), "shin", labels.LOWER_LEG),
+            (ankle, toe, (0.055 * s, 0.042 * s), "shoe", labels.LOWER_LEG),
+            (shoulder, elbow, (0.062 * s, 0.048 * s), "shirt", labels.UPPER_ARM),
+            (elbow, wrist, (0.048 * s, 0.036 * s), "sleeve", labels.LOWER_ARM),
+            (wrist, hand, (0.036 * s, 0.046 * s), "skin", labels.LOWER_ARM),
+        ]
+    solids, ends = [], []
+    for start, end, radii, garment, part in limbs:
+        axis, centre = end - start, (start + end) / 2
+        shape, turn = Capsule(*radii, float(np.linalg.norm(axis)) / 2), axis_matrix(axis)
+        solids.append(Solid(shape, turn, centre, wear[garment], part))
+        reach = turn[:, 1] * shape.half
+        ends += [[*(centre - reach), radii[0]], [*(centre + reach), radii[1]]]
+    x, y, z, radius = np.array(ends).T
+    lowest = (y - radius).min()
+    solids = [replace(solid, centre=solid.centre - lowest * _UP) for solid in solids]
+    reach, height = (np.hypot(x, z) + radius).max(), (y + radius).max() - lowest
+    return Item(labels.PERSON, vivid, float(reach), float(height), solids)

@@ -1,15 +1,23 @@
-"""From a seed to an image with all of its labels."""
+"""From a seed to an image with all of its labels. Arrays of pixels (..., N) go row by row."""
+
+from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .rays import rotate
-from .scene import Scene, build_scene
-from .shading import develop, radiance
-from .tracing import trace
+from vmt_mm.rendering.geometry import Plane, Solid, dot, nearest
+from vmt_mm.rendering.scene import Camera, Scene, build_scene
+from vmt_mm.rendering.textures import Array, rotate
+
+# Shadow rays end this far (metres) above the surface, lest it shade itself.
+_LIFT = 2e-3
+# The lens blurs by half a pixel at this image size (pixels), and in proportion elsewhere.
+_REFERENCE_SIZE = 192
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True)
@@ -46,23 +54,87 @@ def edges(instances: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return edge.astype(np.uint8) * 255
 
 
-def _render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
-    hits = trace(scene.camera, scene.solids, size)
+def camera_rays(camera: Camera, size: int) -> Array:
+    """Return world rays (3, size * size) through the pixel centres, of unit depth."""
+    centre = ((np.arange(size) + 0.5) / size * 2 - 1) * camera.tan_half_fov
+    x, y = np.meshgrid(centre, -centre)
+    return rotate(camera.rotation, np.stack([x.ravel(), y.ravel(), np.full(size * size, -1.0)]))
 
-    def per_pixel(values: list[int]) -> NDArray[np.uint8]:
-        return np.array(values, dtype=np.uint8)[hits.solid].reshape(size, size)
 
-    solids = scene.solids
-    instances = per_pixel([solid.instance for solid in solids])
-    parts = per_pixel([solid.part for solid in solids])
-    normals = rotate(scene.camera.rotation.T, hits.normals).T.reshape(size, size, 3)
+def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDArray[np.bool_]:
+    """Return which points (3, N) face a light at (3,) and have nothing between them and it."""
+    rays = points + _LIFT * normals - light[:, None]
+    visible = dot(rays, normals) < 0
+    movable = [solid for solid in solids if not isinstance(solid.shape, Plane)]
+    blocked, _ = nearest(movable, light, rays[:, visible])
+    visible[visible] = blocked >= 1 - 1e-6
+    return visible
+
+
+def _radiance(scene: Scene, gloss: Array, dirs: Array, points: Array, normals: Array,
+              albedo: Array) -> Array:  # fmt: skip
+    """Return the light (3, N), linear RGB in arbitrary units, that reaches the pixels."""
+    view = -dirs / np.sqrt(dot(dirs, dirs))
+    up = 0.5 + 0.5 * normals[1]
+    # Corners get less of the ambient light: a cheap approximation of its occlusion by the floor.
+    open_sky = 0.7 + 0.3 * np.clip(points[1] / 0.4, 0, 1) * (1 - up) + 0.3 * up
+    ambient = scene.sky[:, None] * up + scene.ground[:, None] * (1 - up)
+    # A weak glow from the camera's side keeps surfaces in the shadow from going flat.
+    glow = 0.12 * np.clip(dot(normals, view), 0, 1)
+    diffuse = ambient * open_sky + glow
+    shine = np.zeros_like(diffuse)
+    for position, colour in scene.lights:
+        seen = lit(position, scene.solids, points, normals)
+        to_light = position[:, None] - points
+        distance = np.sqrt(dot(to_light, to_light))
+        to_light /= distance
+        falloff = np.where(seen, 1.6 / (1 + (distance / 3.0) ** 2), 0.0)
+        diffuse += colour[:, None] * (falloff * np.clip(dot(normals, to_light), 0, 1))
+        half = to_light + view
+        half /= np.sqrt(dot(half, half))
+        peak = np.clip(dot(half, normals), 0, 1) ** 32
+        shine += colour[:, None] * (falloff * gloss * peak)
+    return albedo * diffuse + shine
+
+
+def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn light (3, size * size) into an RGB photograph (size, size, 3)."""
+    exposed = light * (scene.exposure / max(float(dot(_LUMINANCE, light).mean()), 1e-6))
+    # Reinhard's curve with a white point, so that highlights roll off instead of clipping.
+    toned = exposed * (1 + exposed / 1.6**2) / (1 + 0.35 * exposed)
+    image = np.clip(toned, 0, 1).T.reshape(size, size, 3)
+    sigma = 0.5 * size / _REFERENCE_SIZE
+    if sigma > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    image = np.clip(image, 0, 1) ** (1 / scene.gamma)
+    image = image + rng.normal(0.0, scene.noise, image.shape)
+    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+
+
+def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
+    """Render a scene; ``rng`` is that of the image's noise."""
+    camera, solids = scene.camera, scene.solids
+    dirs = camera_rays(camera, size)
+    depth, seen = nearest(solids, camera.position, dirs)
+    points = camera.position[:, None] + depth * dirs
+    normals, albedo = np.empty_like(points), np.empty_like(points)
+    for number in np.unique(seen):
+        solid, own = solids[number], np.flatnonzero(seen == number)
+        local = solid.to_local(points[:, own])
+        normals[:, own] = rotate(solid.rotation, solid.shape.normal(local))
+        albedo[:, own] = solid.texture.albedo(local)
+    gloss = np.array([solid.gloss for solid in solids])[seen]
+    light = _radiance(scene, gloss, dirs, points, normals, albedo)
+    rows = [(s.category, s.part, 255 * s.salient, s.instance) for s in solids]
+    semseg, parts, saliency, instances = np.uint8(rows)[seen].T.reshape(4, size, size)
+    turned = rotate(camera.rotation.T, normals).T.reshape(size, size, 3)
     return RenderedScene(
-        image=develop(scene, radiance(scene, hits), size, rng),
-        semseg=per_pixel([solid.category for solid in solids]),
+        image=_develop(scene, light, size, rng),
+        semseg=semseg,
         human_parts=parts if parts.any() else None,
-        saliency=per_pixel([255 * solid.salient for solid in solids]),
-        normals=np.ascontiguousarray(normals, dtype=np.float32),
-        depth=hits.depth.reshape(size, size).astype(np.float32),
+        saliency=saliency,
+        normals=np.ascontiguousarray(turned, dtype=np.float32),
+        depth=depth.reshape(size, size).astype(np.float32),
         edge=edges(instances),
         instances=instances,
     )
@@ -77,4 +149,4 @@ def render_scene(seed: int, split: str, index: int, size: int) -> RenderedScene:
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     rng = scene_generator(seed, split, index)
-    return _render(build_scene(rng), size, rng)
+    return render(build_scene(rng), size, rng)

@@ -1,18 +1,29 @@
-"""Random rooms: what stands where, how it is lit and from where it is seen."""
+"""Random rooms: what stands where, how it is lit and from where it is seen; metres."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import labels
-from .objects import FLOOR_ITEMS, TOP_ITEMS, Item, Solid, yaw_matrix
-from .people import make_person
-from .rays import Array
-from .room import Room, room_solids
-from .textures import linear
+from vmt_mm.rendering import labels
+from vmt_mm.rendering.geometry import Plane, Solid
+from vmt_mm.rendering.objects import FLOOR_ITEMS, TOP_ITEMS, Item, make_item, make_person
+from vmt_mm.rendering.textures import (
+    Array,
+    Decals,
+    Paint,
+    Rectangle,
+    Texture,
+    linear,
+    random_paint,
+)
 
-# Nothing is taller (metres), so that the lights hang free and nothing pierces the ceiling.
+# Nothing is taller, so that the lights hang free and nothing pierces the ceiling.
 _TALLEST = 2.25
+_UP = np.array([0.0, 1.0, 0.0])
+#: Width, length and height of a room, centred on x = z = 0 with its floor at y = 0.
+Room = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -25,17 +36,16 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Light:
-    """A point light at a position (3,) in metres with a linear RGB colour (3,)."""
+class Scene:
+    """Everything there is to render: the first six solids are the room's planes.
 
-    position: Array
-    colour: Array
+    ``lights`` are positions and linear RGB colours, (3,) each. ``sky`` and ``ground`` are the
+    ambient light from above and below, linear RGB (3,); the last three are the sensor's.
+    """
 
-
-@dataclass(frozen=True)
-class Look:
-    """Ambient light from above and below (linear RGB, (3,) each) and the sensor's settings."""
-
+    camera: Camera
+    solids: list[Solid]
+    lights: list[tuple[Array, Array]]
     sky: Array
     ground: Array
     exposure: float
@@ -43,30 +53,80 @@ class Look:
     noise: float
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Everything there is to render: the first six solids are the room's planes."""
+def _plain(colour: Array) -> Paint:
+    return Paint("plain", colour, colour, 1.0)
 
-    camera: Camera
-    solids: list[Solid]
-    lights: list[Light]
-    look: Look
+
+def _rug(rng: np.random.Generator, room: Room) -> tuple[Rectangle, Texture]:
+    size = rng.uniform(1.2, 2.6), rng.uniform(1.6, 3.2)
+    space = room[0] * 0.7, room[1] * 0.5
+    x, z = (rng.uniform(-0.5, 0.5) * max(r - s, 0.0) for s, r in zip(size, space, strict=True))
+    spot = x - size[0] / 2, z - size[1] / 2, x + size[0] / 2, z + size[1] / 2
+    return spot, random_paint(rng, rng.random() < 0.6, 1.2)
+
+
+def _floor(rng: np.random.Generator, room: Room) -> Texture:
+    periods = dict(planks=0.2, tiles=0.5, noise=0.8, checker=1.0, plain=0.5)
+    kind = str(rng.choice(list(periods), p=[0.4, 0.25, 0.15, 0.1, 0.1]))
+    wooden = kind == "planks" or rng.random() < 0.2
+    hue, sat = (rng.uniform(0.05, 0.11), rng.uniform(0.2, 0.5)) if wooden else (rng.random(), 0.1)
+    value = rng.uniform(0.35, 0.85)
+    first = linear(hue, sat, value)
+    second = linear(hue, sat, value * rng.uniform(0.6, 0.85))
+    base = Paint(kind, first, second, periods[kind] * rng.uniform(0.8, 1.3))
+    return Decals(base, [_rug(rng, room)] if rng.random() < 0.5 else [])
+
+
+def _wall(rng: np.random.Generator, base: Texture, width: float, height: float) -> Texture:
+    """Return a wall's texture with pictures; local x runs along the wall, z is its height."""
+    patches: list[tuple[Rectangle, Texture]] = []
+    count = int(rng.integers(0, 4))
+    for slot in range(count):
+        w, h = rng.uniform(0.4, min(1.3, width / count - 0.2)), rng.uniform(0.4, 1.0)
+        x = (slot + 0.5) / count * width - width / 2
+        z = rng.uniform(1.1 + h / 2, height - 0.15 - h / 2)
+        rim = rng.uniform(0.02, 0.06)
+        frame = _plain(linear(rng.random(), 0.3, rng.uniform(0.1, 0.9)))
+        spot = x - w / 2, z - h / 2, x + w / 2, z + h / 2
+        inner = spot[0] + rim, spot[1] + rim, spot[2] - rim, spot[3] - rim
+        patches += [(spot, frame), (inner, random_paint(rng, rng.random() < 0.7, 0.8))]
+    if rng.random() < 0.6:
+        skirting = _plain(linear(0.1, 0.1, rng.uniform(0.2, 0.95)))
+        patches.append(((-99.0, -1.0, 99.0, rng.uniform(0.07, 0.15)), skirting))
+    return Decals(base, patches)
+
+
+def _wallpaper(rng: np.random.Generator) -> Paint:
+    hue, sat, value = rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.55, 0.95)
+    pattern = str(rng.choice(["plain", "stripes", "noise", "tiles"], p=[0.45, 0.2, 0.25, 0.1]))
+    other = linear(hue + rng.uniform(-0.1, 0.1), sat, value * rng.uniform(0.75, 0.95))
+    return Paint(pattern, linear(hue, sat, value), other, rng.uniform(0.4, 1.0))
+
+
+def _planes(rng: np.random.Generator, room: Room) -> list[Solid]:
+    """Return the floor, the ceiling and four walls as planes that face inward."""
+    w, d, h = room[0] / 2, room[1] / 2, room[2]
+    paint = Paint("plain", linear(0.1, 0.05, 0.9), linear(0.1, 0.05, 0.8), 1.0)
+    floor = Solid(Plane(), np.eye(3), np.zeros(3), _floor(rng, room), gloss=rng.uniform(0, 0.15))
+    planes = [floor, Solid(Plane(), np.diag([1.0, -1.0, -1.0]), h * _UP, paint)]
+    paper = _wallpaper(rng)
+    for x, z, width in ((w, 0.0, 2 * d), (-w, 0.0, 2 * d), (0.0, d, 2 * w), (0.0, -d, 2 * w)):
+        normal = -np.sign([x, 0.0, z])
+        axes = np.stack([np.cross(normal, _UP), normal, _UP], axis=1)
+        base = _wallpaper(rng) if rng.random() < 0.25 else paper
+        planes.append(Solid(Plane(), axes, np.array([x, 0.0, z]), _wall(rng, base, width, h)))
+    return [replace(plane, instance=number) for number, plane in enumerate(planes)]
 
 
 def _camera(rng: np.random.Generator, room: Room) -> Camera:
-    position = np.array(
-        [
-            rng.uniform(-0.28, 0.28) * room.width,
-            rng.uniform(1.1, 1.9),
-            rng.uniform(0.3, 0.9) - room.length / 2,
-        ]
-    )
+    x, height = rng.uniform(-0.28, 0.28) * room[0], rng.uniform(1.1, 1.9)
+    position = np.array([x, height, rng.uniform(0.3, 0.9) - room[1] / 2])
     # Looking to the middle of the room, give or take, keeps at least two walls in view.
-    yaw = np.arctan2(-position[0], room.length * 0.6) + rng.uniform(-0.5, 0.5)
-    pitch = np.radians(rng.uniform(2, 8) + 9 * (position[1] - 0.9))
+    yaw = np.arctan2(-x, room[1] * 0.6) + rng.uniform(-0.5, 0.5)
+    pitch = np.radians(rng.uniform(2, 8) + 9 * (height - 0.9))
     roll = np.radians(rng.uniform(-4, 4))
     ahead = np.array([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
-    right = np.cross(ahead, [0.0, 1.0, 0.0])
+    right = np.cross(ahead, _UP)
     right /= np.linalg.norm(right)
     up = np.cross(right, ahead)
     right, up = np.cos(roll) * right + np.sin(roll) * up, np.cos(roll) * up - np.sin(roll) * right
@@ -74,124 +134,106 @@ def _camera(rng: np.random.Generator, room: Room) -> Camera:
     return Camera(position, np.stack([right, up, -ahead], axis=1), tan_half)
 
 
-class _Layout:
-    """Collects items on the floor in front of the camera, without overlap."""
-
-    def __init__(self, camera: Camera, room: Room) -> None:
-        self.camera, self.room = camera, room
-        self.discs: list[tuple[float, float, float]] = []
-        self.solids: list[Solid] = []
-        self.instance = 6
-
-    def spot(
-        self, rng: np.random.Generator, radius: float, far: float
-    ) -> tuple[float, float] | None:
-        """Return a free place (x, z) for a disc, or None when forty tries found none."""
-        ahead = -self.camera.rotation[[0, 2], 2]
-        ahead = ahead / np.hypot(*ahead)
-        right = np.array([-ahead[1], ahead[0]])
-        here = self.camera.position[[0, 2]]
-        limits = np.array([self.room.width, self.room.length]) / 2 - radius - 0.03
-        for _ in range(40):
-            # The power favours the foreground, where things are large enough to be told apart.
-            near = 1.4 + radius
-            distance = near + (far - near) * rng.random() ** 1.45
-            aside = rng.uniform(-0.92, 0.92) * self.camera.tan_half_fov * distance
-            x, z = here + distance * ahead + aside * right
-            inside = abs(x) <= limits[0] and abs(z) <= limits[1]
-            if inside and all(np.hypot(x - a, z - b) > radius + r for a, b, r in self.discs):
-                return float(x), float(z)
-        return None
-
-    def put(self, item: Item, x: float, y: float, z: float, turn: Array) -> None:
-        """Add an item as a new instance at a point, turned by a rotation (3, 3)."""
-        for solid in item.solids:
-            self.solids.append(
-                replace(
-                    solid,
-                    rotation=turn @ solid.rotation,
-                    centre=turn @ solid.centre + np.array([x, y, z]),
-                    instance=self.instance,
-                    category=item.category,
-                    salient=item.vivid,
-                )
-            )
-        self.instance += 1
-
-    def stack(self, rng: np.random.Generator, base: Item, x: float, z: float, turn: Array) -> None:
-        """Put small items on the flat top of ``base``: up to three on a table, one on a box."""
-        assert base.top is not None
-        height, half_x, half_z = base.top
-        wide = base.category == labels.TABLE
-        count = int(rng.integers(0, 4)) if wide else int(rng.random() < 0.4)
-        for slot in range(count):
-            limit = min(half_x / count, half_z) * rng.uniform(0.65, 0.95)
-            maker = TOP_ITEMS[rng.integers(len(TOP_ITEMS))]
-            item = maker(rng, bool(rng.random() < 0.4), limit)
-            if height + item.height > _TALLEST:
-                continue
-            along = ((slot + 0.5) / count * 2 - 1) * half_x
-            across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
-            place = turn @ np.array([along, height, across]) + np.array([x, 0.0, z])
-            spin = turn @ yaw_matrix(rng.uniform(0, 2 * np.pi))
-            self.put(item, *place, spin)
+def _yaw_matrix(angle: float) -> Array:
+    """Return the rotation (3, 3) about y by an angle in radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
-def _fill(rng: np.random.Generator, layout: _Layout, far: float) -> None:
-    """Furnish a room with people and objects, at least one of them vivid."""
+def _spot(
+    rng: np.random.Generator, camera: Camera, room: Room, radius: float, far: float
+) -> Array | None:
+    """Return a point (3,) on the floor, in view, for a disc; None if forty tries found none."""
+    ahead = -camera.rotation[[0, 2], 2]
+    ahead = ahead / np.hypot(*ahead)
+    right = np.array([-ahead[1], ahead[0]])
+    limits = np.array(room[:2]) / 2 - radius - 0.03
+    for _ in range(40):
+        # The power favours the foreground, where things are large enough to be told apart.
+        near = 1.4 + radius
+        distance = near + (far - near) * rng.random() ** 1.45
+        aside = rng.uniform(-0.92, 0.92) * camera.tan_half_fov * distance
+        x, z = camera.position[[0, 2]] + distance * ahead + aside * right
+        if abs(x) <= limits[0] and abs(z) <= limits[1]:
+            return np.array([x, 0.0, z])
+    return None
+
+
+#: An item, the point (3,) it stands on, and how it is turned, (3, 3).
+_Placed = tuple[Item, Array, Array]
+
+
+def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> list[_Placed]:
+    """Return small items on the flat top of ``base``: up to three on a table, one on a box."""
+    if base.top is None:
+        return []
+    placed, (height, half_x, half_z) = [], base.top
+    wide = base.category == labels.TABLE
+    count = int(rng.integers(0, 4)) if wide else int(rng.random() < 0.4)
+    for slot in range(count):
+        limit = min(half_x / count, half_z) * rng.uniform(0.65, 0.95)
+        category = TOP_ITEMS[rng.integers(len(TOP_ITEMS))]
+        item = make_item(category, rng, bool(rng.random() < 0.4), limit)
+        if height + item.height > _TALLEST:
+            continue
+        along = ((slot + 0.5) / count * 2 - 1) * half_x
+        across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
+        place = turn @ np.array([along, height, across]) + below
+        placed.append((item, place, turn @ _yaw_matrix(rng.uniform(0, 2 * np.pi))))
+    return placed
+
+
+def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Placed]:
+    """Return people and objects, which may overlap, at least one of them vivid."""
     people = int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])) if rng.random() < 0.68 else 0
-    objects = int(rng.integers(5, 10))
-    vivid = rng.random(people + objects) < 0.4
-    # Whatever comes first always finds a place, in view and on the floor.
+    vivid = rng.random(people + int(rng.integers(5, 10))) < 0.4
     vivid[0] |= not vivid.any()
-    for number in range(people + objects):
-        flag = bool(vivid[number])
+    placed, far = [], min(7.0, room[1])
+    for number, flag in enumerate(vivid.tolist()):
         if number < people:
             item = make_person(rng, flag)
         else:
-            maker, low, high = FLOOR_ITEMS[rng.integers(len(FLOOR_ITEMS))]
-            item = maker(rng, flag, rng.uniform(low, high))
+            category, low, high = FLOOR_ITEMS[rng.integers(len(FLOOR_ITEMS))]
+            item = make_item(category, rng, flag, rng.uniform(low, high))
         # People further off than five metres are mere specks; everything else may be anywhere.
-        spot = layout.spot(rng, item.radius, min(far, 5.0) if number < people else far)
-        if spot is None:
-            continue
-        turn = yaw_matrix(rng.uniform(0, 2 * np.pi))
-        layout.put(item, spot[0], 0.0, spot[1], turn)
-        if item.top is not None:
-            layout.stack(rng, item, *spot, turn)
+        place = _spot(rng, camera, room, item.radius, min(far, 5.0) if number < people else far)
+        if place is not None:
+            turn = _yaw_matrix(rng.uniform(0, 2 * np.pi))
+            placed += [(item, place, turn), *_on_top(rng, item, place, turn)]
+    return placed
 
 
-def _lights(rng: np.random.Generator, room: Room) -> list[Light]:
+def _lights(rng: np.random.Generator, room: Room) -> list[tuple[Array, Array]]:
     """Return one or two lights below the ceiling, higher than anything that stands there."""
     lights = []
     for strength in (1.0, 0.45)[: 1 + int(rng.random() < 0.35)]:
-        x = rng.uniform(-0.42, 0.42) * room.width
-        z = rng.uniform(-0.42, 0.3) * room.length
+        x, z = rng.uniform(-0.42, 0.42) * room[0], rng.uniform(-0.42, 0.3) * room[1]
         warm = rng.uniform(-0.5, 1.0)
         colour = np.array([1 + 0.18 * warm, 1.0, 1 - 0.3 * warm])
         if rng.random() < 0.15:
             colour = colour * (0.55 + 0.45 * linear(rng.random(), 0.5, 1.0))
-        position = np.array([x, room.height - rng.uniform(0.05, 0.2), z])
-        lights.append(Light(position, colour * strength))
+        lights.append((np.array([x, room[2] - rng.uniform(0.05, 0.2), z]), colour * strength))
     return lights
 
 
-def _look(rng: np.random.Generator) -> Look:
+def build_scene(rng: np.random.Generator) -> Scene:
+    """Return a random scene, which depends on the state of ``rng`` alone."""
+    room = rng.uniform(4.2, 7.5), rng.uniform(5.0, 9.0), rng.uniform(2.5, 3.2)
+    camera, solids = _camera(rng, room), _planes(rng, room)
+    for instance, (item, place, turn) in enumerate(_furniture(rng, camera, room), start=6):
+        what = dict(instance=instance, category=item.category, salient=item.vivid)
+        for solid in item.solids:
+            rotation, centre = turn @ solid.rotation, turn @ solid.centre + place
+            solids.append(replace(solid, rotation=rotation, centre=centre, **what))
+    lights = _lights(rng, room)
     level, cool = rng.uniform(0.2, 0.45), rng.uniform(-0.12, 0.12)
-    return Look(
+    return Scene(
+        camera,
+        solids,
+        lights,
         sky=level * np.array([1 - cool, 1.0, 1 + cool]),
         ground=level * rng.uniform(0.5, 0.8) * np.array([1.05, 1.0, 0.92]),
         exposure=rng.uniform(0.17, 0.3),
         gamma=rng.uniform(2.0, 2.4),
         noise=rng.uniform(0.004, 0.02),
     )
-
-
-def build_scene(rng: np.random.Generator) -> Scene:
-    """Return a random scene, which depends on the state of ``rng`` alone."""
-    room = Room(rng.uniform(4.2, 7.5), rng.uniform(5.0, 9.0), rng.uniform(2.5, 3.2))
-    camera = _camera(rng, room)
-    planes = room_solids(rng, room)
-    layout = _Layout(camera, room)
-    _fill(rng, layout, min(7.0, room.length))
-    return Scene(camera, planes + layout.solids, _lights(rng, room), _look(rng))

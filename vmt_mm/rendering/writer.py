@@ -1,26 +1,22 @@
 """Writes rendered scenes as a folder of images and label maps."""
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-import cv2
+import json
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import track
 
+from vmt_mm.rendering.render import render_scene
+from vmt_mm.utils.files import encode_image
 from vmt_mm.utils.pool import run_parallel
 
-from .render import RenderedScene, render_scene
-
-# To be raised whenever the same arguments come to give other pixels.
+# To be raised whenever the same arguments give other pixels.
 RENDERER_VERSION = 1
 #: File that tells what a folder was rendered with.
 MANIFEST = "shapes.json"
-
-FOLDERS = ("images", "semseg", "human_parts", "saliency", "normals", "edge", "depth", "splits")
-
-_Job = tuple[str, int, str, int, int]
 
 
 def encode_normals(normals: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -33,80 +29,47 @@ def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.clip(np.rint(depth * 1000), 1, 65535).astype(np.uint16)
 
 
-def _save(path: Path, image: NDArray, *options: int) -> None:
-    if image.ndim == 3:
-        image = np.ascontiguousarray(image[:, :, ::-1])
-    done, data = cv2.imencode(path.suffix, image, options)
-    if not done:
-        raise OSError(f"cannot encode {path}")
-    path.write_bytes(data.tobytes())
-
-
-def _save_scene(root: Path, name: str, scene: RenderedScene) -> None:
-    _save(root / "images" / f"{name}.jpg", scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
-    maps = {
-        "semseg": scene.semseg,
-        "human_parts": scene.human_parts,
-        "saliency": scene.saliency,
-        "normals": encode_normals(scene.normals),
-        "edge": scene.edge,
-        "depth": encode_depth(scene.depth),
-    }
-    for folder, labels in maps.items():
-        if labels is not None:
-            _save(root / folder / f"{name}.png", labels)
-
-
-def scene_id(split: str, index: int) -> str:
-    """Return the name that a scene's files bear."""
-    return f"{split}_{index:05d}"
-
-
-def _run(job: _Job) -> None:
+def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
     root, seed, split, index, size = job
-    _save_scene(Path(root), scene_id(split, index), render_scene(seed, split, index, size))
+    scene = render_scene(seed, split, index, size)
+    files = dict(
+        images=scene.image,
+        semseg=scene.semseg,
+        human_parts=scene.human_parts,
+        saliency=scene.saliency,
+        edge=scene.edge,
+        normals=encode_normals(scene.normals),
+        depth=encode_depth(scene.depth),
+    )
+    for folder, values in files.items():
+        path = root / folder / f"{split}_{index:05d}{'.jpg' if folder == 'images' else '.png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if values is not None:
+            path.write_bytes(encode_image(values, path.suffix, path))
 
 
-def manifest(train: int, val: int, size: int, seed: int) -> dict[str, Any]:
+def manifest(train: int, val: int, size: int, seed: int) -> dict[str, int]:
     """Return what ``MANIFEST`` holds for these settings."""
-    return {"renderer": RENDERER_VERSION, "train": train, "val": val, "size": size, "seed": seed}
+    return dict(renderer=RENDERER_VERSION, train=train, val=val, size=size, seed=seed)
 
 
-def write_dataset(
-    root: Path,
-    train: int,
-    val: int,
-    size: int,
-    seed: int,
-    workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-    extra_splits: Mapping[str, int] | None = None,
-) -> None:
-    """Render a data set into the folder ``root``; the same arguments write the same bytes.
+def write_dataset(root: Path, train: int, val: int, size: int, seed: int, workers: int = 2) -> None:
+    """Render a dataset into the folder ``root``; the same arguments write the same bytes.
 
-    ``train``, ``val`` and ``extra_splits`` (by name) count scenes, ``size`` is in pixels, and
-    ``progress`` is called with the scenes done and the scenes in all. ``shapes.json`` comes last,
-    so a folder that holds it is complete. With more than one worker the calling script must
-    guard its entry point with ``if __name__ == "__main__"``, as it is imported again.
+    ``train`` and ``val`` count scenes, ``size`` is in pixels. ``shapes.json`` comes last, so a
+    folder that holds it is complete. With more than one worker the calling script must guard its
+    entry point with ``if __name__ == "__main__"``, as it is imported again.
     """
-    root = Path(root)
-    splits = {"train": train, "val": val, **(extra_splits or {})}
-    if size < 1 or min(splits.values()) < 0:
+    if size < 1 or min(train, val) < 0:
         raise ValueError("the size must be positive and no split may have a negative count")
-    for folder in FOLDERS:
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for split, count in splits.items():
-        names = "".join(f"{scene_id(split, index)}\n" for index in range(count))
+    (root / "splits").mkdir(parents=True, exist_ok=True)
+    jobs = []
+    for split, count in dict(train=train, val=val).items():
+        names = "".join(f"{split}_{index:05d}\n" for index in range(count))
         (root / "splits" / f"{split}.txt").write_text(names, encoding="utf-8")
-    jobs = [
-        (str(root), seed, s, index, size) for s, count in splits.items() for index in range(count)
-    ]
-    if progress is not None:
-        progress(0, len(jobs))
-    for done, _ in enumerate(run_parallel(_run, jobs, workers), start=1):
-        if progress is not None:
-            progress(done, len(jobs))
-    facts = manifest(train, val, size, seed)
-    if extra_splits:
-        facts["extra_splits"] = dict(extra_splits)
-    (root / MANIFEST).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        jobs += [(root, seed, split, index, size) for index in range(count)]
+    work = run_parallel(_write_scene, jobs, workers)
+    for _ in track(work, description=f"rendering scenes into {root}", total=len(jobs)):
+        pass
+    facts = json.dumps(manifest(train, val, size, seed), indent=2)
+    (root / MANIFEST).write_text(facts + "\n", encoding="utf-8")

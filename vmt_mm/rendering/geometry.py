@@ -1,0 +1,216 @@
+"""Shapes that scenes are made of, and where rays hit them.
+
+Every shape is centred on the origin of its own frame, with its axis of symmetry along y. It has
+
+- ``bound``: radius of a sphere round the origin that holds it;
+- ``intersect(origin, dirs)``: t (N,) of the first hits of origin (3,) + t * dirs (3, N) from
+  outside, inf for a miss;
+- ``normal(points)``: outward unit normals (3, N) at surface points (3, N).
+
+Vectors are stored component first, ``(3, N)``, in metres: each component is then contiguous, and no
+matrix product goes through a BLAS, whose rounding may depend on its thread count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmt_mm.rendering import labels
+from vmt_mm.rendering.textures import Array, Texture, rotate
+
+# Hits nearer than this (in units of the ray direction) are the ray's own origin.
+_T_MIN = 1e-6
+_TINY = 1e-12
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Dot products of (3, N) or (3, 1) vectors along the first axis; returns (N,)."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _nonzero(values: Array) -> Array:
+    """Replace values near zero, so that one can divide by them."""
+    return np.where(np.abs(values) < _TINY, _TINY, values)
+
+
+def _roots(a: Array, half_b: Array, c: Array | float) -> tuple[Array, Array]:
+    """Roots of a t^2 + 2 half_b t + c = 0, NaN where there are none; two (N,) arrays."""
+    disc = half_b * half_b - a * c
+    root = np.sqrt(np.where(disc >= 0, disc, np.nan))
+    a = _nonzero(a)
+    return (-half_b - root) / a, (-half_b + root) / a
+
+
+def _hit_side(
+    origin: Array, dirs: Array, mid: float, slope: float, low: float, high: float
+) -> Array:
+    """First hits (N,) with the side x^2 + z^2 = (mid + slope y)^2 for low <= y <= high (metres)."""
+    (ox, oy, oz), (dx, dy, dz) = origin, dirs
+    reach = mid + slope * oy
+    a = dx * dx + dz * dz - slope * slope * dy * dy
+    half_b = ox * dx + oz * dz - slope * reach * dy
+    best = np.full(dx.shape, np.inf)
+    for t in _roots(a, half_b, ox * ox + oz * oz - reach * reach):
+        y = oy + t * dy
+        best = np.where((t > _T_MIN) & (y >= low) & (y <= high) & (t < best), t, best)
+    return best
+
+
+def _radial(points: Array) -> tuple[Array, Array, Array]:
+    """Distance (N,) from the y axis and the unit radial direction's x and z (N,) each."""
+    rho = np.hypot(points[0], points[2])
+    safe = np.maximum(rho, _TINY)
+    return rho, points[0] / safe, points[2] / safe
+
+
+class Plane:
+    """The plane y = 0, seen from y > 0 only."""
+
+    bound = np.inf
+
+    def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
+        t = -origin[1] / _nonzero(dirs[1])
+        return np.where((dirs[1] < 0) & (t > _T_MIN), t, np.inf)
+
+    def normal(self, points: Array) -> Array:  # noqa: D102
+        return np.repeat([[0.0], [1.0], [0.0]], points.shape[1], axis=1)
+
+
+class Box:
+    """A cuboid given by its half extents along x, y and z."""
+
+    def __init__(self, *half: float) -> None:
+        self.half, self.bound = np.array(half)[:, None], float(np.linalg.norm(half))
+
+    def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
+        inverse, start = 1.0 / _nonzero(dirs), origin[:, None]
+        one, two = (-self.half - start) * inverse, (self.half - start) * inverse
+        near = np.minimum(one, two).max(axis=0)
+        far = np.maximum(one, two).min(axis=0)
+        return np.where((near <= far) & (near > _T_MIN), near, np.inf)
+
+    def normal(self, points: Array) -> Array:  # noqa: D102
+        # The face is the one the point is nearest to; a ratio would favour thin sides at the rims.
+        axis = np.argmin(np.abs(np.abs(points) - self.half), axis=0)
+        normals, column = np.zeros_like(points), np.arange(points.shape[1])
+        normals[axis, column] = np.where(points[axis, column] < 0, -1.0, 1.0)
+        return normals
+
+
+class Sphere:
+    """A ball of a radius."""
+
+    def __init__(self, radius: float) -> None:
+        self.bound = radius
+
+    def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
+        rest = float(origin @ origin) - self.bound**2
+        near, _ = _roots(dot(dirs, dirs), dot(origin, dirs), rest)
+        return np.where(near > _T_MIN, near, np.inf)
+
+    def normal(self, points: Array) -> Array:  # noqa: D102
+        return points / np.sqrt(dot(points, points))
+
+
+class Disc:
+    """A flat disc round the origin, seen from both sides."""
+
+    def __init__(self, radius: float) -> None:
+        self.bound = radius
+
+    def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
+        t = -origin[1] / _nonzero(dirs[1])
+        x, z = origin[0] + t * dirs[0], origin[2] + t * dirs[2]
+        return np.where((x * x + z * z <= self.bound * self.bound) & (t > _T_MIN), t, np.inf)
+
+
+class Frustum:
+    """A cylinder, cone or truncated cone with its radii at y = -half and y = +half."""
+
+    end: type[Disc | Sphere] = Disc
+
+    def __init__(self, bottom: float, top: float, half: float) -> None:
+        self.bottom, self.top, self.half = bottom, top, half
+        self.bound = float(np.hypot(half, max(bottom, top)))
+        #: The side: its distance from the axis at y = 0, its slope, and the heights of its rims.
+        self.side = (bottom + top) / 2, (top - bottom) / (2 * half), -half, half
+
+    def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
+        best = _hit_side(origin, dirs, *self.side)
+        for height, radius in ((-self.half, self.bottom), (self.half, self.top)):
+            end = self.end(radius).intersect(origin - np.array([0, height, 0]), dirs)
+            best = np.minimum(best, end)
+        return best
+
+    def normal(self, points: Array) -> Array:  # noqa: D102
+        (rho, x, z), y, (mid, slope, *_) = _radial(points), points[1], self.side
+        cosine = 1 / np.sqrt(1 + slope * slope)
+        cap = np.abs(np.abs(y) - self.half) < np.abs(rho - (mid + slope * y)) * cosine
+        up = np.where(cap, np.sign(y), -slope * cosine)
+        return np.stack([np.where(cap, 0.0, x * cosine), up, np.where(cap, 0.0, z * cosine)])
+
+
+class Capsule(Frustum):
+    """Hull of a ball at y = -half and one at y = +half, of radii that may differ."""
+
+    end = Sphere
+
+    def __init__(self, bottom: float, top: float, half: float) -> None:
+        super().__init__(bottom, top, half)
+        self.bound = half + max(bottom, top)
+        self._sine = sine = (bottom - top) / (2 * half)
+        self._cosine = cosine = np.sqrt(1 - sine * sine)
+        # The side runs at distance (bottom - sine * (y + half)) / cosine from the axis.
+        mid = (bottom - sine * half) / cosine
+        self.side = mid, -sine / cosine, -half + bottom * sine, half + top * sine
+
+    def normal(self, points: Array) -> Array:  # noqa: D102
+        (_, x, z), y, (*_, low, high) = _radial(points), points[1], self.side
+        side = np.stack([x * self._cosine, np.full_like(x, self._sine), z * self._cosine])
+        ball = points.copy()
+        ball[1] -= np.where(y > (low + high) / 2, self.half, -self.half)
+        ball /= np.maximum(np.sqrt(dot(ball, ball)), _TINY)
+        return np.where((y >= low) & (y <= high), side, ball)
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A placed shape: ``rotation`` (3, 3) turns its frame into the parent's."""
+
+    shape: Plane | Box | Sphere | Frustum | Capsule
+    rotation: Array
+    centre: Array
+    texture: Texture
+    part: int = labels.NO_PART
+    gloss: float = 0.0
+    instance: int = 0
+    category: int = labels.BACKGROUND
+    salient: bool = False
+
+    def to_local(self, points: Array) -> Array:
+        """Return points (3, N) of the parent's frame in the shape's own frame."""
+        return rotate(self.rotation.T, points - self.centre[:, None])
+
+    def intersect(self, origin: Array, dirs: Array) -> Array:
+        """Return t (N,) of the first hits of rays given in the parent's frame."""
+        start = self.rotation.T @ (origin - self.centre)
+        return self.shape.intersect(start, rotate(self.rotation.T, dirs))
+
+
+def nearest(solids: list[Solid], origin: Array, dirs: Array) -> tuple[Array, NDArray[np.intp]]:
+    """Return t (N,) of the first hits of rays with any solid, and the solids' indices (N,)."""
+    best = np.full(dirs.shape[1], np.inf)
+    index = np.full(dirs.shape[1], -1, dtype=np.intp)
+    unit = dirs / np.sqrt(dot(dirs, dirs))
+    for number, solid in enumerate(solids):
+        centre, bound = solid.centre - origin, 1.001 * solid.shape.bound
+        away = float(centre @ centre) - bound**2
+        # Rays outside the cone round the bounding sphere miss the solid.
+        rays = np.flatnonzero(dot(centre, unit) > (np.sqrt(away) if away > 0 else -np.inf))
+        t = solid.intersect(origin, dirs[:, rays])
+        closer = t < best[rays]
+        best[rays[closer]], index[rays[closer]] = t[closer], number
+    return best, index
