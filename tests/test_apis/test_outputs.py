@@ -98,8 +98,8 @@ def test_a_cache(root):
     for folder in ("data/images", "data/floor/cache", "data", "."):
         with pytest.raises(InputError, match=READ):
             MultiTaskDataset(**settings, cache=folder)
-    MultiTaskDataset(**settings, cache=True)
-    assert list(Path("data/cache").glob("*.cache"))
+    MultiTaskDataset(**settings, cache=True)[0]
+    assert list(Path("data/cache").rglob("*.safetensors"))
 
 
 def test_an_inferencer(inferencer, root, tmp_path):

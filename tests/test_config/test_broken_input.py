@@ -314,12 +314,12 @@ ROWS = [
         "missing task folder",
         lambda root: shutil.rmtree(root / "normals"),
         "data/normals: no folder with the labels of task 'normals'",
-        "leave the task out of this data set's `tasks`",
+        "leave the task out of this dataset's `tasks`",
     ),
     _option(
-        "wrong value of damaged",
-        {"train_dataloader.dataset.damaged": "ignore"},
-        "data: `damaged` must be 'abort' or 'skip', got 'ignore'",
+        "wrong value of on_error",
+        {"train_dataloader.dataset.on_error": "ignore"},
+        "data: `on_error` must be 'raise' or 'skip', got 'ignore'",
     ),
     # -- tasks
     _option(

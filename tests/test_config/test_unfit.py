@@ -183,7 +183,7 @@ def test_what_a_data_set_does_read(folder):
 
 
 def test_metainfo_is_by_task(folder):
-    with pytest.raises(InputError, match="metainfo is by task.* nothing reads 'classes'"):
+    with pytest.raises(InputError, match="metainfo must be dict.*, got classes="):
         _dataset(folder, metainfo=dict(classes=("a", "b")))
 
 

@@ -150,11 +150,11 @@ def test_skip_goes_on_within_an_epoch():
         (dict(balance=[1, 0]), "positive weights, got \\[1, 0\\]"),
         (dict(balance=[1, True]), "positive weights"),
         (dict(balance=[1, float("inf")]), "positive weights"),
-        (dict(balance=[1, 2, 3]), "3 weight.*for 2 data sets"),
+        (dict(balance=[1, 2, 3]), "3 weight.*for 2 datasets"),
         (dict(balance=3), "positive weights, got 3"),
-        (dict(length=0), "length must be a positive whole number, got 0"),
+        (dict(length=0), "length must be a whole number > 0, got 0"),
         (dict(length=2.0), "length must be"),
-        (dict(balance=[100, 1]), "13 samples gives data set 1 of 2 none"),
+        (dict(balance=[100, 1]), "13 samples gives dataset 1 of 2 none"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

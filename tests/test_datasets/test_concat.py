@@ -92,14 +92,14 @@ def test_the_augmentation_of_a_member_follows_the_draw_of_the_whole(roots):
 def test_a_damaged_image_is_replaced_within_its_member(roots):
     image = roots[0] / "images/b.png"
     image.write_bytes(image.read_bytes()[:60])
-    dataset = _concat(roots, street=dict(damaged="skip"))
+    dataset = _concat(roots, street=dict(on_error="skip"))
     loader = Runner.build_dataloader(
         dict(batch_size=2, dataset=dataset, sampler=dict(type="SeededSampler", seed=3)), seed=0
     )
     samples = [sample for batch in loader for sample in batch["data_samples"]]
     assert sum(str(roots[0]) in sample.img_path for sample in samples) == 3
-    (replaced,) = [sample for sample in samples if sample.get("damaged")]
-    assert list(replaced.damaged) == [str(image)]
+    (replaced,) = [sample for sample in samples if sample.get("skipped")]
+    assert list(replaced.skipped) == [str(image)]
     assert replaced.img_path in (str(roots[0] / "images/a.png"), str(roots[0] / "images/c.png"))
     # the other member does not allow it
     image = roots[1] / "images/x.png"
@@ -207,5 +207,5 @@ def test_parts_share_a_list(roots):
 
 
 def test_metainfo_must_be_by_field(roots):
-    with pytest.raises(InputError, match="street: metainfo of task 'saliency' must be dict"):
+    with pytest.raises(InputError, match="street: metainfo must be dict.*, got saliency='x'"):
         _concat(roots, street=dict(metainfo=dict(saliency="x")))

@@ -68,11 +68,11 @@ def test_every_member_is_looked_at_within_wrappers(tmp_path, warnings_of):
 
 
 def test_a_label_that_cannot_be_used_ends_the_run_before_it_begins(tmp_path, warnings_of):
-    for damaged in ("abort", "skip"):
-        root = tmp_path / damaged
-        dataset = _dataset(root, damaged=damaged)
+    for on_error in ("raise", "skip"):
+        root = tmp_path / on_error
+        dataset = _dataset(root, on_error=on_error)
         _save(root / "saliency/3.png", [[0, 1]])
-        if damaged == "abort":
+        if on_error == "raise":
             with pytest.raises(InputError, match=r"saliency/3.png: .* set values='mask01'"):
                 warnings_of(dataset)
         else:

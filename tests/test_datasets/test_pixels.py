@@ -165,7 +165,7 @@ def test_more_channels():
         assert np.array_equal(_read(content, color_type="unchanged"), four)
     _refused(_npy(np.zeros((6, 8, 2), np.uint8)), "2 channels")
     _refused(_npy(np.zeros((6, 8, 3), bool)), "got bool", color_type="unchanged")
-    _refused(_npy(np.zeros(6)), r"got \(6,\)")
+    _refused(_npy(np.zeros(6)), r"got float64 \(6,\)")
 
 
 def _frames(kind):
@@ -174,9 +174,8 @@ def _frames(kind):
 
 
 def test_several_images_in_a_file_are_refused():
-    for kind in ("GIF", "PNG", "WEBP"):
-        _refused(_frames(kind), "is animated; expected one image")
-    _refused(_frames("TIFF"), "holds 3 images; expected one")
+    for kind in ("GIF", "PNG", "WEBP", "TIFF"):
+        _refused(_frames(kind), "holds 3 images; expected one")
 
 
 def test_what_decoders_would_turn_or_drop_is_refused():

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from vmt_mm.datasets import MultiTaskDataset, SeededIndex, SeededSampler
-from vmt_mm.datasets.sampler import random_state_of
+from vmt_mm.datasets.sampler import seeded_by
 
 COUNT = 5
 
@@ -139,7 +139,7 @@ def test_generators_of_the_process_are_restored(root):
     assert random.getstate() == states[0]
     for found, expected in zip(np.random.get_state(), states[1], strict=True):
         np.testing.assert_array_equal(found, expected)
-    with pytest.raises(KeyError), random_state_of(SeededIndex(0, (0, 0, 0))):
+    with pytest.raises(KeyError), seeded_by(SeededIndex(0, (0, 0, 0))):
         np.random.random()
         torch.rand(1)
         raise KeyError
@@ -162,7 +162,7 @@ def test_plain_index_leaves_the_generators_alone(root):
 def test_torchs_random_numbers_follow_the_draw_too():
     drawn = []
     for key in [(0, 0, 1), (0, 0, 1), (0, 1, 1)]:
-        with random_state_of(SeededIndex(0, key)):
+        with seeded_by(SeededIndex(0, key)):
             drawn.append(torch.rand(3))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

@@ -15,7 +15,7 @@ from vmt_mm.loading.model import describe, load_model
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import has
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 SOURCE = "vmt_mm://swin_nano"
 ALL = {"default_hooks.checkpoint.save_frozen": True}

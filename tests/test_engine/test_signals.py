@@ -19,7 +19,7 @@ from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
-from vmt_mm.utils.workers import start_worker
+from vmt_mm.utils.processes import start_worker
 
 THREE = {"train_cfg.max_epochs": 3}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

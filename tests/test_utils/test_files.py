@@ -104,7 +104,7 @@ def test_targets_are_checked_before_any_work(tmp_path):
     check_file_target(tmp_path / "new" / "a.pth")
     check_image_target(tmp_path / "file.png")
     assert {p.name for p in tmp_path.iterdir()} == {"file", "closed"}  # nothing was made
-    with pytest.raises(InputError, match=r"--out .*below: nothing can be written .* no folder"):
+    with pytest.raises(InputError, match=r"--out .*below: nothing can be written .* not a folder"):
         check_folder_target(tmp_path / "file" / "below", "--out")
     with pytest.raises(InputError, match="is a folder; name a file"):
         check_file_target(tmp_path)
@@ -156,24 +156,19 @@ def test_an_output_is_no_input(place, output):
 
 def test_an_output_that_leads_to_an_input_by_links(place):
     (place / "link").symlink_to("data")
-    (place / "out").mkdir()
-    (place / "out" / "floor").symlink_to(place / "data" / "floor")
     (place / "same.pth").hardlink_to("model.pth")
     (place / "soft.pth").symlink_to("model.pth")
-    for output in ("link", "link/floor", "link/new", "out", "same.pth", "soft.pth"):
+    for output in ("link", "link/floor", "link/new", "same.pth", "soft.pth"):
         with pytest.raises(InputError, match="which is read"):
             check_outputs(dict(out=output), READ)
 
 
 def test_an_input_that_lies_elsewhere_by_links(place):
     (place / "data" / "depth").symlink_to(place / "labels")
-    (place / "farm" / "floor").mkdir(parents=True)
-    (place / "farm" / "floor" / "b.png").symlink_to(place / "labels" / "b.png")
-    for read in ("data", "farm", "farm/floor"):
-        for output in ("labels", Path(".")):
-            with pytest.raises(InputError, match="which is read"):
-                check_outputs(dict(out=output), [read])
-        check_outputs(dict(out="elsewhere"), [read])
+    for output in ("labels", Path(".")):
+        with pytest.raises(InputError, match="which is read"):
+            check_outputs(dict(out=output), ["data"])
+    check_outputs(dict(out="elsewhere"), ["data"])
 
 
 def test_what_may_be_written(place):

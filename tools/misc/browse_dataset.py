@@ -1,4 +1,4 @@
-"""SeededIndex samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
+"""Samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
 
 Each picture shows an image after the pipeline's augmentation and its labels for every task. The
 samples are spread evenly over the data set, so that each of several data sets is seen.
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """SeededIndex."""
+    """Draw the samples."""
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)

@@ -139,13 +139,13 @@ def write_pictures(
 
 
 def load(entry: Entry) -> tuple[np.ndarray, MultiTaskDataSample] | None:
-    """An RGB image (H, W, 3) and its labels as a sample; None if the image is damaged."""
+    """An RGB image (H, W, 3) and its labels as a sample; None if the image cannot be used."""
     kinds = ("LoadLabels", "PackMultiTaskInputs")
     specs = {name: task.label for name, task in entry.tasks.items()}
     info = dict(img_path=entry.image, sample_id=entry.sample_id, label_paths=dict(entry.labels))
     try:
         item = Compose([entry.reader, *(dict(type=kind) for kind in kinds)])(
-            dict(info, label_specs=specs, skip_damaged=True, damaged={})
+            dict(info, label_specs=specs, on_error="skip", skipped={})
         )
     except InputError:
         return None

@@ -26,7 +26,7 @@ from vmt_mm.datasets.transforms import RandomWarp
 from vmt_mm.errors import InputError
 from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.compat import from_numpy
-from vmt_mm.utils.workers import start_worker
+from vmt_mm.utils.processes import start_worker
 
 #: ImageNet's mean and standard deviation, RGB, 0..255.
 _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])

@@ -17,7 +17,7 @@ from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets.transforms.loading import LoadImageFromFile, LoadLabels
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
-from vmt_mm.utils.stored_pixels import orientation_of
+from vmt_mm.utils.image_files import orientation_of
 
 #: A file, or an array of its pixels: (H, W, 3) BGR uint8, or what LoadImageFromFile makes that of.
 Image = str | Path | np.ndarray

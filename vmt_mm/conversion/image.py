@@ -12,7 +12,7 @@ import numpy as np
 from vmt_mm.conversion.recipe import LabelRule, Recipe
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import DISK_FULL, write_bytes, write_image
-from vmt_mm.utils.images import decode_image
+from vmt_mm.utils.image_files import decode_image
 
 #: What became of an image or a label; the last for labels of an image that cannot be used.
 WRITTEN, NONE, MISSING, DAMAGED, NO_IMAGE = "written", "none", "missing", "damaged", "no image"

@@ -16,7 +16,7 @@ from vmt_mm.conversion.source import Source, open_source
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import check_outputs, remove_partial, write_bytes
 from vmt_mm.utils.layout import read_ids
-from vmt_mm.utils.pool import run_parallel
+from vmt_mm.utils.processes import run_parallel
 
 #: Folder below the target that an archive is unpacked into, removed at the end.
 _SCRATCH = ".unpacked"

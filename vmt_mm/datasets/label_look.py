@@ -67,7 +67,7 @@ def _count(
             try:
                 found[name].add(spec.count(spec.decode(path)))
             except InputError:
-                if not dataset.skip_damaged:
+                if dataset.on_error == "raise":
                     raise
                 continue
             if name not in broken:

@@ -1,4 +1,4 @@
-"""Any set of dense tasks from one folder layout."""
+"""A dataset of any dense tasks in the one folder layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from vmt_mm.datasets.cache import SampleCache
-from vmt_mm.datasets.sampler import SeededIndex, random_state_of
+from vmt_mm.datasets.sampler import SeededIndex, seeded_by
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.transforms.unfit import refuse_unfit
 from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
@@ -28,6 +28,9 @@ from vmt_mm.utils.layout import (
     read_ids,
 )
 
+#: Keys of a task's metainfo.
+_META = ("classes", "palette")
+
 
 @DATASETS.register_module()
 class MultiTaskDataset(BaseDataset):
@@ -39,31 +42,28 @@ class MultiTaskDataset(BaseDataset):
 
     Args:
         data_root: the folder.
-        ann_file: the list of ids, relative to ``data_root``.
         tasks: name -> task config (or built task); the model's tasks or a subset of them.
+        ann_file: the list of ids, relative to ``data_root``.
         metainfo: per task ``dict(classes=..., palette=...)``.
         pipeline: transforms.
         test_mode: whether a sample that a transform drops is an error.
-        damaged: what to do with files that cannot be used: 'abort', or 'skip' them. A damaged label
-            then counts as missing; in place of a damaged image another one is drawn in training,
-            while in a test it takes part without labels, so that images are still counted right.
-            ``LabelReportHook`` lists what was skipped.
-        part: (k, n) takes every n-th id of the list, from the k-th on, k = 0, ..., n - 1; None
-            takes all.
-        id_prefix: a folder's name that is put before the samples' ids, so that samples of
-            several data sets stay apart where files are named by them.
-        cache: folder of a cache of the decoded files, see :class:`SampleCache`; True takes
-            ``<data_root>/cache``; None keeps none.
+        on_error: 'raise' for a file that cannot be used, or 'skip' it: a label then counts as
+            missing; an image is replaced by another one in training, while in a test it takes part
+            without labels. ``LabelReportHook`` lists what was skipped.
+        part: (k, n) takes every n-th id of the list from the k-th on, k = 0, ..., n - 1.
+        id_prefix: folder that is put before the samples' ids, so that outputs of several datasets
+            stay apart.
+        cache: folder of decoded files, see :class:`SampleCache`; True takes ``<data_root>/cache``.
         kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch``, see
             ``mmengine.dataset.BaseDataset``.
 
     Raises:
         InputError: if the root, a task's folder, the list or an image is missing, files of a task
-            belong to no image and no image of the list has one, the part is none or empty, class
-            names do not fit, or a transform of another library would leave the labels behind.
+            belong to no image and no image of the list has one, an argument is wrong, class names
+            do not fit, or a transform of another library would leave the labels behind.
     """
 
-    #: Arguments of mmengine's and mmseg's data sets that nothing here reads -> what to use.
+    #: Arguments of mmengine's and mmseg's datasets that nothing here reads -> what to use.
     unread: ClassVar[Mapping[str, str]] = dict(
         data_prefix="images lie in <data_root>/images, labels in <data_root>/<task>",
         filter_cfg="list the samples to use in `ann_file`",
@@ -82,7 +82,7 @@ class MultiTaskDataset(BaseDataset):
         metainfo: Mapping | None = None,
         pipeline: Sequence[Any] = (),
         test_mode: bool = False,
-        damaged: str = "abort",
+        on_error: str = "raise",
         part: Sequence[int] | None = None,
         id_prefix: str = "",
         cache: str | Path | bool | None = None,
@@ -90,25 +90,21 @@ class MultiTaskDataset(BaseDataset):
     ) -> None:
         refuse_unread(MultiTaskDataset, kwargs)
         data_root, ann_file = os.path.expanduser(data_root), os.path.expanduser(ann_file)
-        if damaged not in ("abort", "skip"):
-            raise InputError(f"{data_root}: `damaged` must be 'abort' or 'skip', got {damaged!r}")
-        if not isinstance(cache, (str, Path, bool, type(None))) or cache == "":
-            raise InputError(
-                f"{data_root}: `cache` must be a folder, True, or None for no cache, got {cache!r}"
-            )
-        self.skip_damaged = damaged == "skip"
-        self.part = _checked_part(part, data_root)
-        if not isinstance(id_prefix, str) or leads_outside(id_prefix):
-            raise InputError(
-                f"{data_root}: `id_prefix` must be a folder's name, below which outputs go, got "
-                f"{id_prefix!r}"
-            )
-        self.id_prefix = f"{Path(id_prefix).as_posix()}/" if id_prefix else ""
-        self.cache = cache
-        self._stored: SampleCache | None = None
-        problem = self.find_problem(data_root, ann_file)
-        if problem:
+        is_folder = isinstance(id_prefix, str) and not leads_outside(id_prefix)
+        is_cache = cache is None or (isinstance(cache, (str, Path, bool)) and cache != "")
+        for name, value, right, rule in (
+            ("on_error", on_error, on_error in ("raise", "skip"), "'raise' or 'skip'"),
+            ("part", part, _is_part(part), "(k, n), whole numbers with 0 <= k < n"),
+            ("id_prefix", id_prefix, is_folder, "a folder's name, below which outputs go"),
+            ("cache", cache, is_cache, "a folder, True, or None for no cache"),
+        ):
+            if not right:
+                raise InputError(f"{data_root}: `{name}` must be {rule}, got {value!r}")
+        if problem := self.find_problem(data_root, ann_file):
             raise InputError(problem)
+        self.on_error, self.part, self.cache = on_error, part or (0, 1), cache
+        self.id_prefix = f"{Path(id_prefix).as_posix()}/" if id_prefix else ""
+        self._stored: SampleCache | None = None
         self.tasks = build_tasks(tasks)
         self.label_specs = {name: task.label for name, task in self.tasks.items()}
         with own_scope():  # of the pipeline's transforms
@@ -120,48 +116,41 @@ class MultiTaskDataset(BaseDataset):
                 test_mode=test_mode,
                 **kwargs,
             )
-        refuse_unfit(self.pipeline.transforms, str(data_root))
-        for name, task in self.tasks.items():
-            meta = self.metainfo.get(name, {})
-            if not isinstance(meta, Mapping):
-                raise InputError(
-                    f"{data_root}: metainfo of task {name!r} must be dict(classes=..., "
-                    f"palette=...), got {meta!r}"
-                )
-            task.check_metainfo(meta, str(data_root))
+        refuse_unfit(self.pipeline.transforms, data_root)
         self._check_metainfo(metainfo or {})
 
     def _check_metainfo(self, given: Mapping) -> None:
-        """Refuse what nothing reads; classes of tasks that are left out here may stay."""
+        """Refuse class names that do not fit, and what nothing reads."""
+        rule = f"{self.data_root}: metainfo must be dict(<task>=dict(classes=..., palette=...))"
         without = [name for name in self.tasks if name not in self.metainfo]
         for name, meta in given.items():
-            rule = f"{self.data_root}: metainfo is by task, dict(<task>=dict(classes=, palette=))"
             if not isinstance(meta, Mapping):
-                raise InputError(f"{rule}; nothing reads {name!r}")
-            if name not in self.tasks and (near := get_close_matches(name, without, 1)):
-                raise InputError(f"{rule}; no task is named {name!r}; did you mean {near[0]!r}?")
-            for key in set(meta) - {"classes", "palette"}:
-                if near := get_close_matches(str(key).lower(), ("classes", "palette"), 1):
-                    raise InputError(
-                        f"{rule}; of {name!r} nothing reads {key!r}; did you mean {near[0]!r}?"
-                    )
+                raise InputError(f"{rule}, got {name}={meta!r}")
+            wrong = {key: _META for key in meta if key not in _META}
+            if name not in self.tasks:  # classes of tasks that are left out here may stay
+                wrong[name] = without
+            for word, known in wrong.items():
+                if near := get_close_matches(str(word).lower(), known, 1):
+                    raise InputError(f"{rule}, got {word!r}; did you mean {near[0]!r}?")
+        for name, task in self.tasks.items():
+            task.check_metainfo(self.metainfo.get(name, {}), str(self.data_root))
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
-        """Say in one line what a data set needs that is not there; None if all is."""
-        data_root, ann_file = os.path.expanduser(data_root), os.path.expanduser(ann_file)
+        """Say in one line what a dataset needs that is not there; None if all is."""
+        root, path = Path(data_root).expanduser(), Path(ann_file).expanduser()
         layout = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
-        if not Path(data_root).is_dir():
+        if not root.is_dir():
             return (
-                f"data_root {str(data_root)!r} is not a folder: expected a data set there with "
-                f"{layout}; set it with --cfg-options data_root=FOLDER"
+                f"data_root {str(root)!r} is not a folder: expected a dataset there with {layout}; "
+                "set it with --cfg-options data_root=FOLDER"
             )
-        if not (Path(data_root) / ann_file).is_file():
-            return f"{Path(data_root) / ann_file}: no such list of ids; the layout is {layout}"
+        if not (root / path).is_file():
+            return f"{root / path}: no such list of ids; the layout is {layout}"
         return None
 
     def full_init(self) -> None:
-        """List the samples; open, or write, their cache."""
+        """List the samples; open their cache."""
         if self._fully_initialized:
             return
         super().full_init()
@@ -170,19 +159,11 @@ class MultiTaskDataset(BaseDataset):
         readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
-        folder = (
-            Path(self.data_root, "cache") if self.cache is True else Path(self.cache).expanduser()
-        )
-        read = [Path(self.data_root, part) for part in ("images", "splits", *self.label_specs)]
+        root = Path(self.data_root)
+        folder = root / "cache" if self.cache is True else Path(self.cache).expanduser()
+        read = [root / part for part in ("images", "splits", *self.label_specs)]
         check_outputs(dict(cache=folder), read)
-        self._stored = SampleCache(
-            folder,
-            Path(self.ann_file).stem,
-            [self.get_data_info(index) for index in range(len(self))],
-            self.label_specs,
-            readers[0].read,
-            readers[0].settings,
-        )
+        self._stored = SampleCache(folder, root, self.label_specs, readers[0])
 
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
@@ -192,39 +173,37 @@ class MultiTaskDataset(BaseDataset):
         ids = listed[first::step]
         if not ids:
             raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")
-        listing = list_files(root / "images", IMAGE_SUFFIXES)
-        images = listing.files
-        unknown = [i for i in ids if i not in images]
-        if unknown:
+        images = list_files(root / "images", IMAGE_SUFFIXES)
+        if unknown := [i for i in ids if i not in images.files]:
             raise InputError(
-                f"{self.ann_file}: {len(unknown)} id(s) without an image in {root / 'images'}, "
-                f"the first is {unknown[0]!r}{listing.near(unknown[0])}"
+                f"{self.ann_file}: {len(unknown)} id(s) without an image in {images.folder}, the "
+                f"first is {unknown[0]!r}{images.near(unknown[0])}"
             )
         labels = {
-            name: self._list_labels(root / name, spec.suffixes, ids, images)
+            name: self._list_labels(list_files(root / name, spec.suffixes), ids, images.files)
             for name, spec in self.label_specs.items()
         }
         return [
             dict(
                 sample_id=self.id_prefix + i,
-                img_path=images[i],
-                label_paths={name: of.files[i] for name, of in labels.items() if i in of.files},
+                img_path=images.files[i],
+                label_paths={name: files[i] for name, files in labels.items() if i in files},
             )
             for i in ids
         ]
 
     def _list_labels(
-        self, folder: Path, suffixes: tuple[str, ...], ids: Sequence[str], images: Mapping[str, str]
-    ) -> Listing:
-        """List a task's files; say which belong to no image, refuse those that no id fits."""
+        self, listing: Listing, ids: Sequence[str], images: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """A task's files by id; warn of those that belong to no image, or raise if no id fits."""
+        folder, task = listing.folder, listing.folder.name
         if not folder.is_dir():
             raise InputError(
-                f"{folder}: no folder with the labels of task {folder.name!r}; leave the task "
-                "out of this data set's `tasks`, or make the folder if no image has a label"
+                f"{folder}: no folder with the labels of task {task!r}; leave the task out of this "
+                "dataset's `tasks`, or make the folder if no image has a label"
             )
-        listing = list_files(folder, suffixes)
         unused, matched = listing.unused(images), any(i in listing.files for i in ids)
-        said = f"{self.ann_file}: no id has a label of task {folder.name!r}"
+        said = f"{self.ann_file}: no id has a label of task {task!r}"
         if unused and not matched:
             raise InputError(f"{said}. {unused}")
         if unused:
@@ -232,56 +211,42 @@ class MultiTaskDataset(BaseDataset):
         elif listing.files and not matched:
             text = f"{said}; the {len(listing.files)} file(s) in {folder} are of other images"
             print_log(text, "current", logging.WARNING)
-        return listing
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Refuse mmengine's ``ClassBalancedDataset``, which asks for the classes of an image."""
-        raise InputError(
-            f"{self.ann_file}: ClassBalancedDataset needs the classes of an image, which several "
-            "tasks do not have; use ConcatDataset with SeededSampler(balance=[...])"
-        )
+        return listing.files
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on one sample; a :class:`SeededIndex` decides its random numbers."""
-        damaged: dict[str, str] = {}
+        skipped: dict[str, str] = {}
         for _ in range(self.max_refetch + 1):
-            results = self._run_pipeline(idx, damaged)
+            with seeded_by(idx):
+                results = self._run_pipeline(int(idx), skipped)
             if results is not None or self.test_mode:
                 return results
             idx = idx.another(len(self)) if isinstance(idx, SeededIndex) else self._rand_another()
         raise InputError(
             f"{self.ann_file}: {self.max_refetch + 1} samples in a row could not be used"
-            + "".join(f"; {reason}" for reason in list(damaged.values())[:3])
+            + "".join(f"; {reason}" for reason in list(skipped.values())[:3])
         )
 
-    def _run_pipeline(self, idx: int, damaged: dict[str, str]) -> Any:
-        """One sample, or None where it cannot be used; notes skipped files in ``damaged``."""
-        with random_state_of(idx):
-            info = self.get_data_info(int(idx))
-            info.update(
-                label_specs=self.label_specs,
-                skip_damaged=self.skip_damaged,
-                damaged=damaged,
-                stored=self._stored[info["sample_id"]] if self._stored else None,
-            )
-            try:
-                return self.pipeline(dict(info))
-            except CorruptFileError as error:
-                if not self.skip_damaged:
-                    raise
-                damaged[info["img_path"]] = str(error)
-                if not self.test_mode:
-                    return None
-            return self.pipeline(dict(info, stand_in=True, label_paths={}))
+    def _run_pipeline(self, index: int, skipped: dict[str, str]) -> Any:
+        """One sample, or None if it cannot be used; notes the files that it skips."""
+        info = self.get_data_info(index)
+        info.update(
+            label_specs=self.label_specs,
+            on_error=self.on_error,
+            skipped=skipped,
+            stored=self._stored[info] if self._stored else {},
+        )
+        try:
+            return self.pipeline(dict(info))
+        except CorruptFileError as error:
+            if self.on_error == "raise":
+                raise
+            skipped[info["img_path"]] = str(error)
+        return self.pipeline(dict(info, stand_in=True, label_paths={})) if self.test_mode else None
 
 
-def _checked_part(part: Sequence[int] | None, data_root: str) -> tuple[int, int]:
-    """(first, step) of the ids that a part takes."""
+def _is_part(part: object) -> bool:
     if part is None:
-        return 0, 1
-    numbers = tuple(part) if isinstance(part, (list, tuple)) else ()
-    if [type(n) for n in numbers] != [int, int] or not 0 <= numbers[0] < numbers[1]:
-        raise InputError(
-            f"{data_root}: `part` must be (k, n), whole numbers with 0 <= k < n, got {part!r}"
-        )
-    return numbers
+        return True
+    pair = isinstance(part, (list, tuple)) and [type(n) for n in part] == [int, int]
+    return pair and 0 <= part[0] < part[1]

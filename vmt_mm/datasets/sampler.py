@@ -14,19 +14,20 @@ from mmengine.dataset import DefaultSampler
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATA_SAMPLERS
+from vmt_mm.utils.random_state import restored_generators
 
 
 class SeededIndex(int):
-    """A sample's index that remembers which draw of the training it is.
+    """A sample's index with the key of its random numbers.
 
-    It is an ``int`` to every dataset, and survives the arithmetic by which wrappers such as
-    mmengine's ``ConcatDataset`` and ``RepeatDataset`` find the index in an inner dataset. A wrapper
-    that looks indices up in a list of its own loses the key: augmentation is then plainly random.
+    It survives the arithmetic by which wrappers such as mmengine's ``ConcatDataset`` and
+    ``RepeatDataset`` find the index in an inner dataset. A wrapper that looks indices up in a list
+    of its own loses the key: augmentation is then plainly random.
 
     Args:
         index: position in the dataset.
-        key: (seed, epoch, index as drawn); what the augmentation is a function of. Where a sample
-            comes several times in an epoch, the sampler adds the dataset's size each time.
+        key: (seed, epoch, index as drawn). Each time that a sample comes again in an epoch, the
+            sampler adds the dataset's size to the last.
     """
 
     key: tuple[int, int, int]
@@ -53,10 +54,8 @@ class SeededIndex(int):
 
 
 @contextmanager
-def random_state_of(index: int) -> Iterator[None]:
+def seeded_by(index: int) -> Iterator[None]:
     """Seed the global generators by a :class:`SeededIndex`, restore them afterwards.
-
-    Python's, NumPy's and PyTorch's (of the CPU).
 
     So every transform, also of other libraries, becomes a function of (seed, epoch, index). A
     plain ``int`` leaves the generators as they are.
@@ -64,18 +63,12 @@ def random_state_of(index: int) -> Iterator[None]:
     if not isinstance(index, SeededIndex):
         yield
         return
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_state = torch.get_rng_state()
-    words = np.random.SeedSequence(index.key).generate_state(4)
-    random.seed(words.tobytes())
-    np.random.seed(words)
-    torch.default_generator.manual_seed(int(words[0]))  # leaves the GPUs' generators alone
-    try:
+    with restored_generators():
+        words = np.random.SeedSequence(index.key).generate_state(4)
+        random.seed(words.tobytes())
+        np.random.seed(words)
+        torch.default_generator.manual_seed(int(words[0]))  # leaves the GPUs' generators alone
         yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
 
 
 @DATA_SAMPLERS.register_module()
@@ -83,12 +76,11 @@ class SeededSampler(DefaultSampler):
     """mmengine's ``DefaultSampler`` whose indices are :class:`SeededIndex` s.
 
     The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of
-    (seed, epoch, index), whatever the number of workers and after a resume as well. A sample that
-    comes several times in an epoch is augmented anew each time.
+    (seed, epoch, index), whatever the number of workers and after a resume as well.
 
     With ``balance`` each member of a ``ConcatDataset`` gets its share of an epoch. A member's
-    samples come in passes, each in an order of its own, that go on from one epoch to the next: so
-    the samples of a member come equally often, up to one, however few of them an epoch takes.
+    samples come in passes, each in its own order, which continue in the next epoch: so the samples
+    of a member come equally often, up to one, however few of them an epoch takes.
 
     Args:
         dataset: the dataset.
@@ -96,10 +88,8 @@ class SeededSampler(DefaultSampler):
         seed: the same in all processes; None takes a random one that all share.
         round_up: repeat samples so that every process gets equally many.
         balance: 'datasets' gives every member of a ``ConcatDataset`` the same share of an epoch; a
-            list gives shares in proportion to these weights, one a member; None takes every
-            sample once.
-        length: samples of an epoch, over all processes; None takes as many as the dataset has,
-            which is the sum over the members.
+            list gives shares in proportion to these weights, one per member.
+        length: samples of an epoch, over all processes; None takes as many as the dataset has.
 
     Raises:
         InputError: if the dataset has no members to balance, or the weights or the length do not
@@ -116,16 +106,14 @@ class SeededSampler(DefaultSampler):
         length: int | None = None,
     ) -> None:
         if length is not None and (type(length) is not int or length < 1):
-            raise InputError(
-                f"SeededSampler: length must be a positive whole number, got {length!r}"
-            )
+            raise InputError(f"SeededSampler: length must be a whole number > 0, got {length!r}")
         self._size = len(dataset)
         self._shares: list[tuple[int, int]] | None = None
         if balance is not None or length is not None:
             sizes, weights = _members(dataset, balance)
             total = self._size if length is None else length
             self._shares = list(zip(sizes, _divide(total, weights), strict=True))
-            dataset = range(total)  # mmengine's part is to order places of the epoch
+            dataset = range(total)  # mmengine orders the places of the epoch
         super().__init__(dataset, shuffle, seed, round_up)
         self._start = 0
 
@@ -142,18 +130,17 @@ class SeededSampler(DefaultSampler):
             yield SeededIndex(number % self._size, (self.seed, self.epoch, number))
 
     def _drawn(self) -> list[int]:
-        """Fill the epoch's places: index + size of the dataset * times that it could have come."""
+        """Indices for the epoch's places; repeats of a sample are index + size * repeat."""
         drawn, offset = [], 0
         for member, (size, share) in enumerate(self._shares):
-            first = self.epoch * share // size
-            for turn in range(first, ((self.epoch + 1) * share - 1) // size + 1):
+            begin, end = self.epoch * share, (self.epoch + 1) * share
+            first = begin // size
+            for turn in range(first, (end - 1) // size + 1):
                 order = np.arange(size)
                 if self.shuffle:
                     order = np.random.default_rng([self.seed, member, turn, 2]).permutation(size)
-                begin = max(0, self.epoch * share - turn * size)
-                end = (self.epoch + 1) * share - turn * size
-                part = order[begin:end] + offset + (turn - first) * self._size
-                drawn.extend(part.tolist())
+                part = order[max(0, begin - turn * size) : end - turn * size]
+                drawn.extend((part + offset + (turn - first) * self._size).tolist())
             offset += size
         return drawn
 
@@ -161,27 +148,26 @@ class SeededSampler(DefaultSampler):
 def _members(
     dataset: Sized, balance: str | Sequence[float] | None
 ) -> tuple[list[int], Sequence[float]]:
-    """Sizes and weights of what shares an epoch; the whole dataset where nothing is balanced."""
+    """Sizes and weights of the members that share an epoch."""
     if balance is None:
         return [len(dataset)], [1]
     members = getattr(dataset, "datasets", None)
     if members is None:
         raise InputError(
             f"SeededSampler: balance={balance!r} balances the members of a ConcatDataset, but the "
-            f"data set is a {type(dataset).__name__}"
+            f"dataset is a {type(dataset).__name__}"
         )
     weights = [1] * len(members) if balance == "datasets" else balance
     if not isinstance(weights, (list, tuple)) or not all(
         type(weight) in (int, float) and 0 < weight < inf for weight in weights
     ):
         raise InputError(
-            "SeededSampler: balance must be 'datasets' or a list of positive weights, got "
+            f"SeededSampler: balance must be 'datasets' or a list of positive weights, got "
             f"{balance!r}"
         )
     if len(weights) != len(members):
         raise InputError(
-            f"SeededSampler: balance lists {len(weights)} weight(s), {list(weights)}, for "
-            f"{len(members)} data sets; give one a data set"
+            f"SeededSampler: balance lists {len(weights)} weight(s) for {len(members)} datasets"
         )
     return [len(member) for member in members], weights
 
@@ -190,7 +176,7 @@ def _divide(total: int, weights: Sequence[float]) -> list[int]:
     """Divide ``total`` in proportion to the weights, by largest remainders; the first wins a tie.
 
     Raises:
-        InputError: if one gets nothing, every epoch anew.
+        InputError: if one gets nothing.
     """
     exact = [total * weight / sum(weights) for weight in weights]
     shares = [int(part) for part in exact]
@@ -199,7 +185,7 @@ def _divide(total: int, weights: Sequence[float]) -> list[int]:
         shares[i] += 1
     if 0 in shares:
         raise InputError(
-            f"SeededSampler: an epoch of {total} samples gives data set {shares.index(0)} of "
+            f"SeededSampler: an epoch of {total} samples gives dataset {shares.index(0)} of "
             f"{len(shares)} none by the weights {list(weights)}; set a greater length or weight"
         )
     return shares

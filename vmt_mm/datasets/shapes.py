@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.rendering.labels import CLASSES, PALETTE, PART_CLASSES, PART_PALETTE
 from vmt_mm.rendering.writer import MANIFEST, manifest, write_dataset
-from vmt_mm.utils.files import lock
 
 
 @DATASETS.register_module()
@@ -69,7 +70,7 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
     if _is_rendered(root, wanted):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    with lock(root.with_name(f".{root.name}.lock")):
+    with FileLock(root.with_name(f".{root.name}.lock")):
         if _is_rendered(root, wanted):  # by another process, while this one waited
             return
         partial = root.with_name(f".{root.name}.rendering")

@@ -13,9 +13,9 @@ from vmt_mm.datasets.transforms.loading import other_frame
 from vmt_mm.datasets.verification_result import Entry, Verification
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import LabelCounts, Task
+from vmt_mm.utils.image_files import orientation_of
 from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, read_ids
-from vmt_mm.utils.pool import run_parallel
-from vmt_mm.utils.stored_pixels import orientation_of
+from vmt_mm.utils.processes import run_parallel
 
 
 @dataclass

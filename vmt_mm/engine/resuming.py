@@ -12,7 +12,7 @@ from torch import Tensor
 from vmt_mm.checkpoints.optimizer_state import OptimizerLayout, by_name, by_position
 from vmt_mm.checkpoints.schedule_state import match_schedules, save_schedules
 from vmt_mm.errors import InputError
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 
 def check_resumable(

@@ -31,9 +31,8 @@ from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import RUNNERS, SCOPE, own_scope
 from vmt_mm.utils.compat import need
 from vmt_mm.utils.files import atomic_write, remove_partial, write_bytes
-from vmt_mm.utils.processes import on_main
-from vmt_mm.utils.workers import start_worker
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
+from vmt_mm.utils.processes import on_main, start_worker
 
 #: Hooks that mmengine adds where a config does not name them.
 _OF_MMENGINE = (

@@ -25,7 +25,7 @@ from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 
 from vmt_mm.peft.parameter_swap import ParameterSwap
-from vmt_mm.utils.export_state import take_first
+from vmt_mm.utils.compat import take_first
 
 Size = tuple[int, int]
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmt_mm.utils.export_state import take_first
+from vmt_mm.utils.compat import take_first
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
-from vmt_mm.utils.eval_mode import eval_mode
+from vmt_mm.utils.modules import eval_mode
 
 
 @MODELS.register_module()

@@ -21,8 +21,7 @@ from vmt_mm.peft.bottleneck import (
 )
 from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
 from vmt_mm.registry import PEFT_METHODS
-from vmt_mm.utils.compat import is_compiling
-from vmt_mm.utils.export_state import is_exporting
+from vmt_mm.utils.compat import is_compiling, is_exporting
 from vmt_mm.utils.recycled import RecycledMemory
 
 

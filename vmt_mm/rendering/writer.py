@@ -11,7 +11,7 @@ from rich.progress import track
 
 from vmt_mm.rendering.render import render_scene
 from vmt_mm.utils.files import encode_image
-from vmt_mm.utils.pool import run_parallel
+from vmt_mm.utils.processes import run_parallel
 
 # To be raised whenever the same arguments give other pixels.
 RENDERER_VERSION = 1

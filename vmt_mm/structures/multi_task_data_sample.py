@@ -47,8 +47,8 @@ class MultiTaskDataSample(BaseDataElement):
 
     @property
     def is_stand_in(self) -> bool:
-        """Whether a black image stands in for one that is damaged: it has no prediction to show."""
-        return self.get("img_path") in (self.get("damaged") or {})
+        """Whether a black image replaces one that was skipped: it has no prediction to show."""
+        return self.get("img_path") in (self.get("skipped") or {})
 
     def _values(self, field: str) -> Tensor | None:
         return self.get(field).data if field in self else None

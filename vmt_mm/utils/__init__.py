@@ -1,1 +1,6 @@
-"""Helpers without a room of their own."""
+"""What every room uses.
+
+Files: ``files`` (atomic writes, targets checked before work), ``image_files`` and ``label_*``
+(decoding without loss), ``layout`` (ids and their files). Running: ``processes``, ``random_state``,
+``modules``, ``console``, ``compat`` (what newer PyTorch has).
+"""

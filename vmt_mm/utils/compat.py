@@ -1,6 +1,6 @@
 """What newer PyTorch has, for every version from 2.1 on.
 
-This file alone asks for a version of PyTorch, or whether it has a name; the others ask this file.
+No other file asks for the version of PyTorch.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ UINT16: torch.dtype | None = getattr(torch, "uint16", None)  # 2.3
 is_compiling: Callable[[], bool] = getattr(
     torch.compiler, "is_compiling", torch._utils.is_compiling
 )  # 2.2
-#: Whether a call is traced by ``torch.export``.
-is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
 #: The fused attention of CPUs and its backward pass; before 2.3 it was that of GPUs.
 CPU_ATTENTION = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 CPU_ATTENTION_BACKWARD = getattr(
@@ -44,20 +43,30 @@ CPU_ATTENTION_BACKWARD = getattr(
 )
 
 
+def is_exporting() -> bool:
+    """Whether the call is traced for another runtime, where sizes are symbols and not numbers."""
+    return _is_exporting() or torch.jit.is_tracing()
+
+
+def take_first(x: Tensor, dim: int, length: int) -> Tensor:
+    """The first ``length`` entries along a dimension.
+
+    In an export with a symbolic length, onnxruntime cannot infer the shape of a slice.
+    """
+    if is_exporting():
+        return x.index_select(dim, torch.arange(length, device=x.device))
+    return x.narrow(dim, 0, length)
+
+
 def need(version: str, what: str) -> None:
     """Raise InputError if this PyTorch is older than ``version``, which ``what`` needs."""
     if not has(version):
-        raise InputError(
-            f"{what} needs PyTorch {version} or newer, and this is {torch.__version__}"
-        )
+        raise InputError(f"{what} needs PyTorch {version} or newer, this is {torch.__version__}")
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
-    """The type that autocast computes in on a kind of device, such as 'cpu'; None where it is off.
-
-    ``torch.is_autocast_enabled(kind)`` and ``torch.get_autocast_dtype(kind)`` came with 2.4.
-    """
-    if hasattr(torch, "get_autocast_dtype"):
+    """The type that autocast computes in on a kind of device, such as 'cpu'; None if it is off."""
+    if hasattr(torch, "get_autocast_dtype"):  # 2.4
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if kind == "cuda":
         return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

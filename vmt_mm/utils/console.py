@@ -1,4 +1,4 @@
-"""What several tools read and print alike."""
+"""What the tools read and print alike."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from collections.abc import Sequence
 
 #: How many problems are printed; the report has them all.
 _SHOWN = 20
-#: What may stand before a path in an argument: --out=, data_root=, model.backbone.pretrained=.
+#: The name before a path in an argument: --out=, data_root=, model.backbone.pretrained=.
 _NAME = re.compile(r"(?:-{0,2}[\w.-]+=)?(?=~)")
 
 
 class ToolParser(argparse.ArgumentParser):
-    """A command line whose arguments may begin with ``~``, the home folder, also behind a name.
-
-    Shells replace it at the start of a word alone, not in ``--out=~/here`` or ``data_root=~/data``.
-    """
+    """A parser that replaces ``~``, also in ``--out=~/here``, where shells leave it."""
 
     def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201, D102
         given = sys.argv[1:] if args is None else args
@@ -26,15 +23,13 @@ class ToolParser(argparse.ArgumentParser):
 
 
 def expand_argument(argument: str) -> str:
-    """An argument with the home folder for a ``~`` at its start, or at that of its value."""
-    name = _NAME.match(argument)
-    if name is None:
-        return argument
-    return argument[: name.end()] + os.path.expanduser(argument[name.end() :])
+    """Replace ``~`` at the start of an argument, or of its value, by the home folder."""
+    start = name.end() if (name := _NAME.match(argument)) else 0
+    return argument[:start] + os.path.expanduser(argument[start:])
 
 
 def print_problems(problems: Sequence[str]) -> None:
-    """Print the first problems, one a line, and how many more there are."""
+    """Print the first problems, one per line, and how many more there are."""
     for problem in problems[:_SHOWN]:
         print(problem)
     if len(problems) > _SHOWN:

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vmt_mm.errors import InputError
-from vmt_mm.utils.images import UNDECODABLE, find_damage
-from vmt_mm.utils.stored_pixels import single_page
+from vmt_mm.utils.image_files import UNDECODABLE, find_damage, single_page
 
 _PNG, _NUMPY, _EXR = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", b"v/1\x01"
 #: How files of lossy formats begin; what stands at bytes 4..12 of the last is the kind.

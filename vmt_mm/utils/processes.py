@@ -1,23 +1,29 @@
-"""What one process does for all."""
+"""Work on several processes: pools, loader workers, and what the first process does for all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
+import cv2
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from vmt_mm.errors import InputError
 
+Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def on_main(work: Callable[[], Result]) -> Result:
-    """Let the first process do ``work``; give its result, or its InputError, to all of them.
-
-    So an error on that process alone ends the others too, where they would wait for it.
-    """
-    outcome: list = [None, None]
+    """Run ``work`` on the first process; return its result, or raise its InputError, on all."""
+    outcome: list[Any] = [None, None]
     if is_main_process():
         try:
             outcome[0] = work()
@@ -27,3 +33,75 @@ def on_main(work: Callable[[], Result]) -> Result:
     if outcome[1] is not None:
         raise InputError(outcome[1])
     return outcome[0]
+
+
+def run_parallel(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[Result]:
+    """Yield ``function(job)`` for every job, in order; the first error ends all.
+
+    The calling script must guard its entry point, as every worker imports it again.
+
+    Args:
+        function: a function at the top level of a module.
+        jobs: picklable arguments.
+        workers: number of processes; with 1 the work is done here.
+
+    Raises:
+        InputError: if a worker was killed.
+    """
+    # A daemonic process may not have children.
+    if workers <= 1 or len(jobs) <= 1 or multiprocessing.current_process().daemon:
+        yield from map(function, jobs)
+        return
+    workers = min(workers, len(jobs))
+    context = multiprocessing.get_context("spawn")  # forking a process with threads may deadlock
+    with ProcessPoolExecutor(workers, context, _start_pool_worker) as pool:
+        try:
+            yield from pool.map(function, jobs, chunksize=4)
+        except BrokenProcessPool:
+            raise InputError(
+                f"one of {workers} worker processes was killed, perhaps out of memory; use fewer "
+                "workers"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_pool_worker() -> None:
+    """Use one thread; leave Ctrl-C to the parent; end with the parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
+    """Let a loader worker survive the signals that its training answers with a last step.
+
+    Terminals and schedulers send SIGINT and SIGTERM to every process of a run.
+
+    Args:
+        then: the data loader's own ``worker_init_fn``.
+        worker_id: number of the worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # on other systems than Linux SIGTERM ends a worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
+    if then is not None:
+        then(worker_id)
+
+
+def _obey_parent(parent: int) -> None:
+    """End on SIGTERM from the training, and on no other's."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -31,8 +31,8 @@ from vmt_mm.analysis.tables import render_table
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.utils.files import write_image
+from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main
-from vmt_mm.utils.wrappers import unwrap
 
 
 @HOOKS.register_module()

@@ -9,7 +9,7 @@ from torch import nn
 
 from vmt_mm.analysis import count_parameters, render_table
 from vmt_mm.registry import HOOKS
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 
 @HOOKS.register_module()

@@ -20,8 +20,10 @@ from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.compat import from_numpy
-from vmt_mm.utils.stored_pixels import decode_stored, orientation_of
+from vmt_mm.utils.image_files import decode_stored, orientation_of
 
+#: Name of the image among a sample's cached arrays, which no task has.
+IMAGE = "images"
 #: Side of the black image that stands in for one that is skipped; Resize brings it to size.
 _STAND_IN_SIDE = 64
 
@@ -47,7 +49,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     """
 
     unread = dict(
-        ignore_empty="the data set's damaged='skip' leaves out what cannot be read",
+        ignore_empty="the dataset's on_error='skip' leaves out what cannot be read",
         file_client_args="use backend_args",
     )
 
@@ -84,8 +86,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if results.get("stand_in"):
             image = self._stand_in(results["img_path"])
         else:
-            stored = results.get("stored")
-            image = stored.image() if stored else None
+            image = results.get("stored", {}).get(IMAGE)
             image = self.read(results["img_path"]) if image is None else image
         results["is_deep"] = image.dtype != np.uint8
         own = self.values.color_type == UNCHANGED and self.values.value_range is None
@@ -147,8 +148,8 @@ class LoadLabels(BaseTransform):
 
     Placed after ``Resize`` or ``Pad`` in a test pipeline, as in mmseg, the labels keep their native
     size, and predictions get it; placed before, both have that of the network's input.
-    With ``results['skip_damaged']`` a file that cannot be used counts as missing, and is noted in
-    ``results['damaged']``.
+    If ``results['on_error']`` is 'skip', a file that cannot be used counts as missing, and is noted
+    in ``results['skipped']``.
 
     Raises:
         InputError: if a file is unreadable, of another kind, or of another size than the image, or
@@ -172,16 +173,18 @@ class LoadLabels(BaseTransform):
             try:
                 results["labels"][task] = self._load(results, task, path, native)
             except InputError as error:
-                if not results.get("skip_damaged"):
+                if results.get("on_error") != "skip":
                     raise
-                results["damaged"][path] = str(error)
+                results["skipped"][path] = str(error)
         results["labels_native"] = tuple(results["img"].shape[:2]) != native
         return results
 
     def _load(self, results: dict, task: str, path: str, native: tuple[int, int]) -> np.ndarray:
-        stored = results.get("stored")
-        label = stored.label(task) if stored else None
-        label = results["label_specs"][task].decode(path) if label is None else label
+        spec, label = results["label_specs"][task], results.get("stored", {}).get(task)
+        if label is None:
+            label = spec.decode(path)
+        elif spec.cacheable_raw:
+            label = spec.interpret(label)
         if label.shape[:2] != native:
             raise InputError(
                 f"{path}: label of size {label.shape[:2]} (height, width), "
@@ -226,7 +229,7 @@ class PackMultiTaskInputs(BaseTransform):
             "ori_shape",
             "img_shape",
             "label_shape",
-            "damaged",
+            "skipped",
             "flip",
         ),
     ) -> None:

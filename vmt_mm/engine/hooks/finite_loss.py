@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 
 @HOOKS.register_module()

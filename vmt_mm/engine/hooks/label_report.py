@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from vmt_mm.datasets.label_look import look_at_labels
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main
-from vmt_mm.utils.wrappers import unwrap
 
 
 @HOOKS.register_module()
@@ -23,7 +23,7 @@ class LabelReportHook(Hook):
     Before a training or a test a few labels of every task are looked at, those of a training's
     validation, too. At the end of an epoch
     tasks that never had a label are named.
-    A label without one valid pixel is none. Files are skipped where the data set's ``damaged`` is
+    A label without one valid pixel is none. Files are skipped where the dataset's ``on_error`` is
     'skip'; each is listed once a run.
     """
 
@@ -31,7 +31,7 @@ class LabelReportHook(Hook):
         self._labelled: set[str] = set()
         self._iterations = 0
         self._listed: set[str] = set()
-        self._damaged: dict[str, str] = {}
+        self._skipped: dict[str, str] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Look at the labels."""
@@ -63,7 +63,7 @@ class LabelReportHook(Hook):
         self._iterations += 1
         tasks = getattr(unwrap(runner.model), "trained_tasks", {})
         for sample in (data_batch or {}).get("data_samples", ()):
-            self._damaged.update(sample.get("damaged") or {})
+            self._skipped.update(sample.get("skipped") or {})
             for name, task in tasks.items():
                 label = None if name in self._labelled else sample.label(name)
                 if label is not None and task.label.valid(label[None]).any():
@@ -71,7 +71,7 @@ class LabelReportHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Report on the epoch, or on the whole training of an iteration-based loop."""
-        self._list_damaged(runner)
+        self._list_skipped(runner)
         labelled = set().union(*all_gather_object(self._labelled))
         without = [
             name
@@ -93,25 +93,25 @@ class LabelReportHook(Hook):
     ) -> None:
         """Note the batch's skipped files."""
         for sample in outputs or ():
-            self._damaged.update(sample.get("damaged") or {})
+            self._skipped.update(sample.get("skipped") or {})
 
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """List them."""
-        self._list_damaged(runner)
+        self._list_skipped(runner)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """List them."""
-        self._list_damaged(runner)
+        self._list_skipped(runner)
 
-    def _list_damaged(self, runner: Runner) -> None:
+    def _list_skipped(self, runner: Runner) -> None:
         """List the files that were skipped since the last list, on any process."""
         found: dict[str, str] = {}
-        for part in all_gather_object(self._damaged):
+        for part in all_gather_object(self._skipped):
             found.update({path: why for path, why in part.items() if path not in self._listed})
-        self._damaged.clear()
+        self._skipped.clear()
         self._listed.update(found)
         if found:
             lines = "\n".join(f"  {why}" for _, why in sorted(found.items()))
-            runner.logger.warning(f"{len(found)} damaged file(s) were skipped:\n{lines}")
+            runner.logger.warning(f"{len(found)} corrupt file(s) were skipped:\n{lines}")

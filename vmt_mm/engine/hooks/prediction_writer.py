@@ -12,7 +12,7 @@ from vmt_mm.config.files import files_read
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.structures.predictions import check_predictions, write_predictions
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 
 @HOOKS.register_module()

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from vmt_mm.registry import HOOKS
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 #: What lies between two marks of a step, in the order of the marks.
 _PARTS = ("input_time", "forward_time", "backward_time", "optimizer_time")

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from vmt_mm.registry import HOOKS
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 
 @HOOKS.register_module()

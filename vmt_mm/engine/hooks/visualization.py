@@ -16,7 +16,7 @@ from vmt_mm.datasets.transforms.loading import reader_of
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import check_outputs, write_image
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 from vmt_mm.visualization import draw_panel
 
 

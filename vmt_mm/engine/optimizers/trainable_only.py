@@ -13,7 +13,7 @@ from torch import nn
 from vmt_mm.errors import InputError
 from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from vmt_mm.utils.compat import FUSES_ON_CPU
-from vmt_mm.utils.wrappers import unwrap
+from vmt_mm.utils.modules import unwrap
 
 #: PyTorch's optimizers that can update all parameters in one kernel, on these devices.
 _FUSED, _DEVICES = ("Adam", "AdamW", "SGD"), ("cpu", "cuda")

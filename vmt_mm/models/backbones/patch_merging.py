@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmt_mm.utils.export_state import is_exporting
+from vmt_mm.utils.compat import is_exporting
 
 
 def halves(merging: nn.Module) -> bool:

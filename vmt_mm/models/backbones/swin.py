@@ -21,7 +21,7 @@ from vmt_mm.models.backbones.task_streams import TaskStreams
 from vmt_mm.models.backbones.window_attention import BiasCache, attend
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.export_state import is_exporting
+from vmt_mm.utils.compat import is_exporting
 
 #: nano (0.9 M parameters) is this project's own; the others are the paper's.
 ARCHITECTURES: dict[str, dict[str, Any]] = dict(

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmt_mm.utils.compat import is_compiling
-from vmt_mm.utils.export_state import is_exporting
+from vmt_mm.utils.compat import is_compiling, is_exporting
 
 #: Elements of the widest layer's output that are computed at a time: they stay in the cache.
 _CHUNK = 1 << 20

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.errors import CorruptFileError
-from vmt_mm.utils.images import find_damage
+from vmt_mm.utils.image_files import find_damage
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 

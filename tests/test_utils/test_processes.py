@@ -12,12 +12,12 @@ from waiting import PATIENCE, wait_until
 
 from vmt_mm.errors import InputError
 from vmt_mm.utils.layout import read_ids
-from vmt_mm.utils.pool import run_parallel
+from vmt_mm.utils.processes import run_parallel
 
 _SCRIPT = """
 import os, pathlib, sys, time
 from vmt_mm.utils.layout import read_ids
-from vmt_mm.utils.pool import run_parallel
+from vmt_mm.utils.processes import run_parallel
 
 def work(number):
     pathlib.Path(sys.argv[1], str(os.getpid())).touch()

@@ -1,4 +1,4 @@
-"""``damaged='skip'``: what takes a damaged file's place, and who says so."""
+"""``on_error='skip'``: what takes a corrupt file's place, and who says so."""
 
 import random
 from collections import Counter
@@ -69,8 +69,8 @@ def _damage(root, *names):
     return [str(root / f"{name}.png") for name in names]
 
 
-def _dataset(root, pipeline=TRAIN, damaged="skip", **kwargs):
-    return MultiTaskDataset(str(root), TASKS, pipeline=pipeline, damaged=damaged, **kwargs)
+def _dataset(root, pipeline=TRAIN, on_error="skip", **kwargs):
+    return MultiTaskDataset(str(root), TASKS, pipeline=pipeline, on_error=on_error, **kwargs)
 
 
 def _test_set(root):
@@ -98,7 +98,7 @@ def _loader(dataset, workers=0):
 @pytest.mark.parametrize("kwargs", [{}, dict(pipeline=TEST, test_mode=True)])
 def test_a_damaged_file_ends_the_run_unless_it_may_be_skipped(root, kwargs):
     (image, label) = _damage(root, "images/b", "saliency/d")
-    for options in (dict(damaged="abort"), {}):
+    for options in (dict(on_error="raise"), {}):
         dataset = MultiTaskDataset(
             str(root), TASKS, **dict(dict(pipeline=TRAIN), **kwargs, **options)
         )
@@ -106,18 +106,18 @@ def test_a_damaged_file_ends_the_run_unless_it_may_be_skipped(root, kwargs):
             dataset[1]
         with pytest.raises(InputError, match=f"{label}: cannot be read"):
             dataset[_draw(3)]
-        assert not dataset[0]["data_samples"].get("damaged")
+        assert not dataset[0]["data_samples"].get("skipped")
 
 
 def test_whole_files_are_read_alike(root):
     # To allow skipping must not change a training on whole files.
-    abort, skip = _dataset(root, damaged="abort"), _dataset(root)
+    strict, skip = _dataset(root, on_error="raise"), _dataset(root)
     for index in range(len(IDS)):
-        one, other = abort[_draw(index)], skip[_draw(index)]
+        one, other = strict[_draw(index)], skip[_draw(index)]
         assert torch.equal(one["inputs"], other["inputs"])
         labels = [result["data_samples"].label("normals") for result in (one, other)]
         assert torch.equal(*labels)
-        assert not other["data_samples"].get("damaged")
+        assert not other["data_samples"].get("skipped")
         assert not other["data_samples"].is_stand_in
 
 
@@ -129,12 +129,12 @@ def test_in_training_another_draw_replaces_a_damaged_image(root):
         sample = _train_sample(dataset, 1, epoch)
         assert sample.sample_id in set(IDS) - {"b"}
         assert sample.img_path == str(root / "images" / f"{sample.sample_id}.png")
-        assert sample.damaged == {image: f"{image}: the PNG is truncated; expected an image"}
+        assert sample.skipped == {image: f"{image}: the PNG is truncated; expected an image"}
         assert not sample.is_stand_in
         assert all(sample.label(task) is not None for task in TASKS)
         chosen.add(sample.sample_id)
     assert len(chosen) > 2  # not always the same one, which would be trained on too often
-    assert not _train_sample(dataset, 0).get("damaged")
+    assert not _train_sample(dataset, 0).get("skipped")
 
 
 def test_a_replacement_that_is_damaged_is_replaced_too(root):
@@ -142,9 +142,9 @@ def test_a_replacement_that_is_damaged_is_replaced_too(root):
     dataset = _dataset(root)
     samples = [_train_sample(dataset, 0, epoch) for epoch in range(8)]
     assert {sample.sample_id for sample in samples} == {"f"}
-    assert all(images[0] in sample.damaged for sample in samples)
-    assert all(set(sample.damaged) <= set(images) for sample in samples)
-    assert any(len(sample.damaged) > 1 for sample in samples)
+    assert all(images[0] in sample.skipped for sample in samples)
+    assert all(set(sample.skipped) <= set(images) for sample in samples)
+    assert any(len(sample.skipped) > 1 for sample in samples)
 
 
 def test_the_same_draw_gives_the_same_replacement(root):
@@ -167,7 +167,7 @@ def test_the_same_draw_gives_the_same_replacement(root):
         assert other.sample_id == first.sample_id
         assert torch.equal(again, image)
         assert torch.equal(other.label("semseg"), first.label("semseg"))
-        assert other.damaged == first.damaged
+        assert other.skipped == first.skipped
 
 
 def test_workers_replace_alike(root):
@@ -177,7 +177,7 @@ def test_workers_replace_alike(root):
         batches = list(_loader(_dataset(root), workers))
         samples = [sample for batch in batches for sample in batch["data_samples"]]
         images = [image for batch in batches for image in batch["inputs"]]
-        return [(s.sample_id, s.get("damaged")) for s in samples], torch.stack(images)
+        return [(s.sample_id, s.get("skipped")) for s in samples], torch.stack(images)
 
     (names, images), (others, other_images) = epoch(0), epoch(2)
     assert names == others
@@ -192,9 +192,9 @@ def test_a_damaged_label_counts_as_missing(root):
         sample = _dataset(root, pipeline, test_mode=test_mode)[1]["data_samples"]
         assert sample.sample_id == "b"
         assert [task for task in TASKS if sample.label(task) is not None] == ["normals"]
-        assert set(sample.damaged) == {torn, wide}
-        assert sample.damaged[torn].startswith(f"{torn}: cannot be read")
-        assert "(10, 13)" in sample.damaged[wide]
+        assert set(sample.skipped) == {torn, wide}
+        assert sample.skipped[torn].startswith(f"{torn}: cannot be read")
+        assert "(10, 13)" in sample.skipped[wide]
         assert not sample.is_stand_in
 
 
@@ -209,7 +209,7 @@ def test_in_a_test_a_stand_in_takes_part_without_labels(root):
     assert {result["inputs"].shape for result in results} == {(3, 8, 8)}
     for image, stand_in in zip(images, (samples[1], samples[5]), strict=True):
         assert stand_in.img_path == image
-        assert stand_in.damaged == {image: f"{image}: the PNG is truncated; expected an image"}
+        assert stand_in.skipped == {image: f"{image}: the PNG is truncated; expected an image"}
         assert all(stand_in.label(task) is None for task in TASKS)
     assert all(samples[0].label(task) is not None for task in TASKS)
 
@@ -244,7 +244,7 @@ def test_if_every_image_is_damaged_that_is_said(root):
 
 def test_other_samplers_name_what_is_skipped(root):
     images = _damage(root, "images/b")
-    assert list(_dataset(root)[1]["data_samples"].get("damaged") or {}) == images
+    assert list(_dataset(root)[1]["data_samples"].get("skipped") or {}) == images
 
 
 def test_other_samplers_end_alike(root):
@@ -301,7 +301,7 @@ def test_skipped_files_are_listed_once_over_several_epochs(root):
         warnings += run.train(hook, batches[-1])
     # Every epoch skipped them, or the test would show nothing.
     seen = [
-        {path for b in epoch for s in b for path in s.get("damaged") or ()} for epoch in batches
+        {path for b in epoch for s in b for path in s.get("skipped") or ()} for epoch in batches
     ]
     assert sum({image, label} <= paths for paths in seen) > 1
     text = "\n".join(warnings)
@@ -309,7 +309,7 @@ def test_skipped_files_are_listed_once_over_several_epochs(root):
         image: 1,
         label: 1,
     }
-    assert "2 damaged file(s) were skipped" in warnings[0]
+    assert "2 corrupt file(s) were skipped" in warnings[0]
     assert "learned nothing" not in text
 
 
@@ -320,7 +320,7 @@ def test_a_file_that_is_damaged_later_is_listed_alone(root):
     (other,) = _damage(root, "semseg/a")
     samples = [_train_sample(_dataset(root), index) for index in (0, 1, 2)]
     (warning,) = run.train(hook, [samples])
-    assert warning.startswith("1 damaged file(s) were skipped")
+    assert warning.startswith("1 corrupt file(s) were skipped")
     assert other in warning
     assert image not in warning
 

@@ -1,0 +1,208 @@
+"""Decode image files to the pixels that they store, or refuse them.
+
+Decoders fill a truncated file with grey, cut 16 bits to 8, drop channels, take the first of several
+pages and multiply by alpha, without a word. Here a file is read completely or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from vmt_mm.errors import CorruptFileError
+
+#: What decoders raise on files that are corrupt or too large.
+UNDECODABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, cv2.error)
+
+_JPEG, _PNG, _GIF, _NPY = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"\x93NUMPY"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: Tags of a TIFF directory.
+_SUBFILE, _BITS, _ORIENTATION, _SAMPLES = 254, 258, 274, 277
+_THUMBNAIL_OR_MASK = 1 | 4
+#: A JPEG's marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_JPEG_END, _WITHOUT_LENGTH = 0xD9, (0x01, 0xD8)
+
+Decode = Callable[[bytes], "np.ndarray | None"]
+
+
+def find_damage(content: bytes) -> str | None:
+    """Say why a file's content is incomplete; None if nothing is seen.
+
+    Follows the segments of a JPEG (ITU-T T.81, annex B) and the chunks of a PNG to the end of the
+    picture, behind which programs may have appended anything.
+    """
+    if not content:
+        return "the file is empty"
+    if content.startswith(_JPEG) and not _ends_jpeg(content):
+        return "the JPEG is truncated"
+    if content.startswith(_PNG) and not _ends_png(content):
+        return "the PNG is truncated"
+    return None
+
+
+def _ends_jpeg(content: bytes) -> bool:
+    marker = _MARKER.search(content, len(_JPEG))
+    while marker:
+        code, position = marker[1][0], marker.end()
+        if code == _JPEG_END:
+            return True
+        if code not in _WITHOUT_LENGTH:  # a segment, which a scan's data may follow
+            position += max(2, int.from_bytes(content[position : position + 2], "big"))
+        marker = _MARKER.search(content, position)
+    return False
+
+
+def _ends_png(content: bytes) -> bool:
+    position = len(_PNG)
+    while position + 12 <= len(content):  # length, name, data, checksum
+        if content[position + 4 : position + 8] == b"IEND":
+            return True
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
+    return False
+
+
+def _decode_color(content: bytes) -> np.ndarray | None:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+
+
+def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> np.ndarray:
+    """Decode a file, by default to BGR (H, W, 3), uint8, as stored; errors call it ``name``.
+
+    Raises:
+        CorruptFileError: if the file is empty, truncated, no image, or larger than decoders take.
+    """
+    reason, image = find_damage(content), None
+    if reason is None:
+        try:
+            image = decode(content)
+        except CorruptFileError:
+            raise
+        except UNDECODABLE as error:
+            message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
+            reason = f"cannot be decoded ({message})"
+    if image is None:
+        raise CorruptFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
+    return image
+
+
+def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) -> np.ndarray:
+    """Decode a file to the values that it stores, of the file's type.
+
+    Args:
+        content: the file.
+        name: what an error calls it.
+        plain: decodes the usual 8-bit JPEG and PNG, without a look at its orientation.
+        turn: turn the image as its EXIF orientation says.
+
+    Returns:
+        (H, W) or (H, W, C): blue, green, red, then others; of a .npy file as they are.
+
+    Raises:
+        CorruptFileError: as in :func:`decode_image`, and if the file holds several images or more
+            than any decoder reads.
+    """
+    decode = plain if _is_plain(content) else lambda content: _decode_rare(content, name)
+    image = decode_image(content, name, decode)
+    return turn_upright(image, orientation_of(content)) if turn else image
+
+
+def _is_plain(content: bytes) -> bool:
+    """Whether a file is a JPEG, or a PNG of at most 8 bits without transparency or animation."""
+    if not content.startswith(_PNG) or len(content) < 33:
+        return content.startswith(_JPEG)
+    head = content[33 : content.find(b"IDAT")]
+    rare = b"tRNS" in head or b"acTL" in head
+    return content[24] <= 8 and content[25] in (0, 2, 3) and not rare  # bits, kind of colour
+
+
+def _decode_rare(content: bytes, name: str) -> np.ndarray | None:
+    if content.startswith(_NPY):
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    tags, frames = single_page(content, name), 1
+    with suppress(*UNDECODABLE), Image.open(io.BytesIO(content)) as opened:
+        frames = 1 if tags else getattr(opened, "n_frames", 1)
+    if frames > 1:
+        raise CorruptFileError(f"{name}: holds {frames} images; expected one: save them as files")
+    bits = content[24] if content.startswith(_PNG) else max(tags.get(_BITS, (8,)))
+    if bits <= 8 and content.startswith((_GIF, _PNG, *_TIFF)):
+        return _by_pillow(content)  # cv2 multiplies by alpha
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    samples = tags.get(_SAMPLES)
+    if samples and (image is None or (image[0, 0].size, image.itemsize * 8) != (samples, bits)):
+        raise CorruptFileError(
+            f"{name}: no decoder reads a TIFF with {samples} samples of {bits} bits; save it as "
+            ".npy, an array (H, W, C)"
+        )
+    return image
+
+
+def _by_pillow(content: bytes) -> np.ndarray:
+    """Decode 8-bit pixels; palettes are looked up, grey with alpha gets three equal channels."""
+    with Image.open(io.BytesIO(content)) as image:
+        if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
+            return cv2.cvtColor(np.array(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
+        if image.mode in ("1", "L"):
+            return np.array(image.convert("L"))
+        return cv2.cvtColor(np.array(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+
+
+def single_page(content: bytes, name: str) -> dict[int, Any]:
+    """Tags of the one image that a TIFF holds besides thumbnails and masks; none of other files.
+
+    Raises:
+        CorruptFileError: if it holds several, or one that decoders turn.
+    """
+    pages, stream, seen = [], io.BytesIO(content), set()
+    with warnings.catch_warnings(), suppress(SyntaxError, struct.error):  # decoding will say so
+        warnings.simplefilter("ignore")
+        directory = ImageFileDirectory_v2(content[: 16 if content[2:4] == b"+\0" else 8])
+        while directory.next and directory.next not in seen:
+            seen.add(directory.next)
+            stream.seek(directory.next)
+            directory.load(stream)
+            if len(directory) and not directory.get(_SUBFILE, 0) & _THUMBNAIL_OR_MASK:
+                pages.append(dict(directory))
+    if len(pages) > 1:
+        raise CorruptFileError(
+            f"{name}: holds {len(pages)} images; expected one: save them as files"
+        )
+    tags = pages[0] if pages else {}
+    if tags.get(_ORIENTATION, 1) != 1:
+        raise CorruptFileError(
+            f"{name}: a TIFF of orientation {tags[_ORIENTATION]}, which decoders turn in different "
+            "ways; save it in the usual orientation, 1"
+        )
+    return tags
+
+
+def orientation_of(content: bytes) -> int:
+    """EXIF orientation of an image file, 1..8; 1, upright as stored, if it says nothing."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            value = image.getexif().get(_ORIENTATION, 1)
+    except UNDECODABLE:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror an image (H, W[, C]) as its EXIF orientation says."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
