@@ -156,9 +156,11 @@ def test_an_output_is_no_input(place, output):
 
 def test_an_output_that_leads_to_an_input_by_links(place):
     (place / "link").symlink_to("data")
+    (place / "out").mkdir()
+    (place / "out" / "floor").symlink_to(place / "data" / "floor")
     (place / "same.pth").hardlink_to("model.pth")
     (place / "soft.pth").symlink_to("model.pth")
-    for output in ("link", "link/floor", "link/new", "same.pth", "soft.pth"):
+    for output in ("link", "link/floor", "link/new", "out", "same.pth", "soft.pth"):
         with pytest.raises(InputError, match="which is read"):
             check_outputs(dict(out=output), READ)
 

@@ -75,7 +75,8 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
             return
         partial = root.with_name(f".{root.name}.rendering")
         shutil.rmtree(partial, ignore_errors=True)
-        write_dataset(partial, train, val, size, seed, workers=min(8, os.cpu_count() or 1))
+        workers = min(8, os.cpu_count() or 1)
+        write_dataset(partial, train=train, val=val, size=size, seed=seed, workers=workers)
         os.replace(partial, root)
 
 

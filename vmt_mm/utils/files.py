@@ -115,30 +115,32 @@ def check_outputs(
 
     Args:
         outputs: option -> file or folder to write; it need not exist. None is left out.
-        inputs: files and folders that are read, and where links in them lead. Other objects and
-            addresses are left out.
+        inputs: files and folders that are read; other objects and addresses are left out.
         may_hold: whether a folder to write may hold what is read, as a work dir does.
     """
     read: dict[object, object] = {}
     above: dict[object, object] = {}
     for given in inputs:
         if isinstance(given, (str, Path)) and str(given) and "://" not in str(given):
-            path = Path(given).expanduser()
-            links = [p for p in path.iterdir() if p.is_symlink()] if path.is_dir() else []
-            for real in (place.resolve() for place in (path, *links)):
+            for real in _real_places(given):
                 read.setdefault(_identity(real), given)
                 above.update({_identity(parent): given for parent in real.parents})
     for name, output in outputs.items():
-        if output is None:
-            continue
-        real = Path(output).expanduser().resolve()
-        found = [read.get(_identity(place)) for place in (real, *real.parents)]
-        found += [] if may_hold else [above.get(_identity(real))]
-        for given in filter(None, found):
-            raise InputError(
-                f"{name} {output}: would overwrite {given}, or files in it, which is read; choose "
-                "another place"
-            )
+        for real in () if output is None else _real_places(output):
+            found = [read.get(_identity(place)) for place in (real, *real.parents)]
+            found += [] if may_hold else [above.get(_identity(real))]
+            for given in filter(None, found):
+                raise InputError(
+                    f"{name} {output}: would overwrite {given}, or files in it, which is read; "
+                    "choose another place"
+                )
+
+
+def _real_places(path: str | Path) -> list[Path]:
+    """Where a path leads, and where links in a folder lead."""
+    path = Path(path).expanduser()
+    links = [place for place in path.iterdir() if place.is_symlink()] if path.is_dir() else []
+    return [place.resolve() for place in (path, *links)]
 
 
 def _identity(path: Path) -> object:
