@@ -76,7 +76,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child("OPTIM_WRAPPER_CONSTRUCTORS", "engine.optimi
 RUNNERS = _child("RUNNERS", "engine.runner", kind=RunnerRegistry)
 LOOPS = _child("LOOPS", "engine.loops")
 VISBACKENDS = _child("VISBACKENDS", "visualization.backend")
-LOG_PROCESSORS = _child("LOG_PROCESSORS", "engine.log_processor")
+LOG_PROCESSORS = _child("LOG_PROCESSORS", "engine.runner")
 # Nothing of ours is in these yet; without them MMEngine warns at every lookup.
 RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")
 MODEL_WRAPPERS = _child("MODEL_WRAPPERS")

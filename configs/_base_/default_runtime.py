@@ -6,7 +6,7 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'))
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
-log_processor = dict(by_epoch=True)
+log_processor = dict(type='LogProcessor', by_epoch=True)
 log_level = 'INFO'
 load_from = None
 resume = False
@@ -21,10 +21,8 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'),
     # SIGTERM and SIGINT end a training with a checkpoint.
     graceful_stop=dict(type='GracefulStopHook'),
-    # A loss that is no number stops the training; action='skip' leaves at most max_skips steps out.
-    finite_loss=dict(type='FiniteLossHook', action='stop', max_skips=10),
+    # A loss that is no number ends the training; 'skip' leaves at most max_skips steps out.
+    finite_loss=dict(type='FiniteLossHook', on_error='raise', max_skips=10),
     labels=dict(type='LabelReportHook'),
     parameters=dict(type='ParameterTableHook'),
-    # forward, backward and optimizer's time in the log, beside mmengine's data time
-    step_time=dict(type='StepTimeHook', interval=10),
     visualization=dict(type='MultiTaskVisualizationHook', num_images=2))

@@ -231,7 +231,7 @@ def test_the_same_while_gradients_accumulate_and_losses_are_watched(small_run, t
     settings = {
         **NO_CHECKPOINTS,
         "optim_wrapper.accumulative_counts": 3,
-        "default_hooks.finite_loss.action": "skip",
+        "default_hooks.finite_loss.on_error": "skip",
         "train_cfg.max_epochs": 2,
     }
     plain = small_run(settings, folder=tmp_path / "plain").train()

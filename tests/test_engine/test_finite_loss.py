@@ -12,7 +12,7 @@ from vmt_mm.engine.hooks import FiniteLossHook
 from vmt_mm.errors import InputError
 from vmt_mm.utils import compat
 
-SKIP = {"default_hooks.finite_loss.action": "skip"}
+SKIP = {"default_hooks.finite_loss.on_error": "skip"}
 TWO_STEPS = {"optim_wrapper.accumulative_counts": 2}
 NO_CHECKPOINTS = {"default_hooks.checkpoint.interval": -1}
 
@@ -172,18 +172,22 @@ def test_skip_while_gradients_accumulate(small_run, number):
     assert run.log.count("step skipped") == 1
 
 
-@pytest.mark.parametrize("action", ["skip", None])
-def test_a_good_training_is_left_as_it_is(small_run, whole, action):
-    options = {**NO_CHECKPOINTS, "train_cfg.max_epochs": 3, "default_hooks.finite_loss.action": "?"}
+@pytest.mark.parametrize("on_error", ["skip", None])
+def test_a_good_training_is_left_as_it_is(small_run, whole, on_error):
+    options = {
+        **NO_CHECKPOINTS,
+        "train_cfg.max_epochs": 3,
+        "default_hooks.finite_loss.on_error": "?",
+    }
     run = small_run(options, until(6))
-    if action is None:
+    if on_error is None:
         del run.cfg.default_hooks["finite_loss"]
     else:
-        run.cfg.default_hooks.finite_loss.action = action
+        run.cfg.default_hooks.finite_loss.on_error = on_error
     with pytest.raises(Killed):
         run.train()
     names = [type(hook).__name__ for hook in run.runner.hooks]
-    assert ("FiniteLossHook" in names) == (action is not None)
+    assert ("FiniteLossHook" in names) == (on_error is not None)
     assert run.losses == {n: losses for n, losses in whole.losses.items() if n <= 6}
 
 
@@ -200,9 +204,9 @@ def test_accumulation_is_left_as_it_is(small_run):
     assert len(losses[0]) == 6
 
 
-def test_an_unknown_action():
-    with pytest.raises(InputError, match="'stop' or 'skip', got 'ignore'"):
-        FiniteLossHook(action="ignore")
+def test_an_unknown_way():
+    with pytest.raises(InputError, match="on_error must be 'raise' or 'skip', 'ignore'"):
+        FiniteLossHook(on_error="ignore")
 
 
 def test_compilation_that_would_take_the_hook_away_is_refused(small_run, monkeypatch):

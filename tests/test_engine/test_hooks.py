@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
 from torch import nn
 
-from vmt_mm.analysis.hooks.parameter_table import parameter_table
+from vmt_mm.analysis.hooks.parameter_table import ParameterTableHook, parameter_table
 from vmt_mm.engine.hooks import (
     CheckpointHook,
     MultiTaskVisualizationHook,
-    ParameterTableHook,
     PredictionWriterHook,
-    StepTimeHook,
-    step_time,
     visualization,
 )
-from vmt_mm.engine.log_processor import LogProcessor
-from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.engine.runner import LogProcessor, MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import build_tasks
@@ -237,78 +234,26 @@ def test_parameter_table_is_logged(wrapped: bool) -> None:
     assert _rows(lines[0]) == _ROWS
 
 
-class _Clock:
-    """Moves when it is told to."""
-
-    now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-class _Slow(nn.Linear):
-    clock: _Clock
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.clock.now += 2
-        return super().forward(x)
-
-
-class _Preprocessor(nn.Module):
-    clock: _Clock
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.clock.now += 0.25
-        return x
-
-
-def test_step_times_are_means_of_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, logged = _Clock(), []
-    monkeypatch.setattr(step_time, "time", clock)
-    model = _Slow(2, 1)
-    model.clock = clock
-    model.data_preprocessor = _Preprocessor()
-    model.data_preprocessor.clock = clock
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer.register_step_post_hook(lambda *_: setattr(clock, "now", clock.now + 0.5))
-    hub = SimpleNamespace(update_scalar=lambda key, value: logged.append((key, value)))
-    wrapper = SimpleNamespace(optimizer=optimizer)
-    runner = _runner(model=SimpleNamespace(module=model), optim_wrapper=wrapper, message_hub=hub)
-    hook = StepTimeHook(interval=2)
-    hook.before_train(runner)
-    for backward in (3, 4, 100, 5):
-        loss = model(model.data_preprocessor(torch.ones(1, 2))).sum()
-        clock.now += backward
-        if backward != 100:  # without an update, as while gradients are accumulated
-            loss.backward()
-            optimizer.step()
-        hook.after_train_iter(runner, 0)
-        with torch.no_grad():
-            model.eval()(
-                model.data_preprocessor(torch.ones(1, 2))
-            )  # a validation between two steps
-            model.train()
-    times = dict(input_time=0.25, forward_time=2, backward_time=3.5, optimizer_time=0.5)
-    assert dict(logged) == {f"train/{key}": value for key, value in times.items()}
-    hook.after_train(runner)
-    before = clock.now
-    model(model.data_preprocessor(torch.ones(1, 2)))
-    assert not hook._marks
-    assert clock.now == before + 2.25
-
-
 @pytest.mark.parametrize("name", ["visualization", "timer", "checkpoint", "labels"])
 def test_a_default_hook_is_switched_off_by_none(name: str) -> None:
-    runner, registered = object.__new__(MultiTaskRunner), []
-    runner.register_hook = registered.append
-    hooks = dict(labels=dict(type="LabelReportHook"), visualization=dict(type="Shown"))
-    runner.register_default_hooks(hooks)
-    full = [hook["type"] for hook in registered]
-    registered.clear()
-    runner.register_default_hooks({**hooks, name: None})
-    off = dict(visualization="Shown", labels="LabelReportHook", timer="IterTimerHook")
+    hooks = dict(
+        labels=dict(type="LabelReportHook"),
+        visualization=dict(type="PredictionWriterHook", out_dir="x"),
+    )
+
+    def registered(**others: None) -> list[str]:
+        runner = object.__new__(MultiTaskRunner)
+        runner._hooks = []
+        with DefaultScope.overwrite_default_scope("vmt_mm"):
+            runner.register_default_hooks({**hooks, **others})
+        return [kind for hook in runner.hooks if (kind := type(hook).__name__) != "Hook"]
+
+    full = registered()
+    off = dict(
+        visualization="PredictionWriterHook", labels="LabelReportHook", timer="IterTimerHook"
+    )
     full.remove(off.get(name, "CheckpointHook"))
-    assert [hook["type"] for hook in registered] == full
+    assert registered(**{name: None}) == full
 
 
 def test_an_argument_that_the_checkpoint_hook_does_not_have() -> None:

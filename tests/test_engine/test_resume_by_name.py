@@ -7,7 +7,6 @@ from small_runs import LENGTH, ONE_STEP, later
 
 from vmt_mm.apis import load_config
 from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 
 THREE = {"train_cfg.max_epochs": 3}
@@ -100,11 +99,3 @@ def test_a_config_without_the_batch_of_a_process_divides_the_total_again(small_r
     del run.cfg.train_dataloader["batch_size"]
     run.train()
     assert run.runner.train_dataloader.batch_size == run.cfg.total_batch_size
-
-
-def test_a_runner_without_the_batch_of_a_process_does_not_train(small_run):
-    run = small_run(ONE_STEP)
-    runner = MultiTaskRunner.from_cfg(run.cfg)
-    del runner._train_dataloader["batch_size"]  # PyTorch would take 1
-    with pytest.raises(InputError, match=r"no batch_size; read the config by .*load_config"):
-        runner.train()

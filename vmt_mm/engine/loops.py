@@ -1,15 +1,14 @@
-"""Training loops that go on exactly where a run ended.
+"""Training loops that continue exactly where a run ended.
 
-They stand under mmengine's names, so configs need not change. A training is a function of the seed:
-what it draws outside the data pipeline (dropout, for one) is drawn from generators that every
-iteration seeds anew by (seed, process, iteration). So no state of a generator has to be saved, and
-neither workers nor validations in between change what follows.
+A training is a function of the seed: what it draws outside the data pipeline (dropout, for one)
+comes from generators that every iteration seeds by (seed, process, iteration). So no generator's
+state is saved, and neither workers nor validations change what follows.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,7 +16,6 @@ import mmengine.runner
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.runner import Runner
 from torch import nn
 
 from vmt_mm.checkpoints.newest import validated_iteration
@@ -44,7 +42,7 @@ def batches_from(loader: Any, position: int) -> Iterator[Any]:
     """
     sampler = _sampler_of(loader)
     if isinstance(sampler, InfiniteSampler):
-        # it has one stream, from which every iterator takes: also the one that mmengine's loop made
+        # all its iterators share one stream, of which mmengine 0.10.7's loop has taken a part
         sampler.indices = sampler._indices_of_rank()
     skip = getattr(sampler, "skip", None)
     if position and skip and loader.batch_size:
@@ -54,45 +52,41 @@ def batches_from(loader: Any, position: int) -> Iterator[Any]:
 
 
 def _sampler_of(loader: Any) -> Any:
-    """What gives the indices, also where a batch sampler of the config's own groups them."""
+    """The sampler of indices, also within a batch sampler of the config's own."""
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
-class _ExactLoop:
+class _ExactLoop(mmengine.runner.BaseLoop):
     """What both loops share; precedes mmengine's class."""
 
-    runner: Runner
-    _iter: int
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        vars(self).pop("dataloader_iterator", None)  # with its workers, if mmengine made one
+        if not len(self.dataloader):
+            raise InputError(
+                f"{len(self.dataloader.dataset)} training image(s) give no batch of "
+                f"{self.dataloader.batch_size} per process; set a smaller total_batch_size"
+            )
 
     def _start(self) -> None:
-        """Call the hooks of the start; refuse to go on over batches that are other ones.
-
-        Raises:
-            InputError: if a resumed run had another number of batches in an epoch.
-        """
+        """Call the hooks; raise InputError if a resumed run had other batches in an epoch."""
         hub, loader = self.runner.message_hub, self.dataloader
         own = [len(loader), (loader.batch_size or 1) * self.runner.world_size]
-        former = hub.runtime_info.get(_EPOCH, own)
-        if former != own:
+        saved = hub.runtime_info.get(_EPOCH, own)
+        if saved != own:
             raise InputError(
-                f"the run that is resumed had {former[0]} batches of {former[1]} images in an "
-                f"epoch, this config gives {own[0]} of {own[1]}; resume with the same data and "
-                "total_batch_size"
+                f"the resumed run had {saved[0]} batches of {saved[1]} images in an epoch, this "
+                f"config gives {own[0]} of {own[1]}; resume with the same data and total_batch_size"
             )
         hub.update_info(_EPOCH, own)
         if self._iter >= self._max_iters:
             self.runner.logger.info("the training is complete: nothing is left to do")
         self.runner.call_hook("before_train")
 
-    def _train_on(self, position: int, data_batch: Sequence[dict]) -> None:
-        """One iteration, at this place of its epoch."""
+    def run_iter(self, *args: Any) -> None:
+        """One iteration; the arguments are those of mmengine's loop."""
         seed_iteration(self.runner.seed, self.runner.rank, self._iter)
-        self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=data_batch)
-        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
-        self.runner.call_hook(
-            "after_train_iter", batch_idx=position, data_batch=data_batch, outputs=outputs
-        )
-        self._iter += 1
+        super().run_iter(*args)
 
     def _validate_if_due(self, now: int, last: int) -> None:
         """Validate where the interval says so.
@@ -106,7 +100,7 @@ class _ExactLoop:
         if self.runner.val_loop is not None and now and due:
             self.runner.val_loop.run()
 
-    def _make_up_validation(self, now: int, last: int) -> None:
+    def _repeat_validation(self, now: int, last: int) -> None:
         """After a resume: the validation that was due when the run ended, if it had not ended."""
         done = on_main(lambda: validated_iteration(self.runner.work_dir))
         if self._iter and done != self._iter:
@@ -121,7 +115,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
         """Train."""
         self._start()
         if self._iter == self._epoch * len(self.dataloader):
-            self._make_up_validation(self._epoch, self._max_epochs)
+            self._repeat_validation(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._validate_if_due(self._epoch, self._max_epochs)
@@ -134,7 +128,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
         self.runner.model.train()
         done = self._iter - self._epoch * len(self.dataloader)
         for position, batch in enumerate(batches_from(self.dataloader, done), start=done):
-            self._train_on(position, batch)
+            self.run_iter(position, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
@@ -143,23 +137,18 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
 class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop`` that resumes without reading again, where samplers skip.
 
-    With a finite sampler, such as ``SeededSampler``, the data set is gone through again and again,
-    in an order of its own each time.
+    A finite sampler, such as ``SeededSampler``, gives the dataset in another order each time.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        del self.dataloader_iterator  # the original mmengine's has started workers already
 
     def run(self) -> nn.Module:
         """Train."""
         self._start()
         self.runner.call_hook("before_train_epoch")
-        self._make_up_validation(self._iter, self._max_iters)
+        self._repeat_validation(self._iter, self._max_iters)
         batches = self._batches()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self._train_on(self._iter, next(batches))
+            self.run_iter(next(batches))
             self._validate_if_due(self._iter, self._max_iters)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")

@@ -17,42 +17,36 @@ from vmt_mm.checkpoints.newest import INTERRUPTED, LAST_VALIDATION, VALIDATED, v
 from vmt_mm.config.known_keys import nearest
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
-from vmt_mm.utils.files import write_bytes, write_json
+from vmt_mm.utils.files import write_json
 
-#: Entry of the message hub: files that the checkpoint in which it stands replaces.
+#: Entry of the message hub, and so of a checkpoint: the files that the checkpoint replaces.
 _OUTDATED = "outdated_checkpoints"
 
 
-class _KeepingBackend:
-    """A file backend that notes what it is to remove, also in the hub, and leaves it there."""
+class _LateRemovals:
+    """A file backend that only notes in the message hub what it is to remove."""
 
     def __init__(self, backend: Any, hub: MessageHub) -> None:
         self.backend, self.hub = backend, hub
-        self.outdated: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
         """Note a file."""
-        self.outdated.append(path)
-        self.hub.update_info(_OUTDATED, list(self.outdated))
+        self.hub.update_info(_OUTDATED, [*self.hub.get_info(_OUTDATED, []), path])
 
 
 @HOOKS.register_module()
 class CheckpointHook(mmengine.hooks.CheckpointHook):
-    """mmengine's ``CheckpointHook`` that never has less than one whole checkpoint on the disk.
+    """mmengine's ``CheckpointHook`` that always leaves a complete checkpoint on the disk.
 
-    Files that a new checkpoint replaces are removed once it is written, where mmengine's removes
-    them before; a checkpoint lists what it replaces, so that a run that is killed in between
-    leaves nothing behind once it is resumed. ``last_checkpoint`` is written atomically.
-
-    A validation without the metric of ``save_best`` (no reference for ``delta``, or a task without
-    a label) keeps the best checkpoint so far and says so, where mmengine's ends the training.
+    - Older files are removed after the newer one is written, where mmengine's removes them before.
+      A checkpoint lists what it replaces, so a run that was killed in between removes it later.
+    - A validation without the metric of ``save_best`` keeps the best checkpoint and warns.
 
     Args:
-        save_frozen: save the frozen encoder too, which its own file has; see
-            :class:`vmt_mm.engine.runner.MultiTaskRunner`.
+        save_frozen: save the frozen backbone too.
         args, kwargs: of mmengine's ``CheckpointHook``.
     """
 
@@ -60,86 +54,52 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         if not isinstance(save_frozen, bool):
             raise InputError(f"CheckpointHook: save_frozen must be True or False, {save_frozen!r}")
         known = inspect.signature(mmengine.hooks.CheckpointHook).parameters
-        for key in kwargs.keys() - known.keys():  # mmengine's would fail at the first saving
+        for key in kwargs.keys() - known.keys():  # mmengine's would fail at the first checkpoint
             raise InputError(f"CheckpointHook takes no {key!r}{nearest(key, known)}")
         super().__init__(*args, **kwargs)
         self.save_frozen = save_frozen
 
     def before_train(self, runner: Runner) -> None:
-        """Remove what the checkpoint that is resumed replaced."""
-        known = runner.message_hub.runtime_info
-        outdated, last = known.get(_OUTDATED, []), known.get("last_ckpt")
+        """Remove what the resumed checkpoint replaced, and the note of a later validation."""
         super().before_train(runner)
-        self._remove(runner, outdated)
+        last = runner.message_hub.get_info("last_ckpt")
         if last and self._is_own(last):
             self.last_ckpt = last  # so that a better score is written to it, too
+        self._remove_outdated(runner)
+        self.file_backend = _LateRemovals(self.file_backend, runner.message_hub)
         if is_main_process() and (validated_iteration(runner.work_dir) or 0) > runner.iter:
-            (Path(runner.work_dir) / LAST_VALIDATION).unlink()  # of a run that went further
+            (Path(runner.work_dir) / LAST_VALIDATION).unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Save the best checkpoint, then note that this validation was made."""
         note = to_plain(dict(iter=runner.iter, metrics=metrics))
-        runner.message_hub.update_info(VALIDATED, note)  # for what is saved from here on
-        super().after_val_epoch(runner, metrics)
-        if is_main_process():
-            write_json(Path(runner.work_dir) / LAST_VALIDATION, note)
-
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = list(runner.message_hub.runtime_info.get(_OUTDATED, []))
-        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
-            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                name = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
-                outdated.append(self.file_backend.join_path(self.out_dir, name))
-            self.keep_ckpt_ids.append(step)
-            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
-        name = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
-        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        outdated.append(self.file_backend.join_path(self.out_dir, INTERRUPTED))
-        runner.message_hub.update_info(_OUTDATED, outdated)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            write_bytes(Path(runner.work_dir) / "last_checkpoint", self.last_ckpt.encode())
-        self._remove(runner, outdated)
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        if not self.save_best:
-            return
-        wanted = [key for key in self.key_indicators if key != "auto"]
-        missing = [key for key in wanted if key not in metrics]
-        if missing:
+        runner.message_hub.update_info(VALIDATED, note)  # for the checkpoints from here on
+        wanted = self.key_indicators if self.save_best else ()
+        if missing := [key for key in wanted if key != "auto" and key not in metrics]:
             runner.logger.warning(
                 f"save_best: this validation has no {', '.join(missing)}; it has "
                 f"{', '.join(sorted(metrics))}"
             )
-            return
-        keeping = _KeepingBackend(self.file_backend, runner.message_hub)
-        self.file_backend, backend = keeping, self.file_backend
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.file_backend = backend
-        self._remove(runner, keeping.outdated)
+        else:
+            super().after_val_epoch(runner, metrics)
+            self._remove_outdated(runner)
+        if is_main_process():
+            write_json(Path(runner.work_dir) / LAST_VALIDATION, note)
 
-    def _remove(self, runner: Runner, paths: list[str]) -> None:
-        """Remove outdated checkpoints of this run's folder.
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        # all of mmengine's ways to a regular checkpoint meet here
+        self.file_backend.remove(os.path.join(self.out_dir, INTERRUPTED))
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._remove_outdated(runner)
 
-        The list may come from a checkpoint of another folder, or of anyone's.
-        """
-        current = {str(value) for value in runner.message_hub.runtime_info.values()}
-        for path in paths if is_main_process() else ():
-            if self._is_own(path) and path not in current and self.file_backend.isfile(path):
-                self.file_backend.remove(path)
+    def _remove_outdated(self, runner: Runner) -> None:
+        """Remove the noted files of this run's folder; a resumed note may name other folders."""
+        backend = getattr(self.file_backend, "backend", self.file_backend)
+        info = runner.message_hub.runtime_info
+        current = {str(value) for value in info.values()}
+        for path in info.get(_OUTDATED, ()) if is_main_process() else ():
+            if self._is_own(path) and path not in current and backend.isfile(path):
+                backend.remove(path)
         runner.message_hub.update_info(_OUTDATED, [])
 
     def _is_own(self, path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
-from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.modules import unwrap
+
+#: Buffers that a forward pass changes.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @HOOKS.register_module()
@@ -23,68 +25,57 @@ class FiniteLossHook(Hook):
     """Stops the training, or skips the step, when a loss is infinite or not a number.
 
     The check is made between the backward pass and the optimizer's step (after the iteration where
-    no step is made: gradients accumulate, or a scaler saw one overflow), and all processes decide
-    alike. A skipped step leaves parameters, the optimizer's state and the running statistics of
-    normalisation as they were.
+    no step is made), and all processes decide alike. A skipped step leaves parameters, the
+    optimizer's state and running statistics as they were.
 
     Args:
-        action: 'stop' or 'skip'.
-        max_skips: steps that 'skip' leaves out in one run before it stops after all.
+        on_error: 'raise' or 'skip'.
+        max_skips: steps that 'skip' leaves out in one run before it raises, too.
     """
 
-    def __init__(self, action: str = "stop", max_skips: int = 10) -> None:
-        if action not in ("stop", "skip"):
-            raise InputError(f"FiniteLossHook: `action` must be 'stop' or 'skip', got {action!r}")
-        self.action = action
-        self.max_skips = max_skips
-        self.skipped = 0
-        self._losses: list[tuple[dict[str, Tensor], list[str]]] = []
-        self._buffers: dict[str, Tensor] = {}
-        self._runner: Runner | None = None
+    def __init__(self, on_error: str = "raise", max_skips: int = 10) -> None:
+        if on_error not in ("raise", "skip"):
+            raise InputError(f"FiniteLossHook: on_error must be 'raise' or 'skip', {on_error!r}")
+        self.on_error, self.max_skips, self.skipped = on_error, max_skips, 0
+        self._losses: dict[str, Tensor] = {}
+        self._images: list[str] = []
+        self._statistics: dict[str, Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the model's losses and to the optimizer's steps."""
         self._runner = runner
-        model = unwrap(runner.model)
-        model.register_forward_pre_hook(self._before_forward)
-        model.register_forward_hook(self._after_forward, with_kwargs=True)
+        unwrap(runner.model).register_forward_hook(self._note_losses)
         for wrapper in _wrappers(runner):
-            wrapper.optimizer.register_step_pre_hook(self._before_step)
+            wrapper.optimizer.register_step_pre_hook(self._check)
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Check the losses on which no optimizer has stepped."""
+    def before_train_iter(self, runner: Runner, *_: Any, data_batch: Any = None, **__: Any) -> None:
+        """Note the images' names, and the statistics that a skipped step gets back."""
+        samples = (data_batch or {}).get("data_samples", ())
+        self._images = [str(s.get("img_path") or s.get("sample_id")) for s in samples]
+        if self.on_error == "skip":
+            buffers = unwrap(runner.model).named_buffers()
+            self._statistics = {k: b.clone() for k, b in buffers if k.endswith(_STATISTICS)}
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Check the losses of an iteration in which no optimizer made a step."""
         for wrapper in _wrappers(runner):
-            self._before_step(wrapper.optimizer)
+            self._check(wrapper.optimizer)
 
-    def _before_forward(self, model: nn.Module, inputs: tuple) -> None:
-        if self.action == "skip" and model.training and not self._losses:
-            self._buffers = {
-                name: buffer.clone()
-                for name, buffer in model.named_buffers()
-                if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
-            }
+    def _note_losses(self, model: nn.Module, inputs: tuple, output: object) -> None:
+        if model.training and isinstance(output, dict):
+            losses = {k: v.detach().float().mean() for k, v in output.items() if "loss" in k}
+            self._losses.update(losses)
 
-    def _after_forward(
-        self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: object
-    ) -> None:
-        if not model.training or not isinstance(output, dict):
+    def _check(self, optimizer: Optimizer, *_: Any) -> None:
+        losses, self._losses = self._losses, {}
+        if not losses:
             return
-        samples = kwargs.get("data_samples") or (args[1] if len(args) > 1 else None) or []
-        losses = {k: v.detach() for k, v in output.items() if "loss" in k}
-        self._losses.append((losses, [_name(sample) for sample in samples]))
-
-    def _before_step(self, optimizer: Optimizer, *args: Any) -> None:
-        losses, self._losses = self._losses, []
-        values = [value.float().mean() for part, _ in losses for value in part.values()]
-        if not values:
-            return
-        wrong = (~torch.isfinite(torch.stack(values))).any().int()
-        if dist.is_initialized():
-            dist.all_reduce(wrong, op=dist.ReduceOp.MAX)
+        wrong = (~torch.isfinite(torch.stack([*losses.values()]))).any().int()
+        all_reduce(wrong, "max")
         if not wrong.item():
             return
         message = self._message(losses)
-        if self.action == "stop":
+        if self.on_error == "raise":
             raise InputError(f"{message}; the training stops before this step changes a weight")
         if self.skipped == self.max_skips:
             raise InputError(
@@ -94,34 +85,19 @@ class FiniteLossHook(Hook):
         self._runner.logger.warning(
             f"{message}; step skipped ({self.skipped} of at most {self.max_skips})"
         )
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None  # an optimizer leaves parameters without a gradient alone
-        for name, buffer in unwrap(self._runner.model).named_buffers():
-            if name in self._buffers:
-                buffer.copy_(self._buffers[name])
+        optimizer.zero_grad(set_to_none=True)  # without a gradient no parameter changes
+        unwrap(self._runner.model).load_state_dict(self._statistics, strict=False)
 
-    def _message(self, losses: list[tuple[dict[str, Tensor], list[str]]]) -> str:
-        """What is wrong where: this process's view, gathered from all of them."""
-        lines = []
-        for part, names in losses:
-            bad = {k: v.float().mean().item() for k, v in part.items() if not v.isfinite().all()}
-            if bad:
-                text = ", ".join(f"{key} = {value}" for key, value in bad.items())
-                lines.append(f"{text} on images {', '.join(names)}")
-        if dist.is_initialized():
-            gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, lines)
-            lines = [line for part in gathered for line in part]
-        runner = self._runner
-        return f"epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {'; '.join(lines)}"
+    def _message(self, losses: dict[str, Tensor]) -> str:
+        """Which losses are wrong, and on which images, in any process."""
+        bad = [f"{key} = {value}" for key, value in losses.items() if not value.isfinite()]
+        line = f"{', '.join(bad)} on images {', '.join(self._images)}"
+        lines = [part for part in all_gather_object(bad and line) if part]
+        place = f"epoch {self._runner.epoch + 1}, iteration {self._runner.iter + 1}"
+        return f"{place}: {'; '.join(lines)}"
 
 
 def _wrappers(runner: Runner) -> list[OptimWrapper]:
     """The optimizers' wrappers: one, or those of an ``OptimWrapperDict``."""
     several = getattr(runner.optim_wrapper, "optim_wrappers", None)
     return list(several.values()) if several else [runner.optim_wrapper]
-
-
-def _name(sample: MultiTaskDataSample) -> str:
-    return str(sample.get("img_path") or sample.get("sample_id"))

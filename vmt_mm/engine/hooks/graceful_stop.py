@@ -31,7 +31,7 @@ class InterruptedTraining(SystemExit):
 class GracefulStopHook(Hook):
     """SIGTERM and SIGINT end the training at the next step, with a checkpoint to resume from.
 
-    During a validation the step is one of the validation, which is made up for after the resume.
+    During a validation the step is one of the validation, which a resumed training repeats.
     Processes agree by one number that travels while the next step computes, so several processes
     stop one step later. A second signal ends at once.
     """
@@ -39,23 +39,20 @@ class GracefulStopHook(Hook):
     priority = "LOWEST"  # everything else has seen the step that is saved
 
     def __init__(self) -> None:
-        self._received = 0
-        self._received_at = 0.0
-        self._former: dict[int, Any] = {}
+        self._received, self._received_at = 0, 0.0
+        self._handlers: dict[int, Any] = {}  # those before the training
         self._travelling: torch.Tensor | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Take the signals, where that is possible: in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in _SIGNALS:
-            self._former[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def release(self) -> None:
         """Give the signals back; the runner calls it however the training ends."""
-        for number, handler in self._former.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._former.clear()
+        self._handlers = {}
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Stop here if a signal came."""
@@ -64,32 +61,31 @@ class GracefulStopHook(Hook):
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Stop here if a signal came during a validation within a training."""
         averaging = any(isinstance(hook, EMAHook) for hook in runner.hooks)
-        if self._former and not averaging:  # whose weights are those of the average meanwhile
+        if self._handlers and not averaging:  # else the model holds the averages meanwhile
             self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Remember a signal; a second one gets its former meaning."""
+        """Remember a signal; give a second one to the handler before."""
         now = time.monotonic()
-        if self._received and now - self._received_at > _SAME_SIGNAL_S:
-            signal.signal(number, self._former.get(number) or signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
         if not self._received:
             self._received, self._received_at = number, now
+        elif now - self._received_at > _SAME_SIGNAL_S:
+            signal.signal(number, self._handlers.get(number) or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
         number = self._agree()
-        if not number:
-            return
-        out_dir = self._out_dir(runner)
-        # No process leaves before the file is written, or the launcher would end them all.
-        runner.save_checkpoint(out_dir, INTERRUPTED, meta=meta, by_epoch=False)
-        self.release()
-        path = os.path.join(out_dir, INTERRUPTED)
-        runner.logger.warning(
-            f"interrupted by {signal.Signals(number).name}: {path} is written; go on with --resume"
-        )
-        raise InterruptedTraining(128 + number)
+        if number:
+            folders = (hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook))
+            folder = next(folders, runner.work_dir)
+            # no process leaves before the file is written, or the launcher would end them all
+            runner.save_checkpoint(folder, INTERRUPTED, meta=meta, by_epoch=False)
+            self.release()
+            runner.logger.warning(
+                f"interrupted by {signal.Signals(number).name}: "
+                f"{os.path.join(folder, INTERRUPTED)} is written; go on with --resume"
+            )
+            raise InterruptedTraining(128 + number)
 
     def _agree(self) -> int:
         """The signal that any process had received one step ago; its own where it is alone."""
@@ -99,9 +95,3 @@ class GracefulStopHook(Hook):
         self._travelling = torch.tensor(self._received, device=get_device())
         dist.all_reduce(self._travelling, op=dist.ReduceOp.MAX)
         return agreed
-
-    def _out_dir(self, runner: Runner) -> str:
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                return hook.out_dir
-        return runner.work_dir

@@ -1,0 +1,79 @@
+"""Averages: of the trainable parameters over steps, of statistics over processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mmengine.hooks
+from mmengine.dist import all_reduce_params
+from mmengine.runner import Runner
+
+from vmt_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EMAHook(mmengine.hooks.EMAHook):
+    """mmengine's ``EMAHook`` for models of which most is frozen.
+
+    - The averaged model shares the frozen weights: they are kept, averaged and saved once.
+    - A test without a training runs the checkpoint's weights, which are the averages already.
+
+    In checkpoints ``state_dict`` holds the averages and ``ema_state_dict`` the trained parameters,
+    as mmengine's has it; a resumed training continues both.
+    """
+
+    _training = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Make the averaged model, and let it share the frozen parameters."""
+        super().before_run(runner)
+        own = dict(self.src_model.named_parameters())
+        self._frozen = {name for name, parameter in own.items() if not parameter.requires_grad}
+        for name, parameter in self.ema_model.module.named_parameters():
+            if name in self._frozen:
+                parameter.data = own[name].data
+        averaged = self.ema_model.avg_parameters
+        self.ema_model.avg_parameters = {k: averaged[k] for k in averaged if k not in self._frozen}
+
+    def before_train(self, runner: Runner) -> None:
+        """Note that there is something to average."""
+        super().before_train(runner)
+        self._training = True
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Save the averages as the weights, and the trained parameters; nothing frozen twice."""
+        super().before_save_checkpoint(runner, checkpoint)
+        for name in self._frozen:
+            checkpoint["ema_state_dict"].pop(f"module.{name}", None)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Load the averages where a training is resumed; a new one makes them at its first step."""
+        if runner._resume:  # mmengine's asks the same
+            super().after_load_checkpoint(runner, checkpoint)
+
+    def _swap_ema_parameters(self) -> None:
+        # which mmengine's four methods around validations and tests call
+        if self._training:
+            super()._swap_ema_parameters()
+
+
+@HOOKS.register_module()
+class SyncBuffersHook(mmengine.hooks.SyncBuffersHook):
+    """mmengine's ``SyncBuffersHook`` that leaves out modules in eval mode, which are frozen.
+
+    The mean of three equal numbers may differ from them in the last bit.
+    """
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Average, unless that was done at the end of the epoch."""
+        if not self.called_in_train:
+            self.after_train_epoch(runner)
+        self.called_in_train = False
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Average at the end of an epoch."""
+        if self.distributed:
+            training = (module for module in runner.model.modules() if module.training)
+            buffers = [buffer for m in training for buffer in m.buffers(recurse=False)]
+            all_reduce_params(buffers, op="mean")
+            self.called_in_train = True
