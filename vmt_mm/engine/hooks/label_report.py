@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from vmt_mm.datasets.label_look import look_at_labels
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.processes import on_main
 from vmt_mm.utils.modules import unwrap
+from vmt_mm.utils.processes import on_main
 
 
 @HOOKS.register_module()
