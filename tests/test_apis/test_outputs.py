@@ -16,7 +16,7 @@ from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.engine.hooks import MultiTaskVisualizationHook, PredictionWriterHook
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import export_adapter
-from vmt_mm.loading.edit_tasks import edit_tasks
+from vmt_mm.loading.edit import edit_tasks
 from vmt_mm.utils.files import write_image
 
 READ = "which is read"

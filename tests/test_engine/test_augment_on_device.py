@@ -7,8 +7,7 @@ import torch
 from run_hooks import At, Killed, kill
 from small_runs import LENGTH, SmallRun, later
 
-from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import newest_checkpoint, read_checkpoint
 from vmt_mm.engine import runner as runner_module
 from vmt_mm.engine.runner import MultiTaskRunner
 

@@ -7,8 +7,7 @@ import torch
 from mmengine.logging import MMLogger
 from small_runs import own_state
 
-from vmt_mm.checkpoints.files import is_intact
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import is_intact, newest_checkpoint
 from vmt_mm.errors import InputError
 
 
@@ -57,10 +56,10 @@ def test_a_damaged_one_is_passed_over(tmp_path, logged, kind):
     assert newest_checkpoint(tmp_path) == str(first)
     for number in (2, 3):
         name = tmp_path / f"epoch_{number}.pth"
-        assert f"{name}: damaged checkpoint, passed over; going on from {first}" in logged()
+        assert f"{name}: skipped, the checkpoint is damaged; resuming from {first}" in logged()
     assert logged().count("WARNING") == 2
     damage(first, kind)
-    with pytest.raises(InputError, match=f"{tmp_path}: no checkpoint is whole") as caught:
+    with pytest.raises(InputError, match=f"{tmp_path}: all checkpoints are damaged") as caught:
         newest_checkpoint(tmp_path)
     for number in (1, 2, 3):
         assert f"epoch_{number}.pth" in str(caught.value)

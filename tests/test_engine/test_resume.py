@@ -9,8 +9,7 @@ import torch
 from run_hooks import BEST, At, Killed, Scores, kill
 from small_runs import LENGTH, ONE_STEP, SmallRun, later
 
-from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import newest_checkpoint, read_checkpoint
 from vmt_mm.errors import InputError
 
 THREE = {"train_cfg.max_epochs": 3}

@@ -58,14 +58,14 @@ def test_the_config_that_a_run_writes(small_run, whole):
 
 OTHERS = {
     "optimizer": ({"optim_wrapper.optimizer": dict(type="SGD", lr=1e-4, _delete_=True)},
-                  "the optimizer is Adam in the checkpoint, SGD in the config"),
-    "lr": ({"optim_wrapper.optimizer.lr": 1.0}, "lr is .* in the checkpoint, 1.0 in the config"),
+                  "the optimizer: 'Adam' in the checkpoint, 'SGD' in the config"),
+    "lr": ({"optim_wrapper.optimizer.lr": 1.0}, "lr of .* in the checkpoint, 1.0 in the config"),
     "schedule": ({"param_scheduler": [dict(type="MultiStepLR", milestones=[1])]},
-                 r"schedules are others: \['PolyLR'\] there, \['MultiStepLR'\] here"),
-    "no schedule": ({"param_scheduler": None}, r"schedules are others: \['PolyLR'\] there, none"),
+                 r"schedules: \['PolyLR'\] in the checkpoint, \['MultiStepLR'\] in the config"),
+    "no schedule": ({"param_scheduler": None}, r"schedules: \['PolyLR'\] in the checkpoint, \[\]"),
     "averages": ({"custom_hooks": [dict(type="EMAHook")]}, "the config keeps averages"),
-    "wrapper": ({"optim_wrapper.type": "BFloat16OptimWrapper"}, "optim_wrapper.type is 'OptimW"),
-    "parameters": ({"model.new_tasks": ["semseg"]}, r"train in the checkpoint alone: backbone\."),
+    "wrapper": ({"optim_wrapper.type": "BFloat16OptimWrapper"}, "optim_wrapper.type: 'OptimW"),
+    "parameters": ({"model.new_tasks": ["semseg"]}, r"train only in the checkpoint: backbone\."),
 }  # fmt: skip
 
 

@@ -15,8 +15,7 @@ from mmengine.logging import HistoryBuffer, MessageHub, history_buffer
 from run_hooks import At, Killed, kill
 from small_runs import ONE_STEP
 
-from vmt_mm.checkpoints.files import from_plain, read_checkpoint, to_plain
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import from_plain, newest_checkpoint, read_checkpoint, to_plain
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils import compat
@@ -231,15 +230,6 @@ def test_mmengines_own_checkpoints_are_resumed(small_run, whole, of_mmengine):
     # and what is written then holds none of its types, nor what stands in for them
     content = torch.load(run.folder / "epoch_2.pth", weights_only=True)
     assert content["message_hub"]["runtime_info"]["best_score"] > 2.0
-
-
-@pytest.mark.parametrize("listed", ["log", "number"])
-def test_older_pytorch_says_why_it_refuses_mmengines_own(tmp_path, monkeypatch, listed):
-    monkeypatch.setattr(compat, "LISTS_TYPES", False)
-    value = dict(log=HistoryBuffer([1.0], [1]), number=np.float64(1))[listed]
-    torch.save(dict(state_dict={}, message_hub=value), tmp_path / "mmengine.pth")
-    with pytest.raises(InputError, match=r"mmengine\.pth: .*PyTorch 2\.6 or newer, or"):
-        read_checkpoint(str(tmp_path / "mmengine.pth"))
 
 
 @pytest.mark.parametrize("value", [HistoryBuffer([1.0], [1]), np.float64(1), np.zeros(3)])

@@ -14,8 +14,7 @@ from run_hooks import At, Killed, kill
 from small_runs import ONE_STEP, own_state
 from waiting import PATIENCE, wait_until
 
-from vmt_mm.checkpoints.files import is_intact, read_checkpoint
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import is_intact, newest_checkpoint, read_checkpoint
 from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError

@@ -120,7 +120,7 @@ def test_a_head_of_its_own(base, former, tmp_path, monkeypatch, capsys):
         (("--task", "edge", "--type", "Edges"), "task 'edge': unknown type 'Edges'; known: "),
         (("--task", "ed-ge", "--type", "Edge"), "task name 'ed-ge' must be a valid identifier"),
         ((*NEW, "--head", "NoHead"), "NoHead"),
-        ((*NEW, "--out-config", ROOT / "README.md"), "README.md is there already"),
+        ((*NEW, "--out-config", ROOT / "README.md"), "README.md exists already"),
     ],
 )
 def test_bad_input_writes_nothing(base, former, tmp_path, monkeypatch, capsys, options, message):

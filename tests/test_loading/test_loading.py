@@ -43,7 +43,7 @@ def path(whole):
 
 @pytest.fixture
 def checkpoint(path, whole):
-    """With the frozen encoder in it, as checkpoints of former versions are."""
+    """With the frozen encoder in it, as checkpoints with save_frozen=True are."""
     content = read_checkpoint(str(path))
     content["meta"].pop("frozen_encoder")
     model = whole.runner.model
@@ -123,57 +123,52 @@ _TASKS = ["human_parts", "normals", "saliency", "semseg"]
     [
         (
             {"model.backbone.arch": "tiny"},
-            ["encoder: ", "arch='nano'", "arch='tiny'"],
-            ["differently sized", "(20, 3, 4, 4) (model: (96, 3, 4, 4))"],
+            "encoder.arch: 'nano' in the checkpoint, 'tiny' in the config",
+            "(20, 3, 4, 4) (model: (96, 3, 4, 4))",
         ),
         (
             {"without": ["normals"]},
-            ["tasks: ", f"{_TASKS} in the checkpoint", "['human_parts', 'saliency', 'semseg'] in"],
-            ["tasks: ", f"{_TASKS} in the checkpoint", "['human_parts', 'saliency', 'semseg'] in"],
+            f"tasks: {_TASKS} in the checkpoint, ['human_parts', 'saliency', 'semseg'] in",
+            "unknown key(s): backbone.peft.blocks.0.alpha.normals",
         ),
         (
             {"model.tasks.semseg.num_classes": 9},
-            ["task 'semseg': ", "with 8 channel(s) in the checkpoint", "with 9 channel(s) in"],
-            ["task 'semseg': ", "8 output channels in the checkpoint", "9 in the model"],
+            "task 'semseg': 'Segmentation with 8 channel(s)' in the checkpoint, 'Segmentation with",
+            "heads.semseg.predict.bias (8,) (model: (9,))",
         ),
         (
             {"model.tasks.saliency.type": "Edge"},
-            ["task 'saliency': ", "Saliency with 1 channel(s) in the", "Edge with 1 channel(s) in"],
-            None,  # the same weights mean another thing: nothing but the description can tell
+            "task 'saliency': 'Saliency with 1 channel(s)' in the checkpoint, 'Edge with 1 channel",
+            None,  # the same weights mean something else: only the description can tell
         ),
         (
             {"model.backbone.peft.gate": 0.3},
-            ["peft: ", "gate=0.5, ", "in the checkpoint", "gate=0.3, ", "in the config"],
+            "peft.gate: 0.5 in the checkpoint, 0.3 in the config",
             None,
         ),
         (
             {"model.backbone.peft.ratio": 2},
-            ["peft: ", "ratio=1, ", "ratio=2, "],
-            ["differently sized", "(20, 20) (model: (10, 20))"],
+            "peft.ratio: 1 in the checkpoint, 2 in the config",
+            "(20, 20) (model: (10, 20))",
         ),
         (
             {"model.backbone.peft": dict(type="DecodersOnly", _delete_=True)},
-            ["peft: ", "VMTAdapter(", "in the checkpoint", "DecodersOnly("],
-            ["unknown key(s): backbone.peft.blocks.0"],
+            "peft: 'VMTAdapter' in the checkpoint, 'DecodersOnly' in the config",
+            "unknown key(s): backbone.peft.blocks.0",
         ),
         (
             {"model.head.channels": 24},
-            ["differently sized", "(16, 20) (model: (24, 20))"],
-            ["differently sized", "(16, 20) (model: (24, 20))"],
+            "(16, 20) (model: (24, 20))",
+            "(16, 20) (model: (24, 20))",
         ),
     ],
 )
 def test_another_model_is_refused(build, checkpoint, options, described, otherwise):
     model, own = build(options)
-    message = refusal(model, own, checkpoint)
-    for part in described:
-        assert part in message
-    if otherwise is None:
-        return
-    del checkpoint["meta"]["vmt_mm"]
-    message = refusal(model, own, checkpoint)
-    for part in otherwise:
-        assert part in message
+    assert described in refusal(model, own, checkpoint)
+    if otherwise is not None:
+        del checkpoint["meta"]["vmt_mm"]
+        assert otherwise in refusal(model, own, checkpoint)
 
 
 def test_what_changes_no_output_may_differ(build, checkpoint):
@@ -209,9 +204,8 @@ def test_values_that_went_wrong_are_refused(build, checkpoint, value):
     key = next(k for k in checkpoint["state_dict"] if k.startswith("heads.") and "weight" in k)
     checkpoint["state_dict"][key].view(-1)[1] = value
     message = refusal(model, own, checkpoint)
-    assert message.startswith("file.pth: 1 tensor(s) hold NaN or infinite values")
     count = checkpoint["state_dict"][key].numel()
-    assert f"{key} (1 of {count} values)" in message
+    assert message.startswith(f"file.pth: {key} holds 1 NaN or infinite value(s) of {count}")
 
 
 def test_a_pretrained_file_that_went_wrong_is_refused(build, tmp_path):
@@ -219,9 +213,7 @@ def test_a_pretrained_file_that_went_wrong_is_refused(build, tmp_path):
     state["patch_embed.projection.weight"].view(-1)[0] = float("nan")
     save_file(state, tmp_path / "encoder.safetensors")
     model, _ = build({"model.backbone.pretrained": str(tmp_path / "encoder.safetensors")})
-    with pytest.raises(
-        InputError, match=r"encoder.safetensors: 1 tensor.* patch_embed\.projection"
-    ):
+    with pytest.raises(InputError, match=r"encoder.safetensors: patch_embed\.projection.* 1 NaN"):
         model.init_weights()
 
 
@@ -259,12 +251,12 @@ def test_what_is_no_checkpoint_of_such_a_model(build, content):
         number=3,
     )[content]
     message = refusal(model, own, content)
-    assert "no checkpoint of a multi-task model" in message
+    assert "not a checkpoint of a multi-task model" in message
     assert "`pretrained`" in message
 
 
 def test_the_file_of_an_encoder_is_no_checkpoint(small_run):
-    with pytest.raises(InputError, match=rf"{SHIPPED} is no checkpoint of a multi-task model"):
+    with pytest.raises(InputError, match=rf"{SHIPPED} is not a checkpoint of a multi-task model"):
         small_run({"load_from": str(SHIPPED)}).test()
 
 

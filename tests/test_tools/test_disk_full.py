@@ -7,8 +7,7 @@ import sys
 import pytest
 from commands import CONFIG, options, run
 
-from vmt_mm.checkpoints.files import is_intact
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import is_intact, newest_checkpoint
 
 # A small disk in a name space of its own needs no rights; what is left on it is copied out.
 _IN_NAME_SPACE = """

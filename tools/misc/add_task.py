@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.loading.add_task import add_task
+from vmt_mm.loading.edit import add_task
 from vmt_mm.utils.console import ToolParser
 
 

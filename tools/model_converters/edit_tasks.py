@@ -6,12 +6,11 @@ python tools/model_converters/edit_tasks.py CHECKPOINT OUT --remove NAME --renam
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 from pathlib import Path
 
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
-from vmt_mm.loading.edit_tasks import edit_tasks
+from vmt_mm.loading.edit import edit_tasks
 from vmt_mm.utils.console import ToolParser
 
 
@@ -24,14 +23,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--rename", nargs="+", default=[], metavar="OLD=NEW", help="tasks to give another name"
     )
-    parser.add_argument(
-        "--import",
-        nargs="+",
-        default=[],
-        dest="modules",
-        metavar="MODULE",
-        help="modules that register classes of your own, which the model's config names",
-    )
     return parser.parse_args()
 
 
@@ -39,12 +30,7 @@ def main() -> None:
     """Edit."""
     args = parse_args()
     with friendly_errors():
-        for module in args.modules:
-            try:
-                import_module(module)
-            except ImportError as error:
-                raise InputError(f"--import {module}: {error}") from error
-        tasks = edit_tasks(args.checkpoint, args.out, tuple(args.remove), _pairs(args.rename))
+        tasks = edit_tasks(args.checkpoint, args.out, args.remove, _pairs(args.rename))
         print(f"wrote {args.out}, with the task(s) {', '.join(tasks)}")
 
 

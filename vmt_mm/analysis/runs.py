@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from vmt_mm.analysis.models import Experiment, load_experiments
 from vmt_mm.apis import load_config
-from vmt_mm.checkpoints.newest import LAST_VALIDATION
+from vmt_mm.checkpoints.files import LAST_VALIDATION
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.evaluator import check_directions
 from vmt_mm.tasks import Task, build_tasks

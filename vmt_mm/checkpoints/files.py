@@ -1,14 +1,14 @@
-"""Read and write checkpoint files: nothing but weights, numbers and plain containers.
+"""Read checkpoints without running code of theirs, and find the one to resume.
 
-Whoever loads a pickle runs what its author wrote into it. So files are read with
-``weights_only=True`` alone, and what is written needs no more than that, whatever the version of
-PyTorch.
+Loading a pickle runs what its author wrote into it. So files are read with ``weights_only=True``,
+and what is written holds tensors, numbers, texts and plain containers only.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,42 +18,39 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 
 from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter
 from vmt_mm.checkpoints.tensor_file import read_tensors
 from vmt_mm.errors import InputError
 from vmt_mm.utils import compat
 
+#: Written when a signal ends a training between two regular checkpoints.
+INTERRUPTED = "interrupted.pth"
+#: File with the metrics of the last validation and its iteration.
+LAST_VALIDATION = "last_validation.json"
+#: Entry of the message hub, and so of checkpoints, with the same content.
+VALIDATED = "last_validation"
 _HISTORY = "__history__"
 
 
 class _Log:
-    """Stands for mmengine's ``HistoryBuffer`` while a file is read: takes numbers alone."""
+    """Takes the place of mmengine's ``HistoryBuffer`` while a file is read; drops its content."""
 
-    def __init__(self, *args: Any) -> None:
-        self.state: Any = None
+    def __init__(self, *args: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def restored(self) -> HistoryBuffer:
-        """The log."""
-        log, count = (np.asarray(self.state[f"_{x}_history"], float) for x in ("log", "count"))
-        return HistoryBuffer(log, count, int(self.state["max_length"]))
+    def __setstate__(self, state: Any) -> None: ...
 
 
 def _nothing(*args: Any) -> None:
-    """Stand for ``getattr``, by which logs name their statistics."""
+    """Takes the place of ``getattr``, by which logs name their statistics."""
 
 
-def _safe_types() -> list:
-    """What mmengine's own checkpoints hold beside tensors: logs, and numbers of NumPy's types.
+def _safe_types() -> list[Any]:
+    """What mmengine's own checkpoints hold in addition to tensors: logs and numbers of NumPy.
 
-    Were ``HistoryBuffer`` and ``getattr`` themselves allowed, as mmengine does, a file could reach
-    any function through them.
+    Through the real ``HistoryBuffer`` and ``getattr`` a file could reach any function.
     """
-    numbers = (np.float32, np.float64, np.int32, np.int64, np.bool_)
     return [
         (_Log, "mmengine.logging.history_buffer.HistoryBuffer"),
         (_nothing, "builtins.getattr"),
@@ -61,50 +58,40 @@ def _safe_types() -> list:
         np.dtype,
         np.zeros(0).__reduce__()[0],  # NumPy's reconstructor, whose module moves between versions
         np.float64(0).__reduce__()[0],
-        *(type(np.dtype(number)) for number in numbers),
+        *(type(np.dtype(number)) for number in ("f4", "f8", "i4", "i8", "?")),
     ]
 
 
 def read_checkpoint(
     location: str, map_location: str | torch.device = "cpu", mmap: bool = False
 ) -> Any:
-    """Read a ``.safetensors`` file or a PyTorch checkpoint, from a path or an ``http(s)`` address.
+    """Read a PyTorch checkpoint, an adapter or another ``.safetensors`` file.
 
-    Nothing but tensors, plain containers, and NumPy's numbers is unpickled.
+    Raises InputError if it is missing, damaged, or holds more than data.
 
     Args:
-        location: path or address.
+        location: path or ``http(s)`` address.
         map_location: device of the tensors.
-        mmap: leave tensors on the disk until they are used: to look at the rest quickly.
-
-    Raises:
-        InputError: if it is missing, damaged, or holds more than that.
+        mmap: leave tensors on the disk until they are used.
     """
     location = os.path.expanduser(location)
     if location.startswith(("http://", "https://")):
         location = _downloaded(location)
     if not Path(location).is_file():
         raise InputError(f"{location}: no such checkpoint")
-    if not mmap and _is_damaged_archive(location):
-        raise InputError(f"{location}: cannot be read as weights, it is damaged")
     try:
         if location.endswith(".safetensors"):
             if is_adapter_file(location):
                 return read_adapter(location, str(map_location)).as_checkpoint()
             return read_tensors(location, str(map_location))
+        if zipfile.is_zipfile(location) and not is_intact(Path(location)):
+            raise InputError(f"{location}: cannot be read as weights, it is damaged")
         with compat.safe_types(_safe_types()):
             content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
         return from_plain(content)
     except InputError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
-        if not compat.LISTS_TYPES and re.search(r"\b(mmengine|numpy)\.", str(error)):
-            raise InputError(
-                f"{location}: holds logs or numbers of mmengine's and NumPy's types, as mmengine's "
-                f"own checkpoints do; PyTorch {torch.__version__} cannot read them safely. "
-                "Read it with PyTorch 2.6 or newer, or, if you trust who made it, keep its weights "
-                "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
-            ) from None
         reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(
             f"{location}: cannot be read as weights, or holds more than weights ({reason})"
@@ -112,7 +99,7 @@ def read_checkpoint(
 
 
 def is_intact(path: Path) -> bool:
-    """Tell whether a checkpoint can be read to its last byte: checks the sums of its archive."""
+    """Tell whether a checkpoint is complete and its archive's checksums are right."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -121,30 +108,22 @@ def is_intact(path: Path) -> bool:
 
 
 def _downloaded(address: str) -> str:
-    """Path of a file that PyTorch keeps of an address, fetched if it is not there."""
+    """Path of a file in PyTorch's cache, downloaded if it is not there."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(address, str(path))
         except OSError as error:
-            raise InputError(f"{address}: cannot be fetched ({error})") from error
+            raise InputError(f"{address}: cannot be downloaded ({error})") from error
     return str(path)
-
-
-def _is_damaged_archive(location: str) -> bool:
-    try:
-        return zipfile.is_zipfile(location) and not is_intact(Path(location))
-    except zipfile.BadZipFile:
-        return True
 
 
 def to_plain(content: Any) -> Any:
     """Turn NumPy's numbers and arrays, mmengine's logs and subclasses of dict into plain types."""
     if isinstance(content, HistoryBuffer):
         log, count = content.data
-        history = dict(log=log, count=count, max_length=content.max_length)
-        return {_HISTORY: to_plain(history)}
+        return {_HISTORY: to_plain(dict(log=log, count=count, max_length=content.max_length))}
     if isinstance(content, np.generic):
         return content.item()
     if isinstance(content, np.ndarray):
@@ -155,21 +134,56 @@ def to_plain(content: Any) -> Any:
 def from_plain(content: Any) -> Any:
     """Undo :func:`to_plain` for mmengine's logs; the rest stays plain."""
     if isinstance(content, _Log):
-        return content.restored()
+        return None
     if isinstance(content, dict) and content.keys() == {_HISTORY}:
         history = content[_HISTORY]
-        return HistoryBuffer(
-            history["log"].cpu().numpy(), history["count"].cpu().numpy(), history["max_length"]
-        )
+        log, count = (history[key].cpu().numpy() for key in ("log", "count"))
+        return HistoryBuffer(log, count, history["max_length"])
     return _map(content, from_plain)
 
 
 def _map(content: Any, convert: Callable[[Any], Any]) -> Any:
     """Convert what plain containers hold."""
-    if isinstance(content, OrderedDict):
-        return OrderedDict((key, convert(value)) for key, value in content.items())
     if isinstance(content, dict):
-        return {key: convert(value) for key, value in content.items()}
+        kind = OrderedDict if isinstance(content, OrderedDict) else dict
+        return kind((key, convert(value)) for key, value in content.items())
     if isinstance(content, (list, tuple)) and not hasattr(content, "_fields"):
         return type(content)(convert(value) for value in content)
     return content
+
+
+def validated_iteration(work_dir: str | Path) -> int | None:
+    """The iteration of the work dir's last validation; None before the first."""
+    path = Path(work_dir) / LAST_VALIDATION
+    return json.loads(path.read_text())["iter"] if path.is_file() else None
+
+
+def newest_checkpoint(work_dir: str | Path) -> str | None:
+    """Path of the checkpoint with the most iterations; None where none can be resumed.
+
+    Looks in the work dir, and next to the file that its ``last_checkpoint`` names. Damaged files
+    are skipped with a warning; InputError if all are, since a new run would overwrite them.
+    """
+    folders, pointer = {Path(work_dir)}, Path(work_dir) / "last_checkpoint"
+    if pointer.is_file() and (last := pointer.read_text().strip()):
+        folders.add(Path(last).parent)
+    found: list[tuple[int, float, str]] = []
+    damaged: list[str] = []
+    for path in {p.resolve(): p for folder in folders for p in folder.glob("*.pth")}.values():
+        try:
+            content = read_checkpoint(str(path), mmap=True)
+        except InputError:
+            damaged.append(str(path))
+            continue
+        meta = content.get("meta", {}) if isinstance(content, dict) else {}
+        if "iter" in meta and "optimizer" in content:
+            found.append((meta["iter"], path.stat().st_mtime, str(path)))
+    if damaged and not found:
+        raise InputError(
+            f"{work_dir}: all checkpoints are damaged ({', '.join(sorted(damaged))}); move them "
+            "away to start again"
+        )
+    for path in damaged:
+        text = f"{path}: skipped, the checkpoint is damaged; resuming from {max(found)[2]}"
+        print_log(text, "current", logging.WARNING)
+    return max(found)[2] if found else None

@@ -1,118 +1,113 @@
-"""Read the keys of state dicts: how they differ from a model's, and which belong to one task."""
+"""The keys of state dicts: what their parts mean, and how two sets of entries differ."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from vmt_mm.errors import InputError
 
-_SHOWN = 4
+#: Prefixes of a model's keys.
+BACKBONE, HEADS = "backbone.", "heads."
+#: Prefix of the keys of an average, as mmengine's ``EMAHook`` stores it.
+AVERAGED = "module."
+#: Of wrappers that compile, which may be around any part of a model, or distribute.
+_COMPILED, _DISTRIBUTED = re.compile(r"(^|\.)(_orig_mod\.)+"), re.compile(r"^(module\.)+")
+
+
+def is_recomputed(key: str) -> bool:
+    """Whether the model computes this tensor, so that a file need not hold it."""
+    return key.endswith("relative_position_index")
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the prefixes of wrappers and of other frameworks.
+
+    The heads tell what precedes all keys of a multi-task model (``model.heads.semseg...``).
+    """
+    plain = {_DISTRIBUTED.sub("", _COMPILED.sub(r"\1", str(k))): v for k, v in state.items()}
+    before = {k.partition(f".{HEADS}")[0] + "." for k in plain if f".{HEADS}" in k}
+    if len(before) == 1 and not any(k.startswith(HEADS) for k in plain):
+        plain = {k.removeprefix(*before): v for k, v in plain.items()}
+    return plain
+
+
+def some(names: Sequence[str], separator: str = ", ") -> str:
+    """The first four of a list, in words."""
+    return separator.join(names[:4]) + f"{separator}..." * (len(names) > 4)
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """What differs of the entries that both have: "KEY: A in the checkpoint, B in the config"."""
+    return [
+        f"{key}: {_plain(theirs[key])!r} in the checkpoint, {_plain(value)!r} in the config"
+        for key, value in ours.items()
+        if key in theirs and _plain(theirs[key]) != _plain(value)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, tensors of one number as the number."""
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(child) for child in value]
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def key_faults(
     own: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
-    may_miss: Callable[[str], object],
+    may_miss: Callable[[str], object] = is_recomputed,
 ) -> list[str]:
-    """List in words what misses, what is unknown and what has another shape; empty if all fits.
-
-    Args:
-        own: the model's state dict.
-        state: what is to be loaded.
-        may_miss: whether a key of the model may be absent.
-    """
-    missing = sorted(k for k in own if k not in state and not may_miss(k))
-    unknown = sorted(k for k in state if k not in own)
+    """What is missing in ``state``, unknown, or of another shape; empty if it fits ``own``."""
     shapes = [
         f"{k} {tuple(v.shape)} (model: {tuple(own[k].shape)})"
         for k, v in state.items()
         if k in own and v.shape != own[k].shape
     ]
-    named = (("missing", missing), ("unknown", unknown), ("differently sized", shapes))
-    return [
-        f"{len(keys)} {what} key(s): {', '.join(keys[:_SHOWN])}{', ...' * (len(keys) > _SHOWN)}"
-        for what, keys in named
-        if keys
-    ]
+    missing = sorted(k for k in own if k not in state and not may_miss(k))
+    unknown = sorted(state.keys() - own.keys())
+    faults = {"missing": missing, "unknown": unknown, "differently sized": shapes}
+    return [f"{len(keys)} {what} key(s): {some(keys)}" for what, keys in faults.items() if keys]
 
 
 def check_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Raise InputError if a tensor that is to be loaded holds NaN, or infinity the model has not.
-
-    Args:
-        own: the model's state dict.
-        state: what is to be loaded.
-        source: its file, for the message.
-    """
-    wrong = [key for key, value in state.items() if key in own and _is_broken(value, own[key])]
-    if wrong:
-        values = state[wrong[0]]
-        raise InputError(
-            f"{source}: {len(wrong)} tensor(s) hold NaN or infinite values, the first is "
-            f"{wrong[0]} ({int((~values.isfinite()).sum())} of {values.numel()} values); take a "
-            "checkpoint from before the training went wrong"
-        )
-
-
-def _is_broken(value: Tensor, own: Tensor) -> bool:
-    if not value.is_floating_point() or bool(value.isfinite().all()):
-        return False
-    return bool(value.isnan().any()) or bool(own.isfinite().all())  # a mask may be infinite
+    """Raise InputError if a tensor to be loaded holds NaN, or infinity where the model has none."""
+    for key, value in state.items():
+        if key not in own or not value.is_floating_point() or value.isfinite().all():
+            continue
+        if value.isnan().any() or own[key].isfinite().all():  # a mask may be infinite
+            count = int((~value.isfinite()).sum())
+            raise InputError(
+                f"{source}: {key} holds {count} NaN or infinite value(s) of {value.numel()}; take "
+                "a checkpoint from before the training diverged"
+            )
 
 
 def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
-    """Key -> the task that it serves alone; keys that serve all tasks are left out.
+    """Key -> the task that it serves alone; keys that serve all tasks are left out."""
+    return {key: key.split(".")[place] for key, place in places_of_tasks(keys, tasks).items()}
 
-    What belongs to one task stands in a container whose entries are the tasks, no more and no
-    fewer: ``heads.<task>...``, ``peft.blocks.0.alpha.<task>``.
 
-    Args:
-        keys: all keys of a model, or of what was added to its frozen encoder.
-        tasks: names of its tasks.
+def places_of_tasks(keys: Iterable[str], tasks: Collection[str]) -> dict[str, int]:
+    """Key that serves one task alone -> which of its dotted parts is the task.
+
+    What belongs to one task is in a container whose entries are the tasks, no more and no fewer:
+    ``heads.<task>...``, ``peft.blocks.0.alpha.<task>``.
     """
-    places = _places_of_tasks(keys, tasks)
-    return {key: key.split(".")[place] for key, place in places.items()}
-
-
-def edit_keys(
-    keys: Iterable[str], tasks: Collection[str], renamed: Mapping[str, str]
-) -> dict[str, str]:
-    """Key -> the key that it becomes once tasks are renamed; those of tasks without a name go.
-
-    Args:
-        keys: see :func:`task_of_keys`.
-        tasks: see :func:`task_of_keys`.
-        renamed: name -> name of every task that stays.
-    """
-    keys = list(keys)
-    places, edited = _places_of_tasks(keys, tasks), {}
-    for key in keys:
-        parts = key.split(".")
-        place = places.get(key)
-        if place is not None:
-            if parts[place] not in renamed:
-                continue
-            parts[place] = renamed[parts[place]]
-        edited[key] = ".".join(parts)
-    return edited
-
-
-def _places_of_tasks(keys: Iterable[str], tasks: Collection[str]) -> dict[str, int]:
-    """Key that serves one task alone -> which of its dotted parts is the task."""
-    keys, names = list(keys), set(tasks)
+    split = {key: tuple(key.split(".")) for key in keys}
     entries: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for key in keys:
-        parts = tuple(key.split("."))
+    for parts in split.values():
         for depth, part in enumerate(parts):
             entries[parts[:depth]].add(part)
-    places = {}
-    for key in keys:
-        parts = tuple(key.split("."))
-        for depth, part in enumerate(parts):
-            if part in names and entries[parts[:depth]] == names:
+    places: dict[str, int] = {}
+    for key, parts in split.items():
+        for depth in range(len(parts)):
+            if key not in places and entries[parts[:depth]] == set(tasks):
                 places[key] = depth
-                break
     return places

@@ -1,4 +1,4 @@
-"""Files of tensors in the form of ``.safetensors``, which has no checksum of its own: with one."""
+"""``.safetensors`` files with a checksum, which the format itself lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import write_bytes
 
-#: Entry of the metadata: the checksum, a text of JSON as all others.
+#: Entry of the metadata: the checksum, as JSON like all others.
 CHECKSUM = "sha256"
 
 
@@ -25,7 +25,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -39,34 +39,26 @@ def write_tensors(
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Read the tensors of a file; the checksum is verified where it has one.
-
-    Raises:
-        InputError: if it is damaged, or has changed since it was written.
-    """
-    metadata = read_metadata(Path(path))
-    try:
-        with safe_open(path, framework="pt") as content:
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as weights, it is damaged ({error})") from error
+    """Read the tensors of a file; raise InputError if it is damaged or its checksum differs."""
+    metadata, tensors = _read(path, tensors=True)
     if CHECKSUM in metadata and metadata[CHECKSUM] != json.dumps(_checksum(tensors, metadata)):
         raise InputError(
-            f"{path}: cannot be read as weights, it is not what was written: its content and its "
-            "checksum differ; get the file again"
+            f"{path}: cannot be read as weights: its content and its checksum differ; get the "
+            "file again"
         )
     return {key: value.to(device) for key, value in tensors.items()}
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file, with the checksum.
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a file; raise InputError if it cannot be read as such a file."""
+    return _read(path, tensors=False)[0]
 
-    Raises:
-        InputError: if it cannot be read as such a file.
-    """
+
+def _read(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as content:
-            return dict(content.metadata() or {})
+            names = list(content.keys()) if tensors else []
+            return dict(content.metadata() or {}), {key: content.get_tensor(key) for key in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as weights, it is damaged or not a .safetensors file ({error})"

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-from vmt_mm.checkpoints.newest import newest_checkpoint
+from vmt_mm.checkpoints.files import newest_checkpoint
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import rule_faults
 from vmt_mm.config.tree import dicts_in

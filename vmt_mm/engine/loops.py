@@ -18,7 +18,7 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from torch import nn
 
-from vmt_mm.checkpoints.newest import validated_iteration
+from vmt_mm.checkpoints.files import validated_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import LOOPS
 from vmt_mm.utils.processes import on_main

@@ -15,9 +15,8 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.files import newest_checkpoint, read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
-from vmt_mm.checkpoints.newest import newest_checkpoint
 from vmt_mm.config.files import check_start, check_work_dir
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules
@@ -134,7 +133,6 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self._resume:
             check_resumable(checkpoint, filename, self.hooks)
             checkpoint["meta"].pop("config", None)  # mmengine would run it
-            weights = dict(checkpoint["state_dict"])  # in the order in which they were saved
         self._frozen = None
         load_model(
             unwrap(self.model),
@@ -145,7 +143,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
             start_new=self._starts_training,
         )
         if self._resume:
-            follow_names(self, checkpoint, weights)
+            follow_names(self, checkpoint)
             self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
@@ -207,8 +205,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
             checkpoint[part] = to_plain(checkpoint[part])
         keys = keys_left_out(model)
         if keys and not any(getattr(hook, "save_frozen", False) for hook in self.hooks):
-            source = model.backbone.pretrained_path
-            self._frozen = self._frozen or FrozenRecord.of(model, keys, source)
+            self._frozen = self._frozen or FrozenRecord.of(model, keys)
             strip_frozen(checkpoint, keys, self._frozen)
 
     def dump_config(self) -> None:

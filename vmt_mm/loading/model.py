@@ -1,50 +1,171 @@
-"""Load a checkpoint into a multi-task model: all of it, or one message that says what differs."""
+"""Build a multi-task model and load a checkpoint into it: all of it, or one message why not."""
 
 from __future__ import annotations
 
 import inspect
-import re
+import logging
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import Registry
-from torch import Tensor, nn
+from mmengine.registry import Registry, init_default_scope
+from torch import Tensor
 
-from vmt_mm.checkpoints.frozen import FrozenRecord, add_to, frozen_keys, restore_frozen
-from vmt_mm.checkpoints.keys import check_finite, key_faults
+from vmt_mm.checkpoints.files import read_checkpoint
+from vmt_mm.checkpoints.frozen import FrozenRecord, add_to, fingerprint, frozen_keys
+from vmt_mm.checkpoints.keys import (
+    HEADS,
+    check_finite,
+    differences,
+    is_recomputed,
+    key_faults,
+    some,
+    without_wrappers,
+)
 from vmt_mm.errors import InputError
-from vmt_mm.models.new_tasks import absent_tasks, keys_of_tasks, start_tasks
+from vmt_mm.models.backbones.pretrained import locate
+from vmt_mm.models.new_tasks import absent_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
 
-#: Arguments of an encoder or a method that change how it is run or started, not what it computes.
+#: Arguments of an encoder or a method that change how it runs or starts, not what it computes.
 _NOT_IDENTITY = {
-    "type",
-    "tasks",
-    "peft",
-    "pretrained",
-    "allow_random_backbone",
-    "with_cp",
-    "drop_path_rate",
-    "dropout",
-    "init_cfg",
+    *("type", "tasks", "peft", "pretrained", "allow_random_backbone", "with_cp", "init_cfg"),
+    *("drop_path_rate", "dropout"),
 }
-_HEADS = "heads."
-#: Of wrappers that compile, which may be around any part of a model.
-_COMPILED = re.compile(r"(^|\.)(_orig_mod\.)+")
-_DISTRIBUTED = re.compile(r"^(module\.)+")
 
 
-def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
-    """What a checkpoint says of its model, so that another one can be told from it.
+def build_model(cfg: Config, source: str, pretrained: str | None = None) -> Any:
+    """Build the model of a config, without its weights.
+
+    Args:
+        cfg: the whole config; of unknown origin only after :func:`check_types`.
+        source: its file, for messages.
+        pretrained: replaces the config's.
+
+    Raises:
+        InputError: if the config builds no multi-task model.
+    """
+    init_default_scope(cfg.get("default_scope") or "vmt_mm")
+    if not isinstance(cfg.get("model"), Mapping):
+        raise InputError(f"{source}: the config has no `model`")
+    try:
+        if pretrained is not None:
+            cfg.model.backbone.pretrained = pretrained
+        model = MODELS.build(cfg.model)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except Exception as error:  # a class may fail in any way at arguments that it was not made for
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise InputError(f"{source}: its config builds no model ({reason})") from error
+    if not hasattr(model, "tasks") or not hasattr(model, "backbone"):
+        raise InputError(f"{source}: its config's model is not a multi-task model")
+    return model
+
+
+def load_file(model: Any, cfg: Config, path: str | Path, start_new: bool = False) -> dict[str, Any]:
+    """Load a checkpoint or adapter file into the model of a config; return what it holds."""
+    content = read_checkpoint(str(path))
+    load_model(model, content, str(path), describe(model, cfg.model), start_new=start_new)
+    return content
+
+
+def load_model(
+    model: Any,
+    checkpoint: Mapping[str, Any],
+    source: str,
+    own: Mapping[str, Any],
+    when_complete: Callable[[], None] | None = None,
+    start_new: bool = False,
+) -> None:
+    """Load a checkpoint that must fit the model exactly.
+
+    One without the frozen backbone's weights gets them from their file. Raises InputError if
+    anything differs, or a tensor holds NaN or infinity.
 
     Args:
         model: the model.
-        model_cfg: the config's ``model``.
+        checkpoint: what the file holds.
+        source: the file, for messages.
+        own: :func:`describe` of the model.
+        when_complete: called once the checkpoint fits and has all weights, before they are loaded;
+            may change them.
+        start_new: the checkpoint may have nothing of new tasks, which get their initial values.
+    """
+    state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
+    meta = checkpoint.get("meta")
+    described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
+    unseen = absent_tasks(model, state) if start_new else {}
+    frozen, of_unseen = frozen_keys(model), set().union(*unseen.values())
+    absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
+    left_out = record.tensors if record else len(frozen)  # all or none, if it does not say so
+    optional = of_unseen | (absent if len(absent) == left_out else set())
+    faults = _differences(described, own, unseen, source) if described and own else []
+    faults = faults or key_faults(
+        model.state_dict(), state, lambda key: key in optional or is_recomputed(key)
+    )
+    if faults:
+        raise InputError(f"{source} does not fit the config: {some(faults, '; ')}")
+    check_finite(model.state_dict(), state, source)
+    if absent:
+        restore_frozen(model, absent, record, source)
+        add_to(checkpoint, model, absent)
+    elif frozen:
+        model.backbone.pretrained_path = None  # they may come from no file
+    if unseen:
+        model.load_state_dict(state, strict=False)
+        start_tasks(model, unseen)  # resets the other tasks, too; they are loaded again below
+        add_to(checkpoint, model, of_unseen)
+        print_log(f"new task(s), at their initial values: {', '.join(unseen)}", logger="current")
+    if when_complete is not None:
+        when_complete()
+        state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
+    model.load_state_dict(state, strict=False)  # every difference was checked above
+    print_log(f"loaded {len(state)} tensors of {source}", logger="current")
+
+
+def restore_frozen(
+    model: Any, keys: Collection[str], record: FrozenRecord | None, file: str
+) -> None:
+    """Load the frozen backbone that the checkpoint ``file`` does not hold, unless it is there.
+
+    It comes from the file that the model's config declares, or else from the one that the
+    checkpoint names. Raises InputError if there is none, or it differs from what the checkpoint
+    was trained with; do not use the model then.
+    """
+    backbone = model.backbone
+    if record and backbone.pretrained_path and fingerprint(model, keys) == record.sha256:
+        return
+    problems, named = [], record.source if record else None
+    for source in dict.fromkeys(filter(None, (backbone.pretrained, named))):
+        try:
+            locate(source)
+            break
+        except InputError as error:
+            problems.append(str(error))
+    else:
+        of = f", which are those of {named!r}" if named else ""
+        why = problems[0] if problems else "the config declares no file of them: set `pretrained`"
+        raise InputError(f"{file} holds no weights of the frozen backbone{of}: {why}")
+    if problems:
+        print_log(f"{problems[0]}; {source!r} is used instead", "current", logging.WARNING)
+    backbone.load_pretrained(source)
+    if record and (found := fingerprint(model, keys)) != record.sha256:
+        backbone.pretrained_path = None
+        raise InputError(
+            f"{file} was trained on the frozen backbone of {named!r} (SHA-256 "
+            f"{record.sha256[:12]}...), but {source!r} holds another one ({found[:12]}...); set "
+            "`pretrained` to the file that it was trained with"
+        )
+
+
+def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a checkpoint says of its model, to tell it from another one.
 
     Returns:
-        ``encoder`` and ``peft``: type and all arguments; ``tasks``: name -> kind and
-        channels. Empty for models that are no multi-task models.
+        ``encoder`` and ``peft``: type and all arguments; ``tasks``: name -> kind and channels.
+        Empty for models of other kinds.
     """
     if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
         return {}
@@ -59,191 +180,62 @@ def describe(model: nn.Module, model_cfg: Mapping | None) -> dict[str, Any]:
     )
 
 
-def _call(registry: Registry, cfg: Mapping | None) -> dict[str, Any]:
-    """Type and arguments, defaults included."""
+def _call(registry: Registry, cfg: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Type and arguments, defaults included; a config of another registry as it is."""
     if cfg is None:
         return dict(type="none", arguments={})
     kind = registry.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
-    arguments = {
-        name: parameter.default
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    arguments.update(cfg)
-    arguments = {
-        k: _call(registry, v) if _is_nested(registry, v) else _plain(v)
-        for k, v in arguments.items()
-        if k not in _NOT_IDENTITY
-    }
-    return dict(type=kind.__name__, arguments=arguments)
-
-
-def _is_nested(registry: Registry, value: object) -> bool:
-    """Whether an argument is the config of another class of the registry."""
-    kind = value.get("type") if isinstance(value, Mapping) else None
-    return inspect.isclass(kind) or (isinstance(kind, str) and registry.get(kind) is not None)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples and lists are the same in configs."""
-    return [_plain(x) for x in value] if isinstance(value, (list, tuple)) else value
-
-
-def _is_call(value: object) -> bool:
-    return isinstance(value, Mapping) and value.keys() == {"type", "arguments"}
-
-
-def _text(call: Mapping[str, Any]) -> str:
-    arguments = ", ".join(
-        f"{k}={_text(v) if _is_call(v) else repr(v)}" for k, v in call["arguments"].items()
-    )
-    return f"{call['type']}({arguments})"
-
-
-def _differ(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    """Whether two calls differ; an argument that one side does not know yet is left out."""
-    shared = theirs["arguments"].keys() & ours["arguments"].keys()
-    if theirs["type"] != ours["type"]:
-        return True
-    pairs = [(theirs["arguments"][key], ours["arguments"][key]) for key in shared]
-    return any(_differ(a, b) if _is_call(a) and _is_call(b) else a != b for a, b in pairs)
-
-
-def load_model(
-    model: nn.Module,
-    checkpoint: Mapping[str, Any],
-    source: str,
-    own: Mapping[str, Any],
-    when_complete: Callable[[], None] | None = None,
-    start_new: bool = False,
-) -> None:
-    """Load a checkpoint that must fit the model exactly.
-
-    A checkpoint without the frozen encoder's weights takes them from the file that the config
-    declares, see :func:`vmt_mm.checkpoints.frozen.restore_frozen`, and gets them itself. Index
-    buffers, which the model computes, may be absent.
-
-    Args:
-        model: the model.
-        checkpoint: what the file holds.
-        source: the file, for messages.
-        own: :func:`describe` of the model.
-        when_complete: called once the checkpoint fits and has all weights, before they are loaded;
-            may change them.
-        start_new: the checkpoint may have nothing of any of the model's new tasks, which then get
-            their initial values.
-
-    Raises:
-        InputError: if the encoder, its PEFT method, the tasks, a number of classes or any key
-            differs; the message gives both values. Or if a tensor holds NaN or infinity.
-    """
-    state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
-    meta = checkpoint.get("meta")
-    described = (meta.get("vmt_mm") if isinstance(meta, Mapping) else None) or {}
-    unseen = absent_tasks(model, state) if start_new else ()
-    if described and own:
-        try:
-            differences = _differences(described, own, unseen)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{source}: damaged, its description of the model cannot be read ({error!r})"
-            ) from error
-    else:
-        differences = _other_tasks(state, model, unseen) + _other_channels(state, model)
-    frozen, of_unseen = frozen_keys(model), keys_of_tasks(model, unseen)
-    absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
-    wanted = record.tensors if record else len(frozen)  # all or none, if it does not say so
-    optional = of_unseen | (absent if len(absent) == wanted else set())
-    faults = key_faults(
-        model.state_dict(), state, lambda k: k in optional or k.endswith("relative_position_index")
-    )
-    if differences or faults:
-        raise InputError(f"{source} does not fit the config: {'; '.join(differences or faults)}")
-    check_finite(model.state_dict(), state, source)
-    if absent:
-        restore_frozen(model, absent, record, source)
-        add_to(checkpoint, model, absent)
-    elif frozen:
-        model.backbone.pretrained_path = None  # they may be no file's
-    if unseen:
-        model.load_state_dict(state, strict=False)
-        start_tasks(model, unseen)  # and all others; the latter get their values again below
-        add_to(checkpoint, model, of_unseen)
-        print_log(f"new task(s), at their initial values: {', '.join(unseen)}", logger="current")
-    if when_complete is not None:
-        when_complete()
-        state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
-    model.load_state_dict(state, strict=False)  # every difference was judged above
-    print_log(f"loaded {len(state)} tensors of {source}", logger="current")
-
-
-def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
-    """The weights of a checkpoint, without the prefixes of wrappers and other frameworks.
-
-    A multi-task model's heads tell what stands before all of its keys (``model.heads.semseg...``).
-    """
-    if isinstance(checkpoint, Mapping):
-        weights = checkpoint.get("state_dict", checkpoint)
-        if isinstance(weights, Mapping):
-            weights = {_COMPILED.sub(r"\1", str(k)): v for k, v in weights.items()}
-            weights = {_DISTRIBUTED.sub("", k): v for k, v in weights.items()}
-            before = {k.partition(f".{_HEADS}")[0] + "." for k in weights if f".{_HEADS}" in k}
-            if multi_task and len(before) == 1 and not any(k.startswith(_HEADS) for k in weights):
-                weights = {k.removeprefix(*before): v for k, v in weights.items()}
-            for key, value in weights.items():
-                if not isinstance(value, Tensor):
-                    raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
-            if not multi_task or any(k.startswith(_HEADS) for k in weights):
-                return weights
-    raise InputError(
-        f"{source} is no checkpoint of a multi-task model: it holds no key that begins with "
-        f"{_HEADS!r}; weights of an encoder alone belong into `pretrained`"
+    if not inspect.isclass(kind):
+        return dict(cfg)
+    parameters = inspect.signature(kind).parameters.items()
+    arguments = {name: p.default for name, p in parameters if p.default is not p.empty} | dict(cfg)
+    return dict(
+        type=kind.__name__,
+        arguments={
+            key: _call(registry, value) if isinstance(value, Mapping) and "type" in value else value
+            for key, value in arguments.items()
+            if key not in _NOT_IDENTITY
+        },
     )
 
 
 def _differences(
-    described: Mapping[str, Any], own: Mapping[str, Any], absent: Collection[str]
+    described: Mapping[str, Any], own: Mapping[str, Any], absent: Collection[str], source: str
 ) -> list[str]:
-    """What the checkpoint's description says otherwise than the model's without absent tasks."""
-    lines = [
-        f"{part}: {_text(described[part])} in the checkpoint, {_text(own[part])} in the config"
-        for part in ("encoder", "peft")
-        if _differ(described[part], own[part])
-    ]
-    theirs = described["tasks"]
-    ours = {name: kind for name, kind in own["tasks"].items() if name not in absent}
-    if set(theirs) != set(ours):
-        lines.append(f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config")
-    return lines + [
-        f"task {name!r}: {theirs[name]} in the checkpoint, {ours[name]} in the config"
-        for name in ours
-        if name in theirs and theirs[name] != ours[name]
-    ]
+    """How the checkpoint's description differs from the model's without the absent tasks."""
+    try:
+        return differences(_facts(described, ()), _facts(own, absent))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{source}: damaged, its description of the model cannot be read ({error!r})"
+        ) from error
 
 
-def _other_tasks(
-    state: Mapping[str, Tensor], model: nn.Module, absent: Collection[str]
-) -> list[str]:
-    """Differing tasks, by the heads' keys: for checkpoints that do not describe themselves."""
-    theirs = {key.split(".")[1] for key in state if key.startswith(_HEADS)}
-    ours = set(getattr(model, "tasks", ())) - set(absent)
-    if not ours or theirs == ours:
-        return []
-    return [f"tasks: {sorted(theirs)} in the checkpoint, {sorted(ours)} in the config"]
+def _facts(description: Mapping[str, Any], absent: Collection[str]) -> dict[str, Any]:
+    """A description as one level of entries, ``peft.method.rank`` -> 4."""
+    tasks = {name: kind for name, kind in description["tasks"].items() if name not in absent}
+    facts = {"tasks": sorted(tasks), **{f"task {name!r}": kind for name, kind in tasks.items()}}
+    calls = [(part, description[part]) for part in ("encoder", "peft")]
+    for path, call in calls:
+        facts[path] = call["type"]
+        for key, value in call["arguments"].items():
+            if isinstance(value, Mapping) and value.keys() == {"type", "arguments"}:
+                calls.append((f"{path}.{key}", value))
+            else:
+                facts[f"{path}.{key}"] = value
+    return facts
 
 
-def _other_channels(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
-    """Tasks whose last layer has another number of channels."""
-    own = model.state_dict()
-    found: dict[str, str] = {}
-    for name, task in getattr(model, "tasks", {}).items():
-        for key in own:
-            if not key.startswith(f"{_HEADS}{name}.") or key not in state:
-                continue
-            ours, theirs = tuple(own[key].shape), tuple(state[key].shape)
-            if ours[:1] == (task.out_channels,) and ours != theirs and ours[1:] == theirs[1:]:
-                found[name] = (
-                    f"task {name!r}: {theirs[0]} output channels in the checkpoint, {ours[0]} in "
-                    "the model"
-                )
-    return list(found.values())
+def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
+    """The weights of a checkpoint, without the prefixes of wrappers."""
+    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    weights = without_wrappers(weights) if isinstance(weights, Mapping) else {}
+    if multi_task and not any(key.startswith(HEADS) for key in weights):
+        raise InputError(
+            f"{source} is not a checkpoint of a multi-task model: it holds no key that begins with "
+            f"{HEADS!r}; weights of a backbone belong into `pretrained`"
+        )
+    for key, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
+    return weights

@@ -12,8 +12,13 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from vmt_mm.checkpoints.files import to_plain
-from vmt_mm.checkpoints.newest import INTERRUPTED, LAST_VALIDATION, VALIDATED, validated_iteration
+from vmt_mm.checkpoints.files import (
+    INTERRUPTED,
+    LAST_VALIDATION,
+    VALIDATED,
+    to_plain,
+    validated_iteration,
+)
 from vmt_mm.config.known_keys import nearest
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS

@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import Runner
 
-from vmt_mm.checkpoints.newest import INTERRUPTED
+from vmt_mm.checkpoints.files import INTERRUPTED
 from vmt_mm.registry import HOOKS
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,0 +1,140 @@
+"""The state of an optimizer and of its schedules, by the names of parameters and of classes.
+
+PyTorch numbers parameters in the order in which an optimizer got them. That order follows the
+order of tasks in a config, which must not decide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from torch import nn
+
+from vmt_mm.checkpoints.keys import differences, some
+
+#: Options that say how a step is computed, not which step; newer PyTorch adds them.
+_HOW = {"fused", "foreach", "capturable", "differentiable", "decoupled_weight_decay"}
+#: What :func:`named_state` adds to PyTorch's state dict.
+_ADDED = ("kind", "wrapper", "shapes")
+_INITIAL = "initial_"
+#: Arguments of a schedule that change, and those that follow from the training's length.
+_CHANGING = {"last_step", "verbose"}
+_OF_LENGTH = {"end", "total_iters", "total_steps", "T_max"}
+#: One value for each group of the optimizer.
+_BY_GROUP = {"base_values", "_last_value", "min_values"}
+
+
+def named_state(wrapper: OptimWrapper, model: nn.Module) -> dict[str, Any]:
+    """A wrapper's state dict with parameters by name, and what it is the state of."""
+    optimizer, state = wrapper.optimizer, wrapper.state_dict()
+    parameters = dict(model.named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    flat = [name for group in groups for name in group]
+    return {
+        **state,
+        "kind": type(optimizer).__name__,
+        "wrapper": dict(
+            type=type(wrapper).__name__,
+            accumulative_counts=wrapper._accumulative_counts,
+            clip_grad=dict(wrapper.clip_grad_kwargs or {}),
+        ),
+        "shapes": {name: list(parameters[name].shape) for name in flat},
+        "state": {flat[k] if isinstance(k, int) else k: v for k, v in state["state"].items()},
+        "param_groups": [
+            {**group, "params": own}
+            for group, own in zip(state["param_groups"], groups, strict=True)
+        ],
+    }
+
+
+def by_position(
+    saved: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[int]]:
+    """Undo :func:`named_state` for an optimizer whose own named state is ``own``.
+
+    Also returns, for each of its groups, the saved group's position. Raises ValueError if the
+    state belongs to another optimizer, or to other parameters.
+    """
+    if "kind" not in saved:
+        raise ValueError("its optimizer's state does not name the parameters")
+    for one, other, place in ((saved, own, "checkpoint"), (own, saved, "config")):
+        if only := sorted(one["shapes"].keys() - other["shapes"].keys()):
+            raise ValueError(f"{len(only)} parameter(s) train only in the {place}: {some(only)}")
+    if found := differences(_facts(saved), _facts(own)):
+        each = {text.split(" of ")[0]: text for text in reversed(found)}  # option -> first one
+        raise ValueError("; ".join(reversed(each.values())))
+    theirs, ours = saved["param_groups"], own["param_groups"]
+    members = [set(group["params"]) for group in theirs]
+    order = [members.index(set(group["params"])) for group in ours]
+    positions = {name: i for i, name in enumerate(n for g in ours for n in g["params"])}
+    groups = [
+        {
+            **group,
+            **theirs[index],
+            **{key: group[key] for key in _HOW & group.keys()},
+            "params": [positions[name] for name in group["params"]],
+        }
+        for index, group in zip(order, ours, strict=True)
+    ]
+    rest = {key: value for key, value in saved.items() if key not in _ADDED}
+    state = {positions.get(name, name): value for name, value in saved["state"].items()}
+    return {**rest, "state": state, "param_groups": groups}, order
+
+
+def _facts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not change in a resumed training; initial values of what a schedule changes."""
+    facts = {"the optimizer": state["kind"], "number of groups": len(state["param_groups"])}
+    facts |= {f"optim_wrapper.{key}": value for key, value in state["wrapper"].items()}
+    facts |= {f"shape of {name}": shape for name, shape in state["shapes"].items()}
+    for group in state["param_groups"]:
+        left_out = {*_HOW, "params", "param_names"}
+        if f"{_INITIAL}momentum" in group:
+            left_out.add("betas")  # mmengine's schedules of Adam's momentum change it
+        options = {k: v for k, v in group.items() if k not in left_out and _INITIAL not in k}
+        options |= {k.removeprefix(_INITIAL): v for k, v in group.items() if _INITIAL in k}
+        facts |= {f"{key} of {n}": v for key, v in options.items() for n in group["params"]}
+    return facts
+
+
+def save_schedules(schedulers: Sequence[_ParamScheduler]) -> list[dict[str, Any]]:
+    """The states of schedulers, each with the name of its class; without functions."""
+    return [
+        {**{k: v for k, v in s.state_dict().items() if not callable(v)}, "kind": type(s).__name__}
+        for s in schedulers
+    ]
+
+
+def match_schedules(
+    saved: Sequence[Mapping[str, Any]],
+    own: Sequence[_ParamScheduler],
+    order: Sequence[int],
+    lengths: Collection[int],
+) -> list[dict[str, Any]]:
+    """Undo :func:`save_schedules`; raise ValueError if the schedules ``own`` are different ones.
+
+    A schedule that ends with the training continues as planned, however long the training is now.
+
+    Args:
+        saved: the states in a checkpoint.
+        own: the schedulers of the config.
+        order: for each group of the optimizer, its position among the saved ones.
+        lengths: of the training, in epochs and in iterations.
+    """
+    kinds = [s["kind"] for s in saved], [type(s).__name__ for s in own]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"schedules: {kinds[0]} in the checkpoint, {kinds[1]} in the config")
+    states = []
+    for state, scheduler in zip(saved, own, strict=True):
+        names = {n for k in type(scheduler).__mro__[:-1] for n in signature(k.__init__).parameters}
+        if scheduler.end in lengths and state.get("end") != scheduler.end:
+            names -= _OF_LENGTH
+        constants = {k: v for k, v in scheduler.state_dict().items() if k in names - _CHANGING}
+        if found := differences(state, constants):
+            raise ValueError(f"schedule {state['kind']}: {'; '.join(found)}")
+        by_group = {key: [state[key][i] for i in order] for key in _BY_GROUP & state.keys()}
+        states.append({k: v for k, v in {**state, **by_group}.items() if k != "kind"})
+    return states
