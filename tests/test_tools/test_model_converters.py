@@ -68,7 +68,7 @@ def test_wrong_input_of_the_adapters_tools(tool, config, whole, tmp_path):
         (("export_adapter", "none.py", last, out), "none.py: no such config file"),
         (("export_adapter", config, "none.pth", out), "none.pth: no such checkpoint"),
         (("export_adapter", config, last, tmp_path / "out.pth"), "must end with .safetensors"),
-        (("export_adapter", config, locate(SOURCE), out), "no checkpoint of a multi-task model"),
+        (("export_adapter", config, locate(SOURCE), out), "not a checkpoint of a multi-task model"),
         (("merge", locate(SOURCE), tmp_path / "out.pth"), "is no adapter file"),
         (("merge", "none.safetensors", tmp_path / "out.pth"), "no such adapter file"),
     ):
