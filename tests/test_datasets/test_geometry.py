@@ -214,7 +214,7 @@ def test_labels_loaded_after_the_resize_keep_their_size(files):
 
 @pytest.mark.parametrize("cfg", TRANSFORM_CASES, ids=lambda cfg: cfg["type"])
 def test_moving_labels_of_another_size_is_refused(files, cfg):
-    with pytest.raises(InputError, match=r"picture\.png.*'semseg'.*LoadLabels stands before"):
+    with pytest.raises(InputError, match=r"picture\.png.*'semseg'.*LoadLabels must stand before"):
         _run(files, dict(type="Resize", scale=(34, 34)), "LoadLabels", cfg)
 
 

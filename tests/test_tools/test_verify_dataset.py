@@ -327,4 +327,4 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
     assert (stored["sound"], list(stored["splits"])) == (False, ["val"])
     code, output = tool(tmp_path / "gone", "--config", CONFIG)
     assert code == 1
-    assert output == f"error: {tmp_path / 'gone'}: is not a folder; expected a data set there\n"
+    assert output == f"error: {tmp_path / 'gone'}: is not a folder; expected a dataset there\n"

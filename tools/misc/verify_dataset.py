@@ -25,9 +25,8 @@ from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.datasets.transforms.image_values import displayable
-from vmt_mm.datasets.verification import choose_entries, verify
-from vmt_mm.datasets.verification_result import Entry, Verification
+from vmt_mm.datasets.transforms.load_image import displayable
+from vmt_mm.datasets.verification import Entry, Verification, choose_entries, verify
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample

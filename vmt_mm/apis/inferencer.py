@@ -27,7 +27,7 @@ from vmt_mm.apis.inference_inputs import (
 )
 from vmt_mm.apis.inference_pipeline import InferencePipeline
 from vmt_mm.config.files import files_read
-from vmt_mm.datasets.transforms.image_values import displayable
+from vmt_mm.datasets.transforms.load_image import displayable
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.structures.predictions import check_predictions, write_predictions

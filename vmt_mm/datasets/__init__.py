@@ -1,20 +1,19 @@
-"""Data sets in the one layout, their transforms and sampler."""
+"""Datasets in the one layout, their transforms and sampler."""
 
 from vmt_mm.datasets import transforms
+from vmt_mm.datasets.benchmarks import NYUDMT, PASCALContextMT
 from vmt_mm.datasets.concat import ConcatDataset
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
-from vmt_mm.datasets.nyud import NYUDMT
-from vmt_mm.datasets.pascal_context import PASCALContextMT
 from vmt_mm.datasets.sampler import SeededIndex, SeededSampler
 from vmt_mm.datasets.shapes import ShapesMT
 
 __all__ = [
+    "NYUDMT",
     "ConcatDataset",
+    "MultiTaskDataset",
+    "PASCALContextMT",
     "SeededIndex",
     "SeededSampler",
-    "MultiTaskDataset",
-    "NYUDMT",
-    "PASCALContextMT",
     "ShapesMT",
     "transforms",
 ]

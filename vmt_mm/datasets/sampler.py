@@ -78,9 +78,8 @@ class SeededSampler(DefaultSampler):
     The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of
     (seed, epoch, index), whatever the number of workers and after a resume as well.
 
-    With ``balance`` each member of a ``ConcatDataset`` gets its share of an epoch. A member's
-    samples come in passes, each in its own order, which continue in the next epoch: so the samples
-    of a member come equally often, up to one, however few of them an epoch takes.
+    With ``balance`` a member's samples come in passes, each in its own order, which continue in the
+    next epoch: so they come equally often, up to one, however few of them an epoch takes.
 
     Args:
         dataset: the dataset.
@@ -90,10 +89,6 @@ class SeededSampler(DefaultSampler):
         balance: 'datasets' gives every member of a ``ConcatDataset`` the same share of an epoch; a
             list gives shares in proportion to these weights, one per member.
         length: samples of an epoch, over all processes; None takes as many as the dataset has.
-
-    Raises:
-        InputError: if the dataset has no members to balance, or the weights or the length do not
-            fit it.
     """
 
     def __init__(
@@ -110,9 +105,8 @@ class SeededSampler(DefaultSampler):
         self._size = len(dataset)
         self._shares: list[tuple[int, int]] | None = None
         if balance is not None or length is not None:
-            sizes, weights = _members(dataset, balance)
             total = self._size if length is None else length
-            self._shares = list(zip(sizes, _divide(total, weights), strict=True))
+            self._shares = _shares_of(dataset, balance, total)
             dataset = range(total)  # mmengine orders the places of the epoch
         super().__init__(dataset, shuffle, seed, round_up)
         self._start = 0
@@ -145,39 +139,22 @@ class SeededSampler(DefaultSampler):
         return drawn
 
 
-def _members(
-    dataset: Sized, balance: str | Sequence[float] | None
-) -> tuple[list[int], Sequence[float]]:
-    """Sizes and weights of the members that share an epoch."""
-    if balance is None:
-        return [len(dataset)], [1]
-    members = getattr(dataset, "datasets", None)
-    if members is None:
-        raise InputError(
-            f"SeededSampler: balance={balance!r} balances the members of a ConcatDataset, but the "
-            f"dataset is a {type(dataset).__name__}"
-        )
-    weights = [1] * len(members) if balance == "datasets" else balance
-    if not isinstance(weights, (list, tuple)) or not all(
-        type(weight) in (int, float) and 0 < weight < inf for weight in weights
+def _shares_of(
+    dataset: Sized, balance: str | Sequence[float] | None, total: int
+) -> list[tuple[int, int]]:
+    """Size of each member, and its samples of an epoch by largest remainders."""
+    members = [dataset] if balance is None else list(getattr(dataset, "datasets", ()))
+    weights = [1] * len(members) if balance in (None, "datasets") else balance
+    if (
+        not isinstance(weights, (list, tuple))
+        or not all(type(weight) in (int, float) and 0 < weight < inf for weight in weights)
+        or not 0 < len(weights) == len(members)
     ):
         raise InputError(
-            f"SeededSampler: balance must be 'datasets' or a list of positive weights, got "
-            f"{balance!r}"
+            "SeededSampler: balance must be 'datasets' or a list of positive weights, one for each "
+            f"member of a ConcatDataset; got {balance!r} for {len(members)} member(s) of "
+            f"{type(dataset).__name__}"
         )
-    if len(weights) != len(members):
-        raise InputError(
-            f"SeededSampler: balance lists {len(weights)} weight(s) for {len(members)} datasets"
-        )
-    return [len(member) for member in members], weights
-
-
-def _divide(total: int, weights: Sequence[float]) -> list[int]:
-    """Divide ``total`` in proportion to the weights, by largest remainders; the first wins a tie.
-
-    Raises:
-        InputError: if one gets nothing.
-    """
     exact = [total * weight / sum(weights) for weight in weights]
     shares = [int(part) for part in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: shares[i] - exact[i])
@@ -188,4 +165,4 @@ def _divide(total: int, weights: Sequence[float]) -> list[int]:
             f"SeededSampler: an epoch of {total} samples gives dataset {shares.index(0)} of "
             f"{len(shares)} none by the weights {list(weights)}; set a greater length or weight"
         )
-    return shares
+    return [(len(member), share) for member, share in zip(members, shares, strict=True)]

@@ -1,7 +1,4 @@
-"""The embedded data set: rendered scenes with exact labels for every task.
-
-It is rendered on first use, so that the examples and tests need no download and no licence.
-"""
+"""The embedded dataset: scenes with exact labels for every task, rendered on first use."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class ShapesMT(MultiTaskDataset):
         data_root: see :class:`MultiTaskDataset`.
         tasks: see :class:`MultiTaskDataset`.
         render: ``dict(train=..., val=..., size=..., seed=...)``: scenes of both splits, side in
-            pixels, and seed. All data sets on one folder must ask for the same.
+            pixels, and seed.
         kwargs: see :class:`MultiTaskDataset`.
 
     Raises:
@@ -49,24 +46,18 @@ class ShapesMT(MultiTaskDataset):
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
-        """Nothing can be missing before use: the data is rendered."""
-        return (
-            super().find_problem(data_root, ann_file)
-            if Path(data_root).expanduser().exists()
-            else None
-        )
+        """None if nothing is there yet: it will be rendered."""
+        is_there = Path(data_root).expanduser().exists()
+        return super().find_problem(data_root, ann_file) if is_there else None
 
 
 def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> None:
     """Render the scenes into ``root`` unless they are there; other processes wait meanwhile.
 
-    The folder appears whole, by a rename, or not at all.
-
     Raises:
         InputError: if ``root`` holds something else, or scenes of other settings.
     """
-    wanted = manifest(train, val, size, seed)
-    root = root.resolve()
+    wanted, root = manifest(train, val, size, seed), root.resolve()
     if _is_rendered(root, wanted):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +80,7 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
     except (OSError, ValueError):
         raise InputError(
             f"{root}: is there, but holds no rendered scenes; this config renders its data: give a "
-            "new folder, or use a config for data of your own"
+            "new folder, or use a config for your own data"
         ) from None
     if found != wanted:
         raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vmt_mm.apis.inferencer import MultiTaskInferencer
-from vmt_mm.datasets.transforms.image_values import displayable
+from vmt_mm.datasets.transforms.load_image import displayable
 from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import encode_image, write_bytes

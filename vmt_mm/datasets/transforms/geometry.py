@@ -1,157 +1,60 @@
 """Geometric transforms that move every label with the image.
 
-The names of mmseg's transforms are taken on purpose: theirs, and mmcv's, move the image and one
-segmentation map, and would leave all other labels behind without an error. What each label does
-under a transform is asked of its :class:`~vmt_mm.tasks.labels.LabelSpec`.
+They take the names of mmseg's and mmcv's transforms, which move the image and one segmentation map
+alone. What a label does under a transform, its :class:`~vmt_mm.tasks.labels.LabelSpec` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import mmcv.transforms
+import mmseg.datasets.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from vmt_mm.errors import InputError, refuse_unread
-from vmt_mm.registry import TRANSFORMS
+from vmt_mm.registry import TRANSFORMS, own_scope
 from vmt_mm.structures import DeferredWarp
 from vmt_mm.tasks import LabelSpec, Warp
 from vmt_mm.tasks.labels import IGNORE
 
 #: ImageNet's mean colour in the channel order of mmcv's images (BGR): 0 after normalisation.
 MEAN_COLOR = (104, 116, 124)
+#: Boxes that are tried before one with too much of one class is taken.
+_CROP_TRIES = 10
 
 
 def map_labels(
     results: dict, change: Callable[[LabelSpec, np.ndarray], np.ndarray], size: Sequence[int]
 ) -> None:
-    """Replace every label by ``change(spec, label)``.
-
-    Args:
-        results: a sample; its labels must be of the size that the image had.
-        change: what happens to a label.
-        size: (H, W) of the image before the transform.
+    """Replace every label by ``change(spec, label)``; labels have the ``size`` before (H, W, ...).
 
     Raises:
-        InputError: if a label's size differs, as it does when labels are loaded after a step that
-            changes the image's size, or if the image waits for its warp.
+        InputError: if a label's size differs, or if the image waits for its warp.
     """
+    path = results.get("img_path")
     if DeferredWarp.key in results:
         raise InputError(
-            f"{results.get('img_path')}: a transform that moves the image stands after "
-            "RandomWarp(on_device=True), which moves it later; it must stand before"
+            f"{path}: a transform that moves the image stands after RandomWarp(on_device=True), "
+            "which moves it later; it must stand before"
         )
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
             raise InputError(
-                f"{results.get('img_path')}: a transform changes an image of size "
-                f"{tuple(size[:2])} but its label of task {task!r} has {label.shape[:2]}; either "
-                "LoadLabels stands before every step that resizes, pads or moves the image, or no "
-                "such step follows it"
+                f"{path}: a transform changes an image of size {tuple(size[:2])} but its label of "
+                f"task {task!r} has {label.shape[:2]}; LoadLabels must stand before every step "
+                "that resizes, pads or moves the image, or after all of them"
             )
         results["labels"][task] = change(results["label_specs"][task], label)
 
 
-def mark_moved(results: dict) -> dict:
+def _mark_moved(results: dict) -> dict:
     """Note that labels loaded from now on would not match the image."""
     results["moved"] = "labels" not in results
     return results
-
-
-@TRANSFORMS.register_module()
-class RandomWarp(BaseTransform):
-    """Random flip, rotation and zoom and the resize to a fixed size, in one interpolation.
-
-    Pixels that come from outside the image carry no label for any task. Order of the maps: flip,
-    rotation and zoom about the centre, both within the image's own frame, resize of the frame.
-
-    Args:
-        size: (width, height) of the output.
-        flip_prob: probability of mirroring left and right.
-        rotate: range of the angle in degrees, counter-clockwise as seen.
-        scale: range of the zoom, > 1 enlarges.
-        fill: colour of new pixels in the image, in its channel order; one value counts for all
-            channels. None takes ImageNet's mean, which images of their own units, as
-            ``color_type='unchanged'`` gives them, have no use of: they need a value.
-        on_device: only draw, and leave the warp to :class:`MultiTaskDataPreprocessor`, which does
-            it for a whole batch on the model's device. For training pipelines; no transform that
-            moves the image may follow, and one that changes colours sees the image as it was. The
-            draws are the same. A label whose spec cannot do it there is warped at once.
-    """
-
-    def __init__(
-        self,
-        size: tuple[int, int] = (512, 512),
-        flip_prob: float = 0.5,
-        rotate: tuple[float, float] = (-20.0, 20.0),
-        scale: tuple[float, float] = (0.75, 1.25),
-        fill: Sequence[float] | float | None = None,
-        on_device: bool = False,
-    ) -> None:
-        if scale[0] <= 0 or scale[0] > scale[1] or rotate[0] > rotate[1]:
-            raise InputError(
-                f"RandomWarp: scale {tuple(scale)} and rotate {tuple(rotate)} must be ranges "
-                "(low, high), with a positive scale"
-            )
-        if min(size) < 1 or not 0 <= flip_prob <= 1:
-            raise InputError(
-                f"RandomWarp: size {tuple(size)} must be positive and flip_prob {flip_prob} in 0..1"
-            )
-        self.size = tuple(size)
-        self.flip_prob = flip_prob
-        self.rotate = tuple(rotate)
-        self.scale = tuple(scale)
-        self.fill = (fill,) if isinstance(fill, (int, float)) else fill and tuple(fill)
-        self.on_device = on_device
-
-    def transform(self, results: dict) -> dict:
-        """Warp the image and its labels."""
-        image = results["img"]
-        flip = bool(np.random.uniform() < self.flip_prob)
-        angle, scale = np.random.uniform(*self.rotate), np.random.uniform(*self.scale)
-        warp = make_warp(image.shape[:2], self.size[::-1], flip, angle, scale)
-        if self.on_device:
-            return self._defer(results, warp)
-        results["img"] = warp.apply(image, cv2.INTER_LINEAR, self._fill_of(results))
-        map_labels(results, lambda spec, label: spec.warp(label, warp), image.shape)
-        results["img_shape"] = results["img"].shape[:2]
-        return mark_moved(results)
-
-    def _fill_of(self, results: dict) -> tuple[float, ...]:
-        """One value a channel of the image."""
-        image = results["img"]
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        fill = self.fill
-        if fill is None and results.get("own_units"):
-            raise InputError(
-                f"{results.get('img_path')}: RandomWarp needs fill=(...), the value of new pixels "
-                f"in each of the {channels} channel(s): data_preprocessor.mean, in the order in "
-                "which the image is read"
-            )
-        if fill is None:
-            fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
-        if len(fill) not in (1, channels):
-            raise InputError(
-                f"{results.get('img_path')}: RandomWarp's fill={fill} has {len(fill)} values, and "
-                f"the image {channels} channel(s)"
-            )
-        return tuple(fill) if len(fill) == channels else tuple(fill) * channels
-
-    def _defer(self, results: dict, warp: Warp) -> dict:
-        """Note the warp; do it to the labels that cannot wait."""
-        source = tuple(results["img"].shape[:2])
-        specs = results.get("label_specs", {})
-        waiting = {t: specs[t] for t in results.get("labels", {}) if specs[t].supports_batch_warp}
-
-        def change(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
-            return label if spec.supports_batch_warp else spec.warp(label, warp)
-
-        map_labels(results, change, source)
-        results[DeferredWarp.key] = DeferredWarp(warp, source, self._fill_of(results), waiting)
-        return mark_moved(results)
 
 
 def make_warp(
@@ -180,12 +83,97 @@ def make_warp(
 
 
 @TRANSFORMS.register_module()
+class RandomWarp(BaseTransform):
+    """Random flip, rotation and zoom and the resize to a fixed size, in one interpolation.
+
+    Pixels that come from outside the image carry no label for any task. Order of the maps: flip,
+    rotation and zoom about the centre, both within the image's own frame, resize of the frame.
+
+    Args:
+        size: (width, height) of the output.
+        flip_prob: probability of mirroring left and right.
+        rotate: range of the angle in degrees, counter-clockwise as seen.
+        scale: range of the zoom, > 1 enlarges.
+        fill: colour of new pixels in the image's channel order, or one value for all channels; None
+            takes ImageNet's mean, but images of ``color_type='unchanged'`` need a value.
+        on_device: leave the warp to :class:`MultiTaskDataPreprocessor`, which does it for a batch
+            on the model's device, with the same random numbers. For training pipelines; no
+            transform that moves the image may follow. A label whose spec does not support it is
+            warped at once.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (512, 512),
+        flip_prob: float = 0.5,
+        rotate: tuple[float, float] = (-20.0, 20.0),
+        scale: tuple[float, float] = (0.75, 1.25),
+        fill: Sequence[float] | float | None = None,
+        on_device: bool = False,
+    ) -> None:
+        if not (0 < scale[0] <= scale[1] and rotate[0] <= rotate[1]):
+            raise InputError(
+                f"RandomWarp: scale {tuple(scale)} and rotate {tuple(rotate)} must be ranges "
+                "(low, high), with a positive scale"
+            )
+        if min(size) < 1 or not 0 <= flip_prob <= 1:
+            raise InputError(
+                f"RandomWarp: size {tuple(size)} must be positive and flip_prob {flip_prob} in 0..1"
+            )
+        self.size, self.flip_prob = tuple(size), flip_prob
+        self.rotate, self.scale = tuple(rotate), tuple(scale)
+        self.fill = (fill,) if isinstance(fill, (int, float)) else fill and tuple(fill)
+        self.on_device = on_device
+
+    def transform(self, results: dict) -> dict:
+        """Warp the image and its labels; on the device: only the labels that cannot wait."""
+        image = results["img"]
+        source, fill = tuple(image.shape[:2]), self._fill_of(results)
+        flip = bool(np.random.uniform() < self.flip_prob)
+        angle, scale = np.random.uniform(*self.rotate), np.random.uniform(*self.scale)
+        warp = make_warp(source, self.size[::-1], flip, angle, scale)
+
+        def waits(spec: LabelSpec) -> bool:
+            return self.on_device and spec.supports_batch_warp
+
+        def change(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
+            return label if waits(spec) else spec.warp(label, warp)
+
+        map_labels(results, change, source)
+        if self.on_device:
+            specs = {task: results["label_specs"][task] for task in results.get("labels", {})}
+            specs = {task: spec for task, spec in specs.items() if waits(spec)}
+            results[DeferredWarp.key] = DeferredWarp(warp, source, fill, specs)
+        else:
+            results["img"] = warp.apply(image, cv2.INTER_LINEAR, fill)
+            results["img_shape"] = results["img"].shape[:2]
+        return _mark_moved(results)
+
+    def _fill_of(self, results: dict) -> tuple[float, ...]:
+        """One value per channel of the image."""
+        image, fill, path = results["img"], self.fill, results.get("img_path")
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        if fill is None and results.get("own_units"):
+            raise InputError(
+                f"{path}: RandomWarp needs fill=(...), the value of new pixels in each of the "
+                f"{channels} channel(s), such as data_preprocessor.mean in the image's order"
+            )
+        if fill is None:
+            fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
+        if len(fill) not in (1, channels):
+            raise InputError(
+                f"{path}: RandomWarp's fill={fill} has {len(fill)} values, and the image {channels}"
+                " channel(s)"
+            )
+        return tuple(fill) if len(fill) == channels else tuple(fill) * channels
+
+
+@TRANSFORMS.register_module()
 class Resize(mmcv.transforms.Resize):
     """mmcv's ``Resize``, for all labels.
 
     Args:
-        nearest_labels: labels take each pixel's nearest neighbour, also those that are else
-            interpolated.
+        nearest_labels: use nearest neighbours for all labels, also for interpolated ones.
         kwargs: see ``mmcv.transforms.Resize``.
 
     Raises:
@@ -216,27 +204,20 @@ class Resize(mmcv.transforms.Resize):
 
 @TRANSFORMS.register_module()
 class RandomResize(mmcv.transforms.RandomResize):
-    """mmcv's ``RandomResize``, for all labels.
-
-    With a ``ratio_range`` it is a zoom: what is cut or padded to a fixed size afterwards shows the
-    scene enlarged by the ratio that was drawn, and label values follow as under other zooms.
-    """
+    """mmcv's ``RandomResize``, for all labels; values follow the zoom of a ``ratio_range``."""
 
     def __init__(
         self, scale: Any, ratio_range: Any = None, resize_type: str = "Resize", **kwargs: Any
     ) -> None:
-        if ratio_range is not None:
-            scale = tuple(scale)
+        scale = scale if ratio_range is None else tuple(scale)
         super().__init__(scale, ratio_range, f"vmt_mm.{resize_type}", **kwargs)
 
     def transform(self, results: dict) -> dict:
         """Resize the image and its labels."""
         results = super().transform(results)
         if self.ratio_range is not None:
-            zoom = results["scale"][0] / self.scale[0]
-            map_labels(
-                results, lambda spec, label: spec.zoom_values(label, zoom), results["img"].shape
-            )
+            zoom, size = results["scale"][0] / self.scale[0], results["img"].shape
+            map_labels(results, lambda spec, label: spec.zoom_values(label, zoom), size)
         return results
 
 
@@ -257,31 +238,31 @@ class RandomFlip(mmcv.transforms.RandomFlip):
     def _flip(self, results: dict) -> None:
         super()._flip(results)
         map_labels(results, lambda spec, label: spec.flip(label), results["img"].shape)
-        if not results.get("turned_back"):  # as the versions of a test are, by the model
-            mark_moved(results)
+        if not results.get("turned_back"):
+            _mark_moved(results)
 
 
 @TRANSFORMS.register_module()
 class Pad(mmcv.transforms.Pad):
     """mmcv's ``Pad``, for all labels; new pixels carry no label.
 
-    In a test pipeline it may stand before ``LoadLabels``: the padding is below and at the right, so
-    that labels keep their native size and predictions are cut to it.
+    In a test pipeline it may stand before ``LoadLabels``: labels keep their native size, and
+    predictions are cut to it.
 
     Args:
         kwargs: see ``mmcv.transforms.Pad``; ``pad_val`` is the image's.
 
     Raises:
-        InputError: if ``pad_val`` says what labels are padded with, other than the value ignored.
+        InputError: if ``pad_val`` pads labels with another value than the ignored one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         value = kwargs.get("pad_val")
-        others = set(value) - {"img"} if isinstance(value, Mapping) else set()
-        if others and not (others == {"seg"} and value["seg"] == IGNORE):
+        others = {k: v for k, v in value.items() if k != "img"} if isinstance(value, dict) else {}
+        if others and others != dict(seg=IGNORE):
             raise InputError(
-                f"Pad: pad_val is of the image, dict(img=...), got {dict(value)}; in labels new "
-                "pixels are what each task ignores"
+                f"Pad: pad_val is of the image, dict(img=...), got {value}; in labels new pixels "
+                "are what each task ignores"
             )
         super().__init__(*args, **kwargs)
 
@@ -294,3 +275,90 @@ class Pad(mmcv.transforms.Pad):
         if "labels" not in results:
             results["content_shape"] = before[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class RandomCrop(mmseg.datasets.transforms.RandomCrop):
+    """mmseg's ``RandomCrop``, for all labels.
+
+    Args:
+        crop_size: (height, width), or one number for both, as in mmseg.
+        cat_max_ratio: a box in which one class has this share of the labelled pixels or more, or
+            which has one class alone, is drawn again, up to ten times.
+        size: (width, height) in place of ``crop_size``, in the order of the other transforms.
+        cat_tasks: tasks whose classes ``cat_max_ratio`` looks at, where a dataset has them; None
+            takes all that have classes. Leave out tasks with much background, as parts of people.
+    """
+
+    unread = dict(ignore_index="each label knows the value that it ignores")
+
+    def __init__(
+        self,
+        crop_size: int | Sequence[int] | None = None,
+        cat_max_ratio: float = 1.0,
+        size: Sequence[int] | None = None,
+        cat_tasks: Sequence[str] | None = None,
+    ) -> None:
+        if (crop_size is None) == (size is None):
+            raise InputError(
+                "RandomCrop takes crop_size (height, width) or size (width, height), got "
+                f"crop_size={crop_size!r} and size={size!r}"
+            )
+        if not 0 < cat_max_ratio <= 1:
+            raise InputError(f"RandomCrop: cat_max_ratio must be in (0, 1], got {cat_max_ratio}")
+        box = crop_size if size is None else size[::-1]
+        super().__init__(box if isinstance(box, int) else tuple(box), cat_max_ratio)
+        self.cat_tasks = cat_tasks
+
+    def transform(self, results: dict) -> dict:
+        """Crop the image and its labels."""
+        before = results["img"].shape
+        box = self._choose_box(results)
+        results["img"] = self.crop(results["img"], box)
+        results["img_shape"] = results["img"].shape[:2]
+        map_labels(results, lambda _, label: self.crop(label, box), before)
+        return _mark_moved(results)
+
+    def _choose_box(self, results: dict) -> tuple[int, int, int, int]:
+        (height, width), (rows, columns) = results["img"].shape[:2], self.crop_size
+        for _ in range(_CROP_TRIES):
+            top = np.random.randint(max(height - rows, 0) + 1)
+            left = np.random.randint(max(width - columns, 0) + 1)
+            box = (top, top + rows, left, left + columns)
+            if self.cat_max_ratio >= 1 or self._is_varied(results, box):
+                break
+        return box
+
+    def _is_varied(self, results: dict, box: tuple[int, int, int, int]) -> bool:
+        specs, labels = results.get("label_specs", {}), results.get("labels", {})
+        with_classes = [task for task, spec in specs.items() if spec.categorical]
+        chosen = with_classes if self.cat_tasks is None else self.cat_tasks
+        if wrong := [task for task in chosen if task in specs and task not in with_classes]:
+            raise InputError(f"RandomCrop: cat_tasks {wrong} have no classes; use {with_classes}")
+        for task in labels.keys() & set(chosen):
+            crop = self.crop(labels[task], box)
+            counts = np.bincount(crop[crop != specs[task].fill])
+            if (counts > 0).sum() < 2 or counts.max() / counts.sum() >= self.cat_max_ratio:
+                return False
+        return True
+
+
+@TRANSFORMS.register_module()
+class TestTimeAug(mmcv.transforms.TestTimeAug):
+    """mmcv's ``TestTimeAug``, in whose versions labels may be loaded after a flip.
+
+    Labels stay as they are, and the model turns its outputs back: ``flip`` is in the metainfo.
+
+    Args:
+        transforms: lists of alternatives; every combination of them is one version.
+    """
+
+    __test__ = False  # for pytest, which goes by names
+
+    def __init__(self, transforms: list) -> None:
+        with own_scope():
+            super().__init__([list(alternatives) for alternatives in transforms])
+
+    def transform(self, results: dict) -> dict:
+        """Make the versions: every entry becomes a list."""
+        return super().transform(dict(results, turned_back=True))

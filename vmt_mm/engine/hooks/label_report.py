@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from vmt_mm.datasets.label_look import look_at_labels
+from vmt_mm.datasets.verification import look_at_labels
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.modules import unwrap

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vmt_mm.datasets import ConcatDataset, MultiTaskDataset, label_look
+from vmt_mm.datasets import ConcatDataset, MultiTaskDataset, verification
 from vmt_mm.engine.hooks import LabelReportHook
 from vmt_mm.errors import InputError
 
@@ -98,13 +98,13 @@ def test_the_look_is_short(tmp_path, monkeypatch):
         "vmt_mm.tasks.labels.LabelSpec.decode",
         lambda spec, path: read.append(path) or decode(spec, path),
     )
-    assert label_look.look_at_labels(dataset) == []
+    assert verification.look_at_labels(dataset) == []
     assert len(read) == len(set(read)) == 2 * 32
     numbers = sorted(int(path.split("/")[-1][:-4]) for path in read)
     assert numbers[0] < 40  # from all over the list
     assert numbers[-1] > 160
-    monkeypatch.setattr(label_look, "_SECONDS", 0.0)
-    assert label_look.look_at_labels(dataset) == []
+    monkeypatch.setattr(verification, "_SECONDS", 0.0)
+    assert verification.look_at_labels(dataset) == []
     assert len(read) == 2 * 32
 
 

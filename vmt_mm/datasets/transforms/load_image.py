@@ -1,0 +1,218 @@
+"""Load images: the pixels that a file stores become an image by rules, or the file is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import cv2
+import mmcv
+import mmcv.transforms
+import numpy as np
+from mmengine import fileio
+
+from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
+from vmt_mm.registry import TRANSFORMS
+from vmt_mm.utils.image_files import decode_stored
+
+#: Name of the image among a sample's cached arrays, which no task has.
+IMAGE = "images"
+#: Side of the black image that replaces one that is skipped; Resize brings it to size.
+_STAND_IN_SIDE = 64
+_HOW = "in the pipelines for training and test"
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` that reads what a file holds, or says why not.
+
+    Pixels are taken as the file stores them, as label files are. Where the dataset keeps a cache,
+    the image comes from there.
+
+    Args:
+        turn_by_exif: turn each image as its EXIF orientation says, for labels that were drawn on
+            the turned image.
+        value_range: (low, high), the values that become 0 and 255, as float32; others are clipped.
+            None takes 8-bit images alone, but with 'unchanged' all as they are, in float32.
+        color_type: 'color' gives three channels, blue, green, red; 'grayscale' one; 'unchanged' all
+            that there are, alpha as well.
+        kwargs: see ``mmcv.transforms.LoadImageFromFile``.
+
+    Raises:
+        CorruptFileError: if a file is empty, truncated, no image, or holds what would be lost.
+    """
+
+    unread = dict(
+        ignore_empty="the dataset's on_error='skip' leaves out what cannot be read",
+        file_client_args="use backend_args",
+    )
+
+    def __init__(
+        self,
+        *args: Any,
+        turn_by_exif: bool = False,
+        value_range: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        refuse_unread(LoadImageFromFile, kwargs)
+        super().__init__(*args, **kwargs)
+        if self.color_type not in ("color", "grayscale", "unchanged"):
+            raise InputError(
+                "LoadImageFromFile: color_type must be 'color', 'grayscale' or 'unchanged', got "
+                f"{self.color_type!r}"
+            )
+        if value_range is not None and not _is_range(value_range):
+            raise InputError(
+                "LoadImageFromFile: value_range must be (low, high), the values that become 0 and "
+                f"255, got {value_range!r}"
+            )
+        self.turn_by_exif = turn_by_exif
+        self.value_range = value_range and tuple(value_range)
+        self.as_stored = self.color_type == "unchanged"
+        flag = "unchanged" if self.as_stored else f"{self.color_type}_ignore_orientation"
+        self._decode_plain = partial(mmcv.imfrombytes, flag=flag, backend=self.imdecode_backend)
+
+    @property
+    def settings(self) -> str:
+        """What decides how an image is read."""
+        rules = self.color_type, self.value_range, self.turn_by_exif, self.imdecode_backend
+        return repr(rules)
+
+    def transform(self, results: dict) -> dict:
+        """Add ``img`` (H, W, 3) BGR, ``img_shape``, ``ori_shape``, and what kind of values it has.
+
+        ``is_deep``: not 8 bits; ``own_units``: no colours of 0..255.
+        """
+        path = results["img_path"]
+        image = results.get("stored", {}).get(IMAGE)
+        if results.get("stand_in"):
+            image = self._stand_in(path)
+        elif image is None:
+            image = self.read(path)
+        results["is_deep"] = image.dtype != np.uint8
+        own = self.as_stored and self.value_range is None
+        results["own_units"] = own and (results["is_deep"] or image.shape[2:] != (3,))
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+    def _stand_in(self, path: str) -> np.ndarray:
+        """A black image in place of one that cannot be read, in a test."""
+        if self.as_stored:
+            raise InputError(
+                f"{path}: cannot be read, and color_type='unchanged' does not say how many "
+                "channels an image in its place would have; leave it out of the list of ids"
+            )
+        shape = (_STAND_IN_SIDE, _STAND_IN_SIDE, 3)
+        return np.zeros(shape if self.color_type == "color" else shape[:2], np.uint8)
+
+    def read(self, path: str) -> np.ndarray:
+        """Read an image (H, W, 3) BGR, or as ``color_type`` says."""
+        return self.decode(self.fetch(path), path)
+
+    def fetch(self, path: str) -> bytes:
+        """The content of an image file."""
+        try:
+            return fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            raise CorruptFileError(f"{path}: {error.strerror}; expected an image") from None
+
+    def decode(self, content: bytes, name: str) -> np.ndarray:
+        """Decode a file's content; errors call it ``name``."""
+        return self.take(decode_stored(content, name, self._decode_plain, self.turn_by_exif), name)
+
+    def take(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Make an image of stored pixels.
+
+        Args:
+            values: (H, W) or (H, W, C).
+            name: what an error calls them.
+
+        Returns:
+            (H, W, 3) for 'color', (H, W) for 'grayscale', (H, W[, C]) for 'unchanged'; uint8 or
+            float32.
+
+        Raises:
+            CorruptFileError: if the options do not say what becomes of the values.
+        """
+        if values.ndim == 3 and values.shape[2] == 1:
+            values = values[..., 0]
+        if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or not values.size:
+            raise CorruptFileError(
+                f"{name}: expected an image (H, W) or (H, W, C) of numbers, got {values.dtype} "
+                f"{values.shape}"
+            )
+        if not self.as_stored and values.ndim == 3:
+            values = self._three_channels(values, name)
+        if values.dtype != np.uint8 or self.value_range:
+            values = self._in_range(values, name)
+        if self.color_type == "color" and values.ndim == 2:
+            return cv2.cvtColor(values, cv2.COLOR_GRAY2BGR)
+        if self.color_type == "grayscale" and values.ndim == 3:
+            return cv2.cvtColor(values, cv2.COLOR_BGR2GRAY)
+        return values
+
+    def _three_channels(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Take an opaque alpha channel off; refuse other numbers of channels."""
+        channels = values.shape[2]
+        with_alpha = channels == 4 and values.dtype.kind == "u"
+        if with_alpha and (values[..., 3] == np.iinfo(values.dtype).max).all():
+            return np.ascontiguousarray(values[..., :3])
+        if channels != 3:
+            found = "transparent pixels" if with_alpha else f"{channels} channels"
+            raise CorruptFileError(
+                f"{name}: has {found} of {values.dtype}; expected one channel, three, or three and "
+                "opaque alpha. Save it so; or, to use all channels, set LoadImageFromFile("
+                f"color_type='unchanged') {_HOW}, {channels} values of data_preprocessor.mean and "
+                f"std, and backbone.in_channels={channels}"
+            )
+        return values
+
+    def _in_range(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Values beyond 8 bits as float32, mapped to 0..255 if the range is known."""
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise CorruptFileError(f"{name}: holds values that are not finite")
+        found = f"{name}: holds {values.dtype} values, {values.min():g}..{values.max():g}"
+        if self.value_range is None:
+            if not self.as_stored:
+                raise CorruptFileError(
+                    f"{found}, which do not fit 8 bits: set LoadImageFromFile(value_range=(LOW, "
+                    "HIGH)), the values that become 0 and 255, or color_type='unchanged' with mean "
+                    f"and std in these units, {_HOW}"
+                )
+            return values.astype(np.float32)
+        low, high = self.value_range
+        small = values.dtype.kind != "f" and high > np.iinfo(values.dtype).max
+        if small or values.max() < low or values.min() > high:
+            raise CorruptFileError(f"{found}, which do not fit value_range={self.value_range}")
+        scaled = (values.astype(np.float64) - low) * (255 / (high - low))
+        return np.clip(scaled, 0, 255).astype(np.float32)
+
+
+def _is_range(values: object) -> bool:
+    numbers = isinstance(values, (list, tuple)) and all(isinstance(v, (int, float)) for v in values)
+    return numbers and len(values) == 2 and -math.inf < values[0] < values[1] < math.inf
+
+
+def reader_of(dataset: Any) -> LoadImageFromFile:
+    """What reads a dataset's images, inside wrappers as well; of several datasets the first's."""
+    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
+    if inner[0] is not None:
+        return reader_of(inner[0])
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
+    return next((s for s in steps if isinstance(s, LoadImageFromFile)), LoadImageFromFile())
+
+
+def displayable(image: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) BGR, uint8, of an image (H, W[, C]) of any values and channels."""
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        if not 1 < high <= 255 or low < 0:
+            image = (image - low) * (255 / max(high - low, 1e-12))
+        image = np.rint(image).astype(np.uint8)
+    if image.ndim == 3 and image.shape[2] in (3, 4):
+        return np.ascontiguousarray(image[..., :3])
+    grey = image if image.ndim == 2 else np.ascontiguousarray(image[..., 0])
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
