@@ -1,10 +1,8 @@
-"""Raw data sets to the one layout; imports neither torch nor mmengine, for quick worker processes.
+"""Raw datasets to the one layout: a :class:`~vmt_mm.conversion.recipe.Recipe` each.
 
-A data set is a :class:`Recipe`: which raw file holds what, and a function from files to a label.
+Imports neither torch nor mmengine, so that worker processes start quickly.
 """
 
-from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
-from vmt_mm.conversion.report import Report
 from vmt_mm.conversion.run import convert
 
-__all__ = ["Label", "LabelRule", "Recipe", "Report", "convert"]
+__all__ = ["convert"]

@@ -7,8 +7,7 @@
     normals/<id>.npy          components within -1..1
     edge/<id>.npy             0 or 1
 
-The frame of the normals is not said there; see :mod:`vmt_mm.conversion.pascal_context` for the
-default, which is checked on the data alike, by the class "floor".
+The frame of the normals: see :mod:`vmt_mm.conversion.pascal_context`.
 """
 
 from __future__ import annotations
@@ -18,26 +17,21 @@ from pathlib import Path
 
 import numpy as np
 
-from vmt_mm.conversion.normals import judge_axes, normals_label, read_vectors
-from vmt_mm.conversion.readers import read_npy
+from vmt_mm.conversion.labels import check_size, judge_axes, normals_label, read_npy
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.errors import InputError
 from vmt_mm.utils.label_files import read_classes
 from vmt_mm.utils.normal_frames import parse_frame
 
 _SEGMENTATION = "segmentation/{id}.png"
-#: 0 for none and the 40 classes.
-_RAW_CLASSES = 41
-_IGNORE = 255
-#: "floor" as the raw files number it.
-_FLOOR = 2
-_MAX_MILLIMETRES = 65535
+#: In raw files: 0 for none and the 40 classes, and "floor".
+_CLASSES, _FLOOR = 41, 2
 
 
 def semseg(path: Path) -> Label:
     """Classes 0..39, 255 = ignore."""
-    raw = read_classes(path, _RAW_CLASSES)
-    return Label(np.where(raw == 0, np.uint8(_IGNORE), raw - np.uint8(1)))
+    raw = read_classes(path, _CLASSES)
+    return Label(np.where(raw == 0, np.uint8(255), raw - np.uint8(1)))
 
 
 def depth(path: Path) -> Label:
@@ -45,23 +39,21 @@ def depth(path: Path) -> Label:
     metres = read_npy(path).astype(np.float64)
     valid = np.isfinite(metres) & (metres > 0)
     millimetres = np.rint(np.where(valid, metres, 0) * 1000)
-    if millimetres.max(initial=0) > _MAX_MILLIMETRES:
+    if millimetres.max(initial=0) > 65535:
         raise InputError(f"{path}: expected metres below 65.5, found {metres[valid].max():g}")
     millimetres[valid] = np.maximum(millimetres[valid], 1)
     return Label(millimetres.astype(np.uint16) if valid.any() else None)
 
 
 def normals(path: Path, segmentation: Path | None, axes: str) -> Label:
-    """Unit normals in the camera frame; (0, 0, 0) and what is no number is none."""
-    vectors = read_vectors(read_npy(path, channels=3), path)
-    floor = None
+    """Unit normals in the camera frame; (0, 0, 0), NaN and Inf are none."""
+    vectors, floor = read_npy(path, (3,)).astype(np.float32), None
+    largest = np.nanmax(np.abs(vectors), initial=0)
+    if largest > 1.01:
+        raise InputError(f"{path}: expected components of unit vectors, found one of {largest:g}")
     if segmentation is not None:
-        floor = read_classes(segmentation, _RAW_CLASSES) == _FLOOR
-        if floor.shape != vectors.shape[:2]:
-            raise InputError(
-                f"{path}: normals of size {vectors.shape[:2]} (height, width), but {segmentation} "
-                f"has {floor.shape}"
-            )
+        floor = read_classes(segmentation, _CLASSES) == _FLOOR
+        check_size(path, vectors, segmentation, floor)
     return normals_label(vectors, np.isfinite(vectors).all(axis=-1), axes, floor)
 
 
@@ -76,6 +68,7 @@ def edge(path: Path) -> Label:
 def nyud(normals_axes: str) -> Recipe:
     """The recipe of NYUD_MT; raise InputError if the axes make no sense."""
     axes = parse_frame(normals_axes)
+    vectors = (("normals/{id}.npy",), (_SEGMENTATION, None))
     return Recipe(
         name="NYUD_MT",
         splits={split: f"gt_sets/{split}.txt" for split in ("train", "val")},
@@ -84,14 +77,9 @@ def nyud(normals_axes: str) -> Recipe:
         labels=(
             LabelRule("semseg", ((_SEGMENTATION,),), semseg),
             LabelRule("depth", (("depth/{id}.npy",),), depth),
-            LabelRule(
-                "normals",
-                (("normals/{id}.npy",),),
-                partial(normals, axes=axes),
-                optional=(_SEGMENTATION,),
-            ),
+            LabelRule("normals", vectors, partial(normals, axes=axes)),
             LabelRule("edge", (("edge/{id}.npy",),), edge),
         ),
         settings=dict(normals_axes=axes),
-        judge=partial(judge_axes, task="normals", axes=axes),
+        judge=partial(judge_axes, axes=axes),
     )

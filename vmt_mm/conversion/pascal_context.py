@@ -1,8 +1,7 @@
 """PASCAL_MT, the archive of PASCAL-Context with the field's five tasks.
 
-Maninis et al., Attentive Single-Tasking of Multiple Tasks, CVPR 2019, https://arxiv.org/abs/1904.08918,
-put it together: classes of PASCAL VOC 2012 and PASCAL-Context, parts of PASCAL-Part, and saliency
-and normals that networks predicted ("distilled").
+Maninis et al., CVPR 2019, https://arxiv.org/abs/1904.08918, put it together: classes of PASCAL VOC
+2012 and PASCAL-Context, parts of PASCAL-Part, and saliency and normals that networks predicted.
 
     JPEGImages/<id>.jpg
     ImageSets/Context/train.txt, val.txt
@@ -12,34 +11,30 @@ and normals that networks predicted ("distilled").
     normals_distill/<id>.png                                        RGB, n = 2 v / 255 - 1
     sal_distill/<id>.png                                            0..255
 
-**The frame of the normals.** The archive does not say it. Known is that programs for it mirror an
-image by turning the sign of x, and turn the pair (x, y) with the image in a way that is right for
-x right and y down (or for both opposite), and that NYU's normals, by which the network was trained,
-are usually coloured so: x right, y down, z towards the camera. Hence the default ``x,-y,z``. Two of
-its three signs are checked on the data: most of what is seen must face the camera, and most floors
-must face up, or the report says so. That x points right, not left, is not checked.
+The archive does not say the frame of the normals. The default ``x,-y,z`` (x right, y down, z
+towards the camera) is how programs for it flip and rotate, and how NYU's normals, from which the
+network learned, are usually coloured. The report says so if most pixels do not face the camera, or
+most floors not up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from vmt_mm.conversion.normals import judge_axes, normals_label
-from vmt_mm.conversion.readers import read_mat
+from vmt_mm.conversion.labels import check_size, judge_axes, normals_label, read_mat, thin
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
-from vmt_mm.conversion.thinning import thin
 from vmt_mm.errors import InputError
 from vmt_mm.utils.label_files import read_classes, read_label, read_mask
 from vmt_mm.utils.normal_frames import parse_frame
 
 _CONTEXT = "pascal-context/trainval/{id}.mat"
 _CLASSES, _CONTEXT_CLASSES, _IGNORE = 21, 459, 255
-_PERSON = 15
+#: Index of the class "person" in PASCAL VOC, and of "floor" in PASCAL-Context.
+_PERSON, _FLOOR = 15, 158
 #: Parts of PASCAL-Part that make up each class of human parts; 0 is the rest of the image.
 _PARTS = {
     1: "hair head lear rear leye reye lebrow rebrow nose mouth",
@@ -52,8 +47,6 @@ _PARTS = {
 PART_INDEX = {name: index for index, names in _PARTS.items() for name in names.split()}
 #: Pixels added around an image while its edges are thinned.
 _MARGIN = 2
-#: Index of PASCAL-Context's class "floor".
-_FLOOR = 158
 #: The PASCAL-Context classes, by index, that NYU Depth v2 has under the same name: the network that
 #: predicted the normals learned these, and the field uses its normals nowhere else.
 # fmt: off
@@ -77,33 +70,25 @@ def semseg(path: Path) -> Label:
 
 
 def human_parts(path: Path) -> Label:
-    """Parts of the persons, 0 elsewhere; where two overlap, the later one; none without any part.
+    """Parts of persons, 0 elsewhere; where two overlap, the later one; no label without any.
 
     PASCAL-Part's structure: an image name and objects; an object is its class, the class's index,
     its mask, and its parts; a part is its name and its mask.
     """
     content, values = read_mat(path, "anno"), None
     try:
-        for name, mask in _person_parts(content):
-            values = np.zeros(mask.shape, np.uint8) if values is None else values
-            values[mask] = PART_INDEX[name]
+        for thing in content[0][0][1].ravel():
+            for part in thing[3].ravel() if int(thing[1].item()) == _PERSON else ():
+                name, mask = str(part[0].item()), part[1]
+                if mask.ndim != 2 or mask.dtype.kind not in "bui":
+                    raise ValueError(f"a mask of shape {mask.shape} and type {mask.dtype}")
+                values = np.zeros(mask.shape, np.uint8) if values is None else values
+                values[mask.astype(bool)] = PART_INDEX[name]
     except KeyError as error:
         raise InputError(f"{path}: unknown part {error}") from None
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{path}: has not the structure of PASCAL-Part ({error})") from None
     return Label(values if values is not None and values.any() else None)
-
-
-def _person_parts(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and mask (H, W) bool of every part of every person."""
-    for thing in content[0][0][1].ravel():
-        if int(thing[1].item()) != _PERSON:
-            continue
-        for part in thing[3].ravel():
-            mask = part[1]
-            if mask.ndim != 2 or mask.dtype.kind not in "bui":
-                raise ValueError(f"a mask of shape {mask.shape} and type {mask.dtype}")
-            yield str(part[0].item()), mask.astype(bool)
 
 
 def saliency(path: Path) -> Label:
@@ -115,11 +100,7 @@ def normals(path: Path, context: Path, axes: str) -> Label:
     """Normals where the class is one of ``NORMALS_CLASSES``, in the camera frame."""
     values = read_label(path, "8-bit RGB surface normals", np.uint8, channels=3)
     classes = read_context(context)
-    if classes.shape != values.shape[:2]:
-        raise InputError(
-            f"{path}: normals of size {values.shape[:2]} (height, width), but {context} has "
-            f"{classes.shape}"
-        )
+    check_size(path, values, context, classes)
     valid = np.isin(classes, NORMALS_CLASSES) & values.any(axis=-1)
     vectors = values.astype(np.float32) * (2 / 255) - 1
     return normals_label(vectors, valid, axes, floor=classes == _FLOOR)
@@ -138,35 +119,29 @@ def read_context(path: Path) -> np.ndarray:
     classes = read_mat(path, "LabelMap")
     if classes.ndim != 2 or classes.dtype.kind not in "uif":
         raise InputError(f"{path}: expected LabelMap of shape (H, W), got {classes.shape}")
-    if classes.min(initial=0) < 0 or classes.max(initial=0) > _CONTEXT_CLASSES:
-        raise InputError(
-            f"{path}: expected classes 0..{_CONTEXT_CLASSES}, found "
-            f"{classes.min(initial=0)}..{classes.max(initial=0)}"
-        )
+    low, high = classes.min(initial=0), classes.max(initial=0)
+    if low < 0 or high > _CONTEXT_CLASSES:
+        raise InputError(f"{path}: expected classes 0..{_CONTEXT_CLASSES}, found {low}..{high}")
     return classes
 
 
 def pascal_context(normals_axes: str) -> Recipe:
     """The recipe of PASCAL_MT; raise InputError if the axes make no sense."""
     axes = parse_frame(normals_axes)
+    classes = ("semseg/VOC12/{id}.png", "semseg/pascal-context/{id}.png")
+    vectors = (("normals_distill/{id}.png",), (_CONTEXT,))
     return Recipe(
         name="PASCAL_MT",
         splits={split: f"ImageSets/Context/{split}.txt" for split in ("train", "val")},
         expected=dict(train=4998, val=5105),
         image="JPEGImages/{id}.jpg",
         labels=(
-            LabelRule(
-                "semseg", (("semseg/VOC12/{id}.png", "semseg/pascal-context/{id}.png"),), semseg
-            ),
+            LabelRule("semseg", (classes,), semseg),
             LabelRule("human_parts", (("human_parts/{id}.mat",),), human_parts),
             LabelRule("saliency", (("sal_distill/{id}.png",),), saliency),
-            LabelRule(
-                "normals",
-                (("normals_distill/{id}.png",), (_CONTEXT,)),
-                partial(normals, axes=axes),
-            ),
+            LabelRule("normals", vectors, partial(normals, axes=axes)),
             LabelRule("edge", ((_CONTEXT,),), edge),
         ),
         settings=dict(normals_axes=axes),
-        judge=partial(judge_axes, task="normals", axes=axes),
+        judge=partial(judge_axes, axes=axes),
     )

@@ -1,115 +1,142 @@
-"""Convert a raw data set."""
+"""Convert a raw dataset; what an earlier run converted is kept."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
-from vmt_mm.conversion.image import WRITTEN, ImageJob, Outcome, convert_image
-from vmt_mm.conversion.journal import Journal
+from vmt_mm.conversion.archive import SUFFIXES, unpack
+from vmt_mm.conversion.image import DAMAGED, WRITTEN, ImageJob, convert_image
 from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.conversion.report import REPORT, Report, make_report
-from vmt_mm.conversion.source import Source, open_source
 from vmt_mm.errors import InputError
-from vmt_mm.utils.files import check_outputs, remove_partial, write_bytes
+from vmt_mm.utils.files import check_outputs, remove_partial, write_bytes, write_json
 from vmt_mm.utils.layout import read_ids
 from vmt_mm.utils.processes import run_parallel
 
-#: Folder below the target that an archive is unpacked into, removed at the end.
+#: File in the target: a header, then a line for each image that is done: its ``id``, ``sources``
+#: (raw file -> size and time of the last change) and ``outcomes``.
+JOURNAL = "conversion.jsonl"
+#: Folder in the target that an archive is unpacked into, removed at the end.
 _SCRATCH = ".unpacked"
+# To be raised whenever the same raw files give other labels.
+_VERSION = 1
 
 
 def convert(
     recipe: Recipe, source: Path, target: Path, workers: int = 1, link: bool = False
 ) -> Report:
-    """Convert a raw data set to the one layout; go on where a run before was stopped.
+    """Convert a raw dataset, a folder or an archive, to the one layout.
 
-    The source is only read. Every file appears whole or not at all. What was converted before, from
-    raw files that have not changed since, is left as it is. A split lists the images that could be
-    used; ``report.json`` says what is missing or damaged.
-
-    Args:
-        recipe: of the data set.
-        source: folder or archive.
-        target: folder; new, empty, or of a run before.
-        workers: processes.
-        link: make hard links of the images instead of copies.
+    The source is only read. Every file is written atomically. What an earlier run converted, from
+    raw files that have not changed since, is kept. A split lists the images that could be used;
+    ``report.json`` says what is missing or damaged. ``link`` makes hard links of the images.
 
     Raises:
-        InputError: if the source is no such data set, or the target holds something else.
+        InputError: if the source is not such a dataset, or the target holds something else.
     """
     source, target = source.expanduser().resolve(), target.expanduser().resolve()
     check_outputs(dict(target=target), [source])
-    if workers < 1:
-        raise InputError(f"workers: must be 1 or more, got {workers}")
-    journal = Journal(target, recipe)
-    raw = open_source(source, target / _SCRATCH, list(recipe.splits.values()))
-    for split, file in recipe.splits.items():
-        if raw.stamp(file) is None:
-            raise InputError(f"{source}: has no {file}, the ids of split {split!r}")
-    journal.create()
-    raw.fetch(recipe.splits.values())
-    splits = {split: read_ids(raw.root / file) for split, file in recipe.splits.items()}
+    header = dict(recipe=recipe.name, version=_VERSION, settings=dict(recipe.settings))
+    journal = _read_journal(target, header)
+    root = _open(source, target, next(iter(recipe.splits.values())))
+    splits = {split: read_ids(root / file) for split, file in recipe.splits.items()}
     ids = list(dict.fromkeys(i for of_split in splits.values() for i in of_split))
 
-    stamps = {i: {file: raw.stamp(file) for file in recipe.files_of(i)} for i in ids}
-    outcomes = {i: journal.outcomes(i, stamps[i]) for i in ids}
-    stale = [i for i in ids if outcomes[i] is None]
-    _prepare(recipe, target, ids, complete=not stale)
-    journal.start({i: (stamps[i], outcomes[i]) for i in ids if outcomes[i] is not None})
-    jobs = _jobs(recipe, raw, target, {i: stamps[i] for i in stale}, link)
-    results = run_parallel(convert_image, jobs, workers)
-    for job, result in zip(
-        jobs, track(results, description="converting", total=len(jobs)), strict=True
-    ):
-        outcomes[job.image_id] = result
-        journal.add(job.image_id, stamps[job.image_id], result)
-    _write_splits(target, splits, outcomes)
-    report = make_report(recipe, splits, outcomes, len(stale))
-    report.write(target)
-    shutil.rmtree(target / _SCRATCH, ignore_errors=True)  # of this run or of one before
+    jobs = {i: ImageJob(i, recipe, root, target, link) for i in ids}
+    sources = {i: {file: _stamp(root / file) for file in recipe.files_of(i)} for i in ids}
+    entries = {i: journal[i] for i in ids if _is_current(journal.get(i), sources[i], jobs[i])}
+    stale = [i for i in ids if i not in entries]
+    _prepare(recipe, target, complete=not stale)
+    lines = [json.dumps(line) for line in (header, *entries.values())]
+    write_bytes(target / JOURNAL, "".join(f"{line}\n" for line in lines).encode())
+    results = run_parallel(convert_image, [jobs[i] for i in stale], workers)
+    results = track(results, description="converting", total=len(stale))
+    for i, outcomes in zip(stale, results, strict=True):
+        entries[i] = dict(id=i, sources=sources[i], outcomes=outcomes)
+        with (target / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(entries[i])}\n")
+    all_outcomes = {i: entry["outcomes"] for i, entry in entries.items()}
+    for split, of_split in splits.items():
+        usable = [i for i in of_split if all_outcomes[i]["image"]["state"] == WRITTEN]
+        write_bytes(target / f"splits/{split}.txt", "".join(f"{i}\n" for i in usable).encode())
+    report = make_report(recipe, splits, all_outcomes, len(stale))
+    write_json(target / REPORT, report.as_dict())
+    shutil.rmtree(target / _SCRATCH, ignore_errors=True)  # of this run or of an earlier one
     return report
 
 
-def _prepare(recipe: Recipe, target: Path, ids: Iterable[str], complete: bool) -> None:
-    """Make the folders, remove what killed runs left half-written, and what would say too much.
+def _read_journal(target: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of images that are done with the same settings; InputError on other folders."""
+    if not (target / JOURNAL).is_file():
+        if target.exists() and any(path.name != _SCRATCH for path in target.iterdir()):
+            raise InputError(f"{target}: is not empty and no converter wrote it; give a new folder")
+        return {}
+    lines = []
+    for line in (target / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue  # the last line of a run that was killed
+    found, *entries = lines or [{}]
+    if found.get("recipe", header["recipe"]) != header["recipe"]:
+        raise InputError(f"{target}: holds {found['recipe']}, not {header['recipe']}")
+    return {entry["id"]: entry for entry in entries} if found == header else {}
 
-    Report and splits say that a set is whole. If it is not yet, they go first and come back last.
-    """
-    below = {Path(i).parent for i in ids} | {Path()}  # ids may have folders of their own
-    for folder in (target / "images", *(target / rule.task for rule in recipe.labels)):
-        folder.mkdir(parents=True, exist_ok=True)
-        for parent in below:
-            remove_partial(folder / parent)
-    for folder in (target, target / "splits"):
-        folder.mkdir(exist_ok=True)
-        remove_partial(folder)
-    if not complete:
-        for file in (REPORT, *map(_split_file, recipe.splits)):
+
+def _open(source: Path, target: Path, first_list: str) -> Path:
+    """The dataset's folder: the source, or where an archive is unpacked."""
+    if source.is_dir():
+        if not (source / first_list).is_file():
+            raise InputError(f"{source / first_list}: no such file; is {source} the dataset?")
+        return source
+    if not source.is_file() or not source.name.endswith(SUFFIXES):
+        raise InputError(f"{source}: expected a folder or an archive ({', '.join(SUFFIXES)})")
+    # a killed run's, if the archive is the same
+    unpacked = target / _SCRATCH / "-".join(map(str, _stamp(source) or ()))
+    is_new = not target.exists()
+    if not unpacked.is_dir():
+        try:
+            unpack(source, unpacked)
+        except InputError:
+            shutil.rmtree(target if is_new else target / _SCRATCH, ignore_errors=True)
+            raise
+    found = sorted(unpacked.rglob(first_list), key=lambda path: len(path.parts))
+    if not found:
+        raise InputError(f"{source}: holds no {first_list}")
+    return found[0].parents[len(Path(first_list).parts) - 1]
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """Size in bytes and time of the last change in nanoseconds; None if there is no file."""
+    if not file.exists():
+        return None
+    state = file.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _is_current(entry: Mapping | None, sources: Mapping[str, Any], job: ImageJob) -> bool:
+    """Whether an image's raw files and what was written are as they were, and none is damaged."""
+    if entry is None or entry["sources"] != sources:
+        return False
+    sizes = {name: path.stat().st_size for name, path in job.outputs().items() if path.is_file()}
+    written = {name: o["bytes"] for name, o in entry["outcomes"].items() if "bytes" in o}
+    return sizes == written and all(o["state"] != DAMAGED for o in entry["outcomes"].values())
+
+
+def _prepare(recipe: Recipe, target: Path, complete: bool) -> None:
+    """Make the folders; remove what killed runs left, and the lists of a set that is incomplete."""
+    for folder in ("images", "splits", *(rule.task for rule in recipe.labels)):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+        for below, _, _ in os.walk(target / folder):
+            remove_partial(Path(below))
+    remove_partial(target)
+    for file in (REPORT, *(f"splits/{split}.txt" for split in recipe.splits)):
+        if not complete:
             (target / file).unlink(missing_ok=True)
-
-
-def _jobs(recipe: Recipe, raw: Source, target: Path, stale: dict, link: bool) -> list[ImageJob]:
-    """The images to convert, with their raw files at hand."""
-    present = {i: frozenset(f for f, s in files.items() if s) for i, files in stale.items()}
-    raw.fetch({file for files in present.values() for file in files})
-    return [
-        ImageJob(i, recipe, raw.root, files, target, link, raw.is_copy)
-        for i, files in present.items()
-    ]
-
-
-def _write_splits(
-    target: Path, splits: dict[str, list[str]], outcomes: dict[str, dict[str, Outcome]]
-) -> None:
-    for split, ids in splits.items():
-        usable = [i for i in ids if outcomes[i]["image"]["state"] == WRITTEN]
-        content = "".join(f"{i}\n" for i in usable)
-        write_bytes(target / _split_file(split), content.encode())
-
-
-def _split_file(split: str) -> str:
-    return f"splits/{split}.txt"

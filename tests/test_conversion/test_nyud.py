@@ -87,7 +87,7 @@ def test_every_label_is_as_by_hand(raw, tmp_path):
     assert (edge[5] == 255).all()
     assert np.count_nonzero(edge) == SIZE[1]
     floor = 5 * SIZE[1] - 2  # but for one pixel of another class and one without a normal
-    assert report.notes["normals"]["floor"] == report.notes["normals"]["floor_up"] == 3 * floor
+    assert report.notes["normals"]["floor"] == report.notes["normals"]["up"] == 3 * floor
 
 
 def test_the_converted_set_is_read_as_it_was_meant(raw, tmp_path):
@@ -135,7 +135,7 @@ def test_every_fault_is_named_and_a_second_run_completes(raw, tmp_path):
     assert (out / "normals/0001.png").is_file()  # which needs no classes
     np.save(raw / "depth/0001.npy", raw_depth())
     report = convert(recipe(), raw, out)
-    assert report.converted == 3  # the others are looked at again, since they have faults
+    assert report.converted_now == 3  # the others are looked at again, since they have faults
     assert len(report.problems) == 6
     assert read(out / "depth/0001.png")[5, 5] == 1235
 
@@ -145,8 +145,8 @@ def test_an_image_without_any_depth_or_normal_has_no_label(raw, tmp_path):
     np.save(raw / "normals/0001.npy", np.zeros((*SIZE, 3)))
     report = convert(recipe(), raw, tmp_path / "out")
     assert report.problems == []
-    assert report.counts["train"]["depth"] == report.counts["train"]["normals"]
-    assert report.counts["train"]["depth"] == dict(none=1, written=1)
+    assert report.splits["train"]["depth"] == report.splits["train"]["normals"]
+    assert report.splits["train"]["depth"] == dict(none=1, written=1)
     assert not (tmp_path / "out/depth/0001.png").exists()
 
 

@@ -28,9 +28,8 @@ from raw_pascal import (
 )
 
 from vmt_mm.conversion import convert
-from vmt_mm.conversion.normals import to_camera_frame
+from vmt_mm.conversion.labels import thin, to_camera_frame
 from vmt_mm.conversion.pascal_context import NORMALS_CLASSES, PART_INDEX, pascal_context
-from vmt_mm.conversion.thinning import thin
 from vmt_mm.datasets import PASCALContextMT
 from vmt_mm.errors import InputError
 
@@ -81,16 +80,14 @@ def test_every_label_is_as_by_hand(raw, tmp_path):
 
 def test_the_report_counts(raw, tmp_path):
     report = convert(recipe(), raw, tmp_path / "out")
-    states = {split: dict(counts["human_parts"]) for split, counts in report.counts.items()}
+    states = {split: dict(counts["human_parts"]) for split, counts in report.splits.items()}
     assert states == dict(train=dict(written=2, none=1), val=dict(written=2))
-    assert all(report.counts["val"][task] == dict(written=2) for task in ("image", "edge"))
+    assert all(report.splits["val"][task] == dict(written=2) for task in ("image", "edge"))
     stored = json.loads((tmp_path / "out/report.json").read_text())
     assert stored == report.as_dict()
     assert (stored["whole"], stored["converted_now"]) == (True, 5)
     # 59 pixels of wall, 60 of floor in each of the five images.
-    assert stored["notes"]["normals"] == dict(
-        valid=595, towards_camera=595, floor=300, floor_up=300
-    )
+    assert stored["notes"]["normals"] == dict(valid=595, towards_camera=595, floor=300, up=300)
 
 
 def test_the_converted_set_is_read_as_it_was_meant(raw, tmp_path):
@@ -132,7 +129,7 @@ def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
         assert there == {f"{i}.png" for i in "abcd" if i not in ids}, task
     assert {p.name for p in (out / "images").iterdir()} == {f"{i}.jpg" for i in "abcd"}
     assert (out / "splits/val.txt").read_text() == "d\n"
-    assert report.counts["train"]["human_parts"] == dict(written=1, none=1, damaged=1)
+    assert report.splits["train"]["human_parts"] == dict(written=1, none=1, damaged=1)
 
 
 @pytest.mark.parametrize(
@@ -206,8 +203,8 @@ def test_an_image_that_cannot_be_opened_is_one_problem(raw, tmp_path, fault):
     assert problem.startswith(message)
     assert (tmp_path / "out/splits/train.txt").read_text() == "b\nc\n"
     # labels that it has are not "none"
-    assert report.counts["train"]["image"] == dict(damaged=1, written=2)
-    assert report.counts["train"]["saliency"] == {"no image": 1, "written": 2}
+    assert report.splits["train"]["image"] == dict(damaged=1, written=2)
+    assert report.splits["train"]["saliency"] == {"no image": 1, "written": 2}
 
 
 def test_a_disk_error_of_another_kind_ends_the_run(raw, tmp_path, monkeypatch):
@@ -229,10 +226,10 @@ def test_all_alternatives_that_lack_are_named(raw, tmp_path):
 
 
 def test_axes_that_the_data_disproves_are_named(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("vmt_mm.conversion.normals._ENOUGH", 100)
+    monkeypatch.setattr("vmt_mm.conversion.labels._ENOUGH", 100)
     first, second = convert(recipe("x,y,-z"), raw, tmp_path / "out").problems
-    assert first.startswith("normals: of the pixels with normals only ")
-    assert "towards the camera: the third of the axes 'x,y,-z' is wrong" in first
+    assert first.startswith("normals: of the valid pixels only ")
+    assert "towards_camera: the third of the axes 'x,y,-z' is wrong" in first
     assert "of the floor pixels only 0% point up: the second of the axes" in second
 
 
@@ -283,7 +280,7 @@ def test_the_tool(raw, tmp_path):
     # Five images are not all of PASCAL_MT.
     output = run(sys.executable, script, raw, tmp_path / "out", "--workers", "2", code=1)
     assert "ImageSets/Context/train.txt: lists 3 ids, PASCAL_MT has 4,998" in output
-    assert "PASCAL_MT is NOT whole: 2 problem(s), 5 image(s) converted now;" in output
+    assert "PASCAL_MT is NOT complete: 2 problem(s), 5 image(s) converted now;" in output
     assert "human_parts" in output
     stored = json.loads((tmp_path / "out/report.json").read_text())
     assert stored["splits"]["val"]["expected"] == 5105
