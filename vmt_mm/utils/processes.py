@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import cv2
-from mmengine.dist import broadcast_object_list, is_main_process
 
 from vmt_mm.errors import InputError
 
@@ -23,6 +22,8 @@ Result = TypeVar("Result")
 
 def on_main(work: Callable[[], Result]) -> Result:
     """Run ``work`` on the first process; return its result, or raise its InputError, on all."""
+    from mmengine.dist import broadcast_object_list, is_main_process  # pool workers need no torch
+
     outcome: list[Any] = [None, None]
     if is_main_process():
         try:
