@@ -46,6 +46,5 @@ setup(
         "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],
-        "webapp-test": ["gradio>=6", "selenium>=4.6"],  # and a Chromium with its driver
     },
 )

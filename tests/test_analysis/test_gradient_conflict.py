@@ -26,18 +26,19 @@ from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
     ConflictRecord,
     conflict_table,
+    draw_conflicts,
     find_candidates,
     measure_conflict,
     read_record,
     task_losses,
 )
-from vmt_mm.analysis.gradient_conflict_plot import draw_conflicts
 from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import render_table
 from vmt_mm.engine.loops import seed_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS, MODELS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.files import write_json
 
 TASKS = dict(
     semseg=dict(type="Segmentation", num_classes=5),
@@ -120,21 +121,21 @@ def is_own(name):
 @pytest.mark.parametrize("with_cp", [False, True])
 def test_equation_8_on_what_the_tasks_of_vmt_adapter_share(with_cp):
     model, batch = make_model(with_cp=with_cp), make_batch()
-    conflict = measure_conflict(losses_of(model, batch), find_candidates(model))
+    cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))
     assert all(p.grad is None for p in model.parameters())
     trained = [n for n, p in model.backbone.named_parameters() if p.requires_grad]
-    assert conflict.shared == [name for name in trained if not is_own(name)]
-    assert len(conflict.shared) < len(trained)
+    assert shared == [name for name in trained if not is_own(name)]
+    assert len(shared) < len(trained)
     expected = naive_cosines(model, batch, lambda name: not is_own(name))
-    assert conflict.cosines.tolist() == pytest.approx(expected, abs=1e-5)
+    assert cosines.tolist() == pytest.approx(expected, abs=1e-5)
     assert max(map(abs, expected)) > 0.01
 
 
 def test_what_is_one_tasks_own_is_not_shared_where_tasks_train_in_one_batch():
     model, batch = make_model(dict(type="Hyperformer", ratio=4)), make_batch()
-    conflict = measure_conflict(losses_of(model, batch), find_candidates(model))
-    assert conflict.shared
-    assert not [name for name in conflict.shared if ".embeddings." in name]
+    cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))
+    assert shared
+    assert not [name for name in shared if ".embeddings." in name]
     assert model.backbone.batch_tasks
     model = make_model(dict(type="PerTask", method=dict(type="Adapter")))
     with pytest.raises(InputError, match="each has parameters of its own"):
@@ -145,17 +146,17 @@ def test_names_restrict_the_parameters():
     model, batch = make_model(), make_batch()
     chosen = find_candidates(model, r"(down|up)\.weight")
     assert len(chosen) == 2 * len(model.backbone.blocks)
-    conflict = measure_conflict(losses_of(model, batch), chosen)
+    cosines, shared = measure_conflict(losses_of(model, batch), chosen)
     expected = naive_cosines(model, batch, lambda name: name in chosen)
-    assert conflict.cosines.tolist() == pytest.approx(expected, abs=1e-5)
+    assert cosines.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_full_encoder_is_shared():
     model, batch = make_model("FullFineTuning"), make_batch()
-    conflict = measure_conflict(losses_of(model, batch), find_candidates(model))
-    assert conflict.shared == [name for name, _ in model.backbone.named_parameters()]
+    cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))
+    assert shared == [name for name, _ in model.backbone.named_parameters()]
     expected = naive_cosines(model, batch, lambda name: True)
-    assert conflict.cosines.tolist() == pytest.approx(expected, abs=1e-5)
+    assert cosines.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def toy(*vectors):
@@ -170,16 +171,16 @@ def toy(*vectors):
 def test_opposite_equal_orthogonal():
     # weights do not matter, nor does a parameter that only one task has
     losses, parameters = toy([1.0, 2.0], [-3.0, -6.0], [0.1, 0.2], [2.0, -1.0])
-    conflict = measure_conflict(losses, parameters)
-    assert conflict.shared == ["shared"]
+    cosines, shared = measure_conflict(losses, parameters)
+    assert shared == ["shared"]
     # pairs 01 02 03 12 13 23
-    assert conflict.cosines.tolist() == pytest.approx([-1, 1, 0, -1, 0, 0], abs=1e-6)
-    assert conflict.cosines.abs().max() <= 1
+    assert cosines.tolist() == pytest.approx([-1, 1, 0, -1, 0, 0], abs=1e-6)
+    assert cosines.abs().max() <= 1
 
 
 def test_small_gradients_have_a_cosine_and_zero_ones_none():
     losses, parameters = toy([1e-25, 0.0], [1e-25, 1e-25], [0.0, 0.0], [math.inf, 1.0])
-    cosines = measure_conflict(losses, parameters).cosines
+    cosines, _ = measure_conflict(losses, parameters)
     assert cosines[0].item() == pytest.approx(math.sqrt(0.5))
     assert cosines[1:].isnan().all()
 
@@ -187,7 +188,7 @@ def test_small_gradients_have_a_cosine_and_zero_ones_none():
 def test_a_task_without_a_label_has_no_cosine():
     model = make_model()
     losses = losses_of(model, make_batch(without=("saliency",)))
-    cosines = measure_conflict(losses, find_candidates(model)).cosines
+    cosines, _ = measure_conflict(losses, find_candidates(model))
     assert cosines.isnan().tolist() == [True, False, True]  # semseg - normals is there
 
 
@@ -202,8 +203,6 @@ def test_what_cannot_be_measured():
     del model.tasks["semseg"], model.tasks["normals"]
     with pytest.raises(InputError, match=r"two tasks at least, got \['saliency'\]"):
         find_candidates(model)
-    with pytest.raises(InputError, match=r"'\(' is no regular expression"):
-        GradientConflictHook(parameters="(")
     for interval in (0, 1.5, True):
         with pytest.raises(InputError, match="`interval` must be a positive whole number"):
             GradientConflictHook(interval)
@@ -261,12 +260,12 @@ def test_the_gradients_are_those_of_the_training(small_run, monkeypatch):
 def test_the_files(measured):
     record = read_record(measured.folder / RECORD_FILE)
     assert record.iterations == list(range(1, 3 * LENGTH + 1))
-    values = record.values()
-    assert values.shape == (3 * LENGTH, 6)
+    values = np.array(list(record.cosines.values()))
+    assert values.shape == (6, 3 * LENGTH)
     assert np.abs(values).max() <= 1
     content = json.loads((measured.folder / RECORD_FILE).read_text())
     summary = content["summary"]["semseg - normals"]
-    column = values[:, record.pairs.index("semseg - normals")]
+    column = np.array(record.cosines["semseg - normals"])
     assert summary["mean"] == pytest.approx(column.mean())
     assert summary["share_positive"] == pytest.approx((column > 0).mean())
     assert (summary["count"], summary["without"]) == (3 * LENGTH, 0)
@@ -326,22 +325,23 @@ def test_every_process_measures_on_its_own_batch(tmp_path):
     run_forked(__file__, tmp_path)
     gathered = read_record(tmp_path / "0.json")
     assert gathered.iterations == [1, 1]
-    for rank, row in enumerate(gathered.cosines):
-        alone = measure_alone(make_model(), rank).cosines[0]
+    rows = list(zip(*gathered.cosines.values(), strict=True))
+    for rank, row in enumerate(rows):
+        [alone] = zip(*measure_alone(make_model(), rank).cosines.values(), strict=True)
         assert row == pytest.approx(alone, abs=1e-4)
-    assert gathered.cosines[0] != pytest.approx(gathered.cosines[1], abs=1e-2)
+    assert rows[0] != pytest.approx(rows[1], abs=1e-2)
 
 
 def test_a_record_survives_its_file(tmp_path):
-    record = ConflictRecord(("a", "b", "c"), shared=["w"])
+    record = ConflictRecord(["a", "b", "c"], shared_parameters=["w"])
     record.add(2, [[0.25, math.nan, -1.0], [0.0, math.nan, 1.0]])
     record.add(4, [[-0.5, math.nan, 1.0]])
-    record.write(tmp_path / "r.json")
+    write_json(tmp_path / "r.json", record.to_json())
     assert "NaN" not in (tmp_path / "r.json").read_text()
     again = read_record(tmp_path / "r.json")
-    np.testing.assert_array_equal(again.values(), record.values())
-    assert (again.tasks, again.iterations, again.shared) == (record.tasks, [2, 2, 4], ["w"])
-    assert again.until(3).iterations == [2, 2]
+    assert again == record
+    assert again.iterations == [2, 2, 4]
+    assert read_record(tmp_path / "r.json", until=3).cosines["b - c"] == [-1.0, 1.0]
     summary = again.summary()
     first = dict(mean=-0.25 / 3, share_positive=1 / 3, share_negative=1 / 3, count=3, without=0)
     assert summary["a - b"] == pytest.approx(first)
@@ -351,7 +351,7 @@ def test_a_record_survives_its_file(tmp_path):
     assert (summary["all pairs"]["count"], summary["all pairs"]["without"]) == (6, 3)
     table = render_table(conflict_table({"run": again}))
     assert "no value" in table
-    assert "-0.083,  33.3 %" in table
+    assert "-0.083,  33.3%" in table
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"tasks": ["a", "b"], "cosines": {}}'])
@@ -368,7 +368,7 @@ def test_pictures_differ_with_what_they_show():
     rng = np.random.default_rng(0)
     records = {}
     for name, center in (("one", -0.2), ("two", 0.2)):
-        records[name] = ConflictRecord(("a", "b", "c"))
+        records[name] = ConflictRecord(["a", "b", "c"])
         for number in range(20):
             records[name].add(number + 1, [(center + 0.1 * rng.normal(size=3)).tolist()])
     both, first = draw_conflicts(records), draw_conflicts({"one": records["one"]})
@@ -377,7 +377,7 @@ def test_pictures_differ_with_what_they_show():
     blue, orange = (0, 114, 178), (230, 159, 0)
     assert (both == blue).all(-1).sum() > 1000 < (both == orange).all(-1).sum()
     assert not (first == blue).all(-1).any()
-    empty = ConflictRecord(("a", "b"), [1], [[math.nan]])
+    empty = ConflictRecord(["a", "b"], [1], {"a - b": [None]})
     assert draw_conflicts({"none": empty}).std() > 0
 
 

@@ -6,11 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vmt_mm.analysis.confusion import count_confusion, draw_confusion
-from vmt_mm.analysis.flops import count_flops
+from vmt_mm.analysis.experiment import load_experiments
+from vmt_mm.analysis.flops import count_flops, count_operations
 from vmt_mm.analysis.logs import curve, draw_curves, keys_of, read_log, train_times
-from vmt_mm.analysis.models import load_experiments
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import SegmentationMetric
 
@@ -70,7 +71,7 @@ def test_what_is_no_log_is_said(tmp_path):
 
 def test_products_within_attention_count():
     (model,) = load_experiments([CONFIG])[0].build_models()
-    parts = {part.name: part for part in count_flops(model, (56, 56))}
+    parts = {part["name"]: part for part in count_flops(model, (56, 56))}
     assert list(parts)[0] == "encoder"
     assert len(parts) == 1 + len(model.tasks)
     # by hand: one block of stage 0 on 14 x 14 tokens in 4 windows of 49, d = 20
@@ -78,17 +79,40 @@ def test_products_within_attention_count():
     linear = tokens * (3 * d * d + d * d + 2 * 4 * d * d)
     attention = 2 * tokens * window * d
     block = model.backbone.stages[0].blocks[0]
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        x = torch.randn(1, tokens, d)
-        block.ffn(block.attn(x, (14, 14)))
-    assert counter.get_total_flops() == 2 * (linear + attention)
+    x = torch.randn(1, tokens, d)
+    counted = count_operations(lambda: block.ffn(block.attn(x, (14, 14))))
+    assert counted == 2 * (linear + attention)
     # one pass for all tasks against one a task
     (several,) = load_experiments(
         ["configs/baselines/multiple_adapter_swin-nano_shapes.py"]
     )[0].build_models()  # fmt: skip
-    assert count_flops(several, (56, 56))[0].flops > 2.5 * parts["encoder"].flops
+    assert count_flops(several, (56, 56))[0]["flops"] > 2.5 * parts["encoder"]["flops"]
+
+
+@pytest.mark.parametrize("how", ["grad", "no_grad", "inference_mode"])
+def test_fused_attention_counts(how):
+    query = torch.randn(2, 3, 49, 32, requires_grad=how == "grad")
+    product = 2 * (2 * 3) * 49 * 49 * 32
+    context = torch.enable_grad if how == "grad" else getattr(torch, how)
+    out = []
+
+    def attend():
+        with context():
+            out.append(F.scaled_dot_product_attention(query, query, query))
+
+    assert count_operations(attend) == 2 * product
+    if how == "grad":  # the scores once more, and four gradients
+        assert count_operations(out[0].sum().backward) == 5 * product
+
+
+def test_convolutions_and_gradients_count():
+    a, kernel = torch.randn(3, 4, requires_grad=True), torch.randn(2, 3, 3, 3, requires_grad=True)
+
+    def work():
+        (a @ torch.randn(4, 5)).sum().backward()
+        F.conv2d(torch.randn(1, 3, 5, 5), kernel).sum().backward()
+
+    assert count_operations(work) == 2 * 2 * 3 * 4 * 5 + 2 * 2 * 9 * 2 * 27
 
 
 def test_confusion_counts_every_labelled_pixel():

@@ -3,12 +3,12 @@
 import gc
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from vmt_mm.analysis.models import Experiment, load_experiments, repeat_tasks
-from vmt_mm.analysis.paper_table import PAPER_TABLE
-from vmt_mm.analysis.parameter_report import summarize_experiment
+from vmt_mm.analysis.experiment import Experiment, load_experiments, repeat_tasks
+from vmt_mm.analysis.parameters import PAPER_TABLE, summarize_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SWIN_T = 27_517_818
@@ -48,7 +48,7 @@ NANO = CONFIGS / "vmt/vmt_swin-nano_shapes.py"
 
 def summarize(path, options=None):
     (experiment,) = load_experiments([str(path)], options)
-    return summarize_experiment(experiment)
+    return SimpleNamespace(**summarize_experiment(experiment))
 
 
 def test_every_row_of_the_paper_is_counted():

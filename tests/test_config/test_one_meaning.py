@@ -5,7 +5,7 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from vmt_mm.analysis.models import load_experiments
+from vmt_mm.analysis.experiment import load_experiments
 from vmt_mm.apis import MultiTaskInferencer, apply_tta, init_model
 from vmt_mm.config import load_config
 from vmt_mm.config.load import load_in_place

@@ -11,7 +11,7 @@ from commands import CONFIG
 from here import run_here
 from methods import ENCODERS, METHODS, TASKS, scatter
 
-from vmt_mm.analysis.models import load_experiments
+from vmt_mm.analysis.experiment import load_experiments
 from vmt_mm.apis import init_model
 from vmt_mm.errors import InputError
 from vmt_mm.export import (

@@ -21,22 +21,29 @@ import argparse
 import contextlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.device import get_device
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vmt_mm.analysis.cases import MODES, Case, Setting, build_case, run_alone
-from vmt_mm.analysis.cost import Cost, calls_of_each, measure
-from vmt_mm.analysis.cost_plot import draw
-from vmt_mm.analysis.cost_report import cost_table
-from vmt_mm.analysis.machine import matrix_product_rate, peak_memory
-from vmt_mm.analysis.models import load_experiments
-from vmt_mm.analysis.stock import ABLATIONS, OURS, REFERENCES, logits_difference
+from vmt_mm.analysis.benchmark import (
+    MODES,
+    UNTIMED,
+    Case,
+    Setting,
+    build_case,
+    cost_table,
+    draw,
+    measure,
+    run_alone,
+)
+from vmt_mm.analysis.experiment import load_experiments
+from vmt_mm.analysis.mmseg_baseline import ABLATIONS, OURS, REFERENCES, logits_difference
 from vmt_mm.analysis.tables import print_table
+from vmt_mm.analysis.timing import matrix_product_rate, peak_memory
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
@@ -124,23 +131,21 @@ def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
     return cases
 
 
-def time_costs(args: argparse.Namespace) -> list[Cost]:
-    """Measure memory, build everything, then time it."""
+def time_cases(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Build everything, time it, then measure memory."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
     ) as progress:
         cases = build_cases(args, progress)
-        bar = progress.add_task("timing", total=len(cases) * calls_of_each(args.repeats))
-        costs = measure(cases, args.repeats, advance=lambda: progress.advance(bar))
-        if args.no_memory:
-            return costs
-        return [
-            replace(cost, peak_mem_bytes=peak_memory(
-                run_alone, cost.case.config, args.cfg_options or {}, cost.case.setting, _MEMORY_RUNS
-            ))
-            for cost in progress.track(costs, description="measuring memory")
-        ]  # fmt: skip
+        bar = progress.add_task("timing", total=len(cases) * (UNTIMED + args.repeats))
+        records = measure(cases, args.repeats, advance=lambda: progress.advance(bar))
+        pairs = list(zip(cases, records, strict=True)) if not args.no_memory else []
+        for case, record in progress.track(pairs, description="measuring memory"):
+            record["peak_mem_bytes"] = peak_memory(
+                run_alone, case.config, args.cfg_options or {}, case.setting, _MEMORY_RUNS
+            )
+    return records
 
 
 def main() -> None:
@@ -154,20 +159,19 @@ def main() -> None:
             torch.set_num_threads(args.threads)
         if args.keep_memory:
             keep_freed_memory()
-        # what libraries say while they build must not stand among the JSON
+        # stdout is for JSON alone; libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
-            costs = time_costs(args)
             rate = matrix_product_rate(torch.bfloat16 if args.amp else torch.float32)
-        records = [{**cost.record(), "matmul_flops": rate} for cost in costs]
+            records = [{**record, "matmul_flops": rate} for record in time_cases(args)]
         if args.json == "-":
             print(json.dumps(records, indent=2))
         else:
-            print_table(cost_table(costs, rate))
+            print_table(cost_table(records, rate))
         if args.json not in (None, "-"):
             write_json(Path(args.json), records)
             print(f"json: {args.json}")
         if args.out:
-            write_image(args.out, draw(costs))
+            write_image(args.out, draw(records))
             print(f"picture: {args.out}", file=sys.stderr if args.json == "-" else sys.stdout)
 
 

@@ -19,13 +19,12 @@ import numpy as np
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from vmt_mm.analysis.data_speed import DataSpeed, PlainPipeline, find_warp, measure
-from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import load_config
+from vmt_mm.analysis.data_speed import PlainPipeline, find_warp, measure
+from vmt_mm.analysis.tables import print_table, table_of
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.config.load import load_config
 from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
@@ -61,16 +60,24 @@ def build(args: argparse.Namespace, cache: str) -> dict[str, Any]:
     return {"files": files, "cache": cached, "plain": PlainPipeline(files, warp)}
 
 
-def print_speed(speed: DataSpeed) -> None:
+def print_speed(speed: dict[str, Any]) -> None:
     """Print a table of the pipelines and one of the steps."""
-    table = Table("pipeline", "images/s", "ms an image", "times plain", title="data pipeline")
-    for name, ms in speed.ms.items():
-        table.add_row(name, f"{1000 / ms:.0f}", f"{ms:.2f}", f"{speed.ms['plain'] / ms:.2f}")
-    print_table(table)
-    steps = Table("step, ms an image", *speed.stages, title="where it goes")
-    for step in next(iter(speed.stages.values())):
-        steps.add_row(step, *(f"{stages[step]:.2f}" for stages in speed.stages.values()))
-    print_table(steps)
+    rows = [
+        {
+            "pipeline": name,
+            "images/s": f"{own['images_per_s']:.0f}",
+            "ms an image": f"{own['ms']:.2f}",
+            "times plain": f"{speed['times_plain'].get(name, 1):.2f}",
+        }
+        for name, own in speed["pipelines"].items()
+    ]
+    print_table(table_of("data pipeline", rows))
+    stages = speed["stages"]
+    rows = [
+        {"step, ms an image": step} | {name: f"{stages[name][step]:.2f}" for name in stages}
+        for step in next(iter(stages.values()))
+    ]
+    print_table(table_of("where it goes", rows))
 
 
 def main() -> None:
@@ -93,7 +100,7 @@ def main() -> None:
         if args.json:
             settings = dict(config=args.config, images=images, repeats=args.repeats)
             settings |= dict(workers=args.workers, size=list(pipelines["plain"].warp.size))
-            print(json.dumps(settings | speed.record(), indent=2))
+            print(json.dumps(settings | speed, indent=2))
         else:
             print_speed(speed)
 

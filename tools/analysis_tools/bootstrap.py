@@ -57,13 +57,15 @@ def run(args: argparse.Namespace) -> None:
     ]
     own = len(args.first)
     result = compare(counts[:own], counts[own:], args.min_images, args.samples, args.seed)
+    text = (
+        "{first:.2f} - {second:.2f} = {value:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    ).format(**result)
     print(
-        f"{task.name}, {len(result.classes)} classes in {args.min_images} or more of "
-        f"{result.images} images: {result.first:.2f} - {result.second:.2f} = {result.value:+.2f} "
-        f"points, 95 % interval {result.low:+.2f} to {result.high:+.2f}"
+        f"{task.name}, {len(result['classes'])} classes in {args.min_images} or more of "
+        f"{result['images']} images: {text}"
     )
     if args.json:
-        write_json(args.json, vars(result))
+        write_json(args.json, result)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Count trainable parameters: `python tools/analysis_tools/count_params.py CONFIG...`.
 
-One row a config: encoder with its PEFT method, output norms, decoders, all; what is frozen; and the
-share of the encoder's parameters, of the one in use and, as the paper prints it, of one for every
-task. Configs of the paper's Tables 2 and 3 get its numbers beside. No weights or data are needed.
+One row per config: encoder with its PEFT method, output norms, decoders, all; what is frozen; and
+the share of the encoder's parameters, of one encoder and, as the paper prints it, of one for every
+task; next to the numbers of the paper's Tables 2 and 3. No weights or data are needed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import sys
 from rich.console import Console
 from rich.progress import track
 
-from vmt_mm.analysis.models import load_experiments
-from vmt_mm.analysis.parameter_report import (
-    parameter_comparison,
-    parameter_record,
-    summarize_experiment,
-)
+from vmt_mm.analysis.experiment import load_experiments
+from vmt_mm.analysis.parameters import parameter_comparison, summarize_experiment
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
@@ -39,17 +35,13 @@ def main() -> None:
     """Count."""
     args = parse_args()
     with friendly_errors():
-        # what libraries say while they build must not stand among the JSON
+        # stdout is for JSON alone; libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
             experiments = load_experiments(args.configs, args.cfg_options)
-            progress = Console(stderr=True)
-            summaries = {
-                experiment.path: summarize_experiment(experiment)
-                for experiment in track(experiments, "counting", console=progress, transient=True)
-            }
+            bar = track(experiments, "counting", console=Console(stderr=True), transient=True)
+            summaries = [summarize_experiment(experiment) for experiment in bar]
         if args.json:
-            records = [parameter_record(path, summary) for path, summary in summaries.items()]
-            print(json.dumps(records, indent=2))
+            print(json.dumps(summaries, indent=2))
         else:
             print_table(parameter_comparison(summaries))
 

@@ -11,12 +11,13 @@ import argparse
 import contextlib
 import json
 import sys
+from typing import Any
 
 from rich.table import Table
 
-from vmt_mm.analysis.flops import Flops, count_flops
-from vmt_mm.analysis.models import load_experiments
-from vmt_mm.analysis.tables import print_table
+from vmt_mm.analysis.experiment import load_experiments
+from vmt_mm.analysis.flops import count_flops
+from vmt_mm.analysis.tables import print_table, table_of
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
@@ -34,23 +35,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def flops_table(parts: list[Flops], shape: tuple[int, int]) -> Table:
+def flops_table(parts: list[dict[str, Any]], shape: tuple[int, int]) -> Table:
     """One row a part, and their sum."""
-    table = Table(title=f"operations of one image of {shape[0]} x {shape[1]}")
-    for column in ("part", "GFLOPs", "GMACs", "parameters (M)"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    total = Flops("all", sum(p.flops for p in parts), sum(p.parameters for p in parts))
-    for part in (*parts, total):
-        numbers = (part.flops / 1e9, part.flops / 2e9, part.parameters / 1e6)
-        table.add_row(part.name, *(f"{number:.3f}" for number in numbers))
-    return table
+    total = {key: sum(part[key] for part in parts) for key in ("flops", "parameters")}
+    rows = [
+        {
+            "part": part["name"],
+            "GFLOPs": f"{part['flops'] / 1e9:.3f}",
+            "GMACs": f"{part['flops'] / 2e9:.3f}",
+            "parameters (M)": f"{part['parameters'] / 1e6:.3f}",
+        }
+        for part in (*parts, dict(name="all", **total))
+    ]
+    return table_of(f"operations of one image of {shape[0]} x {shape[1]}", rows)
 
 
 def main() -> None:
     """Count."""
     args = parse_args()
     with friendly_errors():
-        # what libraries say while they build must not stand among the JSON
+        # stdout is for JSON alone; libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
             (experiment,) = load_experiments([args.config], args.cfg_options)
             shape = args.shape or list(experiment.cfg.get("image_size") or ())[::-1]
@@ -62,7 +66,7 @@ def main() -> None:
                 part for model in experiment.build_models() for part in count_flops(model, shape)
             ]
         if args.json:
-            print(json.dumps([vars(part) for part in parts], indent=2))
+            print(json.dumps(parts, indent=2))
         else:
             print_table(flops_table(parts, tuple(shape)))
 

@@ -25,20 +25,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
     ConflictRecord,
-    compile_pattern,
     conflict_table,
+    draw_conflicts,
     find_candidates,
     measure_conflict,
     read_record,
     task_losses,
 )
-from vmt_mm.analysis.gradient_conflict_plot import draw_conflicts
 from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import print_table
-from vmt_mm.apis import load_config
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.inputs import check_inputs
+from vmt_mm.config.load import load_config
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
@@ -59,7 +58,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--interval", type=int, default=1, help="measure every so many iterations")
     parser.add_argument(
-        "--parameters", help="regular expression: only shared parameters in whose names it is found"
+        "--parameters",
+        help="regular expression: only shared parameters in whose names it is found",
     )
     parser.add_argument(
         "--work-dir", type=Path, default=Path("work_dirs/gradient_conflict"), help="results"
@@ -111,7 +111,6 @@ def check_args(args: argparse.Namespace) -> None:
         raise InputError(
             f"--iters {args.iters} ends before the first measurement, --interval {args.interval}"
         )
-    compile_pattern(args.parameters)
 
 
 def make_config(path: str, label: str, checkpoint: str | None, args: argparse.Namespace) -> Config:
@@ -152,7 +151,7 @@ def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) ->
     runner.register_hook(Progressing(bar, label, args.iters))
     with suppress(Enough):
         runner.train()
-    hook.record.write(Path(runner.work_dir) / RECORD_FILE)
+    write_json(Path(runner.work_dir) / RECORD_FILE, hook.record.to_json())
     return hook.record
 
 

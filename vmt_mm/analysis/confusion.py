@@ -1,13 +1,11 @@
-"""Which classes are taken for which: counts of pixels, and their picture.
-
-Letters: K classes.
-"""
+"""Confusion matrix of a task with K classes: counts of pixels, and their picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from vmt_mm.errors import InputError
@@ -20,72 +18,54 @@ _MAX_NUMBERS = 25
 def count_confusion(
     label: np.ndarray, prediction: np.ndarray, classes: int, ignore: int, source: str
 ) -> np.ndarray:
-    """Count pixels by label and prediction.
+    """Count pixels by label and prediction, two arrays of the same shape.
 
     Args:
-        label: class indices of any shape.
-        prediction: the same shape.
+        label: class indices.
+        prediction: class indices.
         classes: K.
         ignore: label of pixels that do not count.
         source: where both come from, for messages.
 
     Returns:
         (K, K) int64, a row for each label, a column for each prediction.
-
-    Raises:
-        InputError: if the shapes differ or a prediction is no class.
     """
     if label.shape != prediction.shape:
         raise InputError(
             f"{source}: the prediction is of shape {prediction.shape}, the label of {label.shape}; "
             "predictions must have the size of labels, as protocol A gives them"
         )
-    valid = label != ignore
-    pairs = label[valid].astype(np.int64) * classes + prediction[valid].astype(np.int64)
-    largest = int(prediction[valid].max()) if valid.any() else 0
-    if largest >= classes:
+    label, prediction = label[label != ignore], prediction[label != ignore].astype(np.int64)
+    if prediction.size and prediction.max() >= classes:
+        largest = prediction.max()
         raise InputError(f"{source}: predicted class {largest}, classes are 0..{classes - 1}")
+    pairs = label.astype(np.int64) * classes + prediction
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], title: str, theme: str) -> np.ndarray:
-    """Draw shares of each label's pixels, in percent.
+    """Draw the (K, K) counts in percent of each label's pixels, as an RGB image.
 
     Args:
-        matrix: (K, K) counts.
+        matrix: counts.
         names: K names.
         title: of the picture.
         theme: name of one of matplotlib's colour maps.
-
-    Returns:
-        RGB image, uint8.
-
-    Raises:
-        InputError: if there is no such colour map.
     """
-    total = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(100.0 * matrix, total, out=np.zeros(matrix.shape), where=total > 0)
-    count = len(names)
-    side = 3.0 + 0.55 * min(count, 40)
+    if theme not in colormaps:
+        raise InputError(f"--color-theme {theme!r} is no colour map of matplotlib")
+    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    count, side = len(names), 3.0 + 0.55 * min(len(names), 40)
     figure = Figure(figsize=(side + 1, side), dpi=100, layout="constrained")
     axis = figure.add_subplot()
-    try:
-        shown = axis.imshow(shares, cmap=theme, vmin=0, vmax=100)
-    except ValueError:
-        raise InputError(f"--color-theme {theme!r} is no colour map of matplotlib") from None
+    shown = axis.imshow(shares, cmap=theme, vmin=0, vmax=100)
     figure.colorbar(shown, ax=axis, label="% of the label's pixels", shrink=0.8)
-    labels = [name if total[i] else f"{name} (no label)" for i, name in enumerate(names)]
     axis.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(count), labels)
-    axis.set_xlabel("prediction")
-    axis.set_ylabel("label")
-    axis.set_title(title)
-    if count <= _MAX_NUMBERS:
-        for row, column in np.ndindex(matrix.shape):
-            share = shares[row, column]
-            luminance = np.dot(shown.cmap(shown.norm(share))[:3], (0.299, 0.587, 0.114))
-            color = "black" if luminance > 0.5 else "white"
-            axis.text(
-                column, row, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8
-            )
+    axis.set_yticks(range(count), names)
+    axis.set(xlabel="prediction", ylabel="label", title=title)
+    for row, column in np.ndindex(matrix.shape) if count <= _MAX_NUMBERS else ():
+        share = shares[row, column]
+        dark = np.dot(shown.cmap(shown.norm(share))[:3], (0.299, 0.587, 0.114)) <= 0.5
+        style = dict(ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        axis.text(column, row, f"{share:.0f}", **style)
     return draw_figure(figure)

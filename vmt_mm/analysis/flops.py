@@ -1,58 +1,46 @@
-"""Count the arithmetic of a model, part by part."""
+"""Count the arithmetic of a model: matrix products and convolutions, 2 for a multiply-add."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from vmt_mm.analysis.machine import OperationCounter
 from vmt_mm.models import MultiTaskSegmentor
+from vmt_mm.utils.compat import CPU_ATTENTION_FLOPS
 
 
-@dataclass(frozen=True)
-class Flops:
-    """What one part of a model takes.
-
-    Attributes:
-        name: of the part.
-        flops: operations, 2 a multiply-add, of matrix products and convolutions.
-        parameters: how many it has.
-    """
-
-    name: str
-    flops: int
-    parameters: int
+def count_operations(run: Callable[[], object]) -> int:
+    """Operations of a call."""
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION_FLOPS) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 @torch.no_grad()
-def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[Flops]:
-    """Run one image of noise, and count: the encoder for all tasks, then every task's head.
-
-    Operations are counted where they reach PyTorch's kernels, so it does not matter which module
-    asked for them: the products within attention count, and so does every pass of a method that
-    runs the encoder once a task.
+def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[str, Any]]:
+    """``name``, ``flops`` and ``parameters`` of the encoder, for all tasks, and of each head.
 
     Args:
         model: with any weights.
         shape: (H, W) of the image.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # mmseg says of each that it has no weights
+    with contextlib.redirect_stdout(io.StringIO()):  # mmseg reports missing weights
         model.backbone.init_weights()
-    model.eval()
-    with OperationCounter() as counter:
-        features = model.backbone(torch.randn(1, 3, *shape))
-    parts = [_part("encoder", counter, model.backbone)]
-    for name, maps in features.items():
-        with OperationCounter() as counter:
-            model.heads[name](maps)
-        parts.append(_part(f"head of {name}", counter, model.heads[name]))
-    return parts
-
-
-def _part(name: str, counter: OperationCounter, module: nn.Module) -> Flops:
-    return Flops(name, counter.total, sum(p.numel() for p in module.parameters()))
+    image = torch.randn(1, 3, *shape)
+    features = model.eval().backbone(image)
+    parts = [("encoder", model.backbone, image)]
+    parts += [(f"head of {name}", model.heads[name], maps) for name, maps in features.items()]
+    return [
+        dict(
+            name=name,
+            flops=count_operations(partial(module, inputs)),
+            parameters=sum(p.numel() for p in module.parameters()),
+        )
+        for name, module, inputs in parts
+    ]

@@ -1,4 +1,4 @@
-"""Do tasks pull their shared parameters the same way? Gradient conflict.
+"""Gradient conflict: whether tasks pull their shared parameters the same way.
 
 Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 7-8, Fig. 4. Letters: T tasks,
 g_i the gradient of task i's loss by the shared parameters, phi_ij the angle between g_i and g_j.
@@ -9,62 +9,32 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor, nn
 
+from vmt_mm.analysis.tables import table_of
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.files import write_json
+from vmt_mm.visualization.figure import draw_figure
 
 #: Name of a record's file.
 RECORD_FILE = "gradient_conflict.json"
-
-
-class Conflict(NamedTuple):
-    """How the tasks' gradients of one batch lie to each other.
-
-    Attributes:
-        cosines: (T (T - 1) / 2,) float64, in the order of ``itertools.combinations``; NaN where a
-            task has no gradient.
-        shared: names of the shared parameters, by which the gradients were taken.
-    """
-
-    cosines: Tensor
-    shared: list[str]
-
-
-def compile_pattern(pattern: str | None) -> re.Pattern:
-    """Compile the regular expression that chooses parameters; None chooses all.
-
-    Raises:
-        InputError: if it is not a regular expression.
-    """
-    try:
-        return re.compile(pattern or "")
-    except re.error as error:
-        raise InputError(
-            f"gradient conflict: `parameters` {pattern!r} is no regular expression ({error})"
-        ) from error
+_ALL = "all pairs"
+#: Okabe and Ito's colours, which colour-blind people can tell apart.
+_COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
 def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, nn.Parameter]:
-    """Parameters that tasks may share: what is trainable in the model's encoder.
-
-    Args:
-        model: a ``MultiTaskSegmentor``.
-        pattern: regular expression; only names in which it is found.
-
-    Raises:
-        InputError: if there is none, or fewer than two tasks.
-    """
+    """Trainable parameters of the encoder, which tasks may share, whose names match a pattern."""
     tasks = list(getattr(model, "tasks", ()))
     if len(tasks) < 2:
         raise InputError(f"gradient conflict needs a model of two tasks at least, got {tasks}")
@@ -74,8 +44,7 @@ def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, n
             "gradient conflict: no parameter of the encoder is trainable, so tasks share none; "
             "choose another `peft`"
         )
-    search = compile_pattern(pattern).search
-    chosen = {name: p for name, p in trainable.items() if search(name)}
+    chosen = {name: p for name, p in trainable.items() if re.search(pattern or "", name)}
     if not chosen:
         raise InputError(
             f"gradient conflict: `parameters` {pattern!r} is found in no name of the encoder's "
@@ -87,10 +56,7 @@ def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, n
 def task_losses(
     model: nn.Module, inputs: Tensor, data_samples: list[MultiTaskDataSample]
 ) -> dict[str, Tensor]:
-    """Task -> loss of a batch (B, 3, H, W); hooks on the model do not see this forward pass.
-
-    Each reaches only the parameters that it depends on.
-    """
+    """Task -> loss of a batch (B, 3, H, W), which depends on no other task's parameters."""
     encoder = model.backbone
     joined, encoder.batch_tasks = encoder.batch_tasks, False
     try:
@@ -102,158 +68,138 @@ def task_losses(
 
 def measure_conflict(
     losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
-) -> Conflict:
-    """Give cos phi_ij = g_i . g_j / (|g_i| |g_j|) of every two tasks (Eqs. 7, 8).
+) -> tuple[Tensor, list[str]]:
+    """Compute cos phi_ij = g_i . g_j / (|g_i| |g_j|) of every two tasks (Eqs. 7, 8).
 
-    Shared are the parameters that the loss of every task reaches; one that a loss does not reach
-    belongs to other tasks, as VMT-Adapter's alpha_t and gamma_t. The losses' weights do not matter:
-    they scale a gradient, and not its direction. A task whose gradient is zero (no label in the
-    batch, or a weight of zero) or not finite has no cosine. No ``.grad`` is touched.
+    Shared are the parameters that every loss depends on: not VMT-Adapter's alpha_t and gamma_t.
 
     Args:
-        losses: task -> scalar, all of one graph, which is freed.
+        losses: task -> scalar, all of one graph.
         parameters: name -> parameter that may be shared.
 
-    Raises:
-        InputError: if no parameter is shared.
+    Returns:
+        Cosines (T (T - 1) / 2,) float64, in the order of ``itertools.combinations``, NaN where a
+        gradient is zero or not finite; names of the shared parameters.
     """
-    last = list(losses)[-1]
     gradients = [
-        torch.autograd.grad(
-            loss, list(parameters.values()), retain_graph=task != last, allow_unused=True
-        )
-        for task, loss in losses.items()
+        torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+        for loss in losses.values()
     ]
-    # parameter -> its gradient from every task
-    by_parameter = dict(zip(parameters, zip(*gradients, strict=True), strict=True))
-    shared = [n for n, parts in by_parameter.items() if all(part is not None for part in parts)]
+    by_name = dict(zip(parameters, zip(*gradients, strict=True), strict=True))
+    shared = [n for n, parts in by_name.items() if all(part is not None for part in parts)]
     if not shared:
         raise InputError(
             f"gradient conflict: none of {len(parameters)} trainable parameter(s) of the encoder "
             f"is shared by the tasks {', '.join(losses)}: each has parameters of its own"
         )
-    # Products in float64: the squares of a small float32 gradient vanish.
-    rows = (torch.stack([g.flatten() for g in by_parameter[n]]).double() for n in shared)
+    # in float64: the squares of a small float32 gradient vanish
+    rows = (torch.stack([g.flatten() for g in by_name[name]]).double() for name in shared)
     gram = sum(row @ row.T for row in rows)
     length = gram.diagonal().sqrt()
     length = length.where(length.isfinite() & (length > 0), math.nan)
     cosines = (gram / length / length[:, None]).clamp(-1, 1)
     i, j = torch.triu_indices(len(losses), len(losses), offset=1, device=gram.device)
-    return Conflict(cosines[i, j], shared)
+    return cosines[i, j], shared
 
 
 @dataclass
 class ConflictRecord:
-    """Cosines of a training.
+    """Cosines of a training: pair of tasks -> one per iteration and process, None where undefined.
 
-    Attributes:
-        tasks: names, in the model's order.
-        iterations: of every row, the number of the iteration, from 1.
-        cosines: rows as in :class:`Conflict`; several processes give one row each.
-        shared: names of the shared parameters.
+    Iterations count from 1, one entry for each process.
     """
 
-    tasks: tuple[str, ...]
+    tasks: Sequence[str]
     iterations: list[int] = field(default_factory=list)
-    cosines: list[list[float]] = field(default_factory=list)
-    shared: list[str] = field(default_factory=list)
+    cosines: dict[str, list[float | None]] = field(default_factory=dict)
+    shared_parameters: list[str] = field(default_factory=list)
 
-    @property
-    def pairs(self) -> list[str]:
-        """Names of the pairs, in the order of a row."""
-        return [f"{first} - {second}" for first, second in combinations(self.tasks, 2)]
+    def add(self, iteration: int, rows: Iterable[Sequence[float]]) -> None:
+        """Add an iteration's rows of cosines, one of each process, rounded to nine digits."""
+        for row in rows:
+            self.iterations.append(iteration)
+            for pair, value in zip(combinations(self.tasks, 2), row, strict=True):
+                rounded = None if math.isnan(value) else round(value, 9)
+                self.cosines.setdefault(" - ".join(pair), []).append(rounded)
 
-    def add(self, iteration: int, rows: Sequence[Sequence[float]]) -> None:
-        """Add an iteration's rows, one a process, to the nine digits that a file keeps."""
-        self.iterations.extend([iteration] * len(rows))
-        self.cosines.extend([[round(value, 9) for value in row] for row in rows])
-
-    def until(self, iteration: int) -> ConflictRecord:
-        """The part up to an iteration, this included."""
-        count = sum(number <= iteration for number in self.iterations)
-        return ConflictRecord(
-            self.tasks, self.iterations[:count], self.cosines[:count], self.shared
-        )
-
-    def values(self) -> np.ndarray:
-        """(rows, pairs) float64, NaN where a pair has no cosine."""
-        return np.array(self.cosines, float).reshape(-1, len(self.pairs))
-
-    def parts(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, cosines) of all pairs together, then of every pair; those that are there."""
-        values = self.values()
-        for name, part in [("all pairs", values.ravel()), *zip(self.pairs, values.T, strict=True)]:
-            yield name, part[~np.isnan(part)]
-
-    def summary(self) -> dict[str, dict[str, float | int | None]]:
+    def summary(self) -> dict[str, dict[str, Any]]:
         """'all pairs' and every pair -> mean cosine, shares above and below 0, counts."""
-        rows = len(self.iterations)
-        expected = {"all pairs": rows * len(self.pairs)}
-        return {
-            name: dict(
-                mean=float(part.mean()) if part.size else None,
-                share_positive=float((part > 0).mean()) if part.size else None,
-                share_negative=float((part < 0).mean()) if part.size else None,
-                count=int(part.size),
-                without=int(expected.get(name, rows) - part.size),
-            )
-            for name, part in self.parts()
-        }
+        found = {}
+        for name, values in {_ALL: sum(self.cosines.values(), []), **self.cosines}.items():
+            known = _known(values)
+            numbers = (known.mean(), (known > 0).mean(), (known < 0).mean()) if known.size else ()
+            mean, positive, negative = map(float, numbers) if known.size else (None,) * 3
+            found[name] = dict(mean=mean, share_positive=positive, share_negative=negative,
+                               count=known.size, without=len(values) - known.size)  # fmt: skip
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """Plain content of a file; None stands where a pair has no cosine."""
-        columns = self.values().T
-        return dict(
-            tasks=list(self.tasks),
-            shared_parameters=self.shared,
-            summary=self.summary(),
-            iterations=self.iterations,
-            cosines={
-                pair: [None if math.isnan(value) else value for value in column.tolist()]
-                for pair, column in zip(self.pairs, columns, strict=True)
-            },
-        )
-
-    def write(self, path: Path) -> None:
-        """Write a JSON file atomically."""
-        write_json(path, self.to_json())
+        """Content of the record's file."""
+        return dict(vars(self), tasks=list(self.tasks), summary=self.summary())
 
 
-def read_record(path: Path) -> ConflictRecord:
-    """Read a file that :meth:`ConflictRecord.write` made.
-
-    Raises:
-        InputError: if it is missing or another file.
-    """
+def read_record(path: Path, until: float = math.inf) -> ConflictRecord:
+    """Read a record's file, up to an iteration (included)."""
     try:
         content = json.loads(path.read_text())
-        record = ConflictRecord(tuple(content["tasks"]), shared=content["shared_parameters"])
-        columns = [content["cosines"][pair] for pair in record.pairs]
-        for iteration, *row in zip(content["iterations"], *columns, strict=True):
-            record.add(iteration, [[math.nan if value is None else float(value) for value in row]])
+        count = sum(iteration <= until for iteration in content["iterations"])
+        cosines = {pair: values[:count] for pair, values in content["cosines"].items()}
+        shared = content["shared_parameters"]
+        return ConflictRecord(content["tasks"], content["iterations"][:count], cosines, shared)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a record of gradient conflict as GradientConflictHook writes it"
         ) from error
-    return record
 
 
 def conflict_table(records: Mapping[str, ConflictRecord]) -> Table:
     """Table of every pair's mean cosine and share above 0, for each name."""
-    table = Table(title="cosine between the tasks' gradients by the shared parameters")
-    table.add_column("tasks", no_wrap=True)
-    for name in records:
-        table.add_column(f"{name}\nmean, share above 0", justify="right", overflow="fold")
-    summaries = [record.summary() for record in records.values()]
-    for pair in dict.fromkeys(pair for summary in summaries for pair in summary):
-        table.add_row(pair, *(_cell(summary.get(pair)) for summary in summaries))
-    return table
+    summaries = {f"{n}\nmean, share above 0": record.summary() for n, record in records.items()}
+    rows = []
+    for pair in dict.fromkeys(pair for summary in summaries.values() for pair in summary):
+        row = {"tasks": pair}
+        for name, summary in summaries.items():
+            known = pair in summary and summary[pair]["count"]
+            text = "{mean:+.3f}, {share_positive:6.1%}" if known else "no value"
+            row[name] = text.format(**summary.get(pair, {}))
+        rows.append(row)
+    return table_of("cosine between the tasks' gradients by the shared parameters", rows)
 
 
-def _cell(summary: Mapping[str, Any] | None) -> str:
-    if not summary or not summary["count"]:
-        return "no value"
-    without = f" ({summary['without']:,} without)" if summary["without"] else ""
-    return f"{summary['mean']:+.3f}, {100 * summary['share_positive']:5.1f} %{without}"
+def draw_conflicts(records: Mapping[str, ConflictRecord]) -> np.ndarray:
+    """Draw how cos phi_ij is distributed: all pairs together, then every pair.
+
+    Each record has a colour; dashed lines are means, the shaded side is that of conflict.
+
+    Returns:
+        RGB image (H, W, 3), uint8.
+    """
+    parts = {n: {_ALL: sum(r.cosines.values(), []), **r.cosines} for n, r in records.items()}
+    pairs = list(dict.fromkeys(pair for part in parts.values() for pair in part))
+    largest = max(np.abs(_known(part[_ALL])).max(initial=0.0) for part in parts.values())
+    edges = np.linspace(-1, 1, 41) * min(1.0, largest + 0.05)
+    rows = math.ceil(len(pairs) / 3)
+    figure = Figure(figsize=(10.5, 1 + 2.4 * rows), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False, sharex=True).ravel()
+    for axis, pair in zip(axes, pairs, strict=False):
+        axis.axvspan(edges[0], 0, color="#f4e3e3", zorder=0)
+        for (name, part), color in zip(parts.items(), _COLORS * len(parts), strict=False):
+            known = _known(part.get(pair, []))
+            share = f"{(known > 0).mean():.1%} > 0" if known.size else "no value"
+            counts = np.histogram(known, edges)[0] / max(1, known.size)
+            axis.stairs(counts, edges, fill=True, facecolor=(color, 0.3), edgecolor=color,
+                        linewidth=1.5, label=f"{name}: {share}")  # fmt: skip
+            axis.axvline(known.mean() if known.size else 0, color=color, linestyle="--")
+        axis.set_title(pair, fontsize=10)
+        axis.legend(fontsize=7, frameon=False)
+    for axis in axes[len(pairs) :]:
+        axis.axis("off")
+    figure.supxlabel(r"$\cos\,\phi_{ij}$ of the gradients by the shared parameters")
+    figure.supylabel("share of the values")
+    return draw_figure(figure)
+
+
+def _known(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([value for value in values if value is not None], float)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.tasks import Task
+
+
+def table_of(title: str | None, rows: Sequence[Mapping[str, str]], left: int = 1) -> Table:
+    """Table of rows, header -> cell; all columns but the ``left`` first ones are numbers."""
+    headers = dict.fromkeys(header for row in rows for header in row)
+    table = Table(title=title)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row.get(header, "") for header in headers))
+    return table
 
 
 def render_table(table: Table, width: int = 100) -> str:
@@ -27,22 +38,19 @@ def print_table(table: Table, width: int = 200) -> None:
 
 def metrics_table(metrics: Mapping[str, float], tasks: Mapping[str, Task]) -> Table:
     """Table of an evaluation: each task's primary metric, then its others, then Delta."""
-    table = Table(title="evaluation")
-    table.add_column("task")
-    table.add_column("primary metric")
-    table.add_column("value", justify="right")
-    table.add_column("others")
+    rows = []
+    better = {True: "higher", False: "lower", None: "unknown which"}
     for name, task in tasks.items():
+        own = {k.split("/")[1]: v for k, v in metrics.items()
+               if k.startswith(f"{name}/") and not is_of_class(k)}  # fmt: skip
         primary = task.primary_metric or ""
-        better = {True: "higher", False: "lower", None: "unknown which"}[task.higher_is_better]
-        others = ", ".join(
-            f"{key.split('/')[1]} {value:.4g}"
-            for key, value in metrics.items()
-            if key.startswith(f"{name}/") and key != f"{name}/{primary}" and not is_of_class(key)
-        )
-        value = metrics.get(f"{name}/{primary}")
-        text = "-" if value is None else f"{value:.2f}"
-        table.add_row(name, f"{primary} ({better} is better)" if primary else "-", text, others)
+        value = f"{own.pop(primary):.2f}" if primary in own else "-"
+        which = f"{primary} ({better[task.higher_is_better]} is better)" if primary else "-"
+        others = ", ".join(f"{key} {number:.4g}" for key, number in own.items())
+        rows.append({"task": name, "primary metric": which, "value": value, "others": others})
     if "delta" in metrics:
-        table.add_row("all", "Delta over the reference, %", f"{metrics['delta']:+.2f}", "")
-    return table
+        delta = f"{metrics['delta']:+.2f}"
+        rows.append(
+            {"task": "all", "primary metric": "Delta over the reference, %", "value": delta}
+        )
+    return table_of("evaluation", rows, left=4)

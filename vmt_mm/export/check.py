@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from vmt_mm.analysis.machine import seconds_in_turn
+from vmt_mm.analysis.timing import seconds_in_turn
 from vmt_mm.export.formats import Run
 from vmt_mm.export.outputs import TaskOutputs
 

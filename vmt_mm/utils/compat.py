@@ -6,7 +6,7 @@ No other file asks for the version of PyTorch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from mmengine.utils import digit_version
 from torch import Tensor
 from torch.utils import flop_counter
-from torch.utils._pytree import tree_map
 
 from vmt_mm.errors import InputError
 
@@ -36,11 +35,6 @@ is_compiling: Callable[[], bool] = getattr(
     torch.compiler, "is_compiling", torch._utils.is_compiling
 )  # 2.2
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # 2.7
-#: The fused attention of CPUs and its backward pass; before 2.3 it was that of GPUs.
-CPU_ATTENTION = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-CPU_ATTENTION_BACKWARD = getattr(
-    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None
-)
 
 
 def is_exporting() -> bool:
@@ -94,20 +88,20 @@ def script_exporter_options() -> dict[str, Any]:
     return {"dynamo": False} if "dynamo" in known else {}
 
 
-def _formulas_of_shapes() -> dict[Any, Callable[..., int]]:
-    """The table of 2.1, whose formulas take shapes, as later ones, whose formulas take tensors."""
+def _cpu_attention_flops() -> dict[Any, Callable[..., int]]:
+    """Operations of the fused attention of CPUs, which PyTorch's counter lacks; 2.3 has it."""
 
-    def on_tensors(formula: Callable[..., int]) -> Callable[..., int]:
-        def count(*args: Any, out_val: Any, **kwargs: Any) -> int:
-            shapes = tree_map(flop_counter.get_shape, (args, kwargs, out_val))
-            return formula(*shapes[0], **shapes[1], out_shape=shapes[2])
+    def forward(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+        return flop_counter.sdpa_flop_count(q, k, v)
 
-        return count
+    def backward(grad: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+        return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
 
-    return {packet: on_tensors(formula) for packet, formula in flop_counter.flop_mapping.items()}
+    name = "_scaled_dot_product_flash_attention_for_cpu"
+    formulas = {name: forward, f"{name}_backward": backward}
+    known = {getattr(torch.ops.aten, key, None): count for key, count in formulas.items()}
+    return {operator: count for operator, count in known.items() if operator is not None}
 
 
-#: Operator -> the operations of a call: ``formula(*args, **kwargs, out_val=result)``.
-FLOP_FORMULAS: Mapping[Any, Callable[..., int]] = (
-    getattr(flop_counter, "flop_registry", None) or _formulas_of_shapes()  # 2.2
-)
+#: ``custom_mapping`` of ``FlopCounterMode``: operator -> formula on shapes.
+CPU_ATTENTION_FLOPS = _cpu_attention_flops()

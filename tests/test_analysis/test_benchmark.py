@@ -1,16 +1,14 @@
-"""Costs are timed in turn, and of what they say."""
+"""Cases are timed in turn; what their records say."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from vmt_mm.analysis import cost, machine
-from vmt_mm.analysis.cases import Case, Setting, build_case, infer_run, train_run
-from vmt_mm.analysis.cost import measure
-from vmt_mm.analysis.cost_plot import draw_costs
-from vmt_mm.analysis.models import load_experiments
-from vmt_mm.analysis.stock import StockSwin, logits_difference
+from vmt_mm.analysis import timing
+from vmt_mm.analysis.benchmark import UNTIMED, Case, Setting, build_case, draw, make_run, measure
+from vmt_mm.analysis.experiment import load_experiments
+from vmt_mm.analysis.mmseg_baseline import StockSwin, logits_difference
 from vmt_mm.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +32,7 @@ def scripted(config, tasks, seconds, calls):
 
 @pytest.fixture
 def scripted_clock(monkeypatch):
-    monkeypatch.setattr(machine, "seconds_of", lambda run: run())
+    monkeypatch.setattr(timing, "seconds_of", lambda run: run())
 
 
 @pytest.mark.usefixtures("scripted_clock")
@@ -45,21 +43,21 @@ def test_cases_run_in_turn_and_the_first_rounds_do_not_count():
         scripted("a", 2, [99, 99, 5, 7, 6], calls),
         scripted("b", 2, [0, 0, 4, 4, 4], calls),
     ]
-    costs = measure(cases, 3, advance=lambda: ticks.append(1))
+    records = measure(cases, 3, advance=lambda: ticks.append(1))
     assert calls == [("a", 1), ("a", 2), ("b", 2)] * 5
-    assert len(ticks) == len(calls) == len(cases) * cost.calls_of_each(3)
-    assert [(c.median_s, c.min_s, c.ratio) for c in costs] == [(2, 1, 1), (6, 5, 3), (4, 4, None)]
-    record = costs[1].record()
-    assert {"config": "a", "tasks": 2, "mode": "encoder", "median_s": 6}.items() <= record.items()
-    assert "run" not in record
+    assert len(ticks) == len(calls) == len(cases) * (UNTIMED + 3)
+    found = [(r["median_s"], r["min_s"], r["ratio"]) for r in records]
+    assert found == [(2, 1, 1), (6, 5, 3), (4, 4, None)]
+    expected = {"config": "a", "tasks": 2, "mode": "encoder", "median_s": 6}
+    assert expected.items() <= records[1].items()
 
 
 @pytest.mark.usefixtures("scripted_clock")
 def test_a_picture_of_any_number_of_configs():
-    costs = measure([scripted("a", 4, [1] * 3, [])], 1)  # without one task there is no ratio
-    small = draw_costs(costs)
+    records = measure([scripted("a", 4, [1] * 3, [])], 1)  # without one task there is no ratio
+    small = draw(records)
     many = [scripted(f"{n}", t, [t] * 3, []) for n in range(23) for t in (1, 2)]
-    assert draw_costs(measure(many, 1)).shape[0] > small.shape[0] > 300
+    assert draw(measure(many, 1)).shape[0] > small.shape[0] > 300
 
 
 def test_the_encoder_gives_all_maps_of_every_task():
@@ -91,7 +89,7 @@ def test_a_training_step_moves_what_trains():
     (model,) = nano.build_models(5)
     model.backbone.init_weights()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    run = train_run(model, torch.randn(2, 3, 32, 32), nano)
+    run = make_run(model, torch.randn(2, 3, 32, 32), "train", nano.cfg.optim_wrapper)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert model.training
     for _ in range(2):  # at the first step W_up is zero, so that W_down has no gradient
@@ -105,7 +103,7 @@ def test_a_training_step_moves_what_trains():
 def test_inference_predicts_every_task():
     nano = experiment()
     (model,) = nano.build_models(5)
-    samples = infer_run(model, torch.randn(2, 3, 32, 32), nano)()
+    samples = make_run(model, torch.randn(2, 3, 32, 32), "infer", {})()
     assert len(samples) == 2
     assert all(samples[1].prediction(t).shape[1:] == (32, 32) for t in model.tasks)
 

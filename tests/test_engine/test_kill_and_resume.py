@@ -7,7 +7,7 @@ from commands import run
 
 def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path):
     output = run(
-        sys.executable, "tools/misc/kill_and_resume.py", "--kills", "3", "--while-writing", "2",
+        sys.executable, "tests/helpers/kill_and_resume.py", "--kills", "3", "--while-writing", "2",
         "--work-dir", tmp_path / "runs",
     )  # fmt: skip
     assert "3 kills: weights and metrics are those of the uninterrupted run" in output

@@ -1,47 +1,43 @@
-"""What the web page shows and gives to download; neither Gradio nor a browser is needed."""
+"""What the web page predicts, shows and gives to download."""
 
 import io
+import runpy
 import sys
+import urllib.request
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 from here import run_here
 from PIL import Image
 from untrained import TASKS, write_images
 
-from vmt_mm.apis import inference
+from vmt_mm.apis import MultiTaskInferencer, inference
 from vmt_mm.errors import InputError
-from vmt_mm.webapp import page
-from vmt_mm.webapp.app import import_gradio
-from vmt_mm.webapp.examples import render_examples
-from vmt_mm.webapp.prediction import predict, write_archive
+
+page = SimpleNamespace(**runpy.run_path(str(ROOT / "demo/webapp.py")))
+predict = page.predict
 
 
-def test_tiles(inferencer, model, tmp_path):
+def test_the_panel_and_the_overlays(inferencer, tmp_path):
     [path] = write_images(tmp_path, 1)
-    html = page.tiles(predict(inferencer, path, TASKS, 1), model.tasks, model.dataset_meta)
-    assert html.count("<figure") == 5 and html.count("<img") == 4
-    assert "background" in html and "aspect-ratio: 56 / 40" in html
-    assert "http" not in html
-    html = page.tiles(predict(inferencer, path, ["normals"], 1), model.tasks, model.dataset_meta)
-    assert html.count("<img") == 1
+    found = predict(inferencer, path, TASKS, 1)
+    panel, overlays = page.draw(inferencer, found, 0.5)
+    assert list(overlays) == list(TASKS)
+    assert all(overlay.shape == found.image.shape for overlay in overlays.values())
+    assert panel.shape[1] > 2 * found.image.shape[1]
+    _, overlays = page.draw(inferencer, predict(inferencer, path, ["normals"], 1), 0.5)
+    assert list(overlays) == ["normals"]
 
 
-def test_names_are_shown_as_text(inferencer, model, tmp_path):
-    path = tmp_path / "<b>&.png"
-    write_images(tmp_path, 1)[0].rename(path)
-    html = page.tiles(predict(inferencer, path, ["semseg"], 1), model.tasks, {})
-    assert "<b>" not in html and "&lt;b&gt;&amp;" in html
-    assert "<script>" not in page.error("<script>")
-
-
-def test_the_archive(inferencer, model, tmp_path):
+def test_the_archive(inferencer, tmp_path):
     [path] = write_images(tmp_path, 1)
     found = predict(inferencer, path, ["semseg", "normals"], 1)
-    zipped = write_archive(found, inferencer, tmp_path / "zip", 0)
+    zipped = page.write_archive(inferencer, found, tmp_path, 0)
     assert zipped.name == "image_000_predictions.zip"
     with zipfile.ZipFile(zipped) as archive:
         names = {f"{t}/image_000.png" for t in ("semseg", "normals")}
@@ -67,7 +63,7 @@ def test_what_is_too_large_or_missing(inferencer, tmp_path):
         predict(inferencer, tmp_path / "large.png", TASKS, 0.05)
     with pytest.raises(InputError, match="upload it again"):
         predict(inferencer, tmp_path / "gone.png", TASKS, 1)
-    with pytest.raises(InputError, match="one task"):
+    with pytest.raises(InputError, match="at least one task"):
         predict(inferencer, tmp_path / "large.png", [], 1)
 
 
@@ -78,7 +74,8 @@ def test_a_truncated_image(inferencer, tmp_path):
         predict(inferencer, path, TASKS, 1)
 
 
-def test_photographs_are_upright_as_the_browser_shows_them(inferencer, model, tmp_path):
+def test_photographs_are_upright_as_the_browser_shows_them(model, tmp_path):
+    inferencer = MultiTaskInferencer(model, show_progress=False, turn_by_exif=True)
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x112] = 6
@@ -91,7 +88,7 @@ def test_photographs_are_upright_as_the_browser_shows_them(inferencer, model, tm
 
 
 def test_examples_are_the_same_every_time(tmp_path):
-    first, again = (render_examples(tmp_path / name, 2, 32) for name in "ab")
+    first, again = (page.render_examples(tmp_path / name, 2, 32) for name in "ab")
     contents = [path.read_bytes() for path in (*first, *again)]
     assert contents[:2] == contents[2:] and contents[0] != contents[1]
 
@@ -99,7 +96,7 @@ def test_examples_are_the_same_every_time(tmp_path):
 def test_gradio_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(InputError, match=r"pip install 'vmt_mm\[webapp\]'"):
-        import_gradio()
+        page.import_gradio()
 
 
 def test_the_embedded_model_is_missing(monkeypatch, capsys, tmp_path):
@@ -107,3 +104,26 @@ def test_the_embedded_model_is_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(inference, "EMBEDDED_ADAPTER", str(tmp_path / "none.safetensors"))
     code, printed = run_here(monkeypatch, capsys, "demo/webapp.py")
     assert code == 1 and "none.safetensors" in printed and "make demo" in printed
+
+
+def test_the_page_predicts_an_example_and_an_upload(inferencer, tmp_path):
+    pytest.importorskip("gradio", reason="needs the extra `webapp`")
+    blocks = page.build_page(inferencer, "title", tmp_path)
+    run, show, archive = (
+        next(f.fn for f in blocks.fns.values() if getattr(f.fn, "__name__", "") == name)
+        for name in ("run", "show", "archive")
+    )
+    found = run(str(tmp_path / "examples/scene_1.png"), list(TASKS))
+    panel, overlays = show(found, 70)
+    assert panel.dtype == np.uint8
+    assert [name for _, name in overlays] == ["scene_1", *TASKS]
+    assert zipfile.is_zipfile(archive(found, 70))
+    assert show(run(None, list(TASKS)), 70) == (None, [])
+    (tmp_path / "text.png").write_text("this is text")
+    with pytest.raises(Exception, match="text.png is no image"):
+        run(str(tmp_path / "text.png"), list(TASKS))
+    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        assert b"title" in urllib.request.urlopen(address).read()
+    finally:
+        blocks.close()

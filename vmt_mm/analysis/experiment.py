@@ -1,4 +1,4 @@
-"""Models of config files without weights and data, for counting and timing."""
+"""Models of config files, without weights and data, for counting and timing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from vmt_mm.apis import load_config
+from vmt_mm.config.load import load_config
 from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.registry import MODELS
@@ -21,13 +21,12 @@ from vmt_mm.registry import MODELS
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a config file stands for: one model of all its tasks, or one model for each task.
+    """A config file: one model of all its tasks, or one for each where it trains a single ``task``.
 
     Attributes:
         path: the file, as it was given.
         cfg: the config with all its tasks.
-        model_per_task: whether the file trains one task alone (its top-level ``task``), and so
-            stands for as many models as it has tasks.
+        model_per_task: whether there is a model for each task.
     """
 
     path: str
@@ -40,32 +39,24 @@ class Experiment:
         return Path(self.path).stem
 
     def build_models(self, tasks: int | None = None) -> list[MultiTaskSegmentor]:
-        """Build the models; their encoders are random, whatever file the config names.
-
-        Args:
-            tasks: how many tasks they have together, see :func:`repeat_tasks`; None for the
-                config's own.
-        """
+        """Build the models, with random encoders, for the config's tasks or so many of them."""
         model = self._model()
         sources = repeat_tasks(list(model["tasks"]), tasks or len(model["tasks"]))
-        pairs = list(sources.items())
-        parts = [[pair] for pair in pairs] if self.model_per_task else [pairs]
-        return [MODELS.build(_with_tasks(model, dict(part))) for part in parts]
+        parts = [{n: of} for n, of in sources.items()] if self.model_per_task else [sources]
+        return [MODELS.build(_with_tasks(model, part)) for part in parts]
 
     def build_plain_encoder(self) -> nn.Module:
-        """Build the encoder as pretrained checkpoints know it, without a PEFT method."""
+        """Build the encoder without a PEFT method."""
         model = self._model()
         return MODELS.build({**model["backbone"], "peft": None, "tasks": list(model["tasks"])})
 
     def _model(self) -> dict[str, Any]:
         init_default_scope(self.cfg.get("default_scope", "vmt_mm"))
-        model = copy.deepcopy(self.cfg.get("model"))
-        if not isinstance(model, Mapping) or MODELS.get(str(model.get("type"))) is not (
-            MultiTaskSegmentor
-        ):
+        model = copy.deepcopy(self.cfg.get("model") or {})
+        if MODELS.get(str(model.get("type"))) is not MultiTaskSegmentor:
             raise InputError(f"{self.path}: its `model` must be of type MultiTaskSegmentor")
         for key in ("tasks", "backbone", "head"):
-            if not isinstance(model.get(key), Mapping) or not model[key]:
+            if not model.get(key):
                 raise InputError(f"{self.path}: its `model` has no `{key}`")
         model["backbone"].update(pretrained=None, allow_random_backbone=True)
         return model
@@ -74,24 +65,15 @@ class Experiment:
 def load_experiments(
     configs: Sequence[str | Mapping[str, Any]], options: Mapping[str, Any] | None = None
 ) -> list[Experiment]:
-    """Read configs; a file named twice counts once.
-
-    Args:
-        configs: config files, or configs.
-        options: ``--cfg-options`` for all of them; with ``task`` a file stands for that one task.
-
-    Raises:
-        InputError: see :func:`vmt_mm.apis.load_config`.
-    """
+    """Read config files or configs, with ``--cfg-options``; a file named twice counts once."""
     experiments = []
-    for source in configs:
+    for source in dict.fromkeys(configs) if isinstance(configs[0], str) else configs:
         cfg = load_config(source, options, training=False)
-        path = source if isinstance(source, str) else cfg.filename or "the config"
         model_per_task = cfg.get("task") is not None and "task" not in (options or {})
         if model_per_task:
             cfg = load_config(source, {**(options or {}), "task": None}, training=False)
-        if not isinstance(source, str) or path not in [known.path for known in experiments]:
-            experiments.append(Experiment(path, cfg, model_per_task))
+        path = source if isinstance(source, str) else cfg.filename or "the config"
+        experiments.append(Experiment(path, cfg, model_per_task))
     return experiments
 
 
@@ -118,5 +100,5 @@ def _with_tasks(model: Mapping[str, Any], sources: Mapping[str, str]) -> dict[st
     model["backbone"]["tasks"] = list(sources)
     heads = model.get("task_heads") or {}
     model["task_heads"] = {name: heads[of] for name, of in sources.items() if of in heads}
-    model.pop("test_cfg", None)  # may ask for tasks that are left out
+    model.pop("test_cfg", None)  # may name tasks that are left out
     return model

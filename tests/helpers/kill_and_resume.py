@@ -1,6 +1,6 @@
 """Kill a training again and again, resume it each time, and compare with one that was left alone.
 
-python tools/misc/kill_and_resume.py --kills 20 --while-writing 6
+python tests/helpers/kill_and_resume.py --kills 20 --while-writing 6
 
 A small training on rendered scenes gets SIGKILL while it starts, while it trains, and while it
 writes a checkpoint, and goes on with `--resume auto`. At the end its weights and metrics must be

@@ -1,0 +1,239 @@
+"""Time models against the number of tasks; show the records as a table and as a picture.
+
+Letters: B images, H, W height and width in pixels, T tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from rich.table import Table
+from torch import Tensor
+
+from vmt_mm.analysis.experiment import Experiment, load_experiments
+from vmt_mm.analysis.flops import count_operations
+from vmt_mm.analysis.mmseg_baseline import OURS, use_variant
+from vmt_mm.analysis.parameters import find_passes
+from vmt_mm.analysis.tables import table_of
+from vmt_mm.analysis.timing import seconds_in_turn
+from vmt_mm.errors import InputError
+from vmt_mm.models import MultiTaskSegmentor
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.allocator import keep_freed_memory
+from vmt_mm.visualization.figure import draw_figure
+
+MODES = ("encoder", "infer", "train")
+#: Runs of each case before the timed ones; the first counts its operations.
+UNTIMED = 2
+#: A row of the benchmark's JSON, see :func:`measure`.
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How models are built and run; size is (H, W), None for the config's ``image_size``."""
+
+    tasks: int  # T; the config's own are repeated
+    mode: str = "encoder"
+    batch: int = 1
+    size: tuple[int, int] | None = None
+    variant: str = OURS
+    amp: bool = False
+    compile: bool = False
+    keep_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """A config with a setting: ``run`` does the work once, for all tasks and images."""
+
+    config: str
+    setting: Setting
+    passes: str
+    run: Callable[[], object]
+    models: Sequence[MultiTaskSegmentor] = ()
+
+
+def build_case(experiment: Experiment, setting: Setting) -> Case:
+    """Build an experiment's models and images, with the same random values each time."""
+    size = tuple(setting.size or (experiment.cfg.get("image_size") or ())[::-1])
+    if len(size) != 2:
+        raise InputError(f"{experiment.path}: has no `image_size`, (width, height); give a size")
+    if min(setting.tasks, setting.batch, *size) < 1:
+        raise InputError(
+            f"tasks, batch and size must be 1 or more, got {setting.tasks} task(s), "
+            f"{setting.batch} image(s) of {size[0]} x {size[1]} pixels"
+        )
+    setting, experiment = replace(setting, size=size), use_variant(experiment, setting.variant)
+    trains, device = setting.mode == "train", get_device()
+    if trains and not experiment.cfg.get("optim_wrapper"):
+        raise InputError(f"{experiment.path}: a training step needs the config's `optim_wrapper`")
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
+        torch.manual_seed(0)
+        images = torch.randn(setting.batch, 3, *size, device=device)
+        models = experiment.build_models(setting.tasks)
+        for model in models:
+            model.backbone.init_weights()  # mmseg prints that there is no file
+            if setting.compile:
+                model.backbone.compile_features()
+    optimizer = dict(experiment.cfg.get("optim_wrapper") or {})
+    if setting.amp:
+        optimizer["type"] = "BFloat16OptimWrapper"
+    runs = [make_run(m.to(device), images, setting.mode, optimizer) for m in models]
+
+    def run() -> list[object]:
+        with torch.autocast(device, torch.bfloat16, enabled=setting.amp and not trains):
+            return [one() for one in runs]
+
+    # a config that trains a model per task needs a pass per task, even with one task
+    passes = "per_task" if experiment.model_per_task else find_passes(models)
+    return Case(experiment.path, setting, passes, run, models)
+
+
+def make_run(
+    model: MultiTaskSegmentor, images: Tensor, mode: str, optim_wrapper: Mapping[str, Any]
+) -> Callable[[], object]:
+    """The work of a mode, on images (B, 3, H, W).
+
+    'encoder': four maps of every task. 'infer': predictions at the images' size. 'train': a step of
+    the optimizer, on labels that are the predictions of the untrained model.
+    """
+    model.eval()
+    if mode == "encoder":
+        return torch.no_grad()(lambda: model.backbone(images))
+    if mode == "infer":
+        return lambda: model(images, mode="predict")
+    model.feature_cache = None  # the images are the same each time
+    optimizer = build_optim_wrapper(model, copy.deepcopy(dict(optim_wrapper)))
+    samples = model(images, [MultiTaskDataSample() for _ in images], mode="predict")
+    for sample in samples:
+        for task in model.tasks:
+            sample.set_label(task, sample.prediction(task))
+    model.train()
+
+    def step() -> None:
+        with optimizer.optim_context(model):
+            losses, _ = model.parse_losses(model(images, samples, mode="loss"))
+        optimizer.update_params(losses)
+
+    return step
+
+
+def run_alone(path: str, options: Mapping[str, Any], setting: Setting, times: int) -> None:
+    """Build one case and run it, for a process that measures memory."""
+    if setting.keep_memory:
+        keep_freed_memory()
+    case = build_case(load_experiments([path], options)[0], setting)
+    for _ in range(times):
+        case.run()
+
+
+def measure(
+    cases: Sequence[Case], repeats: int, advance: Callable[[], object] = lambda: None
+) -> list[dict[str, Any]]:
+    """Time cases in turn; ``advance`` is called after each of (UNTIMED + repeats) runs of each.
+
+    Returns:
+        For each case its setting, ``median_s``, ``min_s``, ``ratio`` of the median to that with one
+        task (None where that is not timed), ``gflop``, ``images_per_s``, and the device.
+    """
+    if repeats < 1:
+        raise InputError(f"repeats must be 1 or more, got {repeats}")
+    records = []
+    for case in cases:
+        eager = [model.eager_backward for model in case.models]
+        for model in case.models:  # PyTorch's counter cannot follow a gradient in a forward pass
+            model.eager_backward = False
+        gflop = count_operations(case.run) / 1e9
+        for model, value in zip(case.models, eager, strict=True):
+            model.eager_backward = value
+        own = dict(config=case.config, **vars(case.setting), passes=case.passes, gflop=gflop)
+        records.append(own | dict(device=get_device(), threads=torch.get_num_threads()))
+        advance()
+    seconds = seconds_in_turn([case.run for case in cases], repeats, UNTIMED - 1, advance)
+    for record, own in zip(records, seconds, strict=True):
+        record.update(median_s=median(own), min_s=min(own), peak_mem_bytes=None)
+        record["images_per_s"] = record["batch"] / record["median_s"]
+    for record in records:
+        one = _find(records, record, tasks=1)
+        record["ratio"] = record["median_s"] / one["median_s"] if one else None
+    return records
+
+
+def _find(records: Sequence[Record], like: Record, **changes: Any) -> Record | None:
+    """The record of the same config and setting, apart from the changes."""
+    keys = ("config", "variant", "tasks", "size")
+    return next((r for r in records if all(r[k] == changes.get(k, like[k]) for k in keys)), None)
+
+
+def cost_table(records: Sequence[Record], rate: float) -> Table:
+    """Table of the records, on a machine with ``rate`` operations/s in matrix products."""
+    rows = []
+    for r in records:
+        ours = _find(records, r, variant=OURS) or r
+        rows.append({
+            "config": Path(r["config"]).stem,
+            "variant": r["variant"],
+            "passes": r["passes"],
+            "size": "{} x {}".format(*r["size"]),
+            "tasks": str(r["tasks"]),
+            "median, ms": f"{1e3 * r['median_s']:.1f}",
+            "min, ms": f"{1e3 * r['min_s']:.1f}",
+            "ratio to 1 task": f"{r['ratio']:.2f}" if r["ratio"] else "-",
+            "images/s": f"{r['images_per_s']:.2f}",
+            "GFLOP": f"{r['gflop']:.1f}",
+            "of matmul rate": f"{1e9 * r['gflop'] / r['median_s'] / rate:.0%}",
+            "peak MB": f"{r['peak_mem_bytes'] / 1e6:.0f}" if r["peak_mem_bytes"] else "-",
+            "time to ours": f"{r['median_s'] / ours['median_s']:.2f}",
+        })  # fmt: skip
+    return table_of(_title(records), rows, left=4)
+
+
+def draw(records: Sequence[Record]) -> np.ndarray:
+    """Draw time, its ratio to one task, and peak memory against the number of tasks.
+
+    Returns:
+        RGB image (H, W, 3), uint8, with a line for each config and variant.
+    """
+    panels = {"median_s": "median time, s", "ratio": "ratio to the time with one task (grey: T)"}
+    if any(r["peak_mem_bytes"] for r in records):
+        panels["peak_mem_bytes"] = "peak memory, bytes"
+    tasks = sorted({r["tasks"] for r in records})
+    lines = dict.fromkeys((r["config"], r["variant"], r["passes"]) for r in records)
+    size = (5.5 * len(panels), 4.6 + 0.22 * ((len(lines) + 1) // 2))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    axes[1].plot(tasks, tasks, color="0.75", linewidth=6, zorder=0)
+    for axis, (key, label) in zip(axes, panels.items(), strict=True):
+        for config, variant, passes in lines:
+            own = [r for r in records if (r["config"], r["variant"]) == (config, variant)]
+            points = sorted((r["tasks"], r[key]) for r in own if r[key] is not None)
+            style = "o-" if passes == "shared" else "s--"
+            name = f"{Path(config).stem}, {variant} ({passes})"
+            axis.plot(*np.reshape(points, (-1, 2)).T, style, label=name)
+        axis.set(xlabel="number of tasks T", ylabel=label, xticks=tasks)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    figure.suptitle(_title(records))
+    entries = axes[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return draw_figure(figure)
+
+
+def _title(records: Sequence[Record]) -> str:
+    first, sizes = records[0], sorted({"{} x {}".format(*r["size"]) for r in records})
+    threads = f", {first['threads']} thread(s)" if first["device"] == "cpu" else ""
+    images = f"{first['batch']} image(s) of {' and '.join(sizes)}"
+    return f"{first['mode']}: {images}, {first['device']}{threads}"

@@ -1,0 +1,104 @@
+"""mmseg's own computation of the same model, which speed is compared with.
+
+PEFT method, parameters, losses and state-dict keys are the same; only how encoder blocks, heads and
+gradients are computed is mmseg's.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vmt_mm.analysis.experiment import Experiment
+from vmt_mm.errors import InputError
+from vmt_mm.models import MultiTaskSegmentor
+from vmt_mm.models.backbones.swin import MultiTaskSwin
+from vmt_mm.models.heads import MLPHead
+from vmt_mm.registry import MODELS
+
+#: The variant that the others compare with.
+OURS = "ours"
+#: Variant -> the parts that are mmseg's; 'full' trains the encoder without a PEFT method.
+REFERENCES = {"stock": ("encoder", "heads", "losses"),
+              "stock_full": ("encoder", "heads", "losses", "full")}  # fmt: skip
+ABLATIONS = {"mmseg_encoder": ("encoder",), "concatenating_heads": ("heads",),
+             "usual_losses": ("losses",)}  # fmt: skip
+
+
+@MODELS.register_module()
+class StockSwin(MultiTaskSwin):
+    """mmseg's ``SwinTransformer`` with a PEFT method."""
+
+    def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
+        """Shifted-window attention of mmseg, (B, L, d)."""
+        return attn(x, *geometry)
+
+    def run_mlp(self, block: nn.Module, y: Tensor) -> Tensor:
+        """The MLP of mmseg, on all tokens at once, (B, L, d)."""
+        return block.ffn(block.norm2(y))
+
+    def _downsample(
+        self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Patch merging of mmseg."""
+        return merging(x, hw_shape)
+
+
+@MODELS.register_module()
+class StockMLPHead(MLPHead):
+    """The All-MLP head that concatenates the channels of all scales at stride 4."""
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
+        size = features[0].shape[2:]
+        scales = []
+        for x, linear in zip(features, self.linears, strict=True):
+            x = linear(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+            if x.shape[2:] != size:
+                x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            scales.append(x)
+        x = self.fuse(torch.cat(scales, dim=1))
+        return self.predict(self.dropout(self.norm(x).relu()))
+
+
+def use_variant(experiment: Experiment, variant: str) -> Experiment:
+    """The experiment with the parts of a variant; it must be a MultiTaskSwin with MLPHeads."""
+    if variant == OURS:
+        return experiment
+    parts, cfg = {**REFERENCES, **ABLATIONS}[variant], copy.deepcopy(experiment.cfg)
+    heads = [cfg.model.head, *(cfg.model.get("task_heads") or {}).values()]
+    kinds = [cfg.model.backbone.type, *(head.type for head in heads)]
+    if kinds != ["MultiTaskSwin", *["MLPHead"] * len(heads)]:
+        raise InputError(
+            f"{experiment.path}: the stock composition is of a MultiTaskSwin with MLPHeads, not of "
+            f"{', '.join(dict.fromkeys(map(str, kinds)))}"
+        )
+    if "encoder" in parts:
+        cfg.model.backbone.type = "StockSwin"
+    for head in heads if "heads" in parts else ():
+        head.type = "StockMLPHead"
+    if "losses" in parts:
+        cfg.model.eager_backward = False
+    if "full" in parts:
+        cfg.model.backbone["peft"] = dict(type="FullFineTuning")
+    return replace(experiment, cfg=cfg)
+
+
+@torch.no_grad()
+def logits_difference(model: MultiTaskSegmentor, stock: nn.Module, images: Tensor) -> float:
+    """Largest difference of logits, relative to the largest, once ``stock`` has the same weights.
+
+    Images are (B, 3, H, W).
+    """
+    stock.load_state_dict(model.state_dict())
+    modes = [m.training for m in (model, stock)]
+    own, other = model.eval().logits(images), stock.eval().logits(images)
+    for one, training in zip((model, stock), modes, strict=True):
+        one.train(training)
+    return max(
+        ((own[task] - other[task]).abs().max() / other[task].abs().max()).item() for task in own
+    )

@@ -1,0 +1,83 @@
+"""Measure time and peak memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from torch.utils.benchmark import Timer
+
+from vmt_mm.errors import InputError
+
+
+def matrix_product_rate(dtype: torch.dtype, side: int = 1024) -> float:
+    """Operations per second of products of two square matrices."""
+    a, b = (torch.randn(side, side, device=get_device()).to(dtype) for _ in range(2))
+    timer = Timer("a @ b", globals=dict(a=a, b=b), num_threads=torch.get_num_threads())
+    return 2 * side**3 / timer.blocked_autorange().median
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Seconds of one call, until the device has done all of it."""
+    synchronize = getattr(torch, get_device()).synchronize
+    synchronize()
+    start = time.perf_counter()
+    result = run()
+    synchronize()
+    end = time.perf_counter()
+    del result  # kept until here: its release is not timed
+    return end - start
+
+
+def seconds_in_turn(
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    untimed: int,
+    advance: Callable[[], object] = lambda: None,
+) -> list[list[float]]:
+    """Seconds of each run, in turn round after round, so that a slow phase hits all alike.
+
+    ``untimed`` rounds come first; ``advance`` is called after each run.
+    """
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(untimed + rounds):
+        for run, own in zip(runs, seconds, strict=True):
+            own.append(seconds_of(run))
+            advance()
+    return [own[untimed:] for own in seconds]
+
+
+def peak_memory(work: Callable[..., object], *args: Any) -> int:
+    """Peak memory of ``work(*args)`` in a process of its own, in bytes.
+
+    On a GPU: what PyTorch had allocated at once. On a CPU: the process's resident set, of which
+    PyTorch itself takes some hundred megabytes.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_run_and_measure, torch.get_num_threads(), work, args).result()
+        except BrokenProcessPool:
+            raise InputError("the process that measures memory was killed") from None
+
+
+def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> int:
+    torch.set_num_threads(threads)
+    work(*args)
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        raise InputError("peak memory cannot be measured on Windows: use --no-memory")
+    if sys.platform == "linux":  # its ru_maxrss begins with that of the parent process
+        status = dict(s.split(":\t") for s in Path("/proc/self/status").read_text().splitlines())
+        return 1024 * int(status["VmHWM"].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes

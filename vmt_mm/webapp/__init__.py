@@ -1,1 +1,0 @@
-"""A web page that shows predictions (extra ``webapp``); only ``app`` needs Gradio."""
