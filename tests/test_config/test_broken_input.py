@@ -246,7 +246,7 @@ ROWS = [
         _label("normals/a", (*SIZE, 3), 0),
         "data/normals/a.png",
         "no pixel has a normal",
-        "an image without a label has no file of it",
+        "leave out files without a label",
     ),
     _data(
         "8-bit depth",

@@ -25,12 +25,13 @@ from vmt_mm.tasks import Depth, Edge, LabelSpec, Normals, Saliency, Segmentation
 
 
 class Sides(LabelSpec):
-    """Classes 1 and 2 are a left and a right; nothing says what a batch's flip does to them."""
+    """Classes 1 and 2 are a left and a right."""
 
     categorical = True
 
-    def _flip_values(self, label):
-        return np.where((label == 1) | (label == 2), 3 - label, label).astype(np.uint8)
+    def transform_values(self, labels, geometry):
+        exchanged = torch.where((labels == 1) | (labels == 2), 3 - labels, labels)
+        return torch.where(geometry.flip, exchanged, labels)
 
 
 SPECS = {
@@ -113,7 +114,7 @@ def test_workers_leave_images_and_labels_as_they_are():
     for index, (image, sample) in enumerate(zip(data["inputs"], data["data_samples"], strict=True)):
         before = _results(index)
         assert torch.equal(image, torch.from_numpy(before["img"]).permute(2, 0, 1))
-        for task in before["labels"].keys() - {"sides"}:
+        for task in before["labels"]:
             expected = SPECS[task].to_tensor(before["labels"][task])
             assert torch.equal(sample.label(task), expected)
 
@@ -159,16 +160,6 @@ def test_a_flip_alone_is_exact(flip):
         assert torch.equal(found["inputs"], expected["inputs"])
         for key, label in _labels(found).items():
             torch.testing.assert_close(label, _labels(expected)[key], atol=1e-6, rtol=0)
-
-
-def test_what_a_spec_says_for_the_cpu_alone_is_done_there():
-    data, of_workers = _batch(True, flip_prob=1.0), _batch(False, flip_prob=1.0)
-    before = _labels(data)
-    assert all("sides" not in s.deferred_warp.specs for s in data["data_samples"])
-    for key, label in _labels(_plain(data)).items():
-        if key[1] == "sides":
-            assert torch.equal(label, before[key])
-            assert torch.equal(label, _labels(of_workers)[key])
 
 
 def test_the_loaders_batch_stays_as_it_is():

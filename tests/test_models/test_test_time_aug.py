@@ -96,8 +96,9 @@ def test_classes_that_a_flip_changes_change_places():
     class LeftAndRight(LabelSpec):
         categorical = True
 
-        def _flip_values(self, label):
-            return np.array([0, 2, 1], np.uint8)[label]
+        def transform_values(self, labels, geometry):
+            exchanged = torch.tensor([0, 2, 1], dtype=torch.uint8)[labels.long()]
+            return torch.where(geometry.flip, exchanged, labels)
 
     task.label = LeftAndRight()
     scores = torch.rand(2, 3, 4, 5)

@@ -14,7 +14,6 @@ from exact_maps import EXACT, exact_interpolation
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.rendering import render_scene
 from vmt_mm.tasks import BatchWarp, Depth, Edge, LabelSpec, Normals, Saliency, Segmentation
-from vmt_mm.tasks.depth import DepthMap
 from vmt_mm.tasks.warps import Warp, framed
 from vmt_mm.utils.compat import from_numpy
 
@@ -192,35 +191,10 @@ class _Sides(LabelSpec):
 
     categorical = True
 
-    def _flip_values(self, label):
-        return np.where((label == 1) | (label == 2), 3 - label, label).astype(np.uint8)
-
-
-class _SidesOnDevice(_Sides):
-    def warp_batch(self, labels, warp):
+    def transform_values(self, labels, geometry):
         """As docs/data_pipeline.md has it."""
-        labels = super().warp_batch(labels, warp)
         exchanged = torch.where((labels == 1) | (labels == 2), 3 - labels, labels)
-        return torch.where(warp.flip, exchanged, labels)
-
-
-class _Renamed(_SidesOnDevice):
-    """Changes nothing that a warp asks for."""
-
-    suffix = ".tif"
-
-
-class _Turned(_SidesOnDevice):
-    def _rotate_values(self, label, angle):
-        return label
-
-
-def test_a_spec_that_does_not_say_it_for_batches_is_found():
-    assert all(spec.supports_batch_warp for spec in (*SPECS.values(), LabelSpec()))
-    assert not _Sides().supports_batch_warp
-    assert _SidesOnDevice().supports_batch_warp
-    assert _Renamed().supports_batch_warp
-    assert not _Turned().supports_batch_warp
+        return torch.where(geometry.flip, exchanged, labels)
 
 
 def test_a_flip_may_exchange_classes_on_a_device():
@@ -228,35 +202,19 @@ def test_a_flip_may_exchange_classes_on_a_device():
     label = np.random.default_rng(0).integers(0, 3, (9, 12), dtype=np.uint8)
     for flip in (False, True):
         warp = make_warp((9, 12), (9, 12), flip)
-        found = _warp_batch(_SidesOnDevice(), [label], [warp])[0, 0].numpy()
+        found = _warp_batch(_Sides(), [label], [warp])[0, 0].numpy()
         expected = np.array([0, 2, 1], np.uint8)[label[:, ::-1]] if flip else label
         np.testing.assert_array_equal(found, expected)
     label[2:4] = 255
     warp = make_warp((9, 12), (9, 12), True, angle=10)
-    found = _warp_batch(_SidesOnDevice(), [label], [warp])[0]
+    found = _warp_batch(_Sides(), [label], [warp])[0]
     assert torch.equal(found, _warp_alone(_Sides(), label, warp))
+    np.testing.assert_array_equal(_Sides().flip(np.uint8([[0, 1, 2, 255]])), [[255, 1, 2, 0]])
 
 
 def test_labels_that_were_not_framed_are_refused():
     with pytest.raises(ValueError, match="expected a stack of"):
         BatchWarp([make_warp((4, 4), (4, 4))], [(4, 4)]).nearest(torch.zeros(1, 1, 4, 4))
-
-
-def test_what_a_mixin_says_of_the_cpu_is_not_lost_on_the_device():
-    class Mirrored(LabelSpec):
-        def _flip_values(self, label):
-            return label[..., ::-1]
-
-    class Both(DepthMap, Mirrored):
-        pass
-
-    class Again(Both):
-        def warp_batch(self, labels, warp):
-            return super().warp_batch(labels, warp)
-
-    assert DepthMap().supports_batch_warp
-    assert not Both().supports_batch_warp
-    assert Again().supports_batch_warp
 
 
 def test_arrays_tell_specs_apart():

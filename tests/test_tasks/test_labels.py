@@ -8,7 +8,7 @@ from PIL import Image
 
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.errors import InputError
-from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation
+from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation, build_tasks
 from vmt_mm.tasks.labels import channels_first
 from vmt_mm.tasks.segmentation import voc_palette
 from vmt_mm.utils.files import write_image
@@ -314,4 +314,4 @@ def test_the_ending_of_label_files_can_be_chosen(task):
     assert chosen.label.identity != plain.label.identity
     for wrong in ("", "mask", "/a.png", 3):
         with pytest.raises(InputError, match="own: suffix must be how the names"):
-            type(task)("own", suffix=wrong, **options)
+            build_tasks(dict(own=dict(type=type(task), suffix=wrong, **options)))

@@ -175,7 +175,7 @@ FAULTS = {
             "normals",
             np.repeat(np.uint8([[128, 128, 0], [128, 8, 85]]), 40, 0).reshape(*SIZE, 3),
         ),
-        ["normals: of the normals 100% face away from the camera and 100% of the steep ones"],
+        ["normals: 100% of the normals face away from the camera and 100% of the steep ones"],
     ),
     "a task without a label": (
         lambda root: [path.unlink() for path in (root / "depth").iterdir()],

@@ -10,7 +10,6 @@ from PIL import Image
 
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import build_tasks
-from vmt_mm.utils.label_decoding import read_stored
 from vmt_mm.utils.label_files import read_classes, read_label, read_mask
 
 H, W = 6, 10
@@ -122,7 +121,7 @@ def test_lossy_files_are_refused_under_any_name(tmp_path, task, kind):
         LOSSY[kind](path, _indices(21))
         with pytest.raises(InputError, match=f"{name}: the file is a {kind}") as caught:
             TASKS[task].label.decode(path)
-        assert "write the labels anew from their source, as PNG" in str(caught.value)
+        assert "write the labels again from their source, as PNG" in str(caught.value)
 
 
 def test_what_is_not_one_picture_of_numbers_is_refused(tmp_path):
@@ -136,7 +135,7 @@ def test_what_is_not_one_picture_of_numbers_is_refused(tmp_path):
         tmp_path / "many.gif": "several pictures",
         _numpy(tmp_path / "objects.npy", np.array([[None]])): "cannot be read",
         _numpy(tmp_path / "four.npy", np.zeros((1, 2, 2, 2))): "cannot be read",
-        _numpy(tmp_path / "float.npy", np.zeros((2, 2), np.float32)): "got float32",
+        _numpy(tmp_path / "float.npy", np.zeros((2, 2), np.float32)): "found float32",
         _numpy(tmp_path / "minus.npy", np.full((2, 2), -1)): "found -1",
         _numpy(tmp_path / "empty.npy", np.zeros((0, 2), np.uint8)): "expected class indices",
         tmp_path / "gone.png": "cannot be read",
@@ -159,7 +158,6 @@ def test_values_of_several_channels_and_16_bits_or_more_stay(tmp_path):
         np.testing.assert_array_equal(read_label(path, "codes", np.uint16, 3), codes)
     for path in (_tiff(tmp_path / "b.tiff", vectors), _numpy(tmp_path / "b.npy", vectors)):
         np.testing.assert_array_equal(read_label(path, "vectors", np.float32, 3), vectors)
-    assert read_stored(tmp_path / "a.png", "codes").bits == 16
 
 
 def test_a_palette_of_other_greys_is_not_taken_for_classes(tmp_path):
@@ -175,7 +173,7 @@ def test_a_palette_of_other_greys_is_not_taken_for_classes(tmp_path):
         if is_read:
             np.testing.assert_array_equal(read_classes(path, 21, 255), _indices(3))
         else:
-            with pytest.raises(InputError, match="index 1 of the palette image has the grey 7"):
+            with pytest.raises(InputError, match="of the palette image have the greys"):
                 read_classes(path, 21, 255)
 
 
@@ -192,9 +190,6 @@ def test_tiff_files_that_decoders_would_change_are_refused(tmp_path):
     one_bit = Image.fromarray(indices > 0)
     one_bit.save(path, compression="group4", tiffinfo={262: 1})
     np.testing.assert_array_equal(read_classes(path, 2), indices > 0)
-    one_bit.save(path, tiffinfo={262: 0})
-    with pytest.raises(InputError, match="a TIFF in which 0 is white"):
-        read_classes(path, 2)
 
 
 GREY = [[0, 0, 0], [255, 255, 255]]
@@ -272,7 +267,7 @@ def test_soft_and_empty_masks_stay_allowed(tmp_path):
 def test_objects_in_the_colours_of_a_palette_are_no_mask(tmp_path, values):
     colors = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     path = _png(tmp_path / "mask.png", MASK + MASK * (np.arange(8) > 2), 8, 3, colors)
-    with pytest.raises(InputError, match="a palette image of colours with the indices 0, 1, 2; wr"):
+    with pytest.raises(InputError, match=r"a palette image of colours .* \[0, 1, 2\]; w"):
         read_mask(path, values)
     _png(path, MASK, 8, 3, colors)
     np.testing.assert_array_equal(read_mask(path, values) > 0, MASK)

@@ -11,8 +11,7 @@ import scipy.io
 
 from vmt_mm.conversion.recipe import Label
 from vmt_mm.errors import InputError
-from vmt_mm.rendering.writer import encode_normals
-from vmt_mm.utils.normal_frames import to_camera_frame
+from vmt_mm.utils.normal_frames import encode_normals, to_camera_frame
 
 #: Shorter vectors have no usable direction; fewer pixels prove nothing about the axes.
 _MIN_LENGTH, _ENOUGH = 0.1, 1000

@@ -83,8 +83,7 @@ class SampleCache:
     def _decode(self, name: str, path: str) -> np.ndarray:
         if name == IMAGE:
             return self.reader.read(path)
-        spec = self.label_specs[name]
-        return spec.read(path) if spec.cacheable_raw else spec.decode(path)
+        return self.label_specs[name].read(path)
 
 
 def _state(path: str) -> list[int] | None:

@@ -80,7 +80,7 @@ def _check_zoom(
     if sizes[0] == sizes[1]:
         return
     for name, task in tasks.items():
-        ones = np.ones((1, 1), np.float32)
+        ones = np.ones((1, 1, task.out_channels), np.float32)
         if not task.label.categorical and (task.label.zoom_values(ones, 2.0) != ones).any():
             raise InputError(
                 f"test-time augmentation: values of task {name!r} change with a zoom, so versions "

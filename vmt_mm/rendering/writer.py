@@ -11,17 +11,13 @@ from rich.progress import track
 
 from vmt_mm.rendering.render import render_scene
 from vmt_mm.utils.files import encode_image
+from vmt_mm.utils.normal_frames import encode_normals
 from vmt_mm.utils.processes import run_parallel
 
 # To be raised whenever the same arguments give other pixels.
 RENDERER_VERSION = 1
 #: File that tells what a folder was rendered with.
 MANIFEST = "shapes.json"
-
-
-def encode_normals(normals: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Encode unit normals (H, W, 3) as uint8 v with n = 2 * v / 255 - 1."""
-    return np.clip(np.rint((normals + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:

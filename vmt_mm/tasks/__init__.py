@@ -2,8 +2,7 @@
 
 from vmt_mm.tasks.depth import Depth
 from vmt_mm.tasks.edge import Edge
-from vmt_mm.tasks.label_counts import LabelCounts
-from vmt_mm.tasks.labels import LabelSpec
+from vmt_mm.tasks.labels import LabelCounts, LabelSpec
 from vmt_mm.tasks.normals import Normals
 from vmt_mm.tasks.saliency import Saliency
 from vmt_mm.tasks.segmentation import Segmentation

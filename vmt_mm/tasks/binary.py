@@ -1,4 +1,4 @@
-"""What tasks with one foreground probability a pixel share."""
+"""What tasks with one foreground probability per pixel share."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.tasks.label_counts import LabelCounts
 from vmt_mm.tasks.labels import LabelSpec
-from vmt_mm.tasks.task import Task, of_task
+from vmt_mm.tasks.task import Task
 from vmt_mm.utils.label_files import LOSSLESS, LOSSY, MASK_VALUES, read_mask
 
-#: 0.05, 0.1 .. 0.95, at which part of the field cuts probabilities.
+#: 0.05, 0.1 .. 0.95, the usual thresholds for probabilities.
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 class ForegroundMask(LabelSpec):
-    """8-bit file of a mask; in memory 0 or 1, 255 where a pixel is ignored.
-
-    Args:
-        values: of files: 'mask255', foreground > 127; 'mask01', foreground = 1, 255 = ignored.
-    """
+    """8-bit file of a mask; in memory 0 or 1, 255 where a pixel is ignored."""
 
     suffixes = (*LOSSLESS, *LOSSY)
 
@@ -50,44 +45,25 @@ class ForegroundMask(LabelSpec):
         """Foreground (H, W), uint8 0/1, of probabilities in 0..255."""
         return ForegroundMask().decode(path)
 
-    def find_suspicion(self, counts: LabelCounts) -> list[str]:
-        """Masks without any foreground, or without any background."""
-        if counts.valid and len(counts.values) == 1:
-            (value,) = counts.values
-            what, rule = _ALONE[self.values][value]
-            return [f"every pixel is {what}: {rule}"]
-        return super().find_suspicion(counts)
-
-
-#: What a mask whose pixels are all 0, or all 1, means by the values of its files.
-_ALONE = dict(
-    mask255=(
-        ("background", "files have no value above 127, which alone is foreground"),
-        ("foreground", "files have no value below 128"),
-    ),
-    mask01=(("background", "files have no 1"), ("foreground", "files have no 0")),
-)
+    def describe(self, value: int) -> str:
+        """Foreground or background."""
+        return f"{'foreground' if value else 'background'}: by values={self.values!r} of the task"
 
 
 class ForegroundTask(Task):
-    """One foreground probability a pixel, by a sigmoid.
+    """One foreground probability per pixel, by a sigmoid.
 
     Args:
-        name: see :class:`Task`.
-        loss_weight: see :class:`Task`.
-        values: of the label files, see :class:`ForegroundMask`.
-        kwargs: ``suffix``, see :class:`Task`.
+        values: of label files: 'mask255', foreground > 127; 'mask01', foreground = 1, 255 =
+            ignored.
     """
 
     out_channels = 1
     label = ForegroundMask()
 
-    def __init__(
-        self, name: str, loss_weight: float = 1.0, values: str = "mask255", **kwargs: Any
-    ) -> None:
-        with of_task(name):
-            self.label = ForegroundMask(values)
-        super().__init__(name, loss_weight, **kwargs)
+    def __init__(self, name: str, values: str = "mask255", **kwargs: Any) -> None:
+        self.label = ForegroundMask(values)
+        super().__init__(name, **kwargs)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Probability of foreground, (N, 1, H, W) float in 0..1."""
@@ -111,16 +87,9 @@ class ForegroundTask(Task):
 def weighted_bce(
     logits: Tensor, target: Tensor, valid: Tensor, positive_weight: Tensor | float
 ) -> Tensor:
-    """BCE with weight w on positive and 1 - w on negative pixels, mean over the valid ones.
+    """BCE with weight w on positive (1) and 1 - w on other pixels, mean over the valid ones.
 
-    Args:
-        logits: (N, 1, H, W).
-        target: the same shape, 1 = positive; anything where ``valid`` is false.
-        valid: the same shape, bool.
-        positive_weight: w in 0..1.
-
-    Returns:
-        A scalar, 0 and attached to the graph where no pixel is valid.
+    Tensors are (N, 1, H, W). The result is 0 and attached to the graph where no pixel is valid.
     """
     positive = (target == 1) & valid
     weight = valid * (1 - positive_weight) + positive * (2 * positive_weight - 1)

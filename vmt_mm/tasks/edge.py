@@ -16,27 +16,18 @@ class Edge(ForegroundTask):
     """Boundary pixels: cross-entropy that weighs the few positives; boundary F-score.
 
     Args:
-        name: see :class:`~vmt_mm.tasks.task.Task`.
-        loss_weight: see :class:`~vmt_mm.tasks.task.Task`.
         positive_weight: weight of boundary pixels; the others get 1 minus it.
         tolerance: of the metric, as a share of the image's diagonal; BSDS takes 0.0075, for NYUD
             0.011 is usual.
-        kwargs: ``values`` and ``suffix`` of the label files, see
-            :class:`~vmt_mm.tasks.binary.ForegroundTask`.
     """
 
     primary_metric = "boundaryF"
     has_lines = True
 
     def __init__(
-        self,
-        name: str,
-        loss_weight: float = 1.0,
-        positive_weight: float = 0.95,
-        tolerance: float = 0.0075,
-        **kwargs: Any,
+        self, name: str, positive_weight: float = 0.95, tolerance: float = 0.0075, **kwargs: Any
     ) -> None:
-        super().__init__(name, loss_weight, **kwargs)
+        super().__init__(name, **kwargs)
         if not 0 < positive_weight < 1:
             raise InputError(f"{name}: positive_weight must be in (0, 1), got {positive_weight}")
         self.positive_weight = positive_weight
@@ -48,9 +39,5 @@ class Edge(ForegroundTask):
 
     def metric(self) -> dict:
         """Boundary F-score and loss."""
-        return dict(
-            type="EdgeMetric",
-            task=self.name,
-            tolerance=self.tolerance,
-            positive_weight=self.positive_weight,
-        )
+        options = dict(tolerance=self.tolerance, positive_weight=self.positive_weight)
+        return dict(type="EdgeMetric", task=self.name, **options)

@@ -6,7 +6,9 @@ Letters: N images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
-import copy
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,106 +16,96 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from vmt_mm.errors import InputError
-from vmt_mm.tasks.label_counts import LabelCounts
-from vmt_mm.tasks.warps import CV2_TYPES, BatchWarp, Warp
+from vmt_mm.tasks.warps import CV2_TYPES, BatchWarp, Geometry, Warp
 from vmt_mm.utils.compat import from_numpy
-from vmt_mm.utils.label_files import read_label as read_label
 
 IGNORE = 255
-#: What of a spec decides about :meth:`LabelSpec.warp` and the tensor that comes of it.
-_OF_WARP = {"warp", "_resample", "_flip_values", "_rotate_values", "zoom_values", "to_tensor"}
+
+
+@dataclass
+class LabelCounts:
+    """Counts over the labels of one task; those of several images add up."""
+
+    images: int = 0  # labels counted
+    constant: int = 0  # labels all of whose valid pixels have one value
+    pixels: int = 0
+    valid: int = 0  # pixels that carry a label
+    values: Counter[int] = field(default_factory=Counter)  # value -> pixels, of integers
+    images_with: Counter[int] = field(default_factory=Counter)  # value -> images, of integers
+    facts: Counter[str] = field(default_factory=Counter)  # others of a kind of label -> pixels
+
+    def add(self, other: LabelCounts) -> None:
+        """Count other labels as well."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 class LabelSpec:
-    """File format of a label and the effect of flip, rotation and scale on its values.
+    """File format of a label and the effect of flip, rotation and zoom on its values.
 
-    In memory a label is an array (H, W) or (H, W, C). This base holds one value a pixel that is
-    never blended with a neighbour's: subclasses say how to read it, either by ``decode``, or by
-    ``read`` and ``interpret``, where what the file holds is smaller than the label in memory.
+    In memory a label is an array (H, W) or (H, W, C). This base holds one value per pixel that is
+    never blended with a neighbour's: subclasses say how to ``read`` a file and, where it stores
+    less than the label in memory, how to ``interpret`` its values.
     """
 
-    #: Ending of the files that predictions are written to.
+    #: Suffix of the files that predictions are written to.
     suffix: str = ".png"
-    #: Endings that label files may have, the preferred one first. What a file holds is read from
-    #: its content, whatever its ending.
+    #: Suffixes that label files may have, the preferred one first; the content decides.
     suffixes: tuple[str, ...] = (".png",)
     #: Whether values are class indices.
     categorical: ClassVar[bool] = False
-    #: Value of pixels that carry no label; what a warp brings in from outside gets it.
+    #: Value of pixels without a label, also of those that a warp brings in from outside.
     fill: ClassVar[float] = IGNORE
-
-    def ending_with(self, suffix: str) -> LabelSpec:
-        """The same spec for label files whose names end with ``suffix``, such as '_mask.png'.
-
-        Raises:
-            InputError: if no file's name can end so.
-        """
-        if not isinstance(suffix, str) or "/" in suffix or not Path(f"id{suffix}").suffix:
-            raise InputError(
-                f"suffix must be how the names of label files end, such as '.png' or '_mask.png', "
-                f"got {suffix!r}"
-            )
-        spec = copy.copy(self)
-        spec.suffixes = (suffix,)
-        return spec
 
     def decode(self, path: str | Path) -> np.ndarray:
         """Read a label file into memory, (H, W[, C])."""
         return self.interpret(self.read(path))
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read a file's values as they are, (H, W[, C]); raise InputError if they are wrong."""
+        """Read a file's values as stored, (H, W[, C]); raise InputError if they are wrong."""
         raise NotImplementedError
-
-    def check_file(self, path: str | Path, share: float = 0.0) -> None:
-        """Raise InputError where a file that ``decode`` takes breaks the layout all the same.
-
-        Args:
-            path: the file.
-            share: of its pixels that may do so.
-        """
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
         """Turn a file's values into the label in memory, (H, W[, C]); ``values`` may be it."""
         return values
 
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Turn values (C, H, W), of a label or a prediction, into the image to write."""
+        raise NotImplementedError
+
     def decode_prediction(self, path: str | Path) -> np.ndarray:
-        """Read a file of what :meth:`encode` made of a prediction, (H, W[, C]), as a label."""
+        """Read a prediction that was written by :meth:`encode`, (H, W[, C]), as a label."""
         return self.decode(path)
+
+    def check_file(self, path: str | Path, share: float = 0.0) -> None:
+        """Raise InputError if more than a share of a file's pixels is wrong, though it decodes."""
 
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count what one label in memory (H, W[, C]) holds, for :meth:`find_suspicion`."""
         valid = self.valid(self.to_tensor(label)[None])[0, 0].numpy()
         known = label[valid]
-        counts = LabelCounts(images=1, pixels=valid.size, valid=len(known))
-        counts.constant = int(len(known) > 0 and bool((known == known[0]).all()))
+        constant = int(len(known) > 0 and bool((known == known[0]).all()))
+        counts = LabelCounts(images=1, constant=constant, pixels=valid.size, valid=len(known))
         if label.dtype.kind in "ui":
-            values, pixels = _histogram(known)
+            values, pixels = np.unique(known, return_counts=True)
             counts.values.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
             counts.images_with.update(counts.values.keys())
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
-        """Say, in words, what makes labels hardly those of this format, however well they decode.
-
-        Args:
-            counts: of all that were looked at.
-        """
+        """Say why labels with these counts are probably wrong, although they decode."""
         if counts.images and not counts.valid:
             return ["no pixel has a label, all are ignored"]
+        if counts.valid and len(counts.values) == 1:
+            (value,), ignored = counts.values, 1 - counts.valid / counts.pixels
+            return [f"every pixel is {self.describe(value)}, except {ignored:.0%} that are ignored"]
         if counts.images and counts.constant == counts.images:
             return ["every label has one value alone, the same at all of its pixels"]
         return []
 
-    @property
-    def cacheable_raw(self) -> bool:
-        """Whether a label may be kept as what ``read`` gives; else as what ``decode`` does."""
-        return type(self).decode is LabelSpec.decode
-
-    def encode(self, values: np.ndarray) -> np.ndarray:
-        """Turn values (C, H, W), of a label or a prediction, into the image to write."""
-        raise NotImplementedError
+    def describe(self, value: int) -> str:
+        """What an integer in memory means, in words."""
+        return f"of value {value}"
 
     def valid(self, target: Tensor) -> Tensor:
         """Mask (N, 1, H, W) of the pixels that carry a label, of targets (N, C, H, W)."""
@@ -123,46 +115,24 @@ class LabelSpec:
         """Convert a label to a tensor (C, H, W)."""
         return from_numpy(channels_first(label))
 
+    def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
+        """Let values (N, C, H, W), already resampled, follow flips, rotations and zooms.
+
+        The one place where a kind of label says this, for images and batches, on CPU and GPU.
+        """
+        return labels
+
     def warp(self, label: np.ndarray, warp: Warp) -> np.ndarray:
-        """Resample the label by ``warp`` and let its values follow flip, rotation and scale."""
-        label = self._resample(label, warp)
-        if warp.flip:
-            label = self._flip_values(label)
-        if warp.angle:
-            label = self._rotate_values(label, warp.angle)
-        if warp.scale != 1.0:
-            label = self.zoom_values(label, warp.scale)
-        return label
+        """Resample the label by ``warp`` and let its values follow."""
+        return self._transformed(self.resample(label, warp), warp)
+
+    def resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
+        """Resample the label by ``warp``; values stay as they are."""
+        return warp.apply(label, cv2.INTER_NEAREST, self.fill)
 
     def warp_batch(self, labels: Tensor, warp: BatchWarp) -> Tensor:
-        """:meth:`warp` for the labels of a batch, on their device.
-
-        Args:
-            labels: (N, C, h + 2, w + 2), as :meth:`to_tensor` gives them, framed in ``fill``.
-            warp: the map of each.
-
-        Returns:
-            (N, C, H, W).
-        """
-        return warp.nearest(labels)
-
-    @property
-    def supports_batch_warp(self) -> bool:
-        """Whether :meth:`warp_batch` does what :meth:`warp` does.
-
-        Not where a class that it does not come after says what geometry does on the CPU: such
-        labels are warped there.
-        """
-        kinds = type(self).__mro__
-        owner = next(kind for kind in kinds if "warp_batch" in vars(kind))
-        return all(issubclass(owner, kind) for kind in kinds if vars(kind).keys() & _OF_WARP)
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        """What tells this spec from others: its class and settings."""
-        kind = type(self)
-        settings = sorted((name, _content(value)) for name, value in vars(self).items())
-        return f"{kind.__module__}.{kind.__qualname__}", repr(settings)
+        """:meth:`warp` for tensors, framed in ``fill``: (N, C, h + 2, w + 2) to (N, C, H, W)."""
+        return self.transform_values(warp.nearest(labels), warp.geometry)
 
     def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Resize to ``size`` (H, W), as the label is best interpolated."""
@@ -174,38 +144,28 @@ class LabelSpec:
 
     def flip(self, label: np.ndarray) -> np.ndarray:
         """Mirror left and right."""
-        return self._flip_values(label[:, ::-1].copy())
+        return self._transformed(label[:, ::-1].copy(), Warp(flip=True))
+
+    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
+        """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
+        return self._transformed(label, Warp(scale=scale))
 
     def pad(self, label: np.ndarray, bottom: int, right: int) -> np.ndarray:
         """Append rows below and columns at the right that carry no label."""
         widths = [(0, bottom), (0, right)] + [(0, 0)] * (label.ndim - 2)
         return np.pad(label, widths, constant_values=self.fill)
 
-    def _resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
-        return warp.apply(label, cv2.INTER_NEAREST, self.fill)
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Class and settings, in words."""
+        kind = type(self)
+        with np.printoptions(threshold=sys.maxsize):
+            return f"{kind.__module__}.{kind.__qualname__}", repr(sorted(vars(self).items()))
 
-    def _flip_values(self, label: np.ndarray) -> np.ndarray:
-        return label
-
-    def _rotate_values(self, label: np.ndarray, angle: float) -> np.ndarray:
-        return label
-
-    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
-        """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
-        return label
-
-
-def _content(value: object) -> str:
-    """A setting in words; of an array all of its values, which ``repr`` would shorten."""
-    return repr(value.tolist() if isinstance(value, np.ndarray) else value)
-
-
-def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (n,) that occur, and how often."""
-    if values.dtype != np.uint8:
-        return np.unique(values, return_counts=True)
-    counts = np.bincount(values, minlength=256)  # several times as fast
-    return np.flatnonzero(counts), counts[counts > 0]
+    def _transformed(self, label: np.ndarray, warp: Warp) -> np.ndarray:
+        values = from_numpy(channels_first(label))[None]
+        values = self.transform_values(values, Geometry.of([warp]))[0].numpy()
+        return values[0] if label.ndim == 2 else values.transpose(1, 2, 0)
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:
@@ -214,5 +174,5 @@ def channels_first(array: np.ndarray) -> np.ndarray:
     if array.ndim == 2 or moved.flags.c_contiguous or array.dtype not in CV2_TYPES:
         return np.ascontiguousarray(moved)
     planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
-    cv2.split(array, list(planes))  # several times as fast as NumPy's strided copy
+    cv2.split(array, tuple(planes))  # several times as fast as NumPy's strided copy
     return planes

@@ -2,16 +2,215 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.normal_map import NormalMap, encode_normals
-from vmt_mm.tasks.task import Task, of_task
+from vmt_mm.tasks.labels import LabelCounts, LabelSpec, channels_first
+from vmt_mm.tasks.task import Task
+from vmt_mm.tasks.warps import BatchWarp, Geometry, Warp
+from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
+from vmt_mm.utils.normal_frames import components, encode_normals, parse_frame, turned_frame
+
+#: At least this share of a pixel's interpolation weight must come from valid neighbours.
+_MIN_VALID = 0.5
+#: What 8 bits, and a mean of similar neighbours, make of a unit vector's length.
+_TOLERANCE = 0.05
+#: A file of which nearly all lengths are farther off does not hold vectors; pixels to look at.
+_FAR_OFF, _NEARLY_ALL, _SAMPLED = 0.2, 0.75, 1024
+#: Shorter vectors have no direction to speak of: grey.
+_SHORTEST = 0.1
+#: Colours of normals that point right, up and towards the camera.
+_DIRECTIONS = ((255, 128, 128), (128, 255, 128), (128, 128, 255))
+#: Code of a pixel without a normal by its colour.
+_NONE = dict(black=0, grey=128)
+#: Vertical component of steep normals, the share of pixels that must have such ones to prove
+#: anything, and the share of these that must point down.
+_STEEP, _ENOUGH, _MOSTLY = 0.7, 0.02, 0.8
+#: Least component of what points to a side; shares of pixels that face away from the camera, and
+#: to the same side, if x and z are swapped.
+_ASIDE, _SWAPPED, _NEARLY = 0.1, 0.1, 0.9
+
+
+class NormalMap(LabelSpec):
+    """RGB file with n = 2 v / 255 - 1, or of vectors; in memory unit vectors, (0, 0, 0) for none.
+
+    Files are RGB images of 8 or 16 bits, or floating-point components in -1..1 (.npy, TIFF, EXR).
+    Black and grey pixels, zeros and NaN are no normal. In memory vectors are in the project's
+    frame, whatever that of the files. Arguments are those of :class:`Normals`.
+    """
+
+    fill = 0
+    suffixes = (".png", *FLOATS, *LOSSY)
+
+    def __init__(self, frame: str = "opengl", none: str = "black") -> None:
+        if none not in _NONE:
+            raise InputError(f"none must be one of {tuple(_NONE)}, got {none!r}")
+        self.axes = parse_frame(frame)
+        self.none = none
+
+    def check_file(self, path: str | Path, share: float = 0.0) -> None:
+        """Raise InputError if vectors are not of unit length: decoding makes them so, silently."""
+        _check_lengths(self.read(path), _TOLERANCE, share, path)
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read codes or components (H, W, 3), uint8, uint16 or float32; check their lengths."""
+        rule = "surface normals in three channels: RGB of 8 or 16 bits, or components in -1..1"
+        values, palette = read_stored(path, rule)
+        values = with_channels(values, 3, path, rule)
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values).all(axis=-1, keepdims=True)
+            values = np.where(finite, values, 0).astype(np.float32, copy=False)
+        elif palette is not None or values.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{path}: expected {rule}, got {values.dtype}")
+        step = max(1, round((values.shape[0] * values.shape[1] / _SAMPLED) ** 0.5))
+        sample = values[::step, ::step]
+        # Without a negative component they may be (n + 1) / 2, of which some are nearly units.
+        shifted = values.dtype.kind == "f" and sample.min() >= 0
+        _check_lengths(sample, _TOLERANCE if shifted else _FAR_OFF, _NEARLY_ALL, path)
+        if not (_lengths(sample).size or _lengths(values).size):
+            raise InputError(f"{path}: no pixel has a normal; leave out files without a label")
+        return values
+
+    def interpret(self, values: np.ndarray) -> np.ndarray:
+        """Unit vectors (H, W, 3), float32."""
+        planes = channels_first(values)
+        order, signs = components(self.axes)
+        pairs = zip(order, signs, strict=True)
+        vectors = [_components(planes[index]) * np.float32(sign) for index, sign in pairs]
+        return _units(vectors, _any(planes), _SHORTEST)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Vectors (3, H, W) to an RGB image (H, W, 3), uint8, in the frame of the files."""
+        planes = values.astype(np.float32)
+        known, (order, signs) = _any(planes), components(self.axes)
+        turned = np.empty((*known.shape, 3), np.float32)
+        turned[..., order] = _units(planes, known) * np.array(signs, np.float32)
+        image = encode_normals(turned)
+        image[~known] = _NONE[self.none]
+        return image
+
+    def count(self, label: np.ndarray) -> LabelCounts:
+        """Count where normals point."""
+        counts = super().count(label)
+        x, y, z = label[..., 0], label[..., 1], label[..., 2]
+        counts.facts.update(
+            left=int((x < -_ASIDE).sum()), right=int((x > _ASIDE).sum()), away=int((z < 0).sum()),
+            up=int((y > _STEEP).sum()), down=int((y < -_STEEP).sum()),
+        )  # fmt: skip
+        return counts
+
+    def find_suspicion(self, counts: LabelCounts) -> list[str]:
+        """Normals that face away from the camera, or down where floors and tables face up."""
+        found, valid = super().find_suspicion(counts), counts.valid
+        up, down, away = (counts.facts[name] for name in ("up", "down", "away"))
+        aside = max(counts.facts["left"], counts.facts["right"])
+        turned_z = 2 * away > valid
+        turned_y = up + down > _ENOUGH * valid and down > _MOSTLY * (up + down)
+        if away > _SWAPPED * valid and aside > _NEARLY * valid:
+            seen = "red and blue are probably swapped (BGR)"
+            fits = self.axes.translate(str.maketrans("xz", "zx"))
+        elif valid and (turned_y or turned_z):
+            seen = "the files have another frame"
+            # In most frames with z into the scene y points down: so it is if nothing speaks for up.
+            fits = turned_frame(self.axes, (False, turned_y or (turned_z and down >= up), turned_z))
+        else:
+            return found
+        return [
+            *found,
+            f"{away / valid:.0%} of the normals face away from the camera and "
+            f"{down / (up + down or 1):.0%} of the steep ones point down: {seen}; set "
+            f"frame={fits!r} on the task",
+        ]
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Pixels with a normal, (N, 1, H, W)."""
+        return (target != 0).any(dim=1, keepdim=True)
+
+    def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Interpolate the valid neighbours and re-normalise."""
+        how = cv2.INTER_LINEAR
+        return _interpolate(label, lambda x: cv2.resize(x, size[::-1], interpolation=how))
+
+    def resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
+        """Interpolate the valid neighbours and re-normalise."""
+        return _interpolate(label, lambda x: warp.apply(x, cv2.INTER_LINEAR, 0))
+
+    def warp_batch(self, labels: Tensor, warp: BatchWarp) -> Tensor:
+        """Interpolate the valid neighbours, re-normalise, and let vectors follow."""
+        weighted = torch.cat([labels, self.valid(labels).to(labels.dtype)], dim=1)
+        vectors, weight = warp.linear(weighted).split((3, 1), dim=1)
+        vectors = torch.where(weight >= _MIN_VALID, F.normalize(vectors, dim=1), 0)
+        return self.transform_values(vectors, warp.geometry)
+
+    def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
+        """Mirror x, and turn x and y."""
+        x, y, z = labels.split(1, dim=1)
+        x, (cos, sin) = torch.where(geometry.flip, -x, x), geometry[1:3]
+        return torch.cat([cos * x - sin * y, cos * y + sin * x, z], dim=1)
+
+
+def _any(planes: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Where a vector is not zero, (H, W) bool."""
+    return np.logical_or(np.logical_or(planes[0], planes[1]), planes[2])
+
+
+def _components(codes: np.ndarray) -> np.ndarray:
+    """Components of vectors, float32, of their codes or of themselves."""
+    if codes.dtype.kind == "f":
+        return codes
+    return codes.astype(np.float32) * np.float32(2 / np.iinfo(codes.dtype).max) - 1
+
+
+def _units(
+    vectors: Sequence[np.ndarray] | np.ndarray, keep: np.ndarray, shortest: float = 0.0
+) -> np.ndarray:
+    """Unit vectors of planes x, y, z (H, W); (0, 0, 0) where not ``keep``, or not longer.
+
+    Returns:
+        (H, W, 3) float32 that lies in planes in memory, as the tensor will.
+    """
+    x, y, z = vectors
+    length = np.sqrt(x * x + y * y + z * z)
+    length = np.where(keep & (length > shortest), length, np.float32(np.inf))
+    planes = np.stack([x / length, y / length, z / length])
+    planes += 0  # no negative zeros
+    return planes.transpose(1, 2, 0)
+
+
+def _lengths(values: np.ndarray) -> np.ndarray:
+    """Lengths (n,) of a file's vectors that are a normal, right or wrong."""
+    length = np.linalg.norm(_components(values[values.any(axis=-1)]), axis=-1)
+    return length[length > _SHORTEST]
+
+
+def _check_lengths(values: np.ndarray, tolerance: float, share: float, path: str | Path) -> None:
+    """Raise InputError if more than a share of a file's vectors is not of unit length."""
+    length = _lengths(values)
+    wrong = np.abs(length - 1) > tolerance
+    if length.size and wrong.mean() > share:
+        raise InputError(
+            f"{path}: {wrong.mean():.1%} of the normals are not of unit length, they reach from "
+            f"{length.min():.2f} to {length.max():.2f}; expected components in -1..1, or their "
+            "codes n = 2 v / 255 - 1 (65535 for 16 bits), and black or zeros for none"
+        )
+
+
+def _interpolate(label: np.ndarray, resample: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Resample (H, W, 3), leaving invalid neighbours out, and re-normalise."""
+    planes = channels_first(label)
+    weighted = resample(cv2.merge([*planes, _any(planes).astype(np.float32)]))
+    # Invalid vectors are zero and so add nothing; the length of the sum does not matter.
+    x, y, z, weight = channels_first(weighted)
+    return _units((x, y, z), weight >= _MIN_VALID)
 
 
 @TASKS.register_module()
@@ -19,11 +218,9 @@ class Normals(Task):
     """Surface normals: L1 between unit vectors; angular error.
 
     Args:
-        name: see :class:`Task`.
-        loss_weight: see :class:`Task`.
-        frame: of the label files, and of predictions that are written, see :class:`NormalMap`.
-        none: see :class:`NormalMap`.
-        kwargs: ``suffix``, see :class:`Task`.
+        frame: of the label files, and of predictions that are written: a name or axes, see
+            :func:`~vmt_mm.utils.normal_frames.parse_frame`.
+        none: 'black' or 'grey', how files that are written show a pixel without a normal.
     """
 
     primary_metric = "mErr"
@@ -31,16 +228,10 @@ class Normals(Task):
     label = NormalMap()
 
     def __init__(
-        self,
-        name: str,
-        loss_weight: float = 1.0,
-        frame: str = "opengl",
-        none: str = "black",
-        **kwargs: Any,
+        self, name: str, frame: str = "opengl", none: str = "black", **kwargs: Any
     ) -> None:
-        with of_task(name):
-            self.label = NormalMap(frame, none)
-        super().__init__(name, loss_weight, **kwargs)
+        self.label = NormalMap(frame, none)
+        super().__init__(name, **kwargs)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """L1 between the normalised prediction and the target, mean over the valid elements."""
@@ -62,12 +253,9 @@ class Normals(Task):
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """The usual colours of normals, in the project's frame; black = none."""
-        return encode_normals(values)
+        return NormalMap().encode(values)
 
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
         """Colours of the main directions."""
-        return [
-            ("right", (255, 128, 128)),
-            ("up", (128, 255, 128)),
-            ("to camera", (128, 128, 255)),
-        ]
+        names = ("right", "up", "to camera")
+        return list(zip(names, _DIRECTIONS, strict=True))

@@ -19,31 +19,21 @@ class Saliency(ForegroundTask):
     """Salient foreground: balanced cross-entropy; best foreground Jaccard over thresholds.
 
     Args:
-        name: see :class:`~vmt_mm.tasks.task.Task`.
-        loss_weight: see :class:`~vmt_mm.tasks.task.Task`.
-        primary_metric: 'mIoU' or 'maxF', which stands for the task.
+        primary_metric: 'mIoU' or 'maxF', which represents the task.
         thresholds: of the metric; None takes its own, 0.2, 0.25 .. 0.9.
         f_thresholds: of the metric's F-measure; None takes the metric's.
         beta_squared: of the metric's F-measure.
         average: of the metric's F-measure, 'images' or 'set'.
-        kwargs: ``values`` and ``suffix`` of the label files, see
-            :class:`~vmt_mm.tasks.binary.ForegroundTask`.
     """
 
     primary_metric = "mIoU"
     protocol_options = dict(
-        C=dict(
-            primary_metric="maxF",
-            f_thresholds=THRESHOLDS,
-            beta_squared=0.3,
-            average="set",
-        )
+        C=dict(primary_metric="maxF", f_thresholds=THRESHOLDS, beta_squared=0.3, average="set")
     )
 
     def __init__(
         self,
         name: str,
-        loss_weight: float = 1.0,
         primary_metric: str = "mIoU",
         thresholds: Sequence[float] | None = None,
         f_thresholds: Sequence[float] | None = None,
@@ -51,32 +41,22 @@ class Saliency(ForegroundTask):
         average: str = "images",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name, loss_weight, **kwargs)
+        super().__init__(name, **kwargs)
         if primary_metric not in _PRIMARY:
             raise InputError(
                 f"{name}: primary_metric must be one of {_PRIMARY}, got {primary_metric!r}"
             )
         self.primary_metric = primary_metric
-        self.thresholds = thresholds
-        self.f_thresholds = f_thresholds
-        self.beta_squared = beta_squared
-        self.average = average
+        self.options = dict(f_thresholds=f_thresholds, beta_squared=beta_squared, average=average)
+        if thresholds is not None:
+            self.options["thresholds"] = thresholds
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """BCE balanced by the batch: w = negatives / valid pixels on the positives, 1 - w else."""
         valid = self.label.valid(target)
         negatives = ((target == 0) & valid).sum()
-        share = negatives / valid.sum().clamp(min=1)
-        return weighted_bce(logits, target, valid, share)
+        return weighted_bce(logits, target, valid, negatives / valid.sum().clamp(min=1))
 
     def metric(self) -> dict:
         """Jaccard and F-measure over thresholds."""
-        own = {} if self.thresholds is None else dict(thresholds=self.thresholds)
-        return dict(
-            type="SaliencyMetric",
-            task=self.name,
-            f_thresholds=self.f_thresholds,
-            beta_squared=self.beta_squared,
-            average=self.average,
-            **own,
-        )
+        return dict(type="SaliencyMetric", task=self.name, **self.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,62 +13,142 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.class_index import ClassIndex
-from vmt_mm.tasks.labels import IGNORE
-from vmt_mm.tasks.task import Task, of_task
+from vmt_mm.tasks.labels import IGNORE, LabelSpec
+from vmt_mm.tasks.task import Task
+from vmt_mm.utils.label_files import LOSSLESS, LOSSY, read_classes, read_stored, with_channels
 
-#: Softmax of fewer classes that lie side by side is slower than a copy that parts them.
+Color = Sequence[int]
+#: With fewer classes, softmax over channels-last logits is slower than a copy to channels-first.
 _MANY_CLASSES = 16
 _IGNORE_COLOR = (224, 224, 224)
 #: PASCAL VOC's colour of borders, index 255.
 _VOC_BORDER = (224, 224, 192)
 
 
+class ClassIndex(LabelSpec):
+    """Class indices, 255 = ignore; in files as they are, or as the colours of the classes.
+
+    Predictions are written as indices. Arguments are those of :class:`Segmentation`.
+    """
+
+    categorical = True
+    suffixes = (*LOSSLESS, *LOSSY)
+
+    def __init__(
+        self,
+        num_classes: int,
+        reduce_zero_label: bool = False,
+        colors: Sequence[Color] | None = None,
+        ignore_color: Color | None = None,
+    ) -> None:
+        if colors is None and ignore_color is not None:
+            raise InputError("`ignore_color` needs `colors`, a list of each class's RGB")
+        if colors is not None and reduce_zero_label:
+            raise InputError("`reduce_zero_label` is for files of indices, not of `colors`")
+        self.num_classes = num_classes
+        self.reduce_zero_label = reduce_zero_label
+        self.colors: dict[Color, int] = {}
+        if colors is not None:
+            self.colors = _indices_of(colors, num_classes, ignore_color)
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read indices (H, W), uint8; raise InputError if one is out of range."""
+        if self.colors:
+            return self._read_colors(path)
+        if not self.reduce_zero_label:
+            return read_classes(path, self.num_classes, IGNORE)
+        values = read_classes(path, self.num_classes + 1, IGNORE)
+        return np.where((values == 0) | (values == IGNORE), np.uint8(IGNORE), values - np.uint8(1))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Indices (1, H, W) to an image (H, W), uint8."""
+        return values[0].astype(np.uint8)
+
+    def decode_prediction(self, path: str | Path) -> np.ndarray:
+        """Indices (H, W), uint8, of a file of indices."""
+        return read_classes(path, self.num_classes, IGNORE)
+
+    def _read_colors(self, path: str | Path) -> np.ndarray:
+        rule = f"the colours of {self.num_classes} classes (8-bit RGB)"
+        values, palette = read_stored(path, rule)
+        values = values if palette is None else palette[values]
+        if values.ndim == 2:
+            values = np.repeat(values[..., None], 3, axis=-1)
+        values = with_channels(values, 3, path, rule)
+        if values.dtype != np.uint8:
+            raise InputError(f"{path}: expected {rule}, got {values.dtype}")
+        red, green, blue = np.moveaxis(values.astype(np.int32), -1, 0)
+        codes, inverse = np.unique((red << 16) + (green << 8) + blue, return_inverse=True)
+        found = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
+        if unknown := [color for color in found if color not in self.colors]:
+            raise InputError(
+                f"{path}: colours of no class: {unknown[:3]}{'...' * (len(unknown) > 3)}; expected "
+                "the task's `colors`, exactly, or its `ignore_color`"
+            )
+        index = np.array([self.colors[color] for color in found], np.uint8)
+        return index[inverse].reshape(values.shape[:2])
+
+
+def _indices_of(
+    colors: Sequence[Color], num_classes: int, ignore_color: Color | None
+) -> dict[Color, int]:
+    """Colour -> class index; InputError unless they are different colours, one per class."""
+    listed = [*colors] if ignore_color is None else [*colors, ignore_color]
+    array = np.array(listed, dtype=object)
+    table: dict[Color, int] = {}
+    if array.shape == (len(listed), 3) and len(colors) == num_classes:
+        in_range = (isinstance(v, (int, np.integer)) and 0 <= v <= 255 for v in array.flat)
+        indices = [*range(num_classes), IGNORE][: len(listed)]
+        table = dict(zip(map(tuple, array.tolist()), indices, strict=True)) if all(in_range) else {}
+    if len(table) != len(listed):
+        raise InputError(
+            f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
+            f"class, and `ignore_color` another; got {len(colors)}: {colors!r}"[:400]
+        )
+    return table
+
+
 @TASKS.register_module()
 class Segmentation(Task):
-    """One class a pixel: softmax cross-entropy, mean IoU.
+    """One class per pixel: softmax cross-entropy, mean IoU.
 
     Args:
-        name: see :class:`Task`.
         num_classes: classes, background included.
-        loss_weight: see :class:`Task`.
         skip_background: leave images without any foreground label out of the metric, as the
             field does for human parts.
         absent: 'skip' leaves classes that occur in neither labels nor predictions of the whole
             set out of the mean IoU; 'zero' counts them as 0, as part of the field does.
-        reduce_zero_label: see :class:`ClassIndex`.
-        colors: of the classes in label files that show classes by colours: RGB of each; 'voc' for
-            PASCAL VOC's, of which (224, 224, 192) is ignored; None for files of indices.
-        ignore_color: see :class:`ClassIndex`.
+        reduce_zero_label: in files 0 is ignored and class k is k + 1, as mmseg has it.
+        colors: RGB of each class in files that show classes by colours; 'voc' for PASCAL VOC's, of
+            which (224, 224, 192) is ignored; None for files of indices.
+        ignore_color: RGB that is ignored, too.
         iou_metrics: reported with mIoU: 'mDice', 'mFscore', as by mmseg's ``IoUMetric``.
-        kwargs: ``suffix``, see :class:`Task`.
     """
 
     primary_metric = "mIoU"
+    label: ClassIndex
 
     def __init__(
         self,
         name: str,
         num_classes: int,
-        loss_weight: float = 1.0,
         skip_background: bool = False,
         absent: str = "skip",
         reduce_zero_label: bool = False,
-        colors: Sequence[Sequence[int]] | str | None = None,
-        ignore_color: Sequence[int] | None = None,
+        colors: Sequence[Color] | str | None = None,
+        ignore_color: Color | None = None,
         iou_metrics: str | Sequence[str] = ("mIoU",),
         **kwargs: Any,
     ) -> None:
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
-            raise InputError(f"{name}: num_classes must be 2..{IGNORE}, got {num_classes!r}")
+            raise InputError(f"num_classes must be 2..{IGNORE}, got {num_classes!r}")
         self.out_channels = num_classes
         if isinstance(colors, str):
             if colors != "voc":
-                raise InputError(f"{name}: colors must be a list of RGB colours or 'voc'")
+                raise InputError(f"colors must be a list of RGB colours or 'voc', got {colors!r}")
             colors, ignore_color = voc_palette(num_classes).tolist(), ignore_color or _VOC_BORDER
-        with of_task(name):
-            self.label = ClassIndex(num_classes, reduce_zero_label, colors, ignore_color)
-        super().__init__(name, loss_weight, **kwargs)
+        self.label = ClassIndex(num_classes, reduce_zero_label, colors, ignore_color)
+        super().__init__(name, **kwargs)
         self.skip_background = skip_background
         self.absent = absent
         self.iou_metrics = iou_metrics
@@ -76,10 +157,10 @@ class Segmentation(Task):
         """Cross-entropy, mean over the valid pixels."""
         index = target[:, 0].long()
         pixels = logits.permute(0, 2, 3, 1)
-        # Where a pixel's classes lie side by side, a list of pixels takes no copy, which pays if
-        # they are many. For maps, CUDA has no deterministic algorithm.
-        side_by_side = pixels.is_contiguous() and self.out_channels >= _MANY_CLASSES
-        if side_by_side or torch.are_deterministic_algorithms_enabled():
+        # A list of pixels takes no copy of channels-last logits. For maps, CUDA has no
+        # deterministic algorithm.
+        channels_last = pixels.is_contiguous() and self.out_channels >= _MANY_CLASSES
+        if channels_last or torch.are_deterministic_algorithms_enabled():
             logits, index = pixels.flatten(0, 2), index.flatten()
         total = F.cross_entropy(logits, index, ignore_index=IGNORE, reduction="sum")
         return total / (index != IGNORE).sum().clamp(min=1)
@@ -106,7 +187,7 @@ class Segmentation(Task):
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Colour of each pixel's class; ignored pixels light grey."""
-        palette = np.tile(np.uint8(_IGNORE_COLOR), (256, 1))
+        palette = np.tile(np.array(_IGNORE_COLOR, np.uint8), (256, 1))
         palette[: self.out_channels] = self._palette(meta)
         return palette[values[0].astype(np.uint8)]
 
@@ -114,19 +195,18 @@ class Segmentation(Task):
         """Classes that occur, most frequent first."""
         names = meta.get("classes", [str(i) for i in range(self.out_channels)])
         counts = np.bincount(values[0].astype(np.uint8).ravel(), minlength=256)
-        palette = self._palette(meta)
+        palette = self._palette(meta).tolist()
         order = np.argsort(-counts[: self.out_channels], kind="stable")
-        return [(names[i], tuple(int(v) for v in palette[i])) for i in order if counts[i]]
+        return [(names[i], tuple(palette[i])) for i in order if counts[i]]
 
     def check_metainfo(self, meta: Mapping, source: str) -> None:
-        """Refuse class names that are not ``num_classes`` many."""
-        names = meta.get("classes")
+        """Refuse names or colours that are not ``num_classes`` many."""
+        names, palette = meta.get("classes"), meta.get("palette")
         if names is not None and len(names) != self.out_channels:
             raise InputError(
                 f"{source}: {len(names)} class names for task {self.name!r}, "
                 f"but its num_classes is {self.out_channels}"
             )
-        palette = meta.get("palette")
         if palette is not None and np.shape(palette) != (self.out_channels, 3):
             raise InputError(
                 f"{source}: the palette of task {self.name!r} must be {self.out_channels} colours "
@@ -135,9 +215,9 @@ class Segmentation(Task):
 
     def _palette(self, meta: Mapping) -> np.ndarray:
         if meta.get("palette") is not None:
-            return np.uint8(meta["palette"])
-        if self.label.colors is not None:
-            return np.uint8([color for color, _ in self.label.colors[: self.out_channels]])
+            return np.array(meta["palette"], np.uint8)
+        if self.label.colors:
+            return np.array(list(self.label.colors)[: self.out_channels], np.uint8)
         return voc_palette(self.out_channels)
 
 

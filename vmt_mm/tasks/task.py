@@ -6,19 +6,20 @@ config. Letters: N images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping
 from math import inf
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from mmengine.registry import build_from_cfg
 from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import METRICS, TASKS
-from vmt_mm.tasks.labels import LabelSpec, channels_first
+from vmt_mm.tasks.labels import LabelSpec
+from vmt_mm.tasks.warps import Geometry, Warp
 
 
 class Task:
@@ -29,15 +30,14 @@ class Task:
     Args:
         name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.
         loss_weight: factor of the loss in the sum over tasks.
-        suffix: how the names of label files end after the image's id, such as '_mask.png'; None
-            takes any ending of ``label.suffixes``.
+        suffix: how names of label files end after the image's id, such as '_mask.png'.
     """
 
     #: Format of the label files and their behaviour under geometry.
     label: LabelSpec
     #: Channels of the head's output.
     out_channels: int
-    #: Metric of ``metric()`` that stands for the task in Delta; None while it has none.
+    #: Metric of ``metric()`` that represents the task in Delta; None while it has none.
     primary_metric: str | None = None
     #: Whether ``draw`` shows bright lines of one pixel, to be kept where it is shown smaller.
     has_lines: ClassVar[bool] = False
@@ -48,29 +48,27 @@ class Task:
         if not name.isidentifier():
             raise InputError(f"task name {name!r} must be a valid identifier")
         if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < inf:
-            raise InputError(
-                f"{name}: loss_weight must be a number, 0 or more, got {loss_weight!r}"
-            )
+            raise InputError(f"loss_weight must be a number, 0 or more, got {loss_weight!r}")
         self.name = name
         self.loss_weight = float(loss_weight)
         if suffix is not None:
-            with of_task(name):
-                self.label = self.label.ending_with(suffix)
+            if not isinstance(suffix, str) or "/" in suffix or not Path(f"id{suffix}").suffix:
+                raise InputError(
+                    "suffix must be how the names of label files end, such as '.png' or "
+                    f"'_mask.png', got {suffix!r}"
+                )
+            self.label = copy.copy(self.label)
+            self.label.suffixes = (suffix,)
 
     def describe_output(self) -> str:
         """What the head's output is, in words; tasks that differ in it cannot share a head."""
         return f"{type(self).__name__} with {self.out_channels} channels"
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Unweighted loss.
+        """Unweighted loss of logits (N, C, H, W) float32 at the label's size (N, c, H, W).
 
-        Args:
-            logits: (N, C, H, W) float32, at the label's size.
-            target: (N, c, H, W), the labels as ``label.to_tensor`` gives them.
-
-        Returns:
-            A scalar; where no pixel is valid, 0 that stays attached to the graph, so that
-            distributed training sees a gradient for every parameter.
+        A scalar. Where no pixel is valid, it is 0 and attached to the graph, so that distributed
+        training sees a gradient for every parameter.
         """
         raise NotImplementedError
 
@@ -79,10 +77,7 @@ class Task:
         raise NotImplementedError
 
     def to_scores(self, logits: Tensor) -> Tensor:
-        """What is averaged where a pixel is predicted several times, (N, K, H, W) float.
-
-        By default the logits. A task whose prediction is a mean of something else says what.
-        """
+        """What is averaged where a pixel is predicted several times, (N, K, H, W) float."""
         return logits
 
     def from_scores(self, scores: Tensor) -> Tensor:
@@ -90,22 +85,14 @@ class Task:
         return self.to_prediction(scores)
 
     def flip_scores(self, scores: Tensor) -> Tensor:
-        """Mirror scores (N, K, H, W) left and right, and let values follow as a label's do.
-
-        Scores of classes change places where the label says that a flip changes the class.
-        """
-        flip = self.label.flip
-        if self.label.categorical:
-            classes = np.arange(scores.shape[1], dtype=np.uint8)[None, ::-1]
-            mirrored = torch.empty_like(scores)
-            mirrored[:, flip(classes)[0].tolist()] = scores.flip(-1)
-            return mirrored
-        turned = [
-            flip(image if scores.shape[1] > 1 else image[..., 0])
-            for image in scores.permute(0, 2, 3, 1).cpu().numpy()
-        ]
-        stacked = np.stack([channels_first(image) for image in turned])
-        return torch.from_numpy(stacked).to(scores)
+        """Mirror scores (N, K, H, W) left and right; values, or their classes, follow."""
+        flip = Geometry.of([Warp(flip=True)], scores.device)
+        mirrored = scores.flip(-1)
+        if not self.label.categorical:
+            return self.label.transform_values(mirrored, flip)
+        classes = torch.arange(scores.shape[1], dtype=torch.uint8, device=scores.device)
+        moved = self.label.transform_values(classes[None, None, None], flip).flatten()
+        return torch.empty_like(mirrored).index_copy_(1, moved.long(), mirrored)
 
     def metric(self) -> dict | None:
         """Config of the task's metric; None if it has none."""
@@ -113,24 +100,16 @@ class Task:
 
     @property
     def higher_is_better(self) -> bool | None:
-        """Whether more of the primary metric is better; None where its metric does not declare it.
-
-        The metric's class owns this, in its ``directions``.
-        """
+        """Whether more of the primary metric is better; None where its metric does not say it."""
         kind = (self.metric() or {}).get("type")
         kind = METRICS.get(kind) if isinstance(kind, str) else kind
         direction = (getattr(kind, "directions", None) or {}).get(self.primary_metric)
         return None if direction is None else direction == "greater"
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Draw a label or a prediction.
+        """Draw a label or a prediction (c, H, W) as RGB (H, W, 3), uint8.
 
-        Args:
-            values: (c, H, W).
-            meta: the dataset's metainfo of this task (``classes``, ``palette``), may be empty.
-
-        Returns:
-            RGB image (H, W, 3), uint8.
+        ``meta`` is the dataset's metainfo of this task (``classes``, ``palette``), or empty.
         """
         raise NotImplementedError
 
@@ -142,23 +121,10 @@ class Task:
         """Raise InputError if the metainfo of the dataset ``source`` contradicts this task."""
 
 
-@contextmanager
-def of_task(name: str) -> Iterator[None]:
-    """Let an InputError of a label's settings say of which task they are."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-
-
 def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
-    """Build the tasks of a config, ``name -> dict(type=..., ...)``, in its order.
-
-    Raises:
-        InputError: if there is none or a type is unknown.
-    """
+    """Build the tasks of a config, ``name -> dict(type=..., ...)``, in its order."""
     if not isinstance(cfgs, Mapping) or not cfgs:
-        raise InputError(f"`tasks` must map names to task configs and hold one at least: {cfgs!r}")
+        raise InputError(f"`tasks` must map names to task configs and hold at least one: {cfgs!r}")
     tasks = {}
     for name, cfg in cfgs.items():
         if isinstance(cfg, Task):
@@ -168,5 +134,8 @@ def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
         if kind is None or (isinstance(kind, str) and TASKS.get(kind) is None):
             known = ", ".join(sorted(TASKS.module_dict))
             raise InputError(f"task {name!r}: unknown type {kind!r}; known: {known}")
-        tasks[name] = build_from_cfg(dict(cfg), TASKS, default_args=dict(name=name))
+        try:
+            tasks[name] = TASKS.build(dict(cfg), default_args=dict(name=name))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
     return tasks

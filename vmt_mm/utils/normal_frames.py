@@ -1,7 +1,7 @@
-"""Coordinate frames of surface normals, and how they turn into the project's.
+"""Coordinate frames of surface normals, and their 8-bit code; needs no PyTorch.
 
-The project's frame is x right, y up, z towards the camera. Another one is written as the source's
-components, each once and with a minus if opposite, that point right, up, and towards the camera.
+The project's frame is x right, y up, z towards the camera. A frame is written as the source's
+components, each once and with a minus if opposite, that point right, up and towards the camera.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from vmt_mm.errors import InputError
 
-#: Frames that data sets are known to have.
+#: Frames of known data sets.
 FRAMES = dict(
     opengl="x,y,z",  # x right, y up, z towards the camera; Blender's camera
     opencv="x,-y,-z",  # x right, y down, z into the scene
@@ -23,54 +23,39 @@ FRAMES = dict(
 
 
 def parse_frame(frame: str) -> str:
-    """Return the axes of a frame, such as ``x,-y,z``, given by its name or by its axes.
-
-    Raises:
-        InputError: if it is neither.
-    """
+    """Axes of a frame, such as ``x,-y,z``, given by its name or axes; InputError if it is none."""
     axes = FRAMES.get(frame, frame) if isinstance(frame, str) else ""
     entries = [entry.strip() for entry in axes.split(",")]
     if sorted(entry.removeprefix("-") for entry in entries) != ["x", "y", "z"]:
         raise InputError(
-            f"frame of normals {frame!r}: expected one of {', '.join(FRAMES)}, or the source's x, y"
-            " and z, each once and with a minus if opposite, in the order right, up, towards the "
-            "camera; such as x,-y,z"
+            f"frame of normals {frame!r}: expected one of {', '.join(FRAMES)}, or the source's x, "
+            "y and z that point right, up and towards the camera, such as x,-y,z"
         )
     return ",".join(entries)
 
 
 def components(axes: str) -> tuple[list[int], list[int]]:
-    """Which of the source's components points right, up and to the camera, and with which sign."""
+    """Index and sign of the source's components that point right, up and towards the camera."""
     entries = axes.split(",")
-    return ["xyz".index(entry[-1]) for entry in entries], [
-        -1 if entry[0] == "-" else 1 for entry in entries
-    ]
+    return ["xyz".index(e[-1]) for e in entries], [-1 if e[0] == "-" else 1 for e in entries]
 
 
 def to_camera_frame(vectors: np.ndarray, axes: str) -> np.ndarray:
-    """Sort and turn the components of vectors (..., 3).
-
-    Args:
-        vectors: components x, y, z as the source has them.
-        axes: see :func:`parse_frame`: ``x,-y,z`` for a source whose y points down.
-    """
+    """Bring vectors (..., 3) from the frame with these axes to the project's."""
     order, signs = components(axes)
     return vectors[..., order] * np.array(signs, vectors.dtype)
 
 
 def turned_frame(axes: str, flips: Sequence[bool]) -> str:
-    """The frame that files have if the axes right, up and to the camera are opposite where said.
-
-    Args:
-        axes: as which the files were read.
-        flips: for each of the three whether it came out opposite.
-
-    Returns:
-        The name of a frame, or its axes.
-    """
+    """Name, or else axes, of the frame that differs from ``axes`` by these opposite directions."""
     order, signs = components(axes)
     turned = ",".join(
         f"{'-' if (sign < 0) != flip else ''}{'xyz'[index]}"
         for index, sign, flip in zip(order, signs, flips, strict=True)
     )
     return next((name for name, known in FRAMES.items() if known == turned), turned)
+
+
+def encode_normals(normals: np.ndarray) -> np.ndarray:
+    """Encode unit vectors (..., 3) as uint8 v with n = 2 v / 255 - 1."""
+    return np.rint(np.clip((normals + 1) * 127.5, 0, 255)).astype(np.uint8)

@@ -98,8 +98,7 @@ class RandomWarp(BaseTransform):
             takes ImageNet's mean, but images of ``color_type='unchanged'`` need a value.
         on_device: leave the warp to :class:`MultiTaskDataPreprocessor`, which does it for a batch
             on the model's device, with the same random numbers. For training pipelines; no
-            transform that moves the image may follow. A label whose spec does not support it is
-            warped at once.
+            transform that moves the image may follow.
     """
 
     def __init__(
@@ -126,23 +125,15 @@ class RandomWarp(BaseTransform):
         self.on_device = on_device
 
     def transform(self, results: dict) -> dict:
-        """Warp the image and its labels; on the device: only the labels that cannot wait."""
+        """Warp the image and its labels, or note the warp for the device."""
         image = results["img"]
         source, fill = tuple(image.shape[:2]), self._fill_of(results)
         flip = bool(np.random.uniform() < self.flip_prob)
         angle, scale = np.random.uniform(*self.rotate), np.random.uniform(*self.scale)
         warp = make_warp(source, self.size[::-1], flip, angle, scale)
-
-        def waits(spec: LabelSpec) -> bool:
-            return self.on_device and spec.supports_batch_warp
-
-        def change(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
-            return label if waits(spec) else spec.warp(label, warp)
-
-        map_labels(results, change, source)
+        map_labels(results, lambda spec, x: x if self.on_device else spec.warp(x, warp), source)
         if self.on_device:
             specs = {task: results["label_specs"][task] for task in results.get("labels", {})}
-            specs = {task: spec for task, spec in specs.items() if waits(spec)}
             results[DeferredWarp.key] = DeferredWarp(warp, source, fill, specs)
         else:
             results["img"] = warp.apply(image, cv2.INTER_LINEAR, fill)

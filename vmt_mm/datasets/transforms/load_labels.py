@@ -54,10 +54,7 @@ class LoadLabels(BaseTransform):
 
     def _load(self, results: dict, task: str, path: str, native: tuple[int, int]) -> np.ndarray:
         spec, label = results["label_specs"][task], results.get("stored", {}).get(task)
-        if label is None:
-            label = spec.decode(path)
-        elif spec.cacheable_raw:
-            label = spec.interpret(label)
+        label = spec.decode(path) if label is None else spec.interpret(label)
         if problem := size_problem(path, label.shape[:2], results["img_path"], native):
             raise InputError(problem)
         return label
