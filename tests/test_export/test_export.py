@@ -15,16 +15,16 @@ from vmt_mm.analysis.experiment import load_experiments
 from vmt_mm.apis import init_model
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
+    DESCRIPTION,
     FORMATS,
     TaskOutputs,
     compare_outputs,
     describe_model,
     example_inputs,
+    formats,
     measure_latency,
     write_checked,
 )
-from vmt_mm.export.formats import Onnx
-from vmt_mm.export.model_spec import DESCRIPTION
 from vmt_mm.export.rewrites import traceable
 from vmt_mm.loading.model import describe
 from vmt_mm.registry import MODELS
@@ -280,7 +280,7 @@ def test_latency_is_measured_in_turn():
 def test_wrong_arguments_are_one_message(
     arguments, message, checkpoint, monkeypatch, capsys, tmp_path
 ):
-    monkeypatch.setattr(Onnx, "check", lambda *_: None)
+    monkeypatch.setattr(formats, "_import", lambda name: None)
     monkeypatch.setattr(compat, "need", lambda *_: None)
     arguments[1] = str(tmp_path / arguments[1])
     code, text = call(monkeypatch, capsys, CONFIG, checkpoint, *arguments)

@@ -12,13 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from vmt_mm.analysis.tables import print_table
@@ -28,15 +25,16 @@ from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
+    DYNAMIC,
     FORMATS,
     OUTPUTS,
+    Forward,
     TaskOutputs,
     describe_model,
     example_inputs,
     measure_latency,
     write_checked,
 )
-from vmt_mm.export.formats import DYNAMIC, Run
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_file_target, check_outputs
 
@@ -69,7 +67,12 @@ def check_args(args: argparse.Namespace) -> None:
     """Refuse what could only fail at the end."""
     form = FORMATS[args.format]
     check_model_arguments(args)
-    form.check(args.dynamic)
+    form.check()
+    if args.dynamic not in (None, *form.dynamic):
+        raise InputError(
+            f"--format {args.format} keeps no size open; take --dynamic {form.dynamic[-1]}, or "
+            "--format onnx"
+        )
     if args.out.suffix != form.suffix:
         raise InputError(f"--out {args.out}: a file of {args.format} ends with {form.suffix}")
     check_file_target(args.out, "--out")
@@ -87,14 +90,6 @@ def choose_size(cfg: Config, given: list[int] | None) -> tuple[int, int]:
     return tuple(size)
 
 
-@contextlib.contextmanager
-def bar(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """A progress bar of so many steps; yields what advances it by one."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        number = progress.add_task(what, total=total)
-        yield lambda: progress.advance(number)
-
-
 def export(args: argparse.Namespace) -> None:
     """Write the file and keep it if it is right; print how far it is from PyTorch."""
     form = FORMATS[args.format]
@@ -106,10 +101,9 @@ def export(args: argparse.Namespace) -> None:
     size = choose_size(model.cfg, args.size)
     example, inputs = example_inputs(size, args.dynamic, wrapped.image_channels)
     description = describe_model(wrapped, model.dataset_meta, size, args.dynamic)
-    with bar(2 + len(inputs), "exporting") as step:
-        run, largest = write_checked(
-            form, wrapped, (example, inputs), args.dynamic, description, args.out, step
-        )
+    run, largest = write_checked(
+        form, wrapped, (example, inputs), args.dynamic, description, args.out
+    )
     table = Table(title=f"{args.format}, opened and compared with PyTorch")
     for column in ("task", "channels", "largest relative difference"):
         table.add_column(column)
@@ -123,12 +117,11 @@ def export(args: argparse.Namespace) -> None:
 
 
 def report_latency(
-    wrapped: TaskOutputs, run: Run, images: torch.Tensor, args: argparse.Namespace
+    wrapped: TaskOutputs, run: Forward, images: torch.Tensor, args: argparse.Namespace
 ) -> None:
     """Time both on one image, and print the medians."""
     runs = {"PyTorch, eager": wrapped, args.format: run}
-    with bar(len(runs) * (2 + args.latency), "timing") as step:
-        seconds = measure_latency(runs, images, args.latency, step)
+    seconds = measure_latency(runs, images, args.latency)
     shape, threads = "x".join(map(str, images.shape)), torch.get_num_threads()
     print(f"medians of {args.latency} interleaved rounds on {shape}, {threads} CPU thread(s):")
     for name, value in seconds.items():

@@ -1,16 +1,16 @@
 """Models without this project: ONNX and torch.export files, checked against PyTorch."""
 
-from vmt_mm.export.check import compare_outputs, example_inputs, measure_latency
-from vmt_mm.export.formats import FORMATS, Format
-from vmt_mm.export.model_spec import DESCRIPTION, describe_model
-from vmt_mm.export.outputs import OUTPUTS, TaskOutputs
-from vmt_mm.export.write import write_checked
+from vmt_mm.export.check import compare_outputs, example_inputs, measure_latency, write_checked
+from vmt_mm.export.formats import DYNAMIC, FORMATS, Format, Forward
+from vmt_mm.export.outputs import DESCRIPTION, OUTPUTS, TaskOutputs, describe_model
 
 __all__ = [
     "DESCRIPTION",
+    "DYNAMIC",
     "FORMATS",
     "OUTPUTS",
     "Format",
+    "Forward",
     "TaskOutputs",
     "compare_outputs",
     "describe_model",

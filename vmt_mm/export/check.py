@@ -1,23 +1,29 @@
-"""Compare an exported model with PyTorch's, and time both."""
+"""Write a model's file, compare it with PyTorch's model, keep it if it is right, and time both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vmt_mm.analysis.timing import seconds_in_turn
-from vmt_mm.export.formats import Run
+from vmt_mm.errors import InputError
+from vmt_mm.export.formats import Format, Forward
 from vmt_mm.export.outputs import TaskOutputs
+from vmt_mm.export.rewrites import traceable
+from vmt_mm.utils.files import atomic_write
 
 #: Largest difference of a task's map, as a share of its largest value.
 TOLERANCE = 1e-4
 #: Classes of pixels where two are equally likely may differ: at most this share of the pixels.
 TIED = 1e-3
-_WARMUP = 2
+#: Untimed runs; faults that a message lists.
+_WARMUP, _SHOWN = 2, 3
 
 
 def example_inputs(
@@ -33,27 +39,20 @@ def example_inputs(
         dynamic: None, 'batch' or 'all'.
         channels: of an image.
     """
-    shapes: list[tuple[int, ...]] = [(1, *size)]
+    height, width = size
+    shapes = [(2 if dynamic else 1, height, width), (1, height, width)]
     if dynamic:
-        shapes.append((3, *size))
+        shapes.append((3, height, width))
     if dynamic == "all":
-        height, width = size
         shapes += [(1, height + 45, max(width - 19, 32)), (2, max(height - 33, 32), width + 64)]
     generator = torch.Generator().manual_seed(0)
-    traced = (2 if dynamic else 1, *size)
-    first, *others = (
-        torch.randn(n, channels, h, w, generator=generator) for n, h, w in [traced, *shapes]
-    )
+    first, *others = (torch.randn(n, channels, h, w, generator=generator) for n, h, w in shapes)
     return first, others
 
 
 @torch.no_grad()
 def compare_outputs(
-    wrapped: TaskOutputs,
-    run: Run,
-    inputs: Sequence[Tensor],
-    advance: Callable[[], object] = lambda: None,
-    limit: float = TOLERANCE,
+    wrapped: TaskOutputs, run: Forward, inputs: Sequence[Tensor], limit: float = TOLERANCE
 ) -> tuple[dict[str, float], list[str]]:
     """Compare an exported model with the one that it was made from.
 
@@ -61,15 +60,13 @@ def compare_outputs(
         wrapped: the model, on the CPU.
         run: the exported one.
         inputs: images, a batch of (B, 3, H, W) each.
-        advance: called after each of them.
         limit: largest difference that is no fault, see ``TOLERANCE``.
 
     Returns:
         Task -> largest difference, relative to the map's largest value, or for classes the share of
         pixels that differ; and what is wrong, one line for each fault.
     """
-    largest = dict.fromkeys(wrapped.names, 0.0)
-    faults = []
+    largest, faults = dict.fromkeys(wrapped.names, 0.0), []
     for images in inputs:
         shape = "x".join(map(str, images.shape))
         try:
@@ -84,38 +81,69 @@ def compare_outputs(
                     f"{expected.dtype} {tuple(expected.shape)}"
                 )
                 continue
-            difference = _difference(value, expected)
+            if expected.is_floating_point():
+                scale, bound = expected.abs().max().clamp(min=1e-12), limit
+                difference = ((value - expected).abs().max() / scale).item()
+            else:
+                difference, bound = (value != expected).float().mean().item(), TIED
             largest[name] = max(largest[name], difference)
-            bound = limit if expected.is_floating_point() else TIED
             if not difference <= bound:  # a NaN is no match
                 faults.append(f"{name} on {shape}: differs by {difference:.1e}, over {bound:.0e}")
-        advance()
     return largest, faults
 
 
-def _difference(value: Tensor, expected: Tensor) -> float:
-    """How far two maps are apart."""
-    if not expected.is_floating_point():
-        return (value != expected).float().mean().item()
-    scale = expected.abs().max().clamp(min=1e-12)
-    return ((value - expected).abs().max() / scale).item()
+def write_checked(
+    form: Format,
+    wrapped: TaskOutputs,
+    inputs: tuple[Tensor, Sequence[Tensor]],
+    dynamic: str | None,
+    description: Mapping[str, Any],
+    path: Path,
+) -> tuple[Forward, dict[str, float]]:
+    """Trace a model, run what was written, and keep the file if it agrees with PyTorch.
+
+    Args:
+        form: the format.
+        wrapped: the model, in eval mode on the CPU.
+        inputs: images to trace with and those to compare with, see :func:`example_inputs`.
+        dynamic: None, 'batch' or 'all'.
+        description: what the file says of its model.
+        path: the file.
+
+    Returns:
+        What runs the file, and task -> largest difference, see :func:`compare_outputs`.
+
+    Raises:
+        InputError: if it differs; then ``path`` is what it was before.
+    """
+    with atomic_write(path) as partial_file:
+        trial = partial_file.with_suffix(form.suffix)  # exporters go by the suffix
+        try:
+            with traceable(wrapped), torch.no_grad():
+                form.write(wrapped, inputs[0], dynamic, description, trial)
+            run = form.load(trial)
+            largest, faults = compare_outputs(wrapped, run, inputs[1])
+            if faults:
+                hint = "; a part keeps the traced sizes: take --dynamic batch, or none"
+                raise InputError(
+                    f"{path}: not kept, what was exported differs from PyTorch: "
+                    f"{'; '.join(faults[:_SHOWN])}{hint if dynamic else ''}"
+                )
+            trial.replace(partial_file)
+        finally:
+            trial.unlink(missing_ok=True)
+    return run, largest
 
 
 @torch.no_grad()
-def measure_latency(
-    runs: Mapping[str, Run],
-    images: Tensor,
-    rounds: int,
-    advance: Callable[[], object] = lambda: None,
-) -> dict[str, float]:
-    """Median seconds of each, in turn.
+def measure_latency(runs: Mapping[str, Forward], images: Tensor, rounds: int) -> dict[str, float]:
+    """Median seconds of each function, on the CPU, in turn.
 
     Args:
-        runs: name -> what is timed, on the CPU.
+        runs: name -> what is timed.
         images: (B, 3, H, W).
         rounds: timed runs of each, after two untimed ones.
-        advance: called after each run.
     """
     calls = [partial(run, images) for run in runs.values()]
-    seconds = seconds_in_turn(calls, rounds, _WARMUP, advance)
+    seconds = seconds_in_turn(calls, rounds, _WARMUP)
     return {name: median(values) for name, values in zip(runs, seconds, strict=True)}

@@ -6,9 +6,8 @@ import importlib
 import json
 import re
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,13 +18,12 @@ from torch import Tensor
 from torch.onnx.errors import OnnxExporterError
 
 from vmt_mm.errors import InputError
-from vmt_mm.export.model_spec import DESCRIPTION
-from vmt_mm.export.outputs import TaskOutputs
+from vmt_mm.export.outputs import DESCRIPTION, TaskOutputs
 from vmt_mm.utils import compat
 
 #: The newest one that the TorchScript exporter writes in all versions of PyTorch that serve here.
 OPSET = 17
-#: What may be dynamic beside nothing.
+#: What may be dynamic besides nothing.
 DYNAMIC = ("batch", "all")
 #: What is dynamic -> dimensions that have a name.
 _AXES: Mapping[str | None, Mapping[int, str]] = {
@@ -33,75 +31,59 @@ _AXES: Mapping[str | None, Mapping[int, str]] = {
     "batch": {0: "batch"},
     "all": {0: "batch", 2: "height", 3: "width"},
 }
-#: Images (B, 3, H, W) -> one tensor a task.
-Run = Callable[[Tensor], Sequence[Tensor]]
+#: Images (B, 3, H, W) -> one tensor per task.
+Forward = Callable[[Tensor], Sequence[Tensor]]
 
 
-class Format(ABC):
-    """A file format of exported models."""
+@dataclass(frozen=True)
+class Format:
+    """A file format of exported models.
 
-    #: Suffix of its files.
+    Attributes:
+        suffix: of its files.
+        dynamic: what it can keep dynamic.
+        check: raises InputError where a package is missing or too old.
+        write: (model, images to trace with, what is dynamic, description, path) -> None.
+        load: reads a file; gives a function that runs it on the CPU.
+    """
+
     suffix: str
-    #: What it can keep dynamic.
     dynamic: tuple[str, ...]
-
-    def check(self, dynamic: str | None) -> None:
-        """Raise InputError if a package is missing, or the sizes cannot be dynamic."""
-        if dynamic is not None and dynamic not in self.dynamic:
-            raise InputError(
-                f"{self.suffix} files take images of one size alone, since torch.export does not "
-                f"end in minutes where size is left open; take --dynamic {self.dynamic[-1]}, or "
-                "--format onnx"
-            )
-
-    @abstractmethod
-    def write(
-        self,
-        wrapped: TaskOutputs,
-        example: Tensor,
-        dynamic: str | None,
-        description: Mapping[str, Any],
-        path: Path,
-    ) -> None:
-        """Trace with ``example`` (B, 3, H, W) and write ``path``."""
-
-    @abstractmethod
-    def load(self, path: Path) -> Run:
-        """Read a file and give a function that runs it on the CPU."""
+    check: Callable[[], object]
+    write: Callable[[TaskOutputs, Tensor, str | None, Mapping[str, Any], Path], None]
+    load: Callable[[Path], Forward]
 
 
-class Onnx(Format):
-    """ONNX, by PyTorch's TorchScript exporter.
+def _check_onnx() -> None:
+    for name in ("onnx", "onnxruntime"):
+        _import(name)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(
+            f"exporting to ONNX needs {name}: pip install 'vmt_mm[export]' or {name}"
+        ) from None
+
+
+def _write_onnx(
+    wrapped: TaskOutputs,
+    example: Tensor,
+    dynamic: str | None,
+    description: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Write ONNX by PyTorch's TorchScript exporter, with the description in the metadata.
 
     The exporter by ``torch.export`` (``dynamo=True``) keeps no size dynamic here: it proves
     conditions on sizes for minutes and then makes constants of them. This one records how each size
     follows from the input's.
     """
-
-    suffix = ".onnx"
-    dynamic = DYNAMIC
-
-    def check(self, dynamic: str | None) -> None:
-        """Raise InputError if onnx or onnxruntime is missing."""
-        super().check(dynamic)
-        for name in ("onnx", "onnxruntime"):
-            _import(name)
-
-    def write(
-        self,
-        wrapped: TaskOutputs,
-        example: Tensor,
-        dynamic: str | None,
-        description: Mapping[str, Any],
-        path: Path,
-    ) -> None:
-        """Write one file, with the description in its metadata."""
-        onnx = _import("onnx")
-        from vmt_mm.export import onnx_graph  # which needs onnx, an extra
-
-        axes = _AXES[dynamic]
-        names = ["images", *wrapped.names]
-        with warnings.catch_warnings(), onnx_graph.legible_pads(OPSET), _one_error(dynamic):
+    onnx, axes, names = _import("onnx"), _AXES[dynamic], ["images", *wrapped.names]
+    try:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing: what comes out is compared afterwards
             torch.onnx.export(
                 wrapped,
@@ -113,81 +95,78 @@ class Onnx(Format):
                 dynamic_axes=dict.fromkeys(names, axes) if axes else None,
                 **compat.script_exporter_options(),
             )
-        model = onnx.load(str(path))
-        onnx_graph.fold_constants(model)
-        onnx_graph.declare_outputs(model, [x.shape for x in wrapped(example)], axes)
-        onnx.helper.set_model_props(model, {DESCRIPTION: json.dumps(description)})
-        onnx.checker.check_model(model)
-        onnx.save(model, str(path))
-
-    def load(self, path: Path) -> Run:
-        """Open a session on the CPU, with as many threads as PyTorch has."""
-        runtime = _import("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # threads that spin for more work would slow down what is timed in turn with the file
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # an error is raised, and need not be printed too
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-        def run(images: Tensor) -> list[Tensor]:
-            values = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
-            return [torch.from_numpy(value) for value in values]
-
-        return run
-
-
-class TorchExport(Format):
-    """``torch.export``'s program, a ``.pt2`` file; the description is ``vmt_mm.json`` in it."""
-
-    suffix = ".pt2"
-    dynamic = DYNAMIC[:1]
-
-    def check(self, dynamic: str | None) -> None:
-        """Raise InputError if this PyTorch's ``torch.export`` cannot trace the model."""
-        super().check(dynamic)
-        compat.need("2.7", "--format torch-export (--format onnx does not)")
-
-    def write(
-        self,
-        wrapped: TaskOutputs,
-        example: Tensor,
-        dynamic: str | None,
-        description: Mapping[str, Any],
-        path: Path,
-    ) -> None:
-        """Write one file."""
-        shapes = {"images": {0: torch.export.Dim("batch", min=1)}} if dynamic else None
-        program = torch.export.export(wrapped, (example,), dynamic_shapes=shapes)
-        files = {DESCRIPTION: json.dumps(description)}
-        torch.export.save(program, str(path), extra_files=files)
-
-    def load(self, path: Path) -> Run:
-        """Load the program."""
-        return torch.no_grad()(torch.export.load(str(path)).module())
-
-
-@contextmanager
-def _one_error(dynamic: str | None) -> Iterator[None]:
-    """Say in one line what PyTorch's exporter to ONNX cannot do."""
-    try:
-        yield
     except OnnxExporterError as error:
         reason = re.split(r"\n|\. Please feel free|\s+\[Caused by", str(error))[0]
         hint = "take --dynamic batch, or none" if dynamic else "take another --size"
         raise InputError(
             f"a part of this model has no counterpart in ONNX: {reason}; {hint}, or another head"
         ) from error
+    # Quantisers look at initialisers alone, so what depends on no input is computed here.
+    _open_session(path, "ORT_ENABLE_BASIC", optimized_model_filepath=str(path))
+    model = onnx.load(str(path))
+    used = [opset for opset in model.opset_import if not opset.domain]  # it lists all it knows
+    model.ClearField("opset_import")
+    model.opset_import.extend(used)
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    for output, values in zip(model.graph.output, wrapped(example), strict=True):
+        dims = output.type.tensor_type.shape.dim
+        del dims[:]
+        for axis, length in enumerate(values.shape):
+            fixed = onnx.TensorShapeProto.Dimension(dim_value=length)
+            dims.append(sizes[axis] if axis in axes else fixed)
+    onnx.helper.set_model_props(model, {DESCRIPTION: json.dumps(description)})
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _load_onnx(path: Path) -> Forward:
+    """Open a session on the CPU, with as many threads as PyTorch has."""
+    session = _open_session(path, "ORT_ENABLE_ALL", intra_op_num_threads=torch.get_num_threads())
+
+    def run(images: Tensor) -> list[Tensor]:
+        values = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
+        return [torch.from_numpy(value) for value in values]
+
+    return run
+
+
+def _open_session(path: Path, level: str, **options: Any) -> Any:
+    """A session of onnxruntime on the CPU, with its optimisations up to a level."""
+    runtime = _import("onnxruntime")
+    chosen = runtime.SessionOptions()
+    chosen.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
+    # threads that spin for more work would slow down what is timed in turn with the file
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    chosen.log_severity_level = 4  # an error is raised, and need not be printed too
+    for name, value in options.items():
+        setattr(chosen, name, value)
+    return runtime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
+
+
+def _check_program() -> None:
+    compat.need("2.7", "--format torch-export (--format onnx does not)")
+
+
+def _write_program(
+    wrapped: TaskOutputs,
+    example: Tensor,
+    dynamic: str | None,
+    description: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Write ``torch.export``'s program, with the description as a file in it."""
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}} if dynamic else None
+    program = torch.export.export(wrapped, (example,), dynamic_shapes=shapes)
+    torch.export.save(program, str(path), extra_files={DESCRIPTION: json.dumps(description)})
+
+
+def _load_program(path: Path) -> Forward:
+    return torch.no_grad()(torch.export.load(str(path)).module())
 
 
 #: Name on the command line -> format.
-FORMATS: Mapping[str, Format] = {"onnx": Onnx(), "torch-export": TorchExport()}
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(
-            f"exporting to ONNX needs {name}: pip install 'vmt_mm[export]' or {name}"
-        ) from None
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format(".onnx", DYNAMIC, _check_onnx, _write_onnx, _load_onnx),
+    # which does not end in minutes where the size is left open
+    "torch-export": Format(".pt2", DYNAMIC[:1], _check_program, _write_program, _load_program),
+}

@@ -1,12 +1,14 @@
-"""What an exported model gives: one tensor a task, in a fixed order.
+"""What an exported model gives, one tensor per task in a fixed order, and what its file says of it.
 
 Letters: B images, C channels, H, W height and width in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,10 +17,12 @@ from vmt_mm.models import MultiTaskSegmentor
 
 #: What can be exported: a task's logits, or what it predicts from them.
 OUTPUTS = ("logits", "predictions")
+#: Key of the description, JSON, in the metadata of ONNX files and among the files of ``.pt2``.
+DESCRIPTION = "vmt_mm.json"
 
 
 class TaskOutputs(nn.Module):
-    """Images in, a tuple of one tensor a task out, each at the images' size.
+    """Images in, a tuple of one tensor per task out, each at the images' size.
 
     Args:
         model: in eval mode.
@@ -41,19 +45,71 @@ class TaskOutputs(nn.Module):
             raise InputError(f"outputs must be one of {OUTPUTS}, got {outputs!r}")
         self.model = model
         self.names = model.backbone.select_tasks(tasks)
-        self.predicts = outputs == "predictions"
+        self.outputs = outputs
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images; three where the encoder does not say."""
+        """Channels of the images; three where the backbone does not say."""
         return getattr(self.model.backbone, "image_channels", None) or 3
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, image_channels, H, W), normalised, to one tensor a task."""
+        """Images (B, image_channels, H, W), normalised, to one tensor per task."""
         logits = self.model.logits(images, self.names)
         size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
         maps = []
         for name in self.names:
             values = F.interpolate(logits[name], size=size, mode="bilinear", align_corners=False)
-            maps.append(self.model.tasks[name].to_prediction(values) if self.predicts else values)
+            predicts = self.outputs == "predictions"
+            maps.append(self.model.tasks[name].to_prediction(values) if predicts else values)
         return tuple(maps)
+
+
+def describe_model(
+    wrapped: TaskOutputs, names: Mapping[str, Any], size: Sequence[int], dynamic: str | None
+) -> dict[str, Any]:
+    """Describe an exported model, so that it can be used without this project.
+
+    Args:
+        wrapped: what is exported.
+        names: task -> ``dict(classes=..., palette=...)``, as ``init_model`` has found them.
+        size: (H, W) of the images that it was traced with.
+        dynamic: what may differ from that: 'batch', 'all' or nothing (None).
+
+    Returns:
+        ``input``: name, size, what is dynamic and the order of channels; ``mean`` and ``std`` of
+        the channels in this order, of values 0..255; ``output``: 'logits' or 'predictions';
+        ``tasks``: name -> kind, channels, label, and where known classes and palette.
+    """
+    preprocessor, number = wrapped.model.data_preprocessor, wrapped.image_channels
+    tasks = {}
+    for name in wrapped.names:
+        task, given = wrapped.model.tasks[name], names.get(name) or {}
+        tasks[name] = dict(
+            kind=type(task).__name__,
+            channels=task.out_channels,
+            label=task.describe_output(),
+            **{k: v if isinstance(v, str) else np.asarray(v).tolist() for k, v in given.items()},
+        )
+    order = _order(preprocessor, number)
+    return dict(
+        input=dict(name="images", size=list(size), dynamic=dynamic, channels=order),
+        mean=_numbers(getattr(preprocessor, "mean", None), 0.0, number),
+        std=_numbers(getattr(preprocessor, "std", None), 1.0, number),
+        output=wrapped.outputs,
+        tasks=tasks,
+    )
+
+
+def _order(preprocessor: Any, channels: int) -> str:
+    """The order of an image's channels: mmcv reads BGR, which the preprocessor may turn."""
+    if channels < 3:
+        return "grey" if channels == 1 else f"{channels} as read"
+    # mmengine's preprocessor tells it by a private name alone
+    turned = getattr(preprocessor, "_swap", getattr(preprocessor, "_channel_conversion", False))
+    return ("RGB" if turned else "BGR") + (f" and {channels - 3} as read" if channels > 3 else "")
+
+
+def _numbers(values: Tensor | None, default: float, channels: int) -> list[float]:
+    """One number per channel, with as many digits as float32 has: some are small."""
+    numbers = [default] if values is None else [float(f"{v:.7g}") for v in values.flatten()]
+    return numbers * channels if len(numbers) == 1 else numbers
