@@ -16,7 +16,7 @@ ORIGINAL_TESTS := \
     tests/test_tasks tests/test_models tests/test_export tests/test_datasets/test_sampler.py \
     tests/test_datasets/test_multi_task_dataset.py tests/test_datasets/test_geometry.py \
     tests/test_engine/test_loops.py tests/test_loading/test_loading.py \
-    tests/test_engine/test_trainable_only.py tests/test_engine/test_finite_loss.py \
+    tests/test_engine/test_optimizers.py tests/test_engine/test_finite_loss.py \
     tests/test_engine/test_safe_reading.py tests/test_engine/test_resume.py \
     tests/test_evaluation tests/test_config/test_config.py tests/test_apis/test_inferencer.py
 

@@ -84,7 +84,7 @@ def predict(args: argparse.Namespace) -> None:
         with suppress(KeyboardInterrupt):
             for strip in strips(inferencer, reader, args):
                 if writer:
-                    writer.add(strip)
+                    writer(strip)
                 if args.show and not show(strip, args.show_wait_time):
                     break
     if args.output_file:

@@ -75,7 +75,7 @@ HOOKS = _child("HOOKS", "engine.hooks", "analysis.hooks")
 OPTIM_WRAPPER_CONSTRUCTORS = _child("OPTIM_WRAPPER_CONSTRUCTORS", "engine.optimizers")
 RUNNERS = _child("RUNNERS", "engine.runner", kind=RunnerRegistry)
 LOOPS = _child("LOOPS", "engine.loops")
-VISBACKENDS = _child("VISBACKENDS", "visualization.backend")
+VISBACKENDS = _child("VISBACKENDS")
 LOG_PROCESSORS = _child("LOG_PROCESSORS", "engine.runner")
 # Nothing of ours is in these yet; without them MMEngine warns at every lookup.
 RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")

@@ -17,7 +17,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.rendering import write_dataset
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import build_tasks
-from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
+from vmt_mm.visualization import draw_contact_sheet, draw_histogram
 
 SIZE = (8, 10)
 TASKS = build_tasks(

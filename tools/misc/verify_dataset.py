@@ -33,7 +33,7 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.console import ToolParser, print_problems
 from vmt_mm.utils.files import check_outputs, write_image, write_json
-from vmt_mm.visualization.dataset_pictures import draw_contact_sheet, draw_histogram
+from vmt_mm.visualization import draw_contact_sheet, draw_histogram
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,14 +1,163 @@
-"""Matplotlib figures as images."""
+"""Figures of matplotlib as images (H, W, 3), RGB uint8; no display is needed."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import Task
+from vmt_mm.visualization.overlay import blend
+
+#: Lengths in inches.
+_COLUMN, _TITLE, _LEGEND, _GAP = 2.6, 0.27, 0.2, 0.08
+_DPI = 100
+#: The first entries of a legend that are drawn; up to so many classes are named in histograms.
+_MAX_LEGEND, _MAX_NAMES = 12, 60
+_Entries = list[tuple[str, tuple[int, int, int]]]
 
 
 def draw_figure(figure: Figure) -> np.ndarray:
-    """Draw a figure to an RGB image (H, W, 3), uint8; no display is needed."""
+    """Draw a figure."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_panel(
+    image: np.ndarray,
+    sample: MultiTaskDataSample,
+    tasks: Mapping[str, Task],
+    meta: Mapping,
+    opacity: float = 1.0,
+    title: str | None = None,
+) -> np.ndarray:
+    """Draw the image, then for every task the prediction above and the label below.
+
+    Args:
+        image: (H, W, 3) RGB, uint8.
+        sample: with labels, predictions or both; rows without any are left out.
+        tasks: the tasks to show.
+        meta: the dataset's metainfo, by task.
+        opacity: of what is drawn over the image, 0..1; 1 hides the image.
+        title: of the image; its id by default.
+    """
+    given = dict(prediction=sample.prediction, label=sample.label)
+    shown = {
+        kind: {name: x.cpu().numpy() for name in tasks if (x := get(name)) is not None}
+        for kind, get in given.items()
+    }
+    shown = {kind: values for kind, values in shown.items() if values}
+    legends = {
+        name: _legend(task, [v[name] for v in shown.values() if name in v], meta.get(name, {}))
+        for name, task in tasks.items()
+    }
+    # Positions are computed here: matplotlib's layout engines take as long as the drawing.
+    rows = max(1, len(shown))
+    lines = max((math.ceil(len(entries) / 2) for entries in legends.values()), default=0)
+    width, height = _COLUMN, _COLUMN * image.shape[0] / image.shape[1]
+    size = (
+        (width + _GAP) * (rows + len(tasks)) + _GAP,
+        (height + _TITLE) * rows + _LEGEND * lines + 2 * _GAP,
+    )
+    figure = Figure(figsize=size, dpi=_DPI)
+
+    def add(column: int, row: int, scale: int, text: str) -> Axes:
+        """An axis whose upper left corner is that of a tile, of so many tiles' sides."""
+        x, y = (width + _GAP) * column + _GAP, (height + _TITLE) * row + _TITLE
+        box = (x, size[1] - y - height * scale, width * scale, height * scale)
+        axis = figure.add_axes(tuple(np.divide(box, (*size, *size))))
+        axis.axis("off")
+        axis.set_title(text, fontsize=9, pad=4)
+        return axis
+
+    add(0, 0, rows, str(sample.get("sample_id", "image") if title is None else title)).imshow(image)
+    for column, (name, task) in enumerate(tasks.items(), start=rows):
+        for row, (kind, values) in enumerate(shown.items()):
+            axis = add(column, row, 1, f"{name}: {kind}")
+            if name in values:
+                drawn = task.draw(values[name], meta.get(name, {}))
+                drawn = _widen_lines(drawn) if task.has_lines else drawn
+                axis.imshow(blend(image, drawn, opacity), interpolation="nearest")
+            else:
+                axis.imshow(np.full(image.shape, 245, np.uint8))
+                place = dict(ha="center", va="center", transform=axis.transAxes)
+                axis.text(0.5, 0.5, f"no {kind}", color="gray", **place)
+        if shown:
+            _add_legend(axis, legends[name])
+    return draw_figure(figure)
+
+
+def _widen_lines(drawn: np.ndarray) -> np.ndarray:
+    """Make lines so wide that none falls between the pixels of a smaller tile."""
+    step = math.ceil(drawn.shape[1] / (_COLUMN * _DPI))
+    return cv2.dilate(drawn, np.ones((step, step), np.uint8))
+
+
+def _legend(task: Task, shown: Iterable[np.ndarray], meta: Mapping) -> _Entries:
+    """Names and colours of what is shown, the first ones where they are many."""
+    entries = [*{k: v for values in shown for k, v in task.legend(values, meta)}.items()]
+    if len(entries) <= _MAX_LEGEND:
+        return entries
+    rest = len(entries) - _MAX_LEGEND + 1
+    return [*entries[: _MAX_LEGEND - 1], (f"... {rest} more", (255, 255, 255))]
+
+
+def _add_legend(axis: Axes, entries: _Entries) -> None:
+    if entries:
+        frame = dict(edgecolor="gray", linewidth=0.5)
+        handles = [Patch(facecolor=np.array(c) / 255, label=name, **frame) for name, c in entries]
+        place = dict(loc="upper center", bbox_to_anchor=(0.5, -0.01))
+        axis.legend(handles=handles, ncols=2, fontsize=8, frameon=False, **place)
+
+
+def draw_contact_sheet(
+    images: Sequence[tuple[np.ndarray, MultiTaskDataSample]],
+    tasks: Mapping[str, Task],
+    meta: Mapping,
+) -> np.ndarray:
+    """Draw images (H, W, 3), RGB uint8, below each other, each with its labels to the right."""
+    rows = [draw_panel(image, sample, tasks, meta) for image, sample in images]
+    width = max(row.shape[1] for row in rows)
+    margins = [((0, 0), (0, width - row.shape[1]), (0, 0)) for row in rows]
+    padded = [np.pad(x, m, constant_values=255) for x, m in zip(rows, margins, strict=True)]
+    return np.concatenate(padded)
+
+
+def draw_histogram(
+    shares: Mapping[str, Mapping[str, Mapping[int, float]]], names: Mapping[str, Mapping[int, str]]
+) -> np.ndarray:
+    """Draw how often each value occurs: one chart per task, one bar per split.
+
+    Args:
+        shares: task -> split -> value -> share of the labelled pixels.
+        names: task -> value -> name.
+    """
+    figure = Figure(figsize=(12, 3.4 * len(shares)), dpi=100, layout="constrained")
+    for axis, (task, splits) in zip(
+        figure.subplots(len(shares), squeeze=False)[:, 0], shares.items(), strict=True
+    ):
+        known = names.get(task, {})
+        values = sorted({value for split in splits.values() for value in split} | set(known))
+        places, width = np.arange(len(values)), 0.8 / max(len(splits), 1)
+        for index, (name, split) in enumerate(splits.items()):
+            heights = [100 * split.get(value, 0) for value in values]
+            axis.bar(places + index * width, heights, width, label=name)
+        rarest = min((share for split in splits.values() for share in split.values()), default=1)
+        axis.set(yscale="log", ylim=(min(50 * rarest, 0.5), 100), title=task)
+        axis.set_ylabel("% of labelled pixels")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+        if len(values) <= _MAX_NAMES:
+            labels = [known.get(value, str(value)) for value in values]
+            style = dict(rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+            axis.set_xticks(places + width * (len(splits) - 1) / 2, labels, **style)
+        axis.legend()
+    return draw_figure(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,17 +17,12 @@ from vmt_mm.utils.files import atomic_write
 
 #: Ending of a video file -> codec.
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}
-#: Frames a second where a video does not say.
-_DEFAULT_FPS = 25.0
 
 
 class VideoReader:
     """The frames (H, W, 3), BGR uint8, of a video file or a camera, one at a time.
 
-    Its length is the number of frames that the file announces, 0 where it does not.
-
-    Args:
-        source: a file, or the number of a camera.
+    Its length is the number of frames that the file announces, or 0.
 
     Raises:
         InputError: if there is no such file or camera.
@@ -54,18 +49,15 @@ class VideoReader:
 
     @property
     def fps(self) -> float:
-        """Frames a second."""
+        """Frames per second; 25 where a video does not say."""
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        return fps if 0 < fps < 1000 else _DEFAULT_FPS
+        return fps if 0 < fps < 1000 else 25.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         announced, done = len(self), 0
-        while True:
-            whole, frame = self._capture.read()
-            if not whole:
-                break
+        while (read := self._capture.read())[0]:
             done += 1
-            yield frame
+            yield read[1]
         if not done:
             raise CorruptFileError(f"{self.source}: no frame can be decoded; expected a video")
         if done < announced:
@@ -74,16 +66,18 @@ class VideoReader:
 
 
 @contextmanager
-def write_video(path: Path, fps: float, fourcc: str | None = None) -> Iterator[VideoFrames]:
-    """Write a video that is whole at the end of the ``with`` block, or not there.
+def write_video(
+    path: Path, fps: float, fourcc: str | None = None
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a video that is complete at the end of the ``with`` block, or not there.
 
     Args:
         path: the file; its ending decides the container.
-        fps: frames a second.
+        fps: frames per second.
         fourcc: codec; None takes the usual one of the ending.
 
     Yields:
-        What frames are added to.
+        What appends an RGB frame (H, W, 3), uint8; all frames must have the same size.
 
     Raises:
         InputError: if the ending or the codec is unknown, or no frame was added.
@@ -93,49 +87,26 @@ def write_video(path: Path, fps: float, fourcc: str | None = None) -> Iterator[V
     fourcc = fourcc or _CODECS[path.suffix.lower()]
     if len(fourcc) != 4:
         raise InputError(f"a codec has four letters, as mp4v or MJPG, got {fourcc!r}")
+    writer, size = cv2.VideoWriter(), None
     with atomic_write(path) as partial:
         growing = partial.with_name(f"{partial.name}{path.suffix}")  # which tells the container
-        frames = VideoFrames(growing, fps, fourcc)
+
+        def add(frame: np.ndarray) -> None:
+            nonlocal size
+            if size is None:
+                size = frame.shape[1::-1]
+                if not writer.open(str(growing), cv2.VideoWriter_fourcc(*fourcc), fps, size):
+                    raise InputError(f"no video of {size} pixels can be written as {fourcc!r}")
+            if frame.shape[1::-1] != size:
+                raise InputError(f"a frame has {frame.shape[1::-1]} pixels, the first one {size}")
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))
+
         try:
-            yield frames
-            frames.release()
-            if not frames.size:
+            yield add
+            writer.release()
+            if size is None:
                 raise InputError(f"{path}: there is no frame to write")
             os.replace(growing, partial)
         finally:
-            frames.release()
+            writer.release()
             growing.unlink(missing_ok=True)
-
-
-class VideoFrames:
-    """The frames of a video that is being written.
-
-    Args:
-        path: the file.
-        fps: frames a second.
-        fourcc: codec.
-    """
-
-    def __init__(self, path: Path, fps: float, fourcc: str) -> None:
-        self.path, self.fps, self.fourcc = path, fps, fourcc
-        #: (width, height), once there is a frame.
-        self.size: tuple[int, int] | None = None
-        self._writer: cv2.VideoWriter | None = None
-
-    def add(self, frame: np.ndarray) -> None:
-        """Append an RGB frame (H, W, 3), uint8; raise InputError if it cannot be."""
-        size = frame.shape[1::-1]
-        if self._writer is None:
-            code = cv2.VideoWriter_fourcc(*self.fourcc)
-            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, size)
-            if not self._writer.isOpened():
-                raise InputError(f"no video of {size} pixels can be written as {self.fourcc!r}")
-            self.size = size
-        if size != self.size:
-            raise InputError(f"a frame has {size} pixels, the first one {self.size}")
-        self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
-
-    def release(self) -> None:
-        """Write what is left."""
-        if self._writer is not None:
-            self._writer.release()
