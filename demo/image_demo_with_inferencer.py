@@ -23,8 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--opacity", type=float, default=1.0, help="of predictions in panels, 0..1")
     parser.add_argument(
         "--on-error",
-        choices=("abort", "skip"),
-        default="abort",
+        choices=("raise", "skip"),
+        default="raise",
         help="at a file that cannot be read: end, or leave it out and list it at the end",
     )
     add_exif_argument(parser)

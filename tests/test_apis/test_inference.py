@@ -164,9 +164,7 @@ def test_frames_of_a_video_are_read_by_the_config(checkpoint, tmp_path):
 
 def test_orientations_are_left_to_the_reader(model, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(
-        "vmt_mm.apis.inference_pipeline.print_log", lambda text, *_: said.append(text)
-    )
+    monkeypatch.setattr("vmt_mm.apis.pipeline.print_log", lambda text, *_: said.append(text))
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x112] = 6

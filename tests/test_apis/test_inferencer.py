@@ -154,7 +154,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     [
         ("missing.png", {}, "missing.png: no such file"),
         ("missing/*.png", {}, "holds no image"),
-        ("", {}, "an input is an empty path"),
+        ("", {}, "expected a path or an array"),
         ([], {}, "the list is empty"),
         ([3], {}, "got int"),
         (_IMAGE.astype(float), {}, "input 00000000: holds float64 values"),

@@ -1,0 +1,135 @@
+"""What an inferencer is given, as a list of images to read one by one."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vmt_mm.apis.pipeline import InferencePipeline
+from vmt_mm.errors import CorruptFileError, InputError
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, is_hidden, walk_files
+from vmt_mm.visualization.video import VideoReader
+
+#: Endings by which videos are told from images.
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image, or the frames of one video.
+
+    Attributes:
+        id: name of its outputs, a path without suffix; frames append their number.
+        path: the file, None for an array.
+        array: the image where there is no file.
+    """
+
+    id: str
+    path: Path | None = None
+    array: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.path or f"array {self.id}")
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it has frames."""
+        return self.path is not None and self.path.suffix.lower() in VIDEOS
+
+    def read(self, pipeline: InferencePipeline) -> Iterator[tuple[str, str | None, np.ndarray]]:
+        """Yield id, path and image (H, W[, C]) of the image, or of every frame."""
+        if self.path is None:
+            yield self.id, None, self.array
+        elif not self.is_video:
+            yield self.id, str(self.path), pipeline.read(self.path)
+        else:
+            with VideoReader(self.path) as reader:
+                for number, frame in enumerate(reader):
+                    image = pipeline.take(frame, self.name)
+                    yield f"{self.id}/{number:06d}", str(self.path), image
+
+
+def list_sources(inputs: Any, take: Callable[[np.ndarray, str], np.ndarray]) -> list[Source]:
+    """List images and videos in the order given; those of folders and globs sorted by name.
+
+    The id of a file is its name, or in a folder or a glob its path below that (below the part
+    without wildcards); that of an array is its position. Hidden files are left out.
+
+    Args:
+        inputs: path, glob or array, or a list of these.
+        take: turns an array of pixels into an image; gets the name for errors, too.
+
+    Raises:
+        InputError: if a path does not exist, a folder or glob holds no image, or nothing is given.
+    """
+    sources: list[Source] = []
+    for given in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+        if isinstance(given, (str, Path)) and str(given):
+            sources += _from_path(os.path.expanduser(given))
+        else:
+            place = f"{len(sources):08d}"
+            sources.append(Source(place, array=take(given, f"input {place}")))
+    if not sources:
+        raise InputError("there is no input: the list is empty")
+    return sources
+
+
+def check_ids(sources: Sequence[Source]) -> None:
+    """Raise InputError if two inputs would be written as one file."""
+    known: dict[str, Source] = {}
+    for source in sources:
+        other = known.setdefault(source.id, source)
+        if other is not source:
+            raise InputError(
+                f"{source.name} and {other.name} would both be written as {source.id!r}: give the "
+                "folder above them, whose structure is kept, or rename one"
+            )
+    for source in sources:
+        video = known.get(source.id.rpartition("/")[0])
+        if video is not None and video.is_video:
+            raise InputError(f"{source.name} may be written as frames of {video.name}: rename one")
+
+
+def read_images(
+    sources: Sequence[Source], pipeline: InferencePipeline, skipped: dict[str, str] | None
+) -> Iterator[tuple[str, str | None, np.ndarray]]:
+    """Yield id, path and image of every image and frame.
+
+    Files that cannot be read are listed in ``skipped``, name -> error; with None they raise.
+    """
+    for source in sources:
+        try:
+            yield from source.read(pipeline)
+        except CorruptFileError as error:
+            if skipped is None:
+                raise
+            skipped[source.name] = str(error)
+
+
+def _from_path(text: str) -> list[Source]:
+    """The images and videos of a file, a folder or a glob."""
+    path = Path(text)
+    if path.is_file():
+        return [Source(path.stem, path)]
+    if path.is_dir():
+        found, root = sorted(map(Path, walk_files(path))), path
+    elif glob.has_magic(text):
+        wild = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+        root = Path(*path.parts[:wild])
+        found = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
+        found = [p for p in found if not any(map(is_hidden, p.relative_to(root).parts))]
+    else:
+        raise InputError(f"{text}: no such file or folder")
+    found = [p for p in found if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)]
+    if not found:
+        endings = ", ".join((*IMAGE_SUFFIXES, *VIDEOS))
+        raise InputError(f"{text}: holds no image or video; expected {endings}")
+    return [Source(p.relative_to(root).with_suffix("").as_posix(), p) for p in found]

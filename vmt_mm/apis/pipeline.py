@@ -1,0 +1,97 @@
+"""A config's test pipeline, for images without labels that come from files or arrays."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import print_log
+
+from vmt_mm.config.tree import dicts_in
+from vmt_mm.datasets.transforms.load_image import LoadImageFromFile
+from vmt_mm.datasets.transforms.load_labels import LoadLabels
+from vmt_mm.errors import InputError
+from vmt_mm.registry import TRANSFORMS
+from vmt_mm.utils.image_files import orientation_of
+
+#: A file, or an array of its pixels: (H, W, 3) BGR uint8, or what LoadImageFromFile makes that of.
+Image = str | Path | np.ndarray
+
+
+class InferencePipeline:
+    """The test pipeline of a config without its labels.
+
+    Args:
+        cfg: its first test dataset, or ``test_pipeline`` where there is none, lists the steps.
+        turn_by_exif: whether files are turned as their EXIF orientation says; None leaves it to the
+            pipeline's ``LoadImageFromFile``.
+    """
+
+    def __init__(self, cfg: Config, turn_by_exif: bool | None = None) -> None:
+        datasets = dicts_in((cfg.get("test_dataloader") or {}).get("dataset"))
+        listed = [entry["pipeline"] for entry in datasets if entry.get("pipeline")]
+        steps = [TRANSFORMS.build(dict(s)) for s in [*listed, cfg.get("test_pipeline") or []][0]]
+        readers = [i for i, step in enumerate(steps) if isinstance(step, LoadImageFromFile)]
+        if not readers:
+            raise InputError(
+                f"{cfg.filename or 'the config'}: there is no test pipeline that loads an image: "
+                "set test_dataloader.dataset.pipeline, with LoadImageFromFile"
+            )
+        self.reader: LoadImageFromFile = steps[readers[0]]
+        if turn_by_exif is not None:
+            self.reader.turn_by_exif = turn_by_exif
+        rest = steps[readers[0] + 1 :]
+        self._rest = Compose([step for step in rest if not isinstance(step, LoadLabels)])
+        self._has_warned = False
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read an image file to (H, W, 3) BGR, or as the pipeline says."""
+        path = os.path.expanduser(path)
+        content = self.reader.fetch(path)
+        silent = self._has_warned or self.reader.turn_by_exif
+        if not silent and orientation_of(content) != 1:
+            self._has_warned = True
+            print_log(
+                f"{path}: viewers turn this image by its EXIF orientation; it is predicted as its "
+                "pixels are stored, as in training; turn_by_exif=True turns it",
+                "current",
+                logging.WARNING,
+            )
+        return self.reader.decode(content, path)
+
+    def take(self, pixels: object, name: str) -> np.ndarray:
+        """Turn an array of stored pixels, which errors call ``name``, into an image, as files."""
+        if not isinstance(pixels, np.ndarray):
+            raise InputError(
+                f"{name}: expected a path or an array (H, W, 3) BGR uint8, got "
+                f"{type(pixels).__name__}"
+            )
+        return self.reader.take(pixels, name)
+
+    def __call__(self, image: Image) -> dict[str, Any]:
+        """The model's inputs of one image or file: ``inputs`` (C, h, w) and ``data_samples``."""
+        if isinstance(image, (str, Path)):
+            return self.prepare(self.read(image), path=str(image))
+        return self.prepare(self.take(image, "the array"))
+
+    def prepare(
+        self, image: np.ndarray, sample_id: str | None = None, path: str | None = None
+    ) -> dict[str, Any]:
+        """The model's inputs of an image that :meth:`read` or :meth:`take` gave.
+
+        Args:
+            image: (H, W[, C]).
+            sample_id: name of the sample; by default its file's name without suffix.
+            path: its file.
+        """
+        image = image.astype(np.float32) if self.reader.to_float32 else image
+        size = image.shape[:2]
+        known = dict(sample_id=sample_id or (Path(path).stem if path else None), img_path=path)
+        results = {key: value for key, value in known.items() if value is not None}
+        results.update(img=image, img_shape=size, ori_shape=size, label_paths={})
+        return self._rest(results)
