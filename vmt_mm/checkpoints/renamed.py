@@ -1,4 +1,4 @@
-"""Names in configs that earlier versions stored in checkpoints and adapter files."""
+"""Names in the configs that earlier versions stored in checkpoints and adapter files."""
 
 from __future__ import annotations
 
@@ -7,26 +7,41 @@ from typing import Any
 
 from vmt_mm.errors import InputError
 
-#: Old key of a dictionary -> new key.
+#: Old key of a dictionary, where needed after its type, -> new key.
 KEYS = {
     "joins_tasks": "batch_tasks",
     "keep_features": "feature_cache_bytes",
     "immediate_losses": "eager_backward",
+    "damaged": "on_error",
+    "FiniteLossHook.action": "on_error",
 }
-#: Old ``type`` -> new one.
-TYPES = {"DrawSampler": "SeededSampler"}
+#: New key -> old value -> new value.
+VALUES = {
+    "type": {"DrawSampler": "SeededSampler"},
+    "on_error": {"abort": "raise", "stop": "raise"},
+}
+#: Types of dictionaries that have no successor, and are left out.
+REMOVED = {"StepTimeHook"}
 
 
 def with_new_names(node: Any) -> Any:
     """A copy of a stored config, in which old names are replaced."""
     if isinstance(node, (list, tuple)):
-        return type(node)(with_new_names(child) for child in node)
+        return type(node)(with_new_names(child) for child in node if not _is_removed(child))
     if not isinstance(node, Mapping):
         return node
-    new = {KEYS.get(key, key): with_new_names(child) for key, child in node.items()}
-    if isinstance(new.get("type"), str):
-        new["type"] = TYPES.get(new["type"], new["type"])
+    new = {}
+    for key, child in node.items():
+        if not _is_removed(child):
+            key = KEYS.get(f"{node.get('type')}.{key}") or KEYS.get(key, key)
+            child = with_new_names(child)
+            new[key] = VALUES.get(key, {}).get(child, child) if isinstance(child, str) else child
     return new
+
+
+def _is_removed(node: Any) -> bool:
+    kind = node.get("type") if isinstance(node, Mapping) else None
+    return isinstance(kind, str) and kind in REMOVED
 
 
 def refuse_old_names(config: Mapping[str, Any], source: str) -> None:

@@ -16,6 +16,7 @@ from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter, write
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
 from vmt_mm.checkpoints.keys import places_of_tasks
+from vmt_mm.checkpoints.renamed import with_new_names
 from vmt_mm.config.dump import config_text
 from vmt_mm.config.files import files_read
 from vmt_mm.config.load import load_config
@@ -126,7 +127,7 @@ def _weights(state: Mapping[str, Any], names: Names) -> dict[str, Any]:
 
 def edit_config(config: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """A config, in plain containers, in which tasks are edited wherever they are named."""
-    new = _edited(config, names)
+    new = _edited(with_new_names(config), names)
     hook = (new.get("default_hooks") or {}).get("checkpoint") or {}
     if best := hook.get("save_best"):
         kept = list(_metrics(dict.fromkeys([best] if isinstance(best, str) else best), names))

@@ -1,0 +1,45 @@
+"""Update the config in a checkpoint or adapter file that an earlier version wrote.
+
+python tools/model_converters/update_file.py OLD NEW
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter, write_adapter
+from vmt_mm.checkpoints.files import read_checkpoint, to_plain
+from vmt_mm.checkpoints.renamed import with_new_names
+from vmt_mm.cli.errors import friendly_errors
+from vmt_mm.config.dump import config_text
+from vmt_mm.config.text import read_config_text
+from vmt_mm.utils.console import ToolParser
+from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
+
+
+def update(old: Path, new: Path) -> None:
+    """Write the file with new names in its config; all else stays."""
+    check_file_target(new)
+    check_outputs(dict(new=new), [old])
+    if is_adapter_file(old):
+        adapter = read_adapter(old)
+        write_adapter(new, replace(adapter, config=with_new_names(adapter.config)))
+        return
+    content = read_checkpoint(str(old))
+    config = read_config_text(content["meta"].get("cfg"), f"{old}: its meta.cfg")
+    content["meta"]["cfg"] = config_text(Config(with_new_names(config)))
+    with atomic_write(new) as partial:
+        torch.save(to_plain(content), partial)
+
+
+if __name__ == "__main__":
+    parser = ToolParser(description=__doc__.splitlines()[0])
+    parser.add_argument("old", type=Path, help="checkpoint (.pth), or adapter file")
+    parser.add_argument("new", type=Path, help="file to write, of the same kind")
+    args = parser.parse_args()
+    with friendly_errors():
+        update(args.old, args.new)
