@@ -4,28 +4,16 @@ import ctypes
 import gc
 import platform
 import sys
-from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from vmt_mm.utils import allocator
-
 _GLIBC = platform.libc_ver()[0] == "glibc"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def usual_allocator():
-    """Tools that run within the tests' process must not make it keep all memory for ever."""
-    no_glibc = SimpleNamespace(libc_ver=lambda: ("", ""))
-    with mock.patch.object(allocator, "platform", no_glibc):
-        yield
-
-
 @pytest.fixture(autouse=True, scope="module")
-def memory(usual_allocator):
+def memory():
     """Give back what the tests of a file held: compiled code, models in cycles, the free heap."""
     yield
     if "torch._dynamo" in sys.modules:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import vmt_mm
-from vmt_mm.peft import Branch, PEFTMethod
+from vmt_mm.peft import PEFTMethod, SideOutput
 from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import LabelSpec, Task
@@ -18,13 +18,13 @@ from vmt_mm.tasks import LabelSpec, Task
 class ToyShift(PEFTMethod):
     """Adds one vector to the stream after every block."""
 
-    def attach(self, encoder):
+    def attach(self, backbone):
         self.shifts = nn.ParameterList(
-            nn.Parameter(torch.zeros(b.channels)) for b in encoder.blocks
+            nn.Parameter(torch.zeros(b.channels)) for b in backbone.blocks
         )
 
     def parallel_to_mlp(self, index, y):
-        return Branch(stream=self.shifts[index].expand_as(y))
+        return SideOutput(residual=self.shifts[index].expand_as(y))
 
 
 class Count(LabelSpec):

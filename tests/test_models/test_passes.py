@@ -5,16 +5,16 @@ import torch
 from methods import SWIN, TASKS, VIT, build_model
 from torch import nn
 
-from vmt_mm.models.backbones.hooks import Hooks
-from vmt_mm.models.backbones.task_streams import part_of
-from vmt_mm.peft import BlockSpec, Branch, PEFTMethod, PerTask
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.task_streams import PerTaskCall
+from vmt_mm.peft import PEFTMethod, SideOutput
 from vmt_mm.registry import MODELS
 
 
 class ShiftsOneBlock(PEFTMethod):
     """Adds a vector of the task to the stream at one block, and keeps every block's y."""
 
-    passes = "per_task"
+    per_task_forward = True
     where = 3
 
     def attach(self, encoder):
@@ -29,9 +29,9 @@ class ShiftsOneBlock(PEFTMethod):
 
     def parallel_to_mlp(self, index, y):
         stream = self.blocks[index].shift.expand_as(y) if index == self.where else None
-        return Branch(stream, (index + 1) * y)
+        return SideOutput(stream, (index + 1) * y)
 
-    def for_decoders(self, stage, feature, kept, tasks):
+    def task_features(self, stage, feature, kept, tasks):
         assert len(kept) == self.stages.count(stage)
         return dict.fromkeys(tasks, feature + sum(kept))
 
@@ -110,42 +110,37 @@ def test_what_changes_the_encoders_own_layers_has_streams_of_its_own(method):
     assert batches == [3] * len(TASKS)
 
 
-def test_branches_of_tasks_join():
+def test_side_outputs_of_tasks_join():
     x = torch.arange(8.0).view(4, 1, 2)
     calls = [lambda hook, part: hook(part)] * 2
-    hooks = Hooks(calls)
-    assert hooks(lambda part: part, x) is x
-    assert torch.equal(hooks(lambda part: 2 * part, x), 2 * x)
-    branch = hooks(lambda part: Branch(part, None, 0.5), x)
-    assert torch.equal(branch.stream, x)
-    assert (branch.for_decoders, branch.gain) == (None, 0.5)
-    branch = hooks(lambda part: Branch(part, 3 * part, part.max()), x)
-    assert torch.equal(branch.stream, torch.cat([3 * x[:2], 7 * x[2:]]))
-    assert torch.equal(branch.for_decoders, 3 * x)
-    assert branch.gain == 1
-    assert hooks(lambda part: Branch(), x).stream is None
+    call = PerTaskCall(calls)
+    assert call(lambda part: part, x) is x
+    assert torch.equal(call(lambda part: 2 * part, x), 2 * x)
+    side = call(lambda part: SideOutput(part, None, 0.5), x)
+    assert torch.equal(side.residual, 0.5 * x)
+    assert (side.task_feature, side.scale) == (None, 1)
+    side = call(lambda part: SideOutput(part, 3 * part, part.max()), x)
+    assert torch.equal(side.residual, torch.cat([3 * x[:2], 7 * x[2:]]))
+    assert torch.equal(side.task_feature, 3 * x)
+    assert side.scale == 1
+    assert call(lambda part: SideOutput(), x).residual is None
 
 
 def test_parts_of_keys():
-    blocks = [BlockSpec(0, 4, "stages.0.blocks.0"), BlockSpec(0, 4, "stages.0.blocks.1")]
-    names = ["patch_embed", "stages.0.blocks.0", "stages.0.blocks.1", "norm0"]
-    parts = {**{name: name for name in names}, "pos_embed": "patch_embed"}
-    method = PerTask(dict(type="BitFit"))
     places = {
         "patch_embed.norm.bias": "patch_embed",
         "stages.0.blocks.1.norm1.weight": "stages.0.blocks.1",
-        "peft.blocks.1.down.weight": "stages.0.blocks.1",
-        "peft.method.blocks.0.up.bias": "stages.0.blocks.0",
+        "stages.2.downsample.norm.bias": "stages.2.downsample",
         "norm0.bias": "norm0",
-        "pos_embed": "patch_embed",  # a parameter outside modules
     }
-    for key, part in places.items():
-        assert part_of(key, parts, blocks, method) == part
-    for key in (
-        "norm01.bias",
-        "pos_embeds",
-        "stages.0.blocks.11.norm1.weight",
-        "peft.generators.0.weight",
-    ):
-        with pytest.raises(KeyError, match=key):
-            part_of(key, parts, blocks, method)
+    encoder = build_model(dict(type="PerTask", method=dict(type="FullFineTuning"))).backbone
+    assert {key: encoder._part_of[key] for key in places} == places
+    encoder = build_model(dict(type="PerTask", method=dict(type="Adapter"))).backbone
+    assert encoder._part_of["peft.method.blocks.3.up.bias"] == "stages.1.blocks.1"
+    encoder = build_model(dict(type="Hyperformer", ratio=4)).backbone
+    assert encoder._part_of["peft.blocks.1.after_mlp.down.weight"] == "stages.0.blocks.1"
+    encoder = build_model(dict(type="PerTask", method=dict(type="FullFineTuning")), on=VIT).backbone
+    assert encoder._part_of["pos_embed"] == "embed"  # a parameter outside modules
+    for key in ("norm01.bias", "pos_embeds", "layers.11.ln1.weight", "peft.generators.0.weight"):
+        with pytest.raises(InputError, match=key):
+            encoder._find_part(key)

@@ -13,7 +13,7 @@ from vmt_mm.analysis.parameters import count_parameters
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones import vit
 from vmt_mm.models.lazy_resize import LazyResize
-from vmt_mm.peft import Branch, PEFTMethod
+from vmt_mm.peft import PEFTMethod, SideOutput
 from vmt_mm.registry import MODELS
 
 TASKS = ["semseg", "normals"]
@@ -130,9 +130,9 @@ class Probe(PEFTMethod):
         return out + out.square() * (index + 2)
 
     def parallel_to_mlp(self, index, y):
-        return Branch(stream=y.sin(), for_decoders=y.cos() * (index + 1))
+        return SideOutput(residual=y.sin(), task_feature=y.cos() * (index + 1))
 
-    def for_decoders(self, stage, feature, kept, tasks):
+    def task_features(self, stage, feature, kept, tasks):
         assert len(kept) == 2
         return dict.fromkeys(tasks, feature * sum(kept))
 

@@ -119,7 +119,7 @@ def test_frozen_parameters_do_not_move(model):
 
 
 def test_passes_through_the_encoder(row, model):
-    assert model.backbone.peft.passes == ("per_task" if row.per_task else "shared")
+    assert model.backbone.peft.per_task_forward == row.per_task
     calls = dict(patch_embed=0, last=0)
 
     def count(name):
@@ -128,7 +128,7 @@ def test_passes_through_the_encoder(row, model):
 
         return hook
 
-    model.backbone.patch_embed.register_forward_hook(count("patch_embed"))
+    model.backbone.patch_embed.projection.register_forward_hook(count("patch_embed"))
     last = model.backbone.blocks[-1].layers["norm2"]
     model.backbone.get_submodule(last).register_forward_hook(count("last"))
     passes = len(TASKS) if row.per_task else 1

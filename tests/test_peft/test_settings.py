@@ -54,7 +54,7 @@ def build(arch="nano", **peft):
         ),
         (
             dict(type="PerTask", method=dict(type="DecodersOnly")),
-            "PerTask: DecodersOnly trains nothing in the encoder to copy",
+            "PerTask: DecodersOnly trains nothing in the backbone to copy",
         ),
         (dict(type="PerTask", method=dict(type="Lora")), "peft: unknown type 'Lora'"),
     ],
@@ -75,14 +75,14 @@ class _WithoutTables(PEFTMethod):
 
 
 def test_a_role_that_an_encoder_lacks_is_named():
-    with pytest.raises(InputError, match="RelativeBias: the encoder's blocks have no 'relative_po"):
+    with pytest.raises(InputError, match="RelativeBias: the backbone's blocks have no 'relative"):
         build(type=_WithoutTables)
 
 
 class _Astray(PEFTMethod):
     """Replaces a parameter that no part of the encoder reads."""
 
-    passes = "per_task"
+    per_task_forward = True
 
     def attach(self, encoder):
         self.stray = torch.nn.Parameter(torch.zeros(()))

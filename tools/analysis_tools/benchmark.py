@@ -48,7 +48,6 @@ from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 from vmt_mm.utils import files
-from vmt_mm.utils.allocator import keep_freed_memory
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import (
     check_file_target,
@@ -79,9 +78,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--reference", action="store_true", help="the stock composition beside it")
     parser.add_argument("--ablate", action="store_true", help="ours without one step, each in turn")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument(
-        "--keep-memory", action="store_true", help="keep freed memory, as tools/train.py does"
-    )
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if unset")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE.json", help="write JSON, or print it"
@@ -108,7 +104,7 @@ def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
     variants = [OURS, *(REFERENCES if args.reference else ()), *(ABLATIONS if args.ablate else ())]
     settings = [
         Setting(tasks, args.mode, args.batch, args.size and tuple(args.size), variant, args.amp,
-                args.compile, args.keep_memory)
+                args.compile)
         for tasks in sorted(set(args.tasks)) for variant in variants
     ]  # fmt: skip
     pairs = [
@@ -157,8 +153,6 @@ def main() -> None:
             if args.threads < 1:
                 raise InputError(f"--threads must be 1 or more, got {args.threads}")
             torch.set_num_threads(args.threads)
-        if args.keep_memory:
-            keep_freed_memory()
         # stdout is for JSON alone; libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
             rate = matrix_product_rate(torch.bfloat16 if args.amp else torch.float32)

@@ -31,7 +31,6 @@ from vmt_mm.analysis.timing import seconds_in_turn
 from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.allocator import keep_freed_memory
 from vmt_mm.visualization.figure import draw_figure
 
 MODES = ("encoder", "infer", "train")
@@ -52,7 +51,6 @@ class Setting:
     variant: str = OURS
     amp: bool = False
     compile: bool = False
-    keep_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,6 @@ def make_run(
 
 def run_alone(path: str, options: Mapping[str, Any], setting: Setting, times: int) -> None:
     """Build one case and run it, for a process that measures memory."""
-    if setting.keep_memory:
-        keep_freed_memory()
     case = build_case(load_experiments([path], options)[0], setting)
     for _ in range(times):
         case.run()

@@ -33,19 +33,13 @@ ABLATIONS = {"mmseg_encoder": ("encoder",), "concatenating_heads": ("heads",),
 class StockSwin(MultiTaskSwin):
     """mmseg's ``SwinTransformer`` with a PEFT method."""
 
-    def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
+    def attend(self, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
         """Shifted-window attention of mmseg, (B, L, d)."""
         return attn(x, *geometry)
 
-    def run_mlp(self, block: nn.Module, y: Tensor) -> Tensor:
-        """The MLP of mmseg, on all tokens at once, (B, L, d)."""
-        return block.ffn(block.norm2(y))
-
-    def _downsample(
-        self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor
-    ) -> tuple[Tensor, tuple[int, int]]:
+    def merge_patches(self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
         """Patch merging of mmseg."""
-        return merging(x, hw_shape)
+        return merging(x, hw_shape)[0]
 
 
 @MODELS.register_module()

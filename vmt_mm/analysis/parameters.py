@@ -125,7 +125,8 @@ def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
 
 def find_passes(models: Sequence[MultiTaskSegmentor]) -> str:
     """'shared' if one pass through one encoder serves all their tasks, else 'per_task'."""
-    return "per_task" if len(models) > 1 else models[0].backbone.peft.passes
+    per_task = len(models) > 1 or models[0].backbone.peft.per_task_forward
+    return "per_task" if per_task else "shared"
 
 
 def parameter_comparison(summaries: Sequence[Mapping[str, Any]]) -> Table:

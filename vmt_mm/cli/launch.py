@@ -16,7 +16,6 @@ from mmengine.dist import get_world_size, init_dist
 
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
-from vmt_mm.utils.allocator import keep_freed_memory
 
 LAUNCHERS = ("none", "pytorch", "slurm")
 #: Seconds in which the threads of a process group end what they are about.
@@ -27,7 +26,6 @@ _PAUSE = 0.1
 def distributed(launcher: str) -> Iterator[int]:
     """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
 
-    Freed memory is kept, see :func:`vmt_mm.utils.allocator.keep_freed_memory`.
     mmengine's own start needs a GPU in every process; here CPU processes use gloo. Errors end the
     program as :func:`friendly_errors` says, before the group is left.
 
@@ -38,7 +36,6 @@ def distributed(launcher: str) -> Iterator[int]:
     Args:
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
     """
-    keep_freed_memory()
     with friendly_errors():
         _join(launcher)
     try:

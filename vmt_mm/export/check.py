@@ -15,7 +15,6 @@ from vmt_mm.analysis.timing import seconds_in_turn
 from vmt_mm.errors import InputError
 from vmt_mm.export.formats import Format, Forward
 from vmt_mm.export.outputs import TaskOutputs
-from vmt_mm.export.rewrites import traceable
 from vmt_mm.utils.files import atomic_write
 
 #: Largest difference of a task's map, as a share of its largest value.
@@ -119,7 +118,7 @@ def write_checked(
     with atomic_write(path) as partial_file:
         trial = partial_file.with_suffix(form.suffix)  # exporters go by the suffix
         try:
-            with traceable(wrapped), torch.no_grad():
+            with torch.no_grad():
                 form.write(wrapped, inputs[0], dynamic, description, trial)
             run = form.load(trial)
             largest, faults = compare_outputs(wrapped, run, inputs[1])

@@ -35,7 +35,7 @@ class FeatureCache:
     def __init__(self, limit: float, encoder: nn.Module) -> None:
         if not isinstance(limit, (int, float)) or limit <= 0:
             raise InputError(f"`feature_cache_bytes` must be bytes, more than 0, got {limit!r}")
-        shared = type(encoder.peft).for_decoders is PEFTMethod.for_decoders
+        shared = type(encoder.peft).task_features is PEFTMethod.task_features
         if any(p.requires_grad for p in encoder.parameters()) or not shared:
             raise InputError(
                 "`feature_cache_bytes` is for training heads alone on features that never change, "

@@ -1,4 +1,4 @@
-"""Adapters beside every MLP, one for all tasks: the parallel adapter, and its low-rank form.
+"""Adapters parallel to every MLP, shared by all tasks: the parallel adapter and a low-rank one.
 
 Parallel adapter: He et al., ICLR 2022, https://arxiv.org/abs/2110.04366. Low-rank adapter:
 VL-Adapter, CVPR 2022, https://arxiv.org/abs/2112.06825.
@@ -6,10 +6,12 @@ VL-Adapter, CVPR 2022, https://arxiv.org/abs/2112.06825.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width
-from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
+from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -18,14 +20,11 @@ class Adapter(PEFTMethod):
     """x' = y + MLP(LN2(y)) + scale F(y), F a bottleneck with a LayerNorm of its own.
 
     Args:
-        ratio: rho = d / k.
+        ratio: rho = d / k, a divisor of every block's channels.
         scale: factor of F.
         norm: LayerNorm before the down-projection.
         down_bias: bias of the down-projection.
         up_bias: bias of the up-projection.
-
-    Raises:
-        InputError: if ``ratio`` does not divide a block's channels.
     """
 
     def __init__(
@@ -39,28 +38,21 @@ class Adapter(PEFTMethod):
         super().__init__()
         self.ratio = ratio
         self.scale = scale
-        self.options: dict = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
+        self.options: dict[str, Any] = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, backbone: Backbone) -> None:
         """Create one adapter for every block."""
-        self.blocks = nn.ModuleList(
-            Bottleneck(
-                block.channels,
-                hidden_width(type(self).__name__, block.channels, self.ratio),
-                **self.options,
-            )
-            for block in encoder.blocks
-        )
+        widths = [(b.channels, hidden_width(self, b.channels, self.ratio)) for b in backbone.blocks]
+        self.blocks = nn.ModuleList(Bottleneck(d, k, **self.options) for d, k in widths)
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
-        """Start at the frozen encoder's features."""
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
+        """Start at the frozen backbone's features."""
         for block in self.blocks:
             block.reset()
 
-    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
         """The adapter's output joins the stream."""
-        features = self.blocks[index](y)
-        return Branch(stream=features, gain=self.scale)
+        return SideOutput(residual=self.blocks[index](y), scale=self.scale)
 
 
 @PEFT_METHODS.register_module()
@@ -68,15 +60,12 @@ class LowRankAdapter(Adapter):
     """An adapter whose projections are products of two factors, without LayerNorm.
 
     Args:
-        ratio: rho = d / k.
+        ratio: rho = d / k, a divisor of every block's channels.
         rank: r of both projections.
         scale: factor of the adapter's output.
-
-    Raises:
-        InputError: if ``ratio`` does not divide a block's channels or ``rank`` is not positive.
     """
 
     def __init__(self, ratio: int = 8, rank: int = 8, scale: float = 1.0) -> None:
         super().__init__(ratio, scale, norm=False)
-        check_positive("LowRankAdapter", "rank", rank)
+        check_positive(self, rank=rank)
         self.options["rank"] = rank

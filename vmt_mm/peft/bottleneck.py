@@ -8,29 +8,32 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.init import kaiming_uniform_, zeros_
+from torch.nn.init import kaiming_uniform_, normal_, zeros_
 
 from vmt_mm.errors import InputError
 
 
-def hidden_width(method: str, channels: int, ratio: int) -> int:
+def hidden_width(method: nn.Module, channels: int, ratio: int) -> int:
     """Width of the bottleneck, k = d / ratio.
 
     Raises:
-        InputError: if ``ratio`` is no positive divisor of d; ``method`` names who asked.
+        InputError: if ``ratio`` is not a positive divisor of d.
     """
     if type(ratio) is not int or ratio < 1 or channels % ratio:
         raise InputError(
-            f"{method}: `ratio` must be positive and divide every block's channels, "
+            f"{type(method).__name__}: `ratio` must be positive and divide every block's channels, "
             f"got ratio {ratio!r} for {channels} channels"
         )
     return channels // ratio
 
 
-def check_positive(method: str, name: str, value: int) -> None:
-    """Raise InputError unless a method's setting is a positive whole number."""
-    if type(value) is not int or value < 1:
-        raise InputError(f"{method}: `{name}` must be a positive whole number, got {value!r}")
+def check_positive(method: nn.Module, **settings: int) -> None:
+    """Raise InputError unless the method's settings are positive whole numbers."""
+    for name, value in settings.items():
+        if type(value) is not int or value < 1:
+            raise InputError(
+                f"{type(method).__name__}: `{name}` must be a positive whole number, got {value!r}"
+            )
 
 
 class LowRankLinear(nn.Module):
@@ -51,7 +54,7 @@ class LowRankLinear(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """F = ReLU(LN(y) W_down) W_up, biases where asked for (Eq. 3; Eq. 1 without its residual).
+    """F = ReLU(LN(y) W_down) W_up, with biases if asked for (Eq. 3; Eq. 1 without its residual).
 
     Args:
         channels: d.
@@ -59,7 +62,7 @@ class Bottleneck(nn.Module):
         norm: LayerNorm before W_down.
         down_bias: bias of W_down.
         up_bias: bias of W_up.
-        rank: factor both projections at this rank; None leaves them whole.
+        rank: factor both projections at this rank; None keeps them full.
     """
 
     def __init__(
@@ -80,40 +83,29 @@ class Bottleneck(nn.Module):
         """Start at F = 0, with gradients that reach everything from the second step on."""
         if isinstance(self.norm, nn.LayerNorm):
             self.norm.reset_parameters()
-        for layer, zero in ((self.down, False), (self.up, True)):
-            _reset_projection(layer, zero)
+        for layer in (self.down, self.up):
+            *inner, last = (p for p in layer.parameters() if p.ndim == 2)
+            for factor in inner:
+                kaiming_uniform_(factor, nonlinearity="linear")
+            zeros_(last) if layer is self.up else kaiming_uniform_(last, nonlinearity="relu")
+            if layer.bias is not None:
+                zeros_(layer.bias)
 
     def forward(self, y: Tensor) -> Tensor:
         """F, (B, L, d)."""
         return self.up(self.down(self.norm(y)).relu())
 
 
-def _projection(in_features: int, out_features: int, bias: bool, rank: int | None) -> nn.Module:
+def _projection(
+    in_features: int, out_features: int, bias: bool, rank: int | None
+) -> nn.Linear | LowRankLinear:
     if rank is None:
         return nn.Linear(in_features, out_features, bias=bias)
     return LowRankLinear(in_features, out_features, rank, bias)
 
 
-def _reset_projection(layer: nn.Linear | LowRankLinear, zero: bool) -> None:
-    """Keep the scale of a ReLU layer's input, or give 0."""
-    last = layer.weight if isinstance(layer, nn.Linear) else layer.outer
-    if isinstance(layer, LowRankLinear):
-        kaiming_uniform_(layer.inner, nonlinearity="linear")
-    zeros_(last) if zero else kaiming_uniform_(last, nonlinearity="relu")
-    if layer.bias is not None:
-        zeros_(layer.bias)
-
-
 def kronecker_sum(left: Tensor, right: Tensor) -> Tensor:
-    """W = sum_i A_i (x) B_i (Eqs. 2, 6).
-
-    Args:
-        left: A, (m, a, b).
-        right: B, (m, p, q).
-
-    Returns:
-        (a p, b q).
-    """
+    """W = sum_i A_i (x) B_i (Eqs. 2, 6), (a p, b q), of A (m, a, b) and B (m, p, q)."""
     return torch.einsum("iab,ipq->apbq", left, right).flatten(2).flatten(0, 1)
 
 
@@ -143,16 +135,14 @@ class KroneckerBottleneck(nn.Module):
     def reset(self) -> None:
         """Start at F = 0; W_down has the variance of a ReLU layer's weights, 2 / d."""
         terms, per_term, _ = self.down.shape
-        nn.init.normal_(self.shared, std=terms**-0.5)
-        # an entry of W_down is a sum of m products
-        nn.init.normal_(self.down, std=(2 / (terms * per_term)) ** 0.5)
-        zeros_(self.up)
-        for bias in (self.down_bias, self.up_bias):
-            if bias is not None:
-                zeros_(bias)
+        normal_(self.shared, std=terms**-0.5)
+        normal_(self.down, std=(2 / (terms * per_term)) ** 0.5)  # W_down sums m products
+        for zero in (self.up, self.down_bias, self.up_bias):
+            if zero is not None:
+                zeros_(zero)
 
     def forward(self, y: Tensor) -> Tensor:
         """F, (B, L, d)."""
-        # W maps rows (y W), F.linear takes its transpose; building W costs nothing beside y W
+        # W maps rows (y W), F.linear takes its transpose; building W is cheap compared with y W
         hidden = F.linear(y, kronecker_sum(self.shared, self.down).T, self.down_bias).relu()
         return F.linear(hidden, kronecker_sum(self.shared, self.up).T, self.up_bias)

@@ -1,4 +1,4 @@
-"""Hyperformer: hypernetworks make every task's adapters from an embedding of the task.
+"""Hyperformer: hypernetworks generate every task's adapters from an embedding of the task.
 
 Hyperformer: Karimi Mahabadi et al., ACL 2021, https://arxiv.org/abs/2106.04489, section 2.
 Letters: B images, L tokens, d channels of a block, k = d / ratio, E length of an embedding.
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.peft.bottleneck import check_positive, hidden_width
-from vmt_mm.peft.method import Encoder, PEFTMethod
+from vmt_mm.peft.method import Backbone, PEFTMethod
 from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
@@ -22,18 +22,14 @@ _PLACES = ("after_attn", "after_mlp")
 
 
 class ConditionalAdapter(nn.Module):
-    """A(h) = h + LN(GELU(h W_down) W_up); every parameter comes from a hypernetwork.
-
-    Args:
-        channels: d.
-        hidden: k.
-    """
+    """A(h) = h + LN(GELU(h W_down) W_up); a hypernetwork gives its parameters, which it lacks."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.down = nn.Linear(channels, hidden, device="meta")
-        self.up = nn.Linear(hidden, channels, device="meta")
-        self.norm = nn.LayerNorm(channels, device="meta")
+        with torch.device("meta"):
+            self.down = nn.Linear(channels, hidden)
+            self.up = nn.Linear(hidden, channels)
+            self.norm = nn.LayerNorm(channels)
         self.shapes = {name: tuple(p.shape) for name, p in self.named_parameters()}
         unregister(self, self.shapes)
 
@@ -53,83 +49,71 @@ class AdapterGenerator(nn.Module):
     def __init__(self, embedding: int, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
         self.shapes = shapes
-        self.weight = nn.Parameter(torch.empty(sum(map(prod, shapes.values())), embedding))
-        self.bias = nn.Parameter(torch.empty(len(self.weight)))
+        self.sizes = [prod(shape) for shape in shapes.values()]
+        self.weight = nn.Parameter(torch.empty(sum(self.sizes), embedding))
+        self.bias = nn.Parameter(torch.empty(sum(self.sizes)))
 
+    @torch.no_grad()
     def reset(self) -> None:
-        """Make projections of a layer's usual scale; a norm of weight and bias 0 hides them."""
+        """Projections of a layer's usual scale; a norm of weight and bias 0 hides them."""
         embedding = self.weight.shape[1]
-        with torch.no_grad():
-            self.bias.zero_()
-            for (name, shape), rows in zip(
-                self.shapes.items(), self.weight.split(self._sizes()), strict=True
-            ):
-                if name.endswith("weight") and len(shape) == 2:
-                    rows.normal_(std=(embedding * shape[1]) ** -0.5)  # entries of std 1/sqrt(in)
-                else:
-                    rows.zero_()
+        self.bias.zero_()
+        for shape, rows in zip(self.shapes.values(), self.weight.split(self.sizes), strict=True):
+            if len(shape) == 2:
+                rows.normal_(std=(embedding * shape[1]) ** -0.5)  # entries of std 1/sqrt(in)
+            else:
+                rows.zero_()
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
         """(E,) -> name -> parameter."""
-        parts = F.linear(embedding, self.weight, self.bias).split(self._sizes())
+        parts = F.linear(embedding, self.weight, self.bias).split(self.sizes)
         return {n: v.view(s) for (n, s), v in zip(self.shapes.items(), parts, strict=True)}
-
-    def _sizes(self) -> list[int]:
-        return [prod(shape) for shape in self.shapes.values()]
 
 
 @PEFT_METHODS.register_module()
 class Hyperformer(PEFTMethod):
-    """Two adapters a block, after attention and after the MLP, made anew for every task.
+    """Two generated adapters per block and task, after attention and after the MLP.
 
     Args:
-        ratio: rho = d / k.
+        ratio: rho = d / k, a divisor of every block's channels.
         embedding: E, length of a task's embedding.
-
-    Raises:
-        InputError: if ``ratio`` does not divide a block's channels, or ``embedding`` is not
-            positive.
     """
 
-    passes = "per_task"
+    per_task_forward = True
 
     def __init__(self, ratio: int = 8, embedding: int = 64) -> None:
         super().__init__()
-        self.ratio = ratio
-        check_positive("Hyperformer", "embedding", embedding)
-        self.embedding = embedding
+        check_positive(self, embedding=embedding)
+        self.ratio, self.embedding = ratio, embedding
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, backbone: Backbone) -> None:
         """Create empty adapters, their hypernetworks, and the embeddings."""
         self.blocks, self.generators = nn.ModuleList(), nn.ModuleList()
-        for block in encoder.blocks:
-            hidden = hidden_width("Hyperformer", block.channels, self.ratio)
+        for block in backbone.blocks:
+            hidden = hidden_width(self, block.channels, self.ratio)
             adapters = {place: ConditionalAdapter(block.channels, hidden) for place in _PLACES}
+            generators = {p: AdapterGenerator(self.embedding, adapters[p].shapes) for p in _PLACES}
             self.blocks.append(nn.ModuleDict(adapters))
-            self.generators.append(
-                nn.ModuleDict(
-                    {p: AdapterGenerator(self.embedding, a.shapes) for p, a in adapters.items()}
-                )
-            )
+            self.generators.append(nn.ModuleDict(generators))
         self.embeddings = nn.ParameterDict(
-            {task: nn.Parameter(torch.empty(self.embedding)) for task in encoder.task_names}
+            {task: nn.Parameter(torch.empty(self.embedding)) for task in backbone.task_names}
         )
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
-        """Start at the frozen encoder's features."""
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
+        """Start at the frozen backbone's features."""
         for embedding in self.embeddings.values():
             nn.init.normal_(embedding)
-        for generators in self.generators:
-            for generator in generators.values():
-                generator.reset()
+        for module in self.generators.modules():
+            if isinstance(module, AdapterGenerator):
+                module.reset()
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
         """All adapters of a task."""
         return {
-            f"peft.blocks.{index}.{place}.{name}": value
-            for index, generators in enumerate(self.generators)
-            for place, generator in generators.items()
-            for name, value in generator(self.embeddings[task]).items()
+            f"peft.blocks.{name}.{key}": value
+            for name, generator in self.generators.named_modules()
+            if isinstance(generator, AdapterGenerator)
+            for key, value in generator(self.embeddings[task]).items()
         }
 
     def after_attn(self, index: int, out: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ LoRA: Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +14,11 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.bottleneck import check_positive
-from vmt_mm.peft.method import Encoder, PEFTMethod, layer_names
+from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names
 from vmt_mm.registry import PEFT_METHODS
 
-#: Target -> role of its layer, the part of the layer's outputs, and how many parts there are.
-_TARGETS = {
-    "q": ("qkv", 0, 3),
-    "k": ("qkv", 1, 3),
-    "v": ("qkv", 2, 3),
-    "proj": ("proj", 0, 1),
-    "fc1": ("fc1", 0, 1),
-    "fc2": ("fc2", 0, 1),
-}
+#: Role -> the targets in its layer, whose outputs are equal parts of the layer's.
+_TARGETS = dict(qkv=("q", "k", "v"), proj=("proj",), fc1=("fc1",), fc2=("fc2",))
 
 
 class LoRALinear(nn.Linear):
@@ -34,8 +28,8 @@ class LoRALinear(nn.Linear):
     factors each.
 
     Args:
-        linear: the layer to take the place of; its parameters are taken over.
-        chosen: indices of the parts that train.
+        linear: the layer to replace; its parameters are taken over.
+        chosen: indices of the parts that are trained.
         parts: number of parts.
         rank: r.
         scale: factor of B A x.
@@ -73,9 +67,12 @@ class LoRALinear(nn.Linear):
         """B of all chosen parts as one matrix (out, parts chosen * r), 0 for the others."""
         if self.parts == 1:
             return self.lora_B
-        factors = dict(zip(self.chosen, self.lora_B.chunk(len(self.chosen)), strict=True))
-        none = self.lora_B.new_zeros(self.out_features // self.parts, 0)
-        return torch.block_diag(*(factors.get(part, none) for part in range(self.parts)))
+        rank, columns = self.lora_B.shape[1], self.lora_A.shape[0]
+        blocks = dict(zip(self.chosen, self.lora_B.chunk(len(self.chosen)), strict=True))
+        rows = [self.lora_B.new_zeros(self.out_features // self.parts, columns)] * self.parts
+        for place, (part, block) in enumerate(blocks.items()):
+            rows[part] = F.pad(block, (place * rank, columns - (place + 1) * rank))
+        return torch.cat(rows)
 
 
 @PEFT_METHODS.register_module()
@@ -84,7 +81,7 @@ class LoRA(PEFTMethod):
 
     Args:
         rank: r.
-        alpha: the update is scaled by alpha / r; None stands for r.
+        alpha: the update is scaled by alpha / r; None means alpha = r.
         targets: any of q, k, v, proj, fc1, fc2.
         dropout: on the input of A.
         train_norm: unfreeze the norm before the attention, too.
@@ -102,37 +99,35 @@ class LoRA(PEFTMethod):
         train_norm: bool = False,
     ) -> None:
         super().__init__()
-        check_positive("LoRA", "rank", rank)
+        check_positive(self, rank=rank)
+        known = [target for targets in _TARGETS.values() for target in targets]
         several = isinstance(targets, (list, tuple)) and len(targets) > 0
-        if not several or not set(targets) <= set(_TARGETS) or len(set(targets)) < len(targets):
-            raise InputError(
-                f"LoRA: `targets` must be a list of some of {list(_TARGETS)}, got {targets!r}"
-            )
+        if not several or not set(targets) <= set(known) or len(set(targets)) < len(targets):
+            raise InputError(f"LoRA: `targets` must be a list of some of {known}, got {targets!r}")
         if not 0 <= dropout < 1:
             raise InputError(f"LoRA: `dropout` must be in 0..1, below 1, got {dropout}")
-        self.rank = rank
-        self.scale = 1.0 if alpha is None else alpha / rank
-        self.targets = sorted(targets, key=list(_TARGETS).index)
-        self.dropout = dropout
-        self.train_norm = train_norm
+        scale = 1.0 if alpha is None else alpha / rank
+        self.options: dict[str, Any] = dict(rank=rank, scale=scale, dropout=dropout)
+        self.targets, self.train_norm = set(targets), train_norm
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, backbone: Backbone) -> None:
         """Replace the targets' layers, and unfreeze the norms if asked."""
-        self._wrapped = []
-        for role in dict.fromkeys(_TARGETS[target][0] for target in self.targets):
-            chosen = [_TARGETS[t][1] for t in self.targets if _TARGETS[t][0] == role]
-            parts = next(parts for name, _, parts in _TARGETS.values() if name == role)
-            for name in layer_names("LoRA", encoder, role):
+        self._wrapped: list[str] = []
+        for role, parts in _TARGETS.items():
+            chosen = [place for place, target in enumerate(parts) if target in self.targets]
+            for name in layer_names("LoRA", backbone, role) if chosen else ():
                 owner, _, leaf = name.rpartition(".")
-                linear = encoder.get_submodule(name)
-                wrapped = LoRALinear(linear, chosen, parts, self.rank, self.scale, self.dropout)
-                setattr(encoder.get_submodule(owner), leaf, wrapped)
+                linear = backbone.get_submodule(name)
+                assert isinstance(linear, nn.Linear)
+                wrapped = LoRALinear(linear, chosen, len(parts), **self.options)
+                setattr(backbone.get_submodule(owner), leaf, wrapped)
                 self._wrapped.append(name)
-        if self.train_norm:
-            for name in layer_names("LoRA", encoder, "norm1"):
-                encoder.get_submodule(name).requires_grad_(True)
+        for name in layer_names("LoRA", backbone, "norm1") if self.train_norm else ():
+            backbone.get_submodule(name).requires_grad_(True)
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
-        """Start at the frozen encoder's features."""
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
+        """Start at the frozen backbone's features."""
         for name in self._wrapped:
-            encoder.get_submodule(name).reset()
+            layer = backbone.get_submodule(name)
+            assert isinstance(layer, LoRALinear)
+            layer.reset()

@@ -1,4 +1,4 @@
-"""The contract between a PEFT method and a frozen encoder.
+"""The contract between a PEFT method and a frozen backbone.
 
 Letters: B images, L tokens, d channels of a block, T tasks.
 """
@@ -6,10 +6,11 @@ Letters: B images, L tokens, d channels of a block, T tasks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
@@ -25,10 +26,10 @@ class BlockSpec:
     Attributes:
         stage: the stage that it belongs to.
         channels: d.
-        name: of its module in the encoder.
-        layers: role -> full name of the module or parameter that plays it. Roles: ``qkv`` (d ->
-            3 d, queries first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, and
-            ``relative_position_table`` where the architecture has one.
+        name: of its module in the backbone.
+        layers: role -> full name of the module or parameter. Roles: ``qkv`` (d -> 3 d, queries
+            first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, and
+            ``relative_position_table`` if the architecture has one.
     """
 
     stage: int
@@ -36,127 +37,111 @@ class BlockSpec:
     name: str = ""
     layers: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, stage: int, channels: int, name: str, **layers: str) -> BlockSpec:
+        """A block from the names of its layers within it."""
+        return cls(stage, channels, name, {r: f"{name}.{x}" for r, x in layers.items()})
 
-class Encoder(Protocol):
-    """What a method may ask of an encoder, whatever its architecture.
+
+class Backbone(BaseModule):
+    """What a method may ask of a backbone, whatever its architecture, besides modules' own.
 
     Attributes:
         blocks: every block, in order.
-        task_names: the tasks that the encoder gives features for.
+        task_names: the tasks that the backbone gives features for.
     """
 
     blocks: tuple[BlockSpec, ...]
     task_names: tuple[str, ...]
 
-    def requires_grad_(self, requires_grad: bool = True) -> nn.Module:
-        """Freeze or unfreeze all parameters."""
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter, the method's own under ``peft.``."""
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """A module by its full name."""
-
-
-class Branch(NamedTuple):
-    """What a method computes beside one block.
+class SideOutput(NamedTuple):
+    """What a method computes in parallel to the MLP of one block.
 
     Attributes:
-        stream: (B, L, d), added to the encoder's stream; None adds nothing.
-        for_decoders: (B, L, d), kept for :meth:`PEFTMethod.for_decoders`; it never enters the
-            stream, so the encoder runs once however many tasks there are.
-        gain: factor of ``stream`` on its way into the encoder's; a number costs nothing.
+        residual: (B, L, d), added to the residual stream; None adds nothing.
+        task_feature: (B, L, d), kept for :meth:`PEFTMethod.task_features`; it never enters the
+            stream, so one pass of the backbone serves all tasks.
+        scale: factor of ``residual``.
     """
 
-    stream: Tensor | None = None
-    for_decoders: Tensor | None = None
-    gain: Tensor | float = 1.0
+    residual: Tensor | None = None
+    task_feature: Tensor | None = None
+    scale: Tensor | float = 1.0
 
 
 class PEFTMethod(nn.Module):
-    """A way to adapt a frozen encoder; this base adapts nothing.
+    """A way to adapt a frozen backbone; this base adapts nothing.
 
-    The encoder freezes all its parameters, then calls :meth:`attach` in its own ``__init__``.
-    After that no parameter appears and no ``requires_grad`` changes, since distributed wrappers
-    and optimizers are built from then on. Once the frozen weights are loaded, the encoder calls
+    The backbone freezes all its parameters, then calls :meth:`attach` in its ``__init__``. After
+    that no parameter appears and no ``requires_grad`` changes, since distributed wrappers and
+    optimizers are built from then on. Once the frozen weights are loaded, the backbone calls
     :meth:`reset_from_pretrained`, and never again after a resume.
 
-    A subclass creates its parameters as its own (their keys begin with ``peft.``) or in wrapped
-    leaf layers, or unfreezes the encoder's, and overrides the methods it needs. It must keep no
-    state between calls, and not write into what it is given. Where it has a module per block, they
-    are ``self.blocks``, one an entry of ``encoder.blocks``. What belongs to one task alone is an
-    entry of a ``ParameterDict`` or ``ModuleDict`` whose keys are the tasks: so tasks can be added,
-    removed and renamed later, see :func:`vmt_mm.checkpoints.keys.task_of_keys`.
+    A subclass creates its parameters as its own (keys ``peft.<...>``) or in wrapped leaf layers, or
+    unfreezes the backbone's. It keeps no state between calls and does not write into its inputs.
+    Modules per block are ``self.blocks``, in the order of ``backbone.blocks``. Parameters of one
+    task are entries of a ``ParameterDict`` or ``ModuleDict`` whose keys are the tasks: so tasks can
+    be added, removed and renamed, see :func:`vmt_mm.checkpoints.keys.task_of_keys`.
 
     Attributes:
-        passes: ``'shared'``: one pass through the encoder serves all tasks. ``'per_task'``: one a
-            task, with :meth:`parameters_for` that task in the parameters' places.
-        counts_output_norms: whether what trains of the four output norms counts as the encoder's
-            (as the paper counts BitFit's) and not apart.
+        per_task_forward: the backbone runs once per task, with :meth:`parameters_for` that task in
+            place; otherwise one pass serves all tasks.
+        counts_output_norms: trainable parameters of the four output norms count as the backbone's
+            (as the paper counts BitFit's) and not separately.
     """
 
-    passes: Literal["shared", "per_task"] = "shared"
+    per_task_forward: bool = False
     counts_output_norms: bool = False
+    blocks: Any  # an nn.ModuleList, whose items torch gives no type
 
-    def attach(self, encoder: Encoder) -> None:
-        """Create all parameters and set ``requires_grad``; ``encoder.blocks`` says for what."""
+    def attach(self, backbone: Backbone) -> None:
+        """Create all parameters and set ``requires_grad``."""
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Set the initial values of the method's parameters."""
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
-        """The parameters with which the encoder runs for ``task``, where ``passes`` is per task.
+        """The parameters with which the backbone runs for ``task``, if ``per_task_forward``.
 
         Returns:
-            Key in the encoder -> tensor that takes this parameter's place during the pass, the same
-            keys for every task. The method's own (``peft.<...>``) must each belong to a block, see
-            :meth:`block_of`, and be read in :meth:`after_attn`, :meth:`parallel_to_mlp` and
-            :meth:`after_mlp` alone: in training, only these run task by task.
+            Key in the backbone -> tensor used in its place, the same keys for every task. Each of
+            the method's own (``peft.<...>``) must belong to a block, see :meth:`block_of`, and be
+            used only in :meth:`after_attn`, :meth:`parallel_to_mlp` and :meth:`after_mlp`: in
+            training, only these run per task.
         """
         return {}
 
     def block_of(self, key: str) -> int | None:
-        """Index of the block that one of the method's own parameters belongs to, by its key here.
-
-        That is the number in ``blocks.<index>.<...>``; None for parameters that belong to none.
-        """
+        """Index of the block of one of the method's own parameters: ``blocks.<index>.<...>``."""
         own = _OF_BLOCK.match(key)
         return int(own[1]) if own else None
 
     def original_name(self, key: str) -> str:
-        """Name of the parameter that one of the method's own is a copy of; its own elsewhere."""
+        """Name of the parameter that ``key`` is a per-task copy of; ``key`` itself if none."""
         return key
-
-    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
-        """Run in parallel to the MLP of a block.
-
-        Args:
-            index: of the block in ``encoder.blocks``.
-            y: (B, L, d), the residual stream that the MLP's norm also reads.
-        """
-        return Branch()
 
     def after_attn(self, index: int, out: Tensor) -> Tensor:
         """Turn the attention's output (B, L, d) into what is added to the stream."""
         return out
 
+    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
+        """Run in parallel to the MLP of block ``index``, on its input y (B, L, d)."""
+        return SideOutput()
+
     def after_mlp(self, index: int, out: Tensor) -> Tensor:
         """Turn the MLP's output (B, L, d) into what is added to the stream."""
         return out
 
-    def for_decoders(
-        self,
-        stage: int,
-        feature: Tensor,
-        kept: Sequence[Tensor | None],
-        tasks: Sequence[str],
+    def task_features(
+        self, stage: int, feature: Tensor, kept: Sequence[Any], tasks: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Turn a stage's output into every task's features.
+        """Turn a stage's output into the features of every task.
 
         Args:
-            stage: index of the stage.
+            stage: its index.
             feature: (B, L, d), the stage's output after its norm.
-            kept: ``Branch.for_decoders`` of the stage's blocks.
+            kept: ``SideOutput.task_feature`` of the stage's blocks, (B, L, d) or None.
             tasks: names of the tasks that are asked for.
 
         Returns:
@@ -165,12 +150,8 @@ class PEFTMethod(nn.Module):
         return dict.fromkeys(tasks, feature)
 
 
-def build_method(cfg: dict | None) -> PEFTMethod:
-    """Build a PEFT method; ``None`` adapts nothing.
-
-    Raises:
-        InputError: if the type is unknown.
-    """
+def build_method(cfg: Mapping | None) -> PEFTMethod:
+    """Build a PEFT method; ``None`` adapts nothing, an unknown type is an InputError."""
     if cfg is None:
         return PEFTMethod()
     if not isinstance(cfg, Mapping):
@@ -182,15 +163,11 @@ def build_method(cfg: dict | None) -> PEFTMethod:
     return PEFT_METHODS.build(dict(cfg))
 
 
-def layer_names(method: str, encoder: Encoder, role: str) -> list[str]:
-    """Full names of what plays a role in every block.
-
-    Raises:
-        InputError: if a block has nothing of that role.
-    """
-    for block in encoder.blocks:
+def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
+    """Full names of the layers of one role in every block; an InputError if one has none."""
+    for block in backbone.blocks:
         if role not in block.layers:
             raise InputError(
-                f"{method}: the encoder's blocks have no {role!r}, only {sorted(block.layers)}"
+                f"{method}: the backbone's blocks have no {role!r}, only {sorted(block.layers)}"
             )
-    return [block.layers[role] for block in encoder.blocks]
+    return [block.layers[role] for block in backbone.blocks]

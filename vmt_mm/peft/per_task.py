@@ -2,85 +2,70 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.method import Branch, Encoder, PEFTMethod, build_method
-from vmt_mm.peft.parameter_swap import (
-    ParameterSwap,
-    find_parameter,
-    mark_swapped,
-    unregister,
-)
+from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput, build_method
+from vmt_mm.peft.parameter_swap import call_with, find_parameter, unregister
 from vmt_mm.registry import PEFT_METHODS
 
 
 @PEFT_METHODS.register_module()
 class PerTask(PEFTMethod):
-    """Runs the encoder once a task, each time with that task's copy of a method's parameters.
+    """Runs the backbone once per task, with that task's copy of a method's parameters.
 
-    What the encoder had before the method came stays as it is, frozen; the places of what the
-    method created are empty between passes. The copies' keys are ``copies.<task>.<key>``, with
-    ``__`` for the dots of the key, which PyTorch allows in no name.
+    The backbone's own parameters stay as they are, frozen; the places of those that the method
+    created are empty between passes. The copies' keys are ``copies.<task>.<key>``, with ``__`` for
+    the dots of the key, which PyTorch does not allow in a name.
 
     Args:
         method: config of a method that serves all tasks in one pass.
 
     Raises:
-        InputError: if that method gives tasks features of their own by itself, or trains nothing.
+        InputError: if that method already has features per task, or trains nothing.
     """
 
-    passes = "per_task"
+    per_task_forward = True
 
     def __init__(self, method: dict) -> None:
         super().__init__()
-        self.method = build_method(method)
-        self._name = type(self.method).__name__
-        if (
-            self.method.passes != "shared"
-            or type(self.method).for_decoders is not PEFTMethod.for_decoders
-        ):
+        self.method = own = build_method(method)
+        self._name = type(own).__name__
+        if own.per_task_forward or type(own).task_features is not PEFTMethod.task_features:
             raise InputError(
                 f"PerTask: {self._name} gives each task features of its own; use it without PerTask"
             )
-        self.counts_output_norms = self.method.counts_output_norms
+        self.counts_output_norms = own.counts_output_norms
 
-    def attach(self, encoder: Encoder) -> None:
-        """Attach the method, then copy what it trains once a task."""
-        before = {name for name, _ in encoder.named_parameters()}
-        self.method.attach(encoder)
-        trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
+    def attach(self, backbone: Backbone) -> None:
+        """Attach the method, then copy what it trains once per task."""
+        before = {name for name, _ in backbone.named_parameters()}
+        self.method.attach(backbone)
+        trained = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
         if not trained:
-            raise InputError(f"PerTask: {self._name} trains nothing in the encoder to copy")
+            raise InputError(f"PerTask: {self._name} trains nothing in the backbone to copy")
         self._keys = {name: name.replace(".", "__") for name in trained}
-        self.copies = nn.ModuleDict(
-            {
-                task: nn.ParameterDict(
-                    {
-                        self._keys[name]: nn.Parameter(parameter.detach().clone())
-                        for name, parameter in trained.items()
-                    }
-                )
-                for task in encoder.task_names
-            }
-        )
+        self.copies: Any = nn.ModuleDict()
+        for task in backbone.task_names:
+            copies = {self._keys[n]: nn.Parameter(p.detach().clone()) for n, p in trained.items()}
+            self.copies[task] = nn.ParameterDict(copies)
         for parameter in trained.values():
             parameter.requires_grad_(False)
-        mark_swapped(encoder, trained)
-        unregister(encoder, trained.keys() - before)
+        unregister(backbone, trained.keys() - before)
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Each copy starts as the method does: at pretrained values, or at its initial ones."""
-        substitution = ParameterSwap(encoder)
         for task in self.copies:
             copies = self.parameters_for(task)
             with torch.no_grad():
                 for name, copy in copies.items():
-                    pretrained = find_parameter(encoder, name)
+                    pretrained = find_parameter(backbone, name)
                     if pretrained is not None:
                         copy.copy_(pretrained)
-            substitution.run(copies, self.method.reset_from_pretrained, encoder)
+            call_with(backbone, copies, self.method.reset_from_pretrained, backbone)
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
         """The task's copies."""
@@ -91,17 +76,17 @@ class PerTask(PEFTMethod):
         return self.method.block_of(key.removeprefix("method."))
 
     def original_name(self, key: str) -> str:
-        """A copy stands for what it is a copy of."""
+        """Name of the parameter that ``key`` is a copy of."""
         originals = {copy: name for name, copy in self._keys.items()}
         return originals.get(key.rpartition(".")[2], key) if key.startswith("copies.") else key
-
-    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
-        """As the method."""
-        return self.method.parallel_to_mlp(index, y)
 
     def after_attn(self, index: int, out: Tensor) -> Tensor:
         """As the method."""
         return self.method.after_attn(index, out)
+
+    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
+        """As the method."""
+        return self.method.parallel_to_mlp(index, y)
 
     def after_mlp(self, index: int, out: Tensor) -> Tensor:
         """As the method."""

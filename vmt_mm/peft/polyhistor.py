@@ -6,22 +6,23 @@ Letters: B images, L tokens, d channels of a block, k = d / ratio, E length of a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width, kronecker_sum
-from vmt_mm.peft.method import Branch, Encoder, PEFTMethod
+from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput
 from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
-
-_PROJECTIONS = ("down", "up")
 
 
 class DecomposedHyperNetwork(nn.Module):
     """Two linear maps from a task's embedding v (E,) to the factors of one matrix P(v) Q(v).
 
-    A hypernetwork for the whole matrix would have E times its size; this one has E r (out + in).
+    A hypernetwork for the full matrix would have E times its size; this one has E r (out + in).
 
     Args:
         embedding: E.
@@ -36,7 +37,7 @@ class DecomposedHyperNetwork(nn.Module):
         self.outer = nn.Linear(embedding, out_features * rank)
         self.inner = nn.Linear(embedding, rank * in_features)
 
-    def reset(self, zero: bool, variance: float) -> None:
+    def reset(self, variance: float, zero: bool = False) -> None:
         """Make matrices whose entries have this variance, or 0 with gradients from step 2 on."""
         embedding = self.outer.in_features
         nn.init.normal_(self.outer.weight, std=(variance / (embedding * self.rank)) ** 0.5)
@@ -49,95 +50,103 @@ class DecomposedHyperNetwork(nn.Module):
         return self.outer(embedding).view(-1, self.rank) @ self.inner(embedding).view(self.rank, -1)
 
 
+class HyperNetworkPair(nn.Module):
+    """Hypernetworks of a down- (k, d) and an up-projection (d, k)."""
+
+    def __init__(self, embedding: int, channels: int, hidden: int, rank: int) -> None:
+        super().__init__()
+        self.down = DecomposedHyperNetwork(embedding, hidden, channels, rank)
+        self.up = DecomposedHyperNetwork(embedding, channels, hidden, rank)
+        self.variance = 2 / channels  # of a ReLU layer's weights
+
+    def reset(self) -> None:
+        """Down-projections of a ReLU layer's scale, up-projections 0."""
+        self.down.reset(self.variance)
+        self.up.reset(self.variance, zero=True)
+
+    def forward(self, embedding: Tensor) -> dict[str, Tensor]:
+        """(E,) -> projection -> its matrix."""
+        return dict(down=self.down(embedding), up=self.up(embedding))
+
+
 @PEFT_METHODS.register_module()
 class Polyhistor(PEFTMethod):
-    """A ReLU bottleneck beside every MLP; decomposed hypernetworks make its two matrices a task.
+    """A ReLU bottleneck parallel to every MLP, whose two matrices are generated per task.
 
     Args:
-        ratio: rho = d / k.
+        ratio: rho = d / k, a divisor of every block's channels.
         embedding: E, length of a task's embedding.
         rank: r of the generated matrices.
-
-    Raises:
-        InputError: if a setting is not positive, or ``ratio`` does not divide a block's channels.
     """
 
-    passes = "per_task"
+    per_task_forward = True
 
     def __init__(self, ratio: int = 8, embedding: int = 128, rank: int = 5) -> None:
         super().__init__()
-        self.ratio = ratio
-        check_positive(type(self).__name__, "embedding", embedding)
-        self.embedding = embedding
-        check_positive(type(self).__name__, "rank", rank)
-        self.rank = rank
+        check_positive(self, embedding=embedding, rank=rank)
+        self.ratio, self.embedding, self.rank = ratio, embedding, rank
 
-    def attach(self, encoder: Encoder) -> None:
-        """Create empty bottlenecks, what makes their matrices, and the embeddings."""
+    def attach(self, backbone: Backbone) -> None:
+        """Create empty bottlenecks, the networks that generate their matrices, and embeddings."""
         self.blocks = nn.ModuleList()
-        for block in encoder.blocks:
-            hidden = hidden_width(type(self).__name__, block.channels, self.ratio)
+        for block in backbone.blocks:
+            hidden = hidden_width(self, block.channels, self.ratio)
             with torch.device("meta"):
-                bottleneck = Bottleneck(
-                    block.channels, hidden, norm=False, down_bias=False, up_bias=False
-                )
+                bottleneck = Bottleneck(block.channels, hidden, False, False, False)
             unregister(bottleneck, ("down.weight", "up.weight"))
             self.blocks.append(bottleneck)
         self.embeddings = nn.ParameterDict(
-            {task: nn.Parameter(torch.empty(self.embedding)) for task in encoder.task_names}
+            {task: nn.Parameter(torch.empty(self.embedding)) for task in backbone.task_names}
         )
-        self.add_generators([block.channels for block in encoder.blocks])
+        self.add_generators([block.channels for block in backbone.blocks])
 
     def add_generators(self, channels: list[int]) -> None:
-        """Create what makes the matrices: here, two hypernetworks a block."""
-        self.generators = nn.ModuleList(self._pair(d) for d in channels)
+        """Create two hypernetworks per block."""
+        self.generators = nn.ModuleList(map(self._pair, channels))
 
-    def _pair(self, channels: int) -> nn.ModuleDict:
-        """Hypernetworks of a down- (k, d) and an up-projection (d, k)."""
-        hidden = hidden_width(type(self).__name__, channels, self.ratio)
-        sizes = dict(down=(hidden, channels), up=(channels, hidden))
-        return nn.ModuleDict(
-            {
-                name: DecomposedHyperNetwork(self.embedding, *size, self.rank)
-                for name, size in sizes.items()
-            }
-        )
+    def _pair(self, channels: int) -> HyperNetworkPair:
+        hidden = hidden_width(self, channels, self.ratio)
+        return HyperNetworkPair(self.embedding, channels, hidden, self.rank)
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
-        """Start at the frozen encoder's features."""
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
+        """Start at the frozen backbone's features."""
         for embedding in self.embeddings.values():
             nn.init.normal_(embedding)
-        for pair, block in zip(self.generators, encoder.blocks, strict=True):
-            _reset_pair(pair, block.channels)
+        for module in self.modules():
+            if isinstance(module, HyperNetworkPair):
+                module.reset()
+
+    def matrices(self, embedding: Tensor) -> Iterable[dict[str, Tensor]]:
+        """For every block: projection -> its matrix."""
+        return (pair(embedding) for pair in self.generators)
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
         """Both matrices of every block."""
         return {
-            f"peft.blocks.{index}.{name}.weight": pair[name](self.embeddings[task])
-            for index, pair in enumerate(self.generators)
-            for name in _PROJECTIONS
+            f"peft.blocks.{index}.{name}.weight": matrix
+            for index, of_block in enumerate(self.matrices(self.embeddings[task]))
+            for name, matrix in of_block.items()
         }
 
-    def parallel_to_mlp(self, index: int, y: Tensor) -> Branch:
+    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
         """The bottleneck's output joins the task's stream."""
-        return Branch(stream=self.blocks[index](y))
+        return SideOutput(residual=self.blocks[index](y))
 
 
 @PEFT_METHODS.register_module()
 class PolyhistorLite(Polyhistor):
-    """One pair of hypernetworks makes template kernels; every layer scales them to its size.
+    """One pair of hypernetworks generates template kernels; every layer scales them to its size.
 
     W_l = K_l (x) T(v): the template T has the size of the narrowest block, the scaling kernel K_l
     (s x s, s = d_l / d_min) belongs to the layer and serves all tasks.
 
     Args:
-        ratio: rho = d / k.
+        ratio: rho = d / k, a divisor of every block's channels.
         embedding: E, length of a task's embedding.
         rank: r of the templates.
 
     Raises:
-        InputError: as :class:`Polyhistor`, and if a block's channels are no multiple of the
-            narrowest block's.
+        InputError: if a block's channels are not a multiple of the narrowest block's.
     """
 
     def __init__(self, ratio: int = 2, embedding: int = 64, rank: int = 22) -> None:
@@ -145,40 +154,28 @@ class PolyhistorLite(Polyhistor):
 
     def add_generators(self, channels: list[int]) -> None:
         """Create the templates' hypernetworks and the scaling kernels."""
-        self.narrowest = min(channels)
-        if any(d % self.narrowest for d in channels):
+        narrowest = min(channels)
+        if any(d % narrowest for d in channels):
             raise InputError(
                 f"PolyhistorLite: every block's channels must be a multiple of the narrowest's, "
                 f"got {sorted(set(channels))}"
             )
-        self.templates = self._pair(self.narrowest)
-        scales = [d // self.narrowest for d in channels]
-        self.kernels = nn.ModuleList(
-            nn.ParameterDict({name: nn.Parameter(torch.empty(s, s)) for name in _PROJECTIONS})
+        self.templates = self._pair(narrowest)
+        scales = [d // narrowest for d in channels]
+        self.kernels: Any = nn.ModuleList(
+            nn.ParameterDict({name: nn.Parameter(torch.empty(s, s)) for name in ("down", "up")})
             for s in scales
         )
 
-    def reset_from_pretrained(self, encoder: Encoder) -> None:
-        """Start at the frozen encoder's features."""
-        for embedding in self.embeddings.values():
-            nn.init.normal_(embedding)
-        _reset_pair(self.templates, self.narrowest)
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
+        """Start at the frozen backbone's features."""
+        super().reset_from_pretrained(backbone)
+        for kernel in self.kernels.parameters():
+            # an entry of W_l is one product, and is to have the variance 2 / d_l
+            nn.init.normal_(kernel, std=len(kernel) ** -0.5)
+
+    def matrices(self, embedding: Tensor) -> Iterable[dict[str, Tensor]]:
+        """For every block: projection -> the template, scaled to the block."""
+        templates = self.templates(embedding)
         for kernels in self.kernels:
-            for kernel in kernels.values():
-                # an entry of W_l is one product, and is to have the variance 2 / d_l
-                nn.init.normal_(kernel, std=len(kernel) ** -0.5)
-
-    def parameters_for(self, task: str) -> dict[str, Tensor]:
-        """Both matrices of every block."""
-        templates = {name: self.templates[name](self.embeddings[task]) for name in _PROJECTIONS}
-        return {
-            f"peft.blocks.{index}.{name}.weight": kronecker_sum(kernels[name][None], template[None])
-            for index, kernels in enumerate(self.kernels)
-            for name, template in templates.items()
-        }
-
-
-def _reset_pair(pair: nn.ModuleDict, channels: int) -> None:
-    """Down-projections of a ReLU layer's scale, up-projections 0."""
-    pair["down"].reset(zero=False, variance=2 / channels)
-    pair["up"].reset(zero=True, variance=2 / channels)
+            yield {n: kronecker_sum(kernels[n][None], t[None]) for n, t in templates.items()}

@@ -1,4 +1,4 @@
-"""The seam: what every encoder offers to PEFT methods, whatever its architecture.
+"""The seam: how a PEFT method acts in a backbone, whatever its architecture.
 
 Letters: B images, L tokens, d channels.
 """
@@ -10,60 +10,67 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.hooks import Hooks
 from vmt_mm.models.backbones.pretrained import read_state_dict
-from vmt_mm.models.backbones.task_streams import TaskStreams, part_of
-from vmt_mm.models.backbones.token_chunks import over_tokens
-from vmt_mm.models.lazy_resize import LazyResize
-from vmt_mm.peft import BlockSpec, build_method
-from vmt_mm.peft.parameter_swap import ParameterSwap, find_parameter, is_substituted
-from vmt_mm.utils.compat import need
+from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
+from vmt_mm.models.lazy_resize import Map, materialise
+from vmt_mm.peft import Backbone, PEFTMethod, build_method
+from vmt_mm.peft.parameter_swap import find_parameter
+from vmt_mm.utils.compat import is_exporting, need
 
-#: Width of an MLP in d, as nearly all have it.
-_MLP_RATIO = 4
+_OF_METHOD = "peft."
 
 
-class PEFTBackbone:
-    """Mixin of a frozen encoder with a PEFT method; precedes the architecture's class.
+class PEFTBackbone(Backbone):
+    """Mixin of a frozen backbone with a PEFT method; precedes the architecture's class.
 
-    The architecture's ``__init__`` builds its parts, then calls :meth:`init_peft`; its
-    :meth:`forward_features` runs them. A block has ``norm1``, ``attn``, ``norm2`` and ``ffn``, as
-    mmseg's and mmpretrain's have.
+    ::
+
+        forward(images, tasks)
+          forward_features                            the architecture's loop: swin.py, vit.py
+            streams = start_streams(tasks, images)    one stream while the tasks agree
+            streams.apply(part, f)                    x = f(x): embedding, patch merging
+            run_block(streams, i)
+              y    = x + method.after_attn(i, attend(norm1(x)))
+              side = method.parallel_to_mlp(i, y)
+              x    = y + method.after_mlp(i, ffn(norm2(y))) + side.scale * side.residual
+            streams.end_stage(part, norm, stage)      norm, then method.task_features
+          -> task: four maps
+
+    The architecture's ``__init__`` builds its parts, then calls :meth:`init_peft`. A block has
+    ``norm1``, ``attn``, ``norm2`` and ``ffn``, as mmseg's and mmpretrain's have.
 
     Attributes:
-        task_names: the tasks that the encoder gives features for.
-        blocks: every block, in order.
         parts: name of a module, or of a parameter outside modules -> the part that it is run in;
             a block is a part of its own name.
-        added_keys: state-dict keys that the method brought in.
-        batch_tasks: train tasks whose parameters differ in one batch, where they allow it; a task's
+        added_keys: state-dict keys of the method's parameters.
+        batch_tasks: train tasks whose parameters differ in one batch, if they allow it; a task's
             loss then gives the other tasks' own parameters gradients of 0 instead of none.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels: channels of the four feature maps.
         strides: strides of the four feature maps.
-        pretrained_path: the file that all frozen weights came from; None where no file has them.
-        resized_keys: state-dict keys of what was interpolated from that file.
+        pretrained_path: the file of all frozen weights; None if they are not from one file.
+        resized_keys: state-dict keys of parameters that were interpolated from that file.
     """
 
-    #: Arguments of the libraries' encoders that are refused -> what to use.
+    #: Arguments of the libraries' backbones that are refused -> what to use.
     unread: ClassVar[Mapping[str, str]] = dict(
         frozen_stages="the PEFT method decides what is frozen",
         init_cfg="set `pretrained` to the file of weights, or allow_random_backbone=True",
     )
-    task_names: tuple[str, ...]
-    blocks: tuple[BlockSpec, ...]
     parts: Mapping[str, str]
+    peft: PEFTMethod
     added_keys: frozenset[str]
     batch_tasks: bool = True
     with_cp: bool
-    _compiled_loop: Callable[..., Any] | None = None
     out_channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
     pretrained_path: str | None = None
     resized_keys: frozenset[str] = frozenset()
+    _compiled_loop: Callable[..., Any] | None = None
 
     def init_peft(
         self,
@@ -81,98 +88,80 @@ class PEFTBackbone:
             allow_random_backbone: accept that there is none.
         """
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
-            raise InputError(f"encoder: `tasks` must be a list of different names, got {tasks!r}")
+            raise InputError(f"backbone: `tasks` must be a list of different names, got {tasks!r}")
         if dotted := [name for name in tasks if "." in name]:
-            raise InputError(f"encoder: a task's name may hold no dot, got {dotted}")
+            raise InputError(f"backbone: a task's name may hold no dot, got {dotted}")
         self.task_names = tuple(tasks)
-        self.pretrained = pretrained
-        self.allow_random_backbone = allow_random_backbone
+        self.pretrained, self.allow_random_backbone = pretrained, allow_random_backbone
         for block in self.blocks:
-            self.get_submodule(block.name).ffn.add_identity = False  # the loop here adds it
+            self._module(block.name).ffn.add_identity = False  # run_block adds it
         self.requires_grad_(False)
         own = set(self.state_dict())
         self.peft = build_method(peft)
         self.peft.attach(self)
         self.added_keys = frozenset(set(self.state_dict()) - own)
-        self._substitution = ParameterSwap(self)
-        self._place = self._find_places()
-        # weights loaded without `init_weights` must not meet memory that nobody has set; the
-        # caller's random numbers stay as they are
+        #: key of a parameter that is swapped per task -> the part that uses it
+        self._part_of = {k: self._find_part(k) for t in tasks for k in self.peft.parameters_for(t)}
+        # weights may be loaded without `init_weights`; the caller's random numbers stay as they are
         with torch.random.fork_rng(devices=[]):
             self.peft.reset_from_pretrained(self)
 
-    def _find_places(self) -> dict[str, str]:
-        """Key of every parameter that is replaced -> the part that reads it; none in training."""
-        places = {}
-        for task in self.task_names:
-            for key in self.peft.parameters_for(task):
-                try:
-                    places[key] = part_of(key, self.parts, self.blocks, self.peft)
-                    find_parameter(self, key)
-                except (KeyError, AttributeError) as error:
-                    raise InputError(
-                        f"peft: {type(self.peft).__name__} replaces {key!r}, which no block and no "
-                        f"other part of the encoder reads; parts: {', '.join(self.parts)}"
-                    ) from error
-        return places
+    def blocks_of(self, stage: int) -> list[int]:
+        """Indices of a stage's blocks."""
+        return [index for index, block in enumerate(self.blocks) if block.stage == stage]
+
+    def _module(self, name: str) -> Any:
+        return self.get_submodule(name)
+
+    def _find_part(self, key: str) -> str:
+        """The part that uses a parameter."""
+        try:
+            find_parameter(self, key)
+            index = None
+            if key.startswith(_OF_METHOD):
+                index = self.peft.block_of(key.removeprefix(_OF_METHOD))
+            name = key if index is None else self.blocks[index].name
+            return next(p for n, p in self.parts.items() if f"{name}.".startswith(f"{n}."))
+        except (KeyError, AttributeError, StopIteration) as error:
+            raise InputError(
+                f"peft: {type(self.peft).__name__} replaces {key!r}, which no block and no other "
+                f"part of the backbone uses; parts: {', '.join(self.parts)}"
+            ) from error
 
     def start_streams(self, tasks: Sequence[str], x: Tensor) -> TaskStreams:
         """The streams of one call, which begin at ``x``."""
         join = self.batch_tasks and self.training and torch.is_grad_enabled()
-        return TaskStreams(self.peft, self._substitution, self._place, tasks, x, join)
+        return TaskStreams(self, self.peft, self._part_of, tasks, x, join)
 
-    def run_block(self, passes: TaskStreams, index: int, *geometry: Any) -> None:
-        """Take every stream through one block.
-
-        Args:
-            passes: the streams.
-            index: of the block.
-            geometry: what its attention takes beside the tokens.
-        """
+    def run_block(self, streams: TaskStreams, index: int, *geometry: Any) -> None:
+        """Take every stream through block ``index``, whose attention takes tokens and geometry."""
         name = self.blocks[index].name
-        run = partial(self._block_and_branch, self.get_submodule(name), index, geometry)
         recompute = self.with_cp and torch.is_grad_enabled()
-        for stream, (x, for_decoders) in passes.through_block(name, run, recompute):
-            stream.x = x
-            stream.kept.append(for_decoders)
+        streams.block(name, partial(self._block, self._module(name), index, geometry), recompute)
 
-    def _block_and_branch(
-        self, block: nn.Module, index: int, geometry: tuple, hooks: Hooks, x: Tensor
+    def _block(
+        self, block: Any, index: int, geometry: tuple, call: PerTaskCall, x: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """One block and what the method adds: the new stream and what the decoders get."""
-        attended = self.attend(index, block.attn, block.norm1(x), *geometry)
-        y = x + hooks(partial(self.peft.after_attn, index), attended)
-        branch = hooks(partial(self.peft.parallel_to_mlp, index), y)
-        x = y + hooks(partial(self.peft.after_mlp, index), self.run_mlp(block, y))
-        if branch.stream is not None:
-            x = _add(x, branch.stream, branch.gain)
-        return x, branch.for_decoders
+        """One block and the method: the stream (B, L, d), and the feature kept for the tasks."""
+        method = self.peft
+        attended = self.attend(block.attn, block.norm1(x), *geometry)
+        y = x + call(partial(method.after_attn, index), attended)
+        side = call(partial(method.parallel_to_mlp, index), y)
+        x = y + call(partial(method.after_mlp, index), block.ffn(block.norm2(y)))
+        if isinstance(side.scale, Tensor):
+            x = x + side.scale * side.residual
+        elif side.residual is not None:
+            x = torch.add(x, side.residual, alpha=side.scale)
+        return x, side.task_feature
 
-    def attend(self, index: int, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
-        """The attention of a block; an architecture may compute it in a faster way.
-
-        Args:
-            index: of the block.
-            attn: its attention.
-            x: (B, L, d), normalised.
-            geometry: what the attention takes beside the tokens.
-        """
+    def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
+        """The attention of a block on x (B, L, d); an architecture may compute it faster."""
         return attn(x, *geometry)
-
-    def run_mlp(self, block: nn.Module, y: Tensor) -> Tensor:
-        """The MLP's output (B, L, d) of a block, before the residual sum."""
-
-        def run(tokens: Tensor) -> Tensor:
-            return block.ffn(block.norm2(tokens))
-
-        if block.ffn.training:  # its drop path is one decision an image
-            return run(y)
-        return over_tokens(run, y, _MLP_RATIO * y.shape[2])
 
     def forward(
         self, images: Tensor, tasks: Sequence[str] | None = None, on_grids: bool = False
-    ) -> dict[str, tuple[Tensor | LazyResize, ...]]:
-        """Run the encoder: once, or once a task where the PEFT method needs it.
+    ) -> dict[str, tuple[Map, ...]]:
+        """Run the backbone: once, or once per task if the PEFT method needs it.
 
         Args:
             images: (B, 3, H, W), normalised, of any size.
@@ -181,45 +170,31 @@ class PEFTBackbone:
                 that begin with a 1x1 convolution.
 
         Returns:
-            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32. Where
-            a method tells no tasks apart, they may share maps.
+            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32. Tasks
+            may share maps.
         """
-        self._check_channels(images)
+        if self.image_channels not in (None, images.shape[1]):
+            raise InputError(
+                f"images of {images.shape[1]} channel(s), but {type(self).__name__} is built for "
+                f"in_channels={self.image_channels}; set backbone.in_channels, or "
+                "LoadImageFromFile's color_type"
+            )
         loop = self._compiled_loop or type(self).forward_features
         features = loop(self, images, self.select_tasks(tasks))
         return features if on_grids else _materialise(features)
 
     @property
     def image_channels(self) -> int | None:
-        """Channels of the images that the embedding of patches takes; None where it says none."""
+        """Channels of the images that the patch embedding takes; None if it does not say."""
         projection = getattr(getattr(self, "patch_embed", None), "projection", None)
         return getattr(projection, "in_channels", None)
 
-    def _check_channels(self, images: Tensor) -> None:
-        """Raise InputError where the embedding of patches takes other images."""
-        expected = self.image_channels
-        if expected is not None and images.shape[1] != expected:
-            raise InputError(
-                f"images of {images.shape[1]} channel(s), and {type(self).__name__} is built for "
-                f"in_channels={expected}; set backbone.in_channels, or by LoadImageFromFile's "
-                "color_type what is read"
-            )
-
-    def forward_features(
-        self, images: Tensor, names: Sequence[str]
-    ) -> dict[str, tuple[Tensor | LazyResize, ...]]:
-        """Run all parts of the encoder, and give the maps of the tasks named."""
+    def forward_features(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[Map, ...]]:
+        """Run all parts of the backbone, and give the maps of the tasks named."""
         raise NotImplementedError
 
     def compile_features(self, **options: Any) -> None:
-        """Compile :meth:`forward_features`; neither keys nor modules change.
-
-        Args:
-            options: of ``torch.compile``.
-
-        Raises:
-            InputError: if this PyTorch is older than 2.6, which cannot.
-        """
+        """Compile :meth:`forward_features`, with ``torch.compile``'s options; no key changes."""
         need("2.6", "compile_features")
         self._compiled_loop = torch.compile(type(self).forward_features, **options)
 
@@ -230,35 +205,35 @@ class PEFTBackbone:
     def load_pretrained(self, source: str | None = None) -> None:
         """Load the file that the config declares as ``pretrained``, or another ``source``."""
         source = source or self.pretrained
+        assert source is not None
         self.load_frozen(read_state_dict(source), source)
         self.pretrained_path = source
 
     def init_weights(self) -> None:
-        """Load the pretrained weights, then set the method's initial values.
-
-        Raises:
-            InputError: if there are no pretrained weights and a random encoder was not asked for.
-        """
+        """Load the pretrained weights, then set the method's initial values."""
         if self.pretrained:
             self.load_pretrained()
         elif self.allow_random_backbone:
             super().init_weights()
         else:
             raise InputError(
-                "the encoder has no pretrained weights: set `pretrained`, or "
-                "`allow_random_backbone=True` if a random encoder is what you want"
+                "the backbone has no pretrained weights: set `pretrained`, or "
+                "`allow_random_backbone=True` for random weights"
             )
         self.peft.reset_from_pretrained(self)
         self._is_init = True
 
-    def _dump_init_info(self) -> None:
-        """Log nothing where mmengine would log three lines a parameter."""
+    def _dump_init_info(self, *_: Any) -> None:
+        """Log nothing; mmengine would log three lines per parameter."""
 
-    def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; what is wholly frozen, and replaced in no pass, stays in eval mode."""
+    def train(self, mode: bool = True) -> PEFTBackbone:
+        """Set the mode; modules whose parameters are all frozen, and not swapped, stay in eval."""
         super().train(mode)
-        if mode:
-            _eval_frozen(self)
+        swapped = {key.rpartition(".")[0] for key in self._part_of}
+        for name, module in self.named_modules() if mode else ():
+            frozen = [not p.requires_grad for p in module.parameters()]
+            if frozen and all(frozen) and not any(f"{s}.".startswith(f"{name}.") for s in swapped):
+                module.eval()
         return self
 
     def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
@@ -276,36 +251,39 @@ class PEFTBackbone:
         return self.task_names if tasks is None else tuple(tasks)
 
 
-def _add(x: Tensor, stream: Tensor, gain: Tensor | float) -> Tensor:
-    """The stream with what the method adds, (B, L, d)."""
-    if isinstance(gain, Tensor):
-        return x + gain * stream
-    return torch.add(x, stream, alpha=gain)
+def embed_patches(embed: Any, images: Tensor) -> Tensor:
+    """Tokens (B, L, d) of images (B, 3, H, W) by a library's patch embedding.
+
+    Its own forward makes sizes constants when it is traced; the padding is the same.
+    """
+    conv = embed.projection
+    if tuple(conv.kernel_size) != tuple(conv.stride):  # overlapping patches
+        return embed(images)[0]
+    high, wide = (
+        count * step for count, step in zip(patch_grid(embed, images), conv.stride, strict=True)
+    )
+    height, width = images.shape[2:]
+    if is_exporting() or (high, wide) != (height, width):
+        images = F.pad(images, (0, wide - width, 0, high - height))
+    x = conv(images).flatten(2).transpose(1, 2)
+    return x if embed.norm is None else embed.norm(x)
 
 
-def _materialise(
-    features: Mapping[str, tuple[Tensor | LazyResize, ...]],
-) -> dict[str, tuple[Tensor, ...]]:
+def patch_grid(embed: Any, images: Tensor) -> tuple[int, int]:
+    """Height and width of the patches' grid; ONNX's shape inference knows no remainders."""
+    steps = embed.projection.stride
+    return tuple((n + s - 1) // s for n, s in zip(images.shape[2:], steps, strict=True))
+
+
+def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Tensor, ...]]:
     """The maps themselves; those that tasks share are made once."""
-    made: list[tuple[LazyResize, Tensor]] = []
+    made: list[tuple[Map, Tensor]] = []
 
-    def make(level: Tensor | LazyResize) -> Tensor:
-        if isinstance(level, Tensor):
-            return level
+    def make(level: Map) -> Tensor:
         for known, cells in made:
             if known is level:
                 return cells
-        made.append((level, level.tensor()))
+        made.append((level, materialise(level)))
         return made[-1][1]
 
-    return {name: tuple(make(level) for level in levels) for name, levels in features.items()}
-
-
-def _eval_frozen(module: nn.Module) -> None:
-    parameters = list(module.parameters())
-    trains = any(p.requires_grad for p in parameters) or is_substituted(module)
-    if parameters and not trains:
-        module.eval()
-        return
-    for child in module.children():
-        _eval_frozen(child)
+    return {name: tuple(map(make, levels)) for name, levels in features.items()}

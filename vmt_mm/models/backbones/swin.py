@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import count
 from typing import Any
 
+import torch.nn.functional as F
 from mmseg.models.backbones import SwinTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from vmt_mm.errors import InputError, refuse_unread
-from vmt_mm.models.backbones.patch_merging import merge
-from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
 from vmt_mm.models.backbones.swin_checkpoint import load_swin
-from vmt_mm.models.backbones.task_streams import TaskStreams
-from vmt_mm.models.backbones.window_attention import BiasCache, attend
+from vmt_mm.models.backbones.window_attention import attend
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import is_exporting
@@ -31,38 +29,33 @@ ARCHITECTURES: dict[str, dict[str, Any]] = dict(
     base=dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     large=dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
 )
-
-
-def _describe_block(stage: int, number: int, channels: int) -> BlockSpec:
-    name = f"stages.{stage}.blocks.{number}"
-    layers = dict(
-        qkv="attn.w_msa.qkv",
-        proj="attn.w_msa.proj",
-        fc1="ffn.layers.0.0",
-        fc2="ffn.layers.1",
-        norm1="norm1",
-        norm2="norm2",
-        relative_position_table="attn.w_msa.relative_position_bias_table",
-    )
-    return BlockSpec(stage, channels, name, {role: f"{name}.{x}" for role, x in layers.items()})
+_LAYERS = dict(
+    qkv="attn.w_msa.qkv",
+    proj="attn.w_msa.proj",
+    fc1="ffn.layers.0.0",
+    fc2="ffn.layers.1",
+    norm1="norm1",
+    norm2="norm2",
+    relative_position_table="attn.w_msa.relative_position_bias_table",
+)
 
 
 @MODELS.register_module()
 class MultiTaskSwin(PEFTBackbone, SwinTransformer):
-    """A Swin that gives every task its own features; what trains in it, its PEFT method decides.
+    """A Swin that gives every task its own features; its PEFT method decides what is trained.
 
-    State-dict keys of the encoder are mmseg's, without a prefix; a PEFT method only adds keys.
+    mmseg's class only builds the parts, so that state-dict keys are mmseg's; its forward is never
+    used. A PEFT method only adds keys.
 
     Args:
         tasks: names of the tasks.
         arch: one of ``ARCHITECTURES``.
         peft: config of the PEFT method; None adapts nothing.
-        pretrained: weights of the frozen encoder, of the official repository, timm, mmpretrain
+        pretrained: weights of the frozen backbone, of the official repository, timm, mmpretrain
             or mmseg; see :func:`vmt_mm.models.backbones.pretrained.locate`.
-        allow_random_backbone: accept an encoder without pretrained weights.
+        allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        drop_path_rate: stochastic depth; off by default, and without effect beside layers that are
-            frozen.
+        drop_path_rate: stochastic depth; has no effect in frozen layers.
         kwargs: further arguments of mmseg's ``SwinTransformer``.
     """
 
@@ -70,6 +63,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         PEFTBackbone.unread,
         use_abs_pos_embed="Swin's positions are those of its windows",
         out_indices="heads get all four stages",
+        strides="the four maps have strides 4, 8, 16 and 32",
     )
 
     def __init__(
@@ -90,69 +84,61 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         self.with_cp = with_cp
         self.out_channels = tuple(self.num_features)
         self.blocks = tuple(
-            _describe_block(stage, number, channels)
-            for stage, channels in enumerate(self.num_features)
-            for number in range(len(self.stages[stage].blocks))
+            BlockSpec.of(stage, channels, f"stages.{stage}.blocks.{number}", **_LAYERS)
+            for stage, channels in enumerate(self.out_channels)
+            for number in range(len(self._module(f"stages.{stage}").blocks))
         )
         names = (
             "patch_embed",
             *(block.name for block in self.blocks),
-            *(f"stages.{n}.downsample" for n, s in enumerate(self.stages) if s.downsample),
-            *(f"norm{n}" for n in self.out_indices),
+            *(f"stages.{n}.downsample" for n in range(3)),
+            *(f"norm{n}" for n in range(4)),
         )
         self.parts = {name: name for name in names}
-        self._biases = BiasCache()
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
-
-    def attend(self, index: int, attn: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """The attention of a block, (B, L, d)."""
-        if is_exporting():  # what is below caches by size
-            return attn(x, hw_shape)
-        return attend(attn, x, hw_shape, self._biases.bias(index, attn.w_msa))
-
-    def _downsample(
-        self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (B, L, d) of a stage to those of the next one, and its H, W."""
-        return merge(merging, x, hw_shape)
-
-    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
-        """Load a Swin checkpoint of any origin, strictly."""
-        load_swin(self, state, source)
 
     def forward_features(
         self, images: Tensor, names: Sequence[str]
     ) -> dict[str, tuple[Tensor, ...]]:
-        """Run all parts of the encoder, and give the maps of the tasks named."""
-        passes = self.start_streams(names, images)
-        for stream, embedded in passes.through("patch_embed", self.patch_embed):
-            x, hw_shape = embedded
-            stream.x = self.drop_after_pos(x)  # (B, L, d)
+        """Run all parts of the backbone, and give the maps of the tasks named."""
         maps: dict[str, list[Tensor]] = {name: [] for name in names}
-        indices = count()
-        for number, stage in enumerate(self.stages):
-            for _ in stage.blocks:
-                self.run_block(passes, next(indices), hw_shape)
-            self._emit(passes, number, hw_shape, maps)
-            if stage.downsample is not None:
-                halve = partial(self._downsample, stage.downsample, hw_shape)
-                for stream, merged in passes.through(f"stages.{number}.downsample", halve):
-                    stream.x, following = merged
-                hw_shape = following
-        return {name: tuple(levels) for name, levels in maps.items()}
-
-    def _emit(
-        self,
-        passes: TaskStreams,
-        number: int,
-        hw_shape: tuple[int, int],
-        maps: dict[str, list[Tensor]],
-    ) -> None:
-        """Append every task's map of a stage."""
-        norm = getattr(self, f"norm{number}")
-        for tasks, feature, kept in passes.finish(f"norm{number}", norm):
-            tokens_of = self.peft.for_decoders(number, feature, kept, tasks)
+        hw_shape = patch_grid(self.patch_embed, images)
+        streams = self.start_streams(names, images)
+        streams.apply("patch_embed", self._embed)
+        for stage in range(4):
+            for index in self.blocks_of(stage):
+                self.run_block(streams, index, hw_shape)
+            tokens_of = streams.end_stage(f"norm{stage}", self._module(f"norm{stage}"), stage)
             for name, tokens in tokens_of.items():
                 # channels-last in memory: the heads' linear layers read it without a copy
                 on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
                 maps[name].append(on_grid.permute(0, 3, 1, 2))
+            if stage < 3:
+                downsample = f"stages.{stage}.downsample"
+                merge = partial(self.merge_patches, self._module(downsample), hw_shape)
+                streams.apply(downsample, merge)
+                hw_shape = ((hw_shape[0] + 1) // 2, (hw_shape[1] + 1) // 2)
+        return {name: tuple(levels) for name, levels in maps.items()}
+
+    def _embed(self, images: Tensor) -> Tensor:
+        return self.drop_after_pos(embed_patches(self.patch_embed, images))
+
+    def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
+        """The attention of a block on x (B, L, d), of a map H x W."""
+        return attend(attn, x, *geometry)
+
+    def merge_patches(self, merging: Any, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
+        """Patch merging as mmseg's, by one copy: (B, L, d) of a map H x W to (B, L', 2 d)."""
+        (height, width), channels = hw_shape, merging.in_channels
+        high, wide = (height + 1) // 2, (width + 1) // 2
+        x = x.reshape(x.shape[0], height, width, channels)
+        if is_exporting() or height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, 2 * wide - width, 0, 2 * high - height))
+        x = x.reshape(x.shape[0], high, 2, wide, 2, channels)
+        # a token's channels in the order of an unfolding: neighbours within each channel
+        x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], high * wide, 4 * channels)
+        return merging.reduction(x if merging.norm is None else merging.norm(x))
+
+    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
+        """Load a Swin checkpoint of any origin, strictly."""
+        load_swin(self, state, source)

@@ -1,35 +1,66 @@
-"""Run an encoder's parts for all tasks: in one stream while tasks agree, then in one a task.
+"""The streams of one call: all tasks in one while they agree, then one stream per task.
 
-Letters: B images, L tokens, d channels.
+Letters: B images, L tokens, d channels, T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vmt_mm.models.backbones.hooks import Hooks
-from vmt_mm.peft import BlockSpec, PEFTMethod
-from vmt_mm.peft.parameter_swap import ParameterSwap
+from vmt_mm.peft import Backbone, PEFTMethod, SideOutput
+from vmt_mm.peft.parameter_swap import call_with
 
-Result = TypeVar("Result")
 _OF_METHOD = "peft."
+
+
+class PerTaskCall:
+    """Calls a function of the method at once, or per task on that task's images.
+
+    Args:
+        of_tasks: for every task, calls a function with the task's parameters in place; empty if all
+            images have the same parameters.
+    """
+
+    def __init__(self, of_tasks: Sequence[Callable[..., Any]] = ()) -> None:
+        self._of_tasks = of_tasks
+
+    def __call__(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """``function(x)`` of x (B, L, d) or (T B, L, d): a tensor or a :class:`SideOutput`."""
+        if not self._of_tasks:
+            return function(x)
+        parts = x.chunk(len(self._of_tasks))
+        results = [call(function, part) for call, part in zip(self._of_tasks, parts, strict=True)]
+        if isinstance(results[0], SideOutput):
+            residuals, features, scales = zip(*results, strict=True)
+            if residuals[0] is not None:  # scales may differ between tasks
+                residuals = [s * x for s, x in zip(scales, residuals, strict=True)]
+            return SideOutput(_join(residuals), _join(features))
+        if all(result is part for result, part in zip(results, parts, strict=True)):
+            return x  # the method does nothing here
+        return torch.cat(results)
+
+
+def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
+    given = [x for x in parts if x is not None]
+    return torch.cat(given) if given else None
 
 
 @dataclass
 class Stream:
-    """What one pass through the encoder carries.
+    """One pass through the backbone.
 
     Attributes:
         tasks: the tasks that it serves.
-        x: what the next part reads, (B, L, d) between blocks; (T B, L, d) where it is joined.
-        kept: ``Branch.for_decoders`` of the stage's blocks.
-        joined: the tasks differ already; their images lie one task after the other in ``x``.
+        x: input of the next part; (B, L, d) between blocks, (T B, L, d) if joined.
+        kept: ``SideOutput.task_feature`` of the stage's blocks.
+        joined: the tasks have images of their own in ``x``, one task after the other.
     """
 
     tasks: tuple[str, ...]
@@ -40,159 +71,121 @@ class Stream:
     def join(self) -> None:
         """Give every task images of its own, before the tasks begin to differ."""
         if not self.joined:
-            self.x, self.kept = self._repeat(self.x), [self._repeat(x) for x in self.kept]
+            count = len(self.tasks)
+            self.x = self.x.repeat(count, 1, 1)
+            self.kept = [x if x is None else x.repeat(count, 1, 1) for x in self.kept]
             self.joined = True
 
-    def split(self) -> Iterator[Stream]:
+    def split(self) -> list[Stream]:
         """A stream for each task."""
         count = len(self.tasks)
         parts = [
             x.chunk(count) if self.joined and x is not None else [x] * count
             for x in (self.x, *self.kept)
         ]
-        for task, x, *kept in zip(self.tasks, *parts, strict=True):
-            yield Stream((task,), x, list(kept))
-
-    def served(self, feature: Tensor) -> Iterator[tuple[tuple[str, ...], Tensor, list]]:
-        """Tasks that have the same of a feature, what they have, and what was kept for them."""
-        if not self.joined:
-            yield self.tasks, feature, self.kept
-            return
-        for own in Stream(self.tasks, feature, self.kept, joined=True).split():
-            yield own.tasks, own.x, own.kept
-
-    def _repeat(self, x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.repeat(len(self.tasks), 1, 1)
-
-
-def part_of(
-    key: str, parts: Mapping[str, str], blocks: Sequence[BlockSpec], method: PEFTMethod
-) -> str:
-    """The part of the encoder that reads a parameter.
-
-    Args:
-        key: of the parameter.
-        parts: name of a module or of a parameter outside modules -> the part that it is run in.
-        blocks: the blocks, to which the method's own modules belong.
-        method: the method, which knows to which.
-
-    Raises:
-        KeyError: if no part reads it.
-    """
-    if key.startswith(_OF_METHOD):
-        index = method.block_of(key.removeprefix(_OF_METHOD))
-        if index is not None:
-            return blocks[index].name
-    for name, part in parts.items():
-        if key == name or key.startswith(f"{name}."):
-            return part
-    raise KeyError(f"{key} belongs to none of {list(parts)}")
+        rows = zip(self.tasks, *parts, strict=True)
+        return [Stream((task,), x, list(kept)) for task, x, *kept in rows]
 
 
 class TaskStreams:
-    """The streams of one call of the encoder.
+    """The streams of one call of the backbone.
 
-    What lies before the first part that has other parameters for each task is computed once. From
-    there on every task has a stream of its own. In training, where all these parameters belong to
-    the method's own modules, the tasks' images go through the frozen layers in one batch instead,
-    and task by task through the method alone. Not so in prediction: a batch's size may change the
-    rounding, and a task's result must not depend on which others are asked for.
+    Parts before the first one whose parameters differ between tasks are computed once; from there
+    on every task has a stream of its own. In training, if all these parameters are the method's
+    own, the tasks' images go through the frozen layers in one batch instead, and per task only
+    through the method. Not in prediction: the batch size may change the rounding, and a task's
+    result must not depend on which others are asked for.
 
     Args:
-        method: the PEFT method.
-        substitution: of the encoder.
-        place: key of a parameter -> the part that reads it.
+        backbone: whose parts are run.
+        method: its PEFT method.
+        part_of: key of a parameter that differs between tasks -> the part that uses it.
         tasks: the tasks wanted.
-        x: what the first part reads.
-        join: take tasks that differ through in one batch, where their parameters allow it.
+        x: input of the first part.
+        join: take tasks that differ through in one batch, if their parameters allow it.
     """
 
     def __init__(
         self,
+        backbone: Backbone,
         method: PEFTMethod,
-        substitution: ParameterSwap,
-        place: Mapping[str, str],
+        part_of: Mapping[str, str],
         tasks: Sequence[str],
         x: Tensor,
         join: bool = False,
     ) -> None:
-        self._join = join
-        self.streams = [Stream(tuple(tasks), x)]
-        self._substitution = substitution
+        self._backbone, self._method, self._join = backbone, method, join
+        self._streams = [Stream(tuple(tasks), x)]
         #: part -> task -> key -> tensor
         self._parameters: dict[str, dict[str, dict[str, Tensor]]] = {}
-        if method.passes == "per_task":
+        if method.per_task_forward:
             for task in tasks:
                 for key, value in method.parameters_for(task).items():
-                    of_part = self._parameters.setdefault(place[key], {})
-                    of_part.setdefault(task, {})[key] = value
+                    self._parameters.setdefault(part_of[key], {}).setdefault(task, {})[key] = value
 
-    def through(
-        self, part: str, function: Callable[[Tensor], Result], recompute: bool = False
-    ) -> Iterator[tuple[Stream, Result]]:
-        """Run one part of the encoder on every stream.
+    def apply(self, part: str, function: Callable[[Tensor], Tensor]) -> None:
+        """Run one part of the backbone on every stream: ``x = function(x)``."""
+        for stream, call in self._calls(part):
+            stream.x = call(function, stream.x)
 
-        Args:
-            part: name of the part.
-            function: what it does with a stream's x.
-            recompute: keep no activations, compute them anew in the backward pass.
-
-        Yields:
-            The stream, whose x is still what the part has read, and the part's result.
-        """
-        parameters = self._parameters.get(part, {})
-        if parameters:
-            self.streams = [own for stream in self.streams for own in stream.split()]
-        for stream in self.streams:
-            own = parameters.get(stream.tasks[0], {})
-            if recompute:  # around the substitution: within it, the gradients would be wrong
-                result = checkpoint(
-                    self._substitution.run, own, function, stream.x, use_reentrant=False
-                )
-            else:
-                result = self._substitution.run(own, function, stream.x)
-            yield stream, result
-
-    def through_block(
-        self, part: str, function: Callable[[Hooks, Tensor], Result], recompute: bool = False
-    ) -> Iterator[tuple[Stream, Result]]:
+    def block(
+        self,
+        part: str,
+        function: Callable[[PerTaskCall, Tensor], tuple[Tensor, Tensor | None]],
+        recompute: bool = False,
+    ) -> None:
         """Run a block on every stream.
 
         Args:
             part: name of the block.
-            function: what it does with a stream's x; it calls the method through the hooks that it
-                is given.
-            recompute: see :meth:`through`.
-
-        Yields:
-            As :meth:`through`.
+            function: (what calls the method, x) -> (x, the block's feature for the tasks).
+            recompute: keep no activations, compute them again in the backward pass.
         """
-        parameters = self._parameters.get(part, {})
-        stream = self.streams[0]
-        if recompute or not (len(self.streams) == 1 and self._may_join(stream, parameters)):
-            yield from self.through(part, partial(function, Hooks()), recompute)
+        first, parameters = self._streams[0], self._parameters.get(part)
+        if parameters and not recompute and self._may_join(parameters):
+            first.join()
+            calls = [partial(call_with, self._backbone, own) for own in parameters.values()]
+            first.x, feature = function(PerTaskCall(calls), first.x)
+            first.kept.append(feature)
             return
-        stream.join()
-        calls = [partial(self._substitution.run, parameters[task]) for task in stream.tasks]
-        yield stream, function(Hooks(calls), stream.x)
+        for stream, run in self._calls(part):
+            if recompute:  # outside the swap: inside, the gradients would be wrong
+                run = partial(checkpoint, run, use_reentrant=False)
+            stream.x, feature = run(function, PerTaskCall(), stream.x)
+            stream.kept.append(feature)
 
-    def _may_join(self, stream: Stream, parameters: Mapping[str, Mapping[str, Tensor]]) -> bool:
-        several = len(stream.tasks) > 1 and bool(parameters)
-        own = all(key.startswith(_OF_METHOD) for of_task in parameters.values() for key in of_task)
-        return self._join and several and own
-
-    def finish(
-        self, part: str, norm: Callable[[Tensor], Tensor]
-    ) -> Iterator[tuple[tuple[str, ...], Tensor, list[Tensor | None]]]:
-        """Run the norm at the end of a stage, whose blocks keep nothing from then on.
+    def end_stage(
+        self, part: str, norm: Callable[[Tensor], Tensor], stage: int, prefix: int = 0
+    ) -> dict[str, Tensor]:
+        """The features of every task at the end of a stage, (B, L - prefix, d).
 
         Args:
             part: name of the norm.
-            norm: what gives the stage's output (B, L, d).
-
-        Yields:
-            Tasks, their feature (B, L, d), and what the stage's blocks kept for them.
+            norm: gives the stage's output (B, L, d).
+            stage: its index.
+            prefix: tokens before those of patches.
         """
-        for stream, feature in self.through(part, norm):
-            yield from stream.served(feature)
+        features = {}
+        for stream, call in self._calls(part):
+            done = Stream(stream.tasks, call(norm, stream.x), stream.kept, stream.joined)
+            for own in done.split() if done.joined else [done]:
+                kept = [x if x is None else x[:, prefix:] for x in own.kept]
+                x = own.x[:, prefix:]
+                features.update(self._method.task_features(stage, x, kept, own.tasks))
             stream.kept = []
+        return features
+
+    def _calls(self, part: str) -> list[tuple[Stream, Callable[..., Any]]]:
+        """Every stream, and what calls a function with the stream's parameters of a part."""
+        parameters = self._parameters.get(part, {})
+        if parameters:
+            self._streams = [own for stream in self._streams for own in stream.split()]
+        return [
+            (stream, partial(call_with, self._backbone, parameters.get(stream.tasks[0], {})))
+            for stream in self._streams
+        ]
+
+    def _may_join(self, parameters: Mapping[str, Mapping[str, Tensor]]) -> bool:
+        one = len(self._streams) == 1 and len(self._streams[0].tasks) > 1
+        own = all(key.startswith(_OF_METHOD) for of_task in parameters.values() for key in of_task)
+        return self._join and one and own

@@ -7,6 +7,7 @@ images, d channels, N patches (the h w grid), L = N + 1 tokens where there is a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError, refuse_unread
-from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
-from vmt_mm.models.backbones.task_streams import TaskStreams
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
 from vmt_mm.models.backbones.vit_checkpoint import load_vit
 from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.peft import BlockSpec
@@ -30,7 +30,16 @@ else:
 
 LEVELS = len(PEFTBackbone.strides)
 _ARCH_KEYS = {"embed_dims", "num_layers", "num_heads", "feedforward_channels"}
-#: Arguments of mmpretrain's class that this one decides.
+_LAYERS = dict(
+    qkv="attn.qkv",
+    proj="attn.proj",
+    fc1="ffn.layers.0.0",
+    fc2="ffn.layers.1",
+    norm1="ln1",
+    norm2="ln2",
+)
+#: With SwiGLU.
+_GATED = dict(_LAYERS, fc1="ffn.w12", fc2="ffn.w3")
 
 
 @MODELS.register_module()
@@ -91,11 +100,11 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
                 module.drop_prob = float(module.drop_prob)
         self.out_channels = (self.embed_dims,) * LEVELS
         self.blocks = tuple(
-            _describe_block(
-                self.layers[number].ffn,
-                next(level for level, end in enumerate(ends) if number <= end),
-                number,
+            BlockSpec.of(
+                sum(number > end for end in ends),
                 self.embed_dims,
+                f"layers.{number}",
+                **(_GATED if hasattr(self._module(f"layers.{number}.ffn"), "w12") else _LAYERS),
             )
             for number in range(depth)
         )
@@ -106,31 +115,34 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         }
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 
-    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
-        """Load a ViT checkpoint of any origin, strictly."""
-        load_vit(self, state, source)
-
     def forward_features(
         self, images: Tensor, names: Sequence[str]
     ) -> dict[str, tuple[LazyResize, ...]]:
-        """Run all parts of the encoder, and give the maps of the tasks named.
+        """Run all parts of the backbone, and give the maps of the tasks named.
 
         Images of any size: they are padded to a multiple of the patch.
         """
-        size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
-        passes = self.start_streams(names, images)
-        for stream, embedded in passes.through("embed", self._embed):
-            stream.x, grid = embedded
         maps: dict[str, list[LazyResize]] = {name: [] for name in names}
-        for index, block in enumerate(self.blocks):
-            self.run_block(passes, index)
-            if index == self.out_indices[block.stage]:
-                self._emit(passes, block.stage, grid, size, maps)
+        size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
+        grid, patch = patch_grid(self.patch_embed, images), self.patch_embed.projection.stride
+        streams = self.start_streams(names, images)
+        streams.apply("embed", partial(self._embed, grid))
+        for level, stride in enumerate(self.strides):
+            for index in self.blocks_of(level):
+                self.run_block(streams, index)
+            last = made = None
+            tokens_of = streams.end_stage("ln1", self.ln1, level, self.num_extra_tokens)
+            for name, tokens in tokens_of.items():
+                if tokens is not last:  # tasks with the same tokens share their map
+                    on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
+                    made = LazyResize(on_grid.permute(0, 3, 1, 2), patch, stride, size)
+                    last = tokens
+                maps[name].append(made)
         return {name: tuple(levels) for name, levels in maps.items()}
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, H, W) -> tokens (B, L, d) with their positions, and the grid (h, w)."""
-        x, grid = self.patch_embed(images)
+    def _embed(self, grid: tuple[int, int], images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> tokens (B, L, d) with their positions on a grid (h, w)."""
+        x = embed_patches(self.patch_embed, images)
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         positions = self.resize_pos_embed(
@@ -140,30 +152,11 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
             mode=self.interpolate_mode,
             num_extra_tokens=self.num_extra_tokens,
         )
-        return self.pre_norm(self.drop_after_pos(x + positions)), grid
+        return self.pre_norm(self.drop_after_pos(x + positions))
 
-    def _emit(
-        self,
-        passes: TaskStreams,
-        level: int,
-        grid: tuple[int, int],
-        size: tuple[int, int],
-        maps: dict[str, list[LazyResize]],
-    ) -> None:
-        """Append every task's map of a level."""
-        extra, stride = self.num_extra_tokens, self.strides[level]
-        for tasks, feature, all_kept in passes.finish("ln1", self.ln1):
-            kept = [None if tokens is None else tokens[:, extra:] for tokens in all_kept]
-            tokens_of = self.peft.for_decoders(level, feature[:, extra:], kept, tasks)
-            last = None
-            for name, tokens in tokens_of.items():
-                if tokens is not last:  # where a method tells no tasks apart, they share theirs
-                    on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
-                    on_grid = on_grid.permute(0, 3, 1, 2)
-                    patch = self.patch_embed.projection.stride
-                    level_map = LazyResize(on_grid, patch, stride, size)
-                    last = tokens
-                maps[name].append(level_map)
+    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
+        """Load a ViT checkpoint of any origin, strictly."""
+        load_vit(self, state, source)
 
 
 def _settings(arch: str | Mapping[str, int]) -> Mapping[str, int]:
@@ -197,17 +190,3 @@ def _group_ends(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...
             f"{depth - 1}, got {out_indices!r}"
         )
     return ends
-
-
-def _describe_block(ffn: nn.Module, level: int, number: int, channels: int) -> BlockSpec:
-    name = f"layers.{number}"
-    gated = hasattr(ffn, "w12")  # SwiGLU
-    layers = dict(
-        qkv="attn.qkv",
-        proj="attn.proj",
-        fc1="ffn.w12" if gated else "ffn.layers.0.0",
-        fc2="ffn.w3" if gated else "ffn.layers.1",
-        norm1="ln1",
-        norm2="ln2",
-    )
-    return BlockSpec(level, channels, name, {role: f"{name}.{x}" for role, x in layers.items()})
