@@ -721,7 +721,7 @@ ROWS = [
     _option(
         "random weights that were not asked for",
         {"pretrained": None},
-        "the encoder has no pretrained weights: set `pretrained`",
+        "the backbone has no pretrained weights: set `pretrained`",
         "`allow_random_backbone=True`",
     ),
     _option("missing checkpoint", {"load_from": "none.pth"}, "none.pth: no such checkpoint"),

@@ -44,7 +44,7 @@ def losses_of(model, images):
 
 def count_images(model):
     seen = []
-    embed = model.backbone.patch_embed
+    embed = model.backbone.patch_embed.projection
     embed.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     return seen
 
