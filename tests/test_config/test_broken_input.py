@@ -269,12 +269,12 @@ ROWS = [
         _split("a\nGerät\n".encode("latin1")),
         "data/splits/train.txt",
         "UTF-8",
-        "one id a line",
+        "one id per line",
     ),
     _data(
         "id with a NUL byte",
         _split("a\nb\0c\n"),
-        "data/splits/train.txt: id 'b\\x00c' holds a NUL byte; expected one id a line",
+        "data/splits/train.txt: id 'b\\x00c' must be a path below images/, without suffix",
     ),
     _data("id twice", _split("a\nb\na\n"), "data/splits/train.txt", "id 'a' is listed twice"),
     _data(
@@ -287,14 +287,14 @@ ROWS = [
         "id that leads out",
         _split("a\n../images/b\n"),
         "data/splits/train.txt",
-        "'../images/b' leads out of the data set",
+        "'../images/b' must be a path below images",
         "below images/, without suffix",
     ),
     _data(
         "absolute id",
         _split("/data/a\n"),
         "data/splits/train.txt",
-        "'/data/a' leads out of the data set",
+        "'/data/a' must be a path below images",
     ),
     _data(
         "two images of one id",

@@ -169,13 +169,13 @@ def _frames(kind):
 
 def test_several_images_in_a_file_are_refused():
     for kind in ("GIF", "PNG", "WEBP", "TIFF"):
-        _refused(_frames(kind), "holds 3 images; expected one")
+        _refused(_frames(kind), r"holds 3 image.*expected one")
 
 
 def test_what_decoders_would_turn_or_drop_is_refused():
     exif = Image.Exif()
     exif[0x112] = 6
-    _refused(_pillow(RGB, "TIFF", exif=exif), "TIFF of orientation 6")
+    _refused(_pillow(RGB, "TIFF", exif=exif), "orientation 6")
     _refused(_pillow(RGB, "TIFF")[:60], "")
     for junk in (b"II*\0", b"II*\0junk", b"MM\0*", b"GIF89a", b"\x93NUMPY", b"\x89PNG\r\n\x1a\n"):
         _refused(junk, "expected an image")

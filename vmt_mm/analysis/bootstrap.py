@@ -16,7 +16,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.evaluation.iou import SegmentationMetric
 from vmt_mm.tasks import Segmentation
 from vmt_mm.utils.compat import from_numpy
-from vmt_mm.utils.layout import files_by_id
+from vmt_mm.utils.layout import list_files
 
 #: Pixels of N images and C classes: ``true``, ``predicted`` and ``label``, (N, C) each.
 Counts = Mapping[str, np.ndarray]
@@ -35,10 +35,10 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
             has a label.
     """
     metric = SegmentationMetric(task.name, task.out_channels)
-    files = files_by_id(predictions, (task.label.suffix,))
+    files = list_files(predictions, (task.label.suffix,)).files
     if not files:
         raise InputError(f"{predictions}: holds no prediction *{task.label.suffix}")
-    known = files_by_id(labels, task.label.suffixes)
+    known = list_files(labels, task.label.suffixes).files
     names, rows = sorted(files.keys() & known.keys()), []
     for name in names:
         prediction = from_numpy(task.label.decode_prediction(files[name]))

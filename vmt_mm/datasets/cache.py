@@ -1,9 +1,8 @@
 """Decoded files of a dataset: one .safetensors file per sample, which all processes share.
 
-Values are kept as the files hold them, at their own size and in their own 8 or 16 bits, so that
-samples are the same as without a cache, bit for bit. A sample is written when it is first read, and
-again when a source file has another size or time. A file that cannot be used is not kept: it is
-read each time, and so says what is wrong with it as it would without a cache.
+Values are kept as the files hold them, so that samples are the same as without a cache, bit for
+bit. A sample is written when it is first read, and again when a source file has another size or
+time. A file that cannot be used is not kept: reading it says what is wrong, each time.
 """
 
 from __future__ import annotations
@@ -27,16 +26,13 @@ from vmt_mm.utils.files import atomic_write, check_folder_target
 
 
 class SampleCache:
-    """The decoded files of samples, read from and written to a folder.
+    """The decoded files of samples in a folder, which several datasets may share.
 
     Args:
-        folder: the folder; several datasets may share it.
+        folder: the folder.
         data_root: the dataset's folder.
         label_specs: specs of the tasks.
         reader: reads the images.
-
-    Raises:
-        InputError: if the folder cannot be written to.
     """
 
     def __init__(

@@ -18,16 +18,14 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
     """mmengine's ``ConcatDataset`` whose members may label different tasks.
 
     A label that a member does not have counts as missing. The metainfo of a task is that of the
-    members that label it. In a test the members' ids must differ, since predictions are named by
-    them.
+    members that label it. In a test the members' ids must differ, as they name predictions.
 
     Args:
         datasets: the members, or their configs.
         lazy_init: see ``mmengine.dataset.ConcatDataset``.
 
     Raises:
-        InputError: if there is no member, two members contradict each other for one task, or two
-            members of a test have a sample of the same id.
+        InputError: if there is no member, or members contradict each other.
     """
 
     unread = dict(ignore_keys="give the members' `metainfo` the same values")
@@ -68,11 +66,7 @@ def _numbered(datasets: Sequence[Any]) -> Iterator[tuple[str, MultiTaskDataset]]
 
 
 def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
-    """Metainfo by task, field by field that of the members that label it; else the first one's.
-
-    Raises:
-        InputError: if members that label a task mean different things by it.
-    """
+    """Metainfo by task: that of the members that label it, which must agree, else the first one."""
     merged: dict[str, dict[str, Any]] = {}
     others: dict[str, Any] = {}
     seen: dict[tuple[str, str], tuple[Any, str]] = {}

@@ -20,13 +20,7 @@ from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import check_outputs
-from vmt_mm.utils.layout import (
-    IMAGE_SUFFIXES,
-    Listing,
-    leads_outside,
-    list_files,
-    read_ids,
-)
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, leads_outside, list_files, read_ids
 
 #: Keys of a task's metainfo.
 _META = ("classes", "palette")
@@ -38,7 +32,7 @@ class MultiTaskDataset(BaseDataset):
 
     Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` for every task, and a list
     of ids, one per line, in ``<root>/splits/<split>.txt``. A missing label file means that the
-    image has no label for that task. Label files that belong to no image are named in a warning.
+    image has no label for that task.
 
     Args:
         data_root: the folder.
@@ -51,28 +45,23 @@ class MultiTaskDataset(BaseDataset):
             missing; an image is replaced by another one in training, while in a test it takes part
             without labels. ``LabelReportHook`` lists what was skipped.
         part: (k, n) takes every n-th id of the list from the k-th on, k = 0, ..., n - 1.
-        id_prefix: folder that is put before the samples' ids, so that outputs of several datasets
-            stay apart.
+        id_prefix: folder before the samples' ids, which keeps outputs of several datasets apart.
         cache: folder of decoded files, see :class:`SampleCache`; True takes ``<data_root>/cache``.
-        kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch``, see
-            ``mmengine.dataset.BaseDataset``.
+        kwargs: see ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        InputError: if the root, a task's folder, the list or an image is missing, files of a task
-            belong to no image and no image of the list has one, an argument is wrong, class names
-            do not fit, or a transform of another library would leave the labels behind.
+        InputError: if an argument or a file does not fit the layout, the tasks or each other.
     """
 
     #: Arguments of mmengine's and mmseg's datasets that nothing here reads -> what to use.
-    unread: ClassVar[Mapping[str, str]] = dict(
-        data_prefix="images lie in <data_root>/images, labels in <data_root>/<task>",
-        filter_cfg="list the samples to use in `ann_file`",
-        img_suffix="images of every format that is read are found by their ids",
-        seg_map_suffix="labels are found by their ids; a task may say its `suffix`",
-        reduce_zero_label="set it for the task, tasks.<name>.reduce_zero_label",
-        ignore_index="255 is ignored in every label of classes",
-        gt_seg_map_loader_cfg="LoadLabels reads labels as their tasks say",
-    )
+    unread: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("data_prefix", "img_suffix", "seg_map_suffix", "gt_seg_map_loader_cfg"),
+            "files are found by their ids, labels in <data_root>/<task>",
+        ),
+        **dict.fromkeys(("reduce_zero_label", "ignore_index"), "tasks say what label values mean"),
+        "filter_cfg": "list the samples to use in `ann_file`",
+    }
 
     def __init__(
         self,
@@ -126,11 +115,11 @@ class MultiTaskDataset(BaseDataset):
         for name, meta in given.items():
             if not isinstance(meta, Mapping):
                 raise InputError(f"{rule}, got {name}={meta!r}")
-            wrong = {key: _META for key in meta if key not in _META}
+            known = dict.fromkeys(meta, _META)
             if name not in self.tasks:  # classes of tasks that are left out here may stay
-                wrong[name] = without
-            for word, known in wrong.items():
-                if near := get_close_matches(str(word).lower(), known, 1):
+                known[name] = without
+            for word in known.keys() - set(_META):
+                if near := get_close_matches(str(word).lower(), known[word], 1):
                     raise InputError(f"{rule}, got {word!r}; did you mean {near[0]!r}?")
         for name, task in self.tasks.items():
             task.check_metainfo(self.metainfo.get(name, {}), str(self.data_root))
@@ -151,18 +140,17 @@ class MultiTaskDataset(BaseDataset):
 
     def full_init(self) -> None:
         """List the samples; open their cache."""
-        if self._fully_initialized:
-            return
         super().full_init()
-        if not self.cache:
+        if not self.cache or self._stored:
             return
         readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
         root = Path(self.data_root)
         folder = root / "cache" if self.cache is True else Path(self.cache).expanduser()
-        read = [root / part for part in ("images", "splits", *self.label_specs)]
-        check_outputs(dict(cache=folder), read)
+        check_outputs(
+            dict(cache=folder), [root / part for part in ("images", "splits", *self.label_specs)]
+        )
         self._stored = SampleCache(folder, root, self.label_specs, readers[0])
 
     def load_data_list(self) -> list[dict]:
@@ -246,7 +234,6 @@ class MultiTaskDataset(BaseDataset):
 
 
 def _is_part(part: object) -> bool:
-    if part is None:
-        return True
-    pair = isinstance(part, (list, tuple)) and [type(n) for n in part] == [int, int]
-    return pair and 0 <= part[0] < part[1]
+    if not isinstance(part, (list, tuple)):
+        return part is None
+    return [type(n) for n in part] == [int, int] and 0 <= part[0] < part[1]

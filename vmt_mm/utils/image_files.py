@@ -108,10 +108,6 @@ def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) 
 
     Returns:
         (H, W) or (H, W, C): blue, green, red, then others; of a .npy file as they are.
-
-    Raises:
-        CorruptFileError: as in :func:`decode_image`, and if the file holds several images or more
-            than any decoder reads.
     """
     decode = plain if _is_plain(content) else lambda content: _decode_rare(content, name)
     image = decode_image(content, name, decode)
@@ -130,20 +126,21 @@ def _is_plain(content: bytes) -> bool:
 def _decode_rare(content: bytes, name: str) -> np.ndarray | None:
     if content.startswith(_NPY):
         return np.load(io.BytesIO(content), allow_pickle=False)
-    tags, frames = single_page(content, name), 1
+    tags, frames, samples = single_page(content, name), 1, 0
     with suppress(*UNDECODABLE), Image.open(io.BytesIO(content)) as opened:
-        frames = 1 if tags else getattr(opened, "n_frames", 1)
-    if frames > 1:
+        frames, samples = getattr(opened, "n_frames", 1), len(opened.getbands())
+    if frames > 1 and not tags:
         raise CorruptFileError(f"{name}: holds {frames} images; expected one: save them as files")
     bits = content[24] if content.startswith(_PNG) else max(tags.get(_BITS, (8,)))
-    if bits <= 8 and content.startswith((_GIF, _PNG, *_TIFF)):
-        return _by_pillow(content)  # cv2 multiplies by alpha
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    samples = tags.get(_SAMPLES)
-    if samples and (image is None or (image[0, 0].size, image.itemsize * 8) != (samples, bits)):
+    if bits <= 8 and content.startswith((_GIF, _PNG, *_TIFF)):  # cv2 multiplies by alpha
+        image = _by_pillow(content)
+    else:  # Pillow cuts several channels to 8 bits
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        samples = 0 if image is None or image.itemsize * 8 != bits else image[0, 0].size
+    if tags.get(_SAMPLES, samples) != samples:
         raise CorruptFileError(
-            f"{name}: no decoder reads a TIFF with {samples} samples of {bits} bits; save it as "
-            ".npy, an array (H, W, C)"
+            f"{name}: no decoder reads this TIFF of {tags[_SAMPLES]} samples of {bits} bits; save "
+            "it as .npy, an array (H, W, C)"
         )
     return image
 
@@ -164,27 +161,24 @@ def single_page(content: bytes, name: str) -> dict[int, Any]:
     Raises:
         CorruptFileError: if it holds several, or one that decoders turn.
     """
-    pages, stream, seen = [], io.BytesIO(content), set()
-    with warnings.catch_warnings(), suppress(SyntaxError, struct.error):  # decoding will say so
+    pages, seen, stream = [{}], set(), io.BytesIO(content)
+    if not content.startswith(_TIFF):
+        return {}
+    with warnings.catch_warnings(), suppress(struct.error):  # decoding says what is corrupt
         warnings.simplefilter("ignore")
-        directory = ImageFileDirectory_v2(content[: 16 if content[2:4] == b"+\0" else 8])
-        while directory.next and directory.next not in seen:
-            seen.add(directory.next)
-            stream.seek(directory.next)
-            directory.load(stream)
-            if len(directory) and not directory.get(_SUBFILE, 0) & _THUMBNAIL_OR_MASK:
-                pages.append(dict(directory))
-    if len(pages) > 1:
+        page = ImageFileDirectory_v2(content[: 16 if content[2:4] == b"+\0" else 8])
+        while page.next and page.next not in seen:
+            seen.add(page.next)
+            stream.seek(page.next)
+            page.load(stream)
+            if len(page) and not page.get(_SUBFILE, 0) & _THUMBNAIL_OR_MASK:
+                pages.append(dict(page))
+    if len(pages) > 2 or pages[-1].get(_ORIENTATION, 1) != 1:
         raise CorruptFileError(
-            f"{name}: holds {len(pages)} images; expected one: save them as files"
+            f"{name}: holds {len(pages) - 1} image(s) of orientation "
+            f"{pages[-1].get(_ORIENTATION, 1)}; expected one, as stored (1): save it so"
         )
-    tags = pages[0] if pages else {}
-    if tags.get(_ORIENTATION, 1) != 1:
-        raise CorruptFileError(
-            f"{name}: a TIFF of orientation {tags[_ORIENTATION]}, which decoders turn in different "
-            "ways; save it in the usual orientation, 1"
-        )
-    return tags
+    return pages[-1]
 
 
 def orientation_of(content: bytes) -> int:

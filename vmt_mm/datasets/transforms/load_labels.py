@@ -70,14 +70,13 @@ def size_problem(
     try:
         orientation = orientation_of(Path(image_path).read_bytes())
     except OSError:
-        return problem
-    if orientation < 5 or tuple(label) != tuple(image)[::-1]:
-        return problem
-    return (
-        f"{problem}; its EXIF orientation is {orientation}: labels of the turned image need "
-        "LoadImageFromFile(turn_by_exif=True), those of the stored pixels turn_by_exif=False, in "
-        "the pipelines for training and test"
-    )
+        orientation = 1
+    if orientation >= 5 and tuple(label) == tuple(image)[::-1]:
+        problem += (
+            f"; its EXIF orientation is {orientation}: labels of the turned image need "
+            "LoadImageFromFile(turn_by_exif=True), others False, in all pipelines"
+        )
+    return problem
 
 
 @TRANSFORMS.register_module()
@@ -88,8 +87,7 @@ class PackMultiTaskInputs(BaseTransform):
         meta_keys: entries of the sample that become its metainfo, where present.
 
     Raises:
-        InputError: if a label's size is not the image's, because some transform moved the image
-            and left the labels behind.
+        InputError: if a transform moved the image and left the labels behind.
     """
 
     def __init__(self, meta_keys: Sequence[str] = _META_KEYS) -> None:
@@ -100,8 +98,8 @@ class PackMultiTaskInputs(BaseTransform):
         image = results["img"]
         if results.get("is_deep") and image.dtype == np.uint8:
             raise InputError(
-                f"{results.get('img_path')}: is not of 8 bits, and a transform cuts it to "
-                "them, as PhotoMetricDistortion does; leave that out of the pipeline"
+                f"{results.get('img_path')}: is not of 8 bits, and a transform cuts it to them, "
+                "as PhotoMetricDistortion does; leave that out of the pipeline"
             )
         size = tuple(image.shape[:2])
         expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size

@@ -1,4 +1,4 @@
-"""Transforms of mmcv and mmseg that would leave labels behind, and what to use for them."""
+"""Transforms of mmcv and mmseg that would leave labels behind."""
 
 from __future__ import annotations
 
@@ -6,40 +6,27 @@ from typing import Any
 
 from vmt_mm.errors import InputError
 
-_SAME = [
-    "LoadImageFromFile",
-    "Resize",
-    "RandomResize",
-    "RandomFlip",
-    "RandomCrop",
-    "Pad",
-    "TestTimeAug",
-]
-#: Class -> what to use for it.
-_USE = {
-    **{name: f"{name} without a scope, which is for all labels" for name in _SAME},
-    **dict.fromkeys(("ResizeToMultiple", "ResizeShortestEdge"), "Resize without a scope"),
-    **dict.fromkeys(
-        ("RandomRotate", "RandomRotFlip", "RandomMosaic", "Albu"),
-        "RandomWarp(rotate=, scale=, flip_prob=), which moves the labels of all tasks",
-    ),
-    **dict.fromkeys(("LoadAnnotations", "LoadDepthAnnotation"), "LoadLabels"),
-    **dict.fromkeys(("PackSegInputs", "ImageToTensor"), "PackMultiTaskInputs"),
-    **dict.fromkeys(("RandomDepthMix", "SegRescale", "GenerateEdge"), "nothing in its place"),
-    "CenterCrop": "RandomCrop or Resize",
-    "MultiScaleFlipAug": "TestTimeAug",
+_UNFIT = {
+    *("LoadImageFromFile", "LoadAnnotations", "LoadDepthAnnotation", "PackSegInputs"),
+    *("Resize", "ResizeToMultiple", "ResizeShortestEdge", "RandomResize", "SegRescale", "Pad"),
+    *("RandomFlip", "RandomCrop", "CenterCrop", "RandomRotate", "RandomRotFlip", "RandomMosaic"),
+    *("TestTimeAug", "MultiScaleFlipAug", "Albu", "RandomDepthMix", "GenerateEdge"),
 }
 
 
 def advice_on(kind: type) -> str | None:
     """Why a transform's class does not fit here, and what to use; None if it does."""
-    theirs = kind.__module__.split(".")[0] in ("mmcv", "mmseg")
-    use = _USE.get(kind.__name__) if theirs else None
-    return f"knows the image and one segmentation map alone; use {use}" if use else None
+    if kind.__module__.split(".")[0] not in ("mmcv", "mmseg") or kind.__name__ not in _UNFIT:
+        return None
+    return (
+        "knows the image and one segmentation map alone; use, without a scope, LoadImageFromFile, "
+        "LoadLabels, Resize, RandomResize, RandomFlip, RandomCrop, RandomWarp (rotation), Pad, "
+        "TestTimeAug or PackMultiTaskInputs, which are for all labels"
+    )
 
 
 def refuse_unfit(transform: Any, source: str) -> None:
-    """Raise InputError for a transform that would leave labels behind, inside others as well.
+    """Raise InputError for a transform of a pipeline that does not fit, inside others as well.
 
     Args:
         transform: a built one, or lists of them.
