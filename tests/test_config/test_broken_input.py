@@ -177,8 +177,7 @@ ROWS = [
     _data(
         "image that is a folder",
         lambda root: _folder_for_file(root / "images/a.png"),
-        "data/images/a.png",
-        "expected an image",
+        "1 id(s) without an image in data/images, the first is 'a'",
     ),
     _data(
         "image that is a broken link",
@@ -666,7 +665,7 @@ ROWS = [
         "turned-round range",
         {"train_dataloader.dataset.pipeline.2.rotate": (20, -20)},
         "RandomWarp",
-        "rotate (20, -20) must be ranges (low, high)",
+        "rotate must be a range (low, high), got (20, -20)",
     ),
     _option(
         "labels after the move",
@@ -676,8 +675,7 @@ ROWS = [
                 for kind in ("LoadImageFromFile", "RandomWarp", "LoadLabels", "PackMultiTaskInputs")
             ]
         },
-        "LoadLabels stands after a transform that moves the image",
-        "only Resize",
+        "LoadLabels must stand before transforms other than Resize and Pad",
     ),
     # -- weights
     _option(

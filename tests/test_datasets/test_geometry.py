@@ -248,7 +248,7 @@ def test_labels_are_not_loaded_after_a_move(cfg):
     results = dict(img=np.zeros((4, 4, 3), np.uint8), img_shape=(4, 4), ori_shape=(4, 4))
     results.update(label_specs={}, label_paths={})
     moved = TRANSFORMS.build(cfg)(dict(results))
-    with pytest.raises(InputError, match="only Resize and Pad may be before it"):
+    with pytest.raises(InputError, match="must stand before transforms other than Resize and Pad"):
         TRANSFORMS.build(dict(type="LoadLabels"))(moved)
 
 
@@ -258,7 +258,7 @@ def test_labels_loaded_after_padding_keep_their_size(files):
     assert packed["inputs"].shape == (3, 16, 20)
     assert sample.gt_semseg.data.shape == (1, 12, 17)
     assert sample.img_shape == sample.label_shape == (12, 17)
-    with pytest.raises(InputError, match="Resize stands between Pad and LoadLabels"):
+    with pytest.raises(InputError, match="Resize must stand before Pad"):
         _run(files, dict(type="Pad", size=(20, 16)), dict(type="Resize", scale=(9, 9)))
 
 

@@ -254,7 +254,7 @@ def test_scenes_of_other_settings_are_refused(tmp_path, change):
     root = tmp_path / "shapes"
     _shapes(root)
     files = sorted(root.rglob("*"))
-    with pytest.raises(InputError, match=f"shapes: holds scenes.*'{next(iter(change))}'"):
+    with pytest.raises(InputError, match=f"shapes: is there, but holds.*'{next(iter(change))}'"):
         _shapes(root, RENDER | change)
     assert sorted(root.rglob("*")) == files
 

@@ -230,7 +230,7 @@ def test_new_pixels_of_a_warp_have_a_value_of_every_channel():
         assert (_warped(image, fill=3.5)[0, 0] == 3.5).all()
     assert _warped(RGB)[0, 0].tolist() == list(MEAN_COLOR)
     assert abs(_warped(GREY)[0, 0] - np.mean(MEAN_COLOR)) <= 1
-    with pytest.raises(InputError, match=r"fill=\(1, 2\) has 2 values, and the image 3 channel"):
+    with pytest.raises(InputError, match=r"needs fill=.* each of 3 channel.*got \(1, 2\)"):
         _warped(RGB, fill=(1, 2))
 
 

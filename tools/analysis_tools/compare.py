@@ -130,7 +130,7 @@ def main() -> None:
 
 def parse_options(words: Sequence[str]) -> dict[str, object]:
     """``KEY=VALUE`` words as ``--cfg-options`` of the other tools."""
-    parser = argparse.ArgumentParser()
+    parser = ToolParser()
     parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
     return vars(parser.parse_args(["--cfg-options", *words]))["cfg_options"]
 

@@ -113,13 +113,13 @@ def write_pictures(
     tasks: Mapping[str, Task],
     meta: Mapping[str, Any],
     names: Mapping[str, Mapping[int, str]],
+    reader: LoadImageFromFile,
     args: argparse.Namespace,
 ) -> list[Path]:
     """Write the contact sheet and the histogram, where there is something to show."""
     written = []
-    whole = [entry for entries in result.entries.values() for entry in entries]
-    chosen = choose_entries(whole, args.show_number)
-    samples = [sample for entry in chosen if (sample := load(entry)) is not None]
+    chosen = choose_entries(sum(result.entries.values(), []), args.show_number)
+    samples = [sample for entry in chosen if (sample := load(entry, tasks, reader))]
     if samples:
         written.append(args.out / "contact_sheet.png")
         write_image(written[-1], draw_contact_sheet(samples, tasks, meta))
@@ -137,15 +137,15 @@ def write_pictures(
     return written
 
 
-def load(entry: Entry) -> tuple[np.ndarray, MultiTaskDataSample] | None:
+def load(
+    entry: Entry, tasks: Mapping[str, Task], reader: LoadImageFromFile
+) -> tuple[np.ndarray, MultiTaskDataSample] | None:
     """An RGB image (H, W, 3) and its labels as a sample; None if the image cannot be used."""
-    kinds = ("LoadLabels", "PackMultiTaskInputs")
-    specs = {name: task.label for name, task in entry.tasks.items()}
+    steps = [reader, dict(type="LoadLabels"), dict(type="PackMultiTaskInputs")]
     info = dict(img_path=entry.image, sample_id=entry.sample_id, label_paths=dict(entry.labels))
+    specs = {name: task.label for name, task in tasks.items()}
     try:
-        item = Compose([entry.reader, *(dict(type=kind) for kind in kinds)])(
-            dict(info, label_specs=specs, on_error="skip", skipped={})
-        )
+        item = Compose(steps)(dict(info, label_specs=specs, on_error="skip", skipped={}))
     except InputError:
         return None
     image = displayable(item["inputs"].numpy().transpose(1, 2, 0))
@@ -171,10 +171,10 @@ def main() -> int:
         args.out = args.out or Path("work_dirs/verify") / args.root.resolve().name
         check_outputs({"--out": args.out}, [args.root, *files_read(cfg)])
         splits = splits_of(args, entries)
-        result = verify(args.root, tasks, splits, args.workers, reader_of(entries))
+        result = verify(args.root, tasks, splits, args.workers, reader := reader_of(entries))
         names = {name: dict(enumerate(meta.get(name, {}).get("classes", ()))) for name in tasks}
         write_json(args.out / "report.json", result.as_dict(names))
-        pictures = write_pictures(result, tasks, meta, names, args)
+        pictures = write_pictures(result, tasks, meta, names, reader, args)
         rich.print(result.table())
         for note in result.notes:
             print(f"note: {note}")

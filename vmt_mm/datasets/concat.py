@@ -81,7 +81,7 @@ def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
                 if _plain(first) != _plain(value):
                     raise InputError(
                         f"ConcatDataset: task {task!r}: {field} is {first!r} in {source} and "
-                        f"{value!r} in {name}; give both the same, or rename one of the tasks"
+                        f"{value!r} in {name}; make them equal, or rename one of the tasks"
                     )
             if fields:
                 merged[task] = fields | merged.get(task, {})
@@ -101,8 +101,6 @@ def _check_ids(datasets: Sequence[Any]) -> None:
         for index in range(len(member)) if member.test_mode else ():
             sample_id = member.get_data_info(index)["sample_id"]
             if sample_id in seen:
-                raise InputError(
-                    f"ConcatDataset: id {sample_id!r} is in {seen[sample_id]} and in {name}; give "
-                    "one of them `id_prefix`, or take the image out of one if it is the same"
-                )
+                places = f"{seen[sample_id]} and in {name}; give one of them `id_prefix`"
+                raise InputError(f"ConcatDataset: id {sample_id!r} is in {places}")
             seen[sample_id] = name

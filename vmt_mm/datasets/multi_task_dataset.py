@@ -130,10 +130,8 @@ class MultiTaskDataset(BaseDataset):
         root, path = Path(data_root).expanduser(), Path(ann_file).expanduser()
         layout = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
         if not root.is_dir():
-            return (
-                f"data_root {str(root)!r} is not a folder: expected a dataset there with {layout}; "
-                "set it with --cfg-options data_root=FOLDER"
-            )
+            found = f"data_root {str(root)!r} is not a folder"
+            return f"{found}: expected {layout}; set it with --cfg-options data_root=FOLDER"
         if not (root / path).is_file():
             return f"{root / path}: no such list of ids; the layout is {layout}"
         return None
@@ -162,11 +160,8 @@ class MultiTaskDataset(BaseDataset):
         if not ids:
             raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")
         images = list_files(root / "images", IMAGE_SUFFIXES)
-        if unknown := [i for i in ids if i not in images.files]:
-            raise InputError(
-                f"{self.ann_file}: {len(unknown)} id(s) without an image in {images.folder}, the "
-                f"first is {unknown[0]!r}{images.near(unknown[0])}"
-            )
+        if missing := images.missing(ids):
+            raise InputError(f"{self.ann_file}: {missing}")
         labels = {
             name: self._list_labels(list_files(root / name, spec.suffixes), ids, images.files)
             for name, spec in self.label_specs.items()
@@ -186,10 +181,8 @@ class MultiTaskDataset(BaseDataset):
         """A task's files by id; warn of those that belong to no image, or raise if no id fits."""
         folder, task = listing.folder, listing.folder.name
         if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no folder with the labels of task {task!r}; leave the task out of this "
-                "dataset's `tasks`, or make the folder if no image has a label"
-            )
+            problem = f"no folder with the labels of task {task!r}"
+            raise InputError(f"{folder}: {problem}; leave the task out of this dataset's `tasks`")
         unused, matched = listing.unused(images), any(i in listing.files for i in ids)
         said = f"{self.ann_file}: no id has a label of task {task!r}"
         if unused and not matched:

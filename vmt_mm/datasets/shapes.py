@@ -28,9 +28,6 @@ class ShapesMT(MultiTaskDataset):
         render: ``dict(train=..., val=..., size=..., seed=...)``: scenes of both splits, side in
             pixels, and seed.
         kwargs: see :class:`MultiTaskDataset`.
-
-    Raises:
-        InputError: if the folder holds something else, or scenes of other settings.
     """
 
     METAINFO = dict(
@@ -78,13 +75,10 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
     try:
         found = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError):
-        raise InputError(
-            f"{root}: is there, but holds no rendered scenes; this config renders its data: give a "
-            "new folder, or use a config for your own data"
-        ) from None
+        found = "no rendered scenes"
     if found != wanted:
         raise InputError(
-            f"{root}: holds scenes rendered with {found}, but the config asks for {wanted}; "
-            "choose another data_root or delete the folder"
+            f"{root}: is there, but holds {found}, and the config renders {wanted}; choose a new "
+            "data_root"
         )
     return True

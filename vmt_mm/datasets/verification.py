@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
@@ -29,16 +30,12 @@ _BROKEN = 0.02
 
 
 def look_at_labels(dataset: Any) -> list[str]:
-    """Read a few labels of every task, from all over a dataset, inside wrappers as well.
-
-    Returns:
-        What makes labels hardly those of their format, in words.
+    """Say what is hardly right of a few labels of every task, inside wrappers as well.
 
     Raises:
         InputError: if a label cannot be used, and the dataset does not skip such.
     """
-    members = list(members_of(dataset))
-    said: list[str] = []
+    members, said = list(members_of(dataset)), []
     for member in members:
         end = time.monotonic() + _SECONDS / len(members)
         for name, (counts, problems) in _look(member, end).items():
@@ -74,15 +71,12 @@ def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts,
     return found
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One image of a split, what reads it, and the label files that it has, by task."""
+class Entry(NamedTuple):
+    """One image of a split, and the label files that it has, by task."""
 
     sample_id: str
     image: str
     labels: Mapping[str, str]
-    tasks: Mapping[str, Task]
-    reader: LoadImageFromFile
 
 
 @dataclass
@@ -108,17 +102,16 @@ class Verification:
         """Plain types; ``names`` are those of the values, by task."""
         splits: dict[str, Any] = {}
         for split, summaries in self.summaries.items():
-            tasks = {}
-            for task, counts in summaries.items():
-                known = names.get(task, {})
-                values = [
-                    dict(value=v, pixels=n, images=counts.images_with[v])
-                    | (dict(name=known[v]) if v in known else {})
-                    for v, n in sorted(counts.values.items())
-                ]
-                sums = dict(images=counts.images, labelled_pixels=counts.valid)
-                tasks[task] = dict(sums, pixels=counts.pixels, values=values)
+            tasks: dict[str, Any] = {}
             splits[split] = dict(images=len(self.entries[split]), tasks=tasks)
+            for task, counts in summaries.items():
+                known, seen = names.get(task, {}), counts.images_with
+                values = [
+                    dict(value=value, name=known.get(value), pixels=pixels, images=seen[value])
+                    for value, pixels in sorted(counts.values.items())
+                ]
+                sums = dict(labelled_pixels=counts.valid, pixels=counts.pixels, values=values)
+                tasks[task] = dict(images=counts.images, **sums)
         found = dict(data_root=str(self.root), sound=not self.problems, splits=splits)
         return dict(found, problems=self.problems, notes=self.notes)
 
@@ -146,43 +139,40 @@ def verify(
     workers: int = 1,
     reader: LoadImageFromFile | None = None,
 ) -> Verification:
-    """Read every image and label of the splits.
+    """Read every image and label of the splits of a folder in the one layout.
 
     Args:
-        root: folder in the one layout.
+        root: the folder.
         tasks: the tasks whose labels are read.
         splits: name of a split -> file with its ids.
         workers: processes.
         reader: reads the images; None takes one with no options.
-
-    Raises:
-        InputError: if the folder or a split is not there.
     """
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder; expected a dataset there")
     if missing := [path for path in splits.values() if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such list of ids")
-    result = Verification(root)
-    _list_entries(result, tasks, splits, reader or LoadImageFromFile())
+    result, reader = Verification(root), reader or LoadImageFromFile()
+    _list_entries(result, tasks, splits)
     jobs = list({e.sample_id: e for entries in result.entries.values() for e in entries}.values())
-    found = track(run_parallel(check_entry, jobs, workers), "reading", total=len(jobs))
+    read = partial(check_entry, tasks=tasks, reader=reader)
+    found = track(run_parallel(read, jobs, workers), "reading", total=len(jobs))
     checked = {job.sample_id: check for job, check in zip(jobs, found, strict=True)}
-    in_all = {task: LabelCounts() for task in tasks}
+    totals = {task: LabelCounts() for task in tasks}
     for split, entries in result.entries.items():
         summaries = result.summaries[split] = {task: LabelCounts() for task in tasks}
         for entry in entries:
             for task, counts in checked[entry.sample_id].counts.items():
                 summaries[task].add(counts)
-        for task, counts in summaries.items():
-            in_all[task].add(counts)
+                totals[task].add(counts)
     result.problems += [problem for check in checked.values() for problem in check.problems]
     if turned := [job.image for job in jobs if checked[job.sample_id].turned]:
-        frame = "turned by it" if jobs[0].reader.turn_by_exif else "as their pixels are stored"
+        frame = "turned by it" if reader.turn_by_exif else "as their pixels are stored"
         result.notes.append(
             f"{len(turned)} image(s) have an EXIF orientation, as {turned[0]}; images and labels "
             f"are taken {frame} (turn_by_exif of LoadImageFromFile)"
         )
-    for task, counts in in_all.items():
+    for task, counts in totals.items():
         suspicion = tasks[task].label.find_suspicion(counts)
         if jobs and not counts.images:
             suspicion = ["no image of the splits has a label"]
@@ -190,17 +180,17 @@ def verify(
     return result
 
 
-def check_entry(entry: Entry) -> Checked:
+def check_entry(entry: Entry, tasks: Mapping[str, Task], reader: LoadImageFromFile) -> Checked:
     """Read one image and its labels."""
     check, size = Checked(), None
     try:
-        content = entry.reader.fetch(entry.image)
+        content = reader.fetch(entry.image)
         check.turned = orientation_of(content) != 1
-        size = entry.reader.decode(content, entry.image).shape[:2]
+        size = reader.decode(content, entry.image).shape[:2]
     except InputError as error:
         check.problems.append(str(error))
     for name, path in entry.labels.items():
-        spec = entry.tasks[name].label
+        spec = tasks[name].label
         try:
             label = spec.decode(path)
             spec.check_file(path)
@@ -213,57 +203,48 @@ def check_entry(entry: Entry) -> Checked:
 
 
 def _list_entries(
-    result: Verification,
-    tasks: Mapping[str, Task],
-    splits: Mapping[str, Path],
-    reader: LoadImageFromFile,
+    result: Verification, tasks: Mapping[str, Task], splits: Mapping[str, Path]
 ) -> None:
     """Find the files of every id; note lists, folders and images that are not as they must be."""
-    root, problems = result.root, result.problems
 
     def files(name: str, suffixes: tuple[str, ...]) -> Listing:
-        if not (root / name).is_dir():
-            problems.append(f"{root / name}: no such folder")
+        folder = result.root / name
+        if not folder.is_dir():
+            result.problems.append(f"{folder}: no such folder")
         try:
-            return list_files(root / name, suffixes)
+            return list_files(folder, suffixes)
         except InputError as error:
-            problems.append(str(error))
-            return Listing(root / name, suffixes)
+            result.problems.append(str(error))
+            return Listing(folder, suffixes)
 
     images = files("images", IMAGE_SUFFIXES)
     labels = {name: files(name, task.label.suffixes) for name, task in tasks.items()}
     if images.files:
-        problems += filter(None, (of.unused(images.files) for of in labels.values()))
+        result.problems += filter(None, (of.unused(images.files) for of in labels.values()))
     seen: dict[str, str] = {}
     for split, path in splits.items():
-        entries = result.entries[split] = []
-        ids, near = [], None
+        ids = []
         try:
             ids = read_ids(path)
         except InputError as error:
-            problems.append(str(error))
-        for i in ids:
-            if i in seen:
-                problems.append(f"{path}: id {i!r} is in split {seen[i]!r} as well")
-            seen.setdefault(i, split)
-            if image := images.files.get(i):
-                own = {name: of.files[i] for name, of in labels.items() if i in of.files}
-                entries.append(Entry(i, image, own, tasks, reader))
-            else:  # the nearest id of the first one alone: among many ids it takes long
-                near = images.near(i) if near is None else ""
-                problems.append(f"{path}: id {i!r} has no image in {images.folder}{near}")
+            result.problems.append(str(error))
+        twice = [f"id {i!r} is in split {seen[i]!r} as well" for i in ids if i in seen]
+        missing = images.missing(ids)
+        result.problems += [f"{path}: {what}" for what in (*twice, missing) if what]
+        seen |= {i: split for i in ids if i not in seen}
+        result.entries[split] = [
+            Entry(i, images.files[i], {k: of.files[i] for k, of in labels.items() if i in of.files})
+            for i in ids
+            if i in images.files
+        ]
 
 
 def choose_entries(entries: Iterable[Entry], count: int) -> list[Entry]:
-    """Choose images to look at: each task in turn gives one that has its label, from all over."""
-    entries = list(entries)
-    tasks = sorted({name for entry in entries for name in entry.labels})
-    rounds = -(-count // max(len(tasks), 1))
-    chosen: dict[str, Entry] = {}
-    for turn in range(rounds):
-        for task in tasks:
-            having = [e for e in entries if task in e.labels and e.sample_id not in chosen]
-            if having and len(chosen) < count:
-                entry = having[(2 * turn + 1) * len(having) // (2 * rounds)]
-                chosen[entry.sample_id] = entry
-    return list(chosen.values())
+    """Choose images to look at, from all over: each task in turn gives one that has its label."""
+    left, chosen = list(entries), []
+    tasks = sorted({name for entry in left for name in entry.labels}) or [""]
+    for turn in range(min(count, len(left))):
+        having = [e for e in left if tasks[turn % len(tasks)] in e.labels] or left
+        chosen.append(having[(2 * turn + 1) * len(having) // (2 * count)])
+        left.remove(chosen[-1])
+    return chosen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,11 +31,16 @@ class Listing:
     files: dict[str, str] = field(default_factory=dict)
     others: list[tuple[str, str]] = field(default_factory=list)
 
-    def near(self, name: str) -> str:
-        """What is most like an id that has no file here, as a part of a message; or nothing."""
-        if path := dict(self.others).get(name):
-            return f", {path!r} has another ending than {', '.join(self.suffixes)}"
-        return nearest_id(name, self.files)
+    def missing(self, ids: Iterable[str]) -> str | None:
+        """Say which ids have no file here; None if all have."""
+        unknown = [i for i in ids if i not in self.files]
+        if not unknown:
+            return None
+        near = nearest_id(unknown[0], self.files)
+        if path := dict(self.others).get(unknown[0]):
+            near = f", {path!r} has another ending than {', '.join(self.suffixes)}"
+        found = f"{len(unknown)} id(s) without an image in {self.folder}"
+        return f"{found}, the first is {unknown[0]!r}{near}"
 
     def unused(self, images: Collection[str]) -> str | None:
         """Say which files belong to none of the images (ids of every split); None if all do.
@@ -83,10 +88,8 @@ def read_ids(path: Path) -> list[str]:
     seen: set[str] = set()
     for i in ids:
         if leads_outside(i) or i in seen:
-            rule = (
-                "is listed twice" if i in seen else "must be a path below images/, without suffix"
-            )
-            raise InputError(f"{path}: id {i!r} {rule}")
+            rule = "must be a path below images/, without suffix"
+            raise InputError(f"{path}: id {i!r} {'is listed twice' if i in seen else rule}")
         seen.add(i)
     return ids
 

@@ -35,18 +35,14 @@ def map_labels(
     Raises:
         InputError: if a label's size differs, or if the image waits for its warp.
     """
-    path = results.get("img_path")
     if DeferredWarp.key in results:
-        raise InputError(
-            f"{path}: a transform that moves the image stands after RandomWarp(on_device=True), "
-            "which moves it later; it must stand before"
-        )
+        raise InputError("RandomWarp(on_device=True) must be the last transform that moves images")
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
             raise InputError(
-                f"{path}: a transform changes an image of size {tuple(size[:2])} but its label of "
-                f"task {task!r} has {label.shape[:2]}; LoadLabels must stand before every step "
-                "that resizes, pads or moves the image, or after all of them"
+                f"{results.get('img_path')}: the image has size {tuple(size[:2])} in a transform, "
+                f"its label of task {task!r} {label.shape[:2]}; LoadLabels must stand before every "
+                "step that resizes, pads or moves the image, or after all of them"
             )
         results["labels"][task] = change(results["label_specs"][task], label)
 
@@ -110,15 +106,14 @@ class RandomWarp(BaseTransform):
         fill: Sequence[float] | float | None = None,
         on_device: bool = False,
     ) -> None:
-        if not (0 < scale[0] <= scale[1] and rotate[0] <= rotate[1]):
-            raise InputError(
-                f"RandomWarp: scale {tuple(scale)} and rotate {tuple(rotate)} must be ranges "
-                "(low, high), with a positive scale"
-            )
-        if min(size) < 1 or not 0 <= flip_prob <= 1:
-            raise InputError(
-                f"RandomWarp: size {tuple(size)} must be positive and flip_prob {flip_prob} in 0..1"
-            )
+        for name, value, right, rule in (
+            ("scale", scale, 0 < scale[0] <= scale[1], "a range (low, high) above 0"),
+            ("rotate", rotate, rotate[0] <= rotate[1], "a range (low, high)"),
+            ("size", size, min(size) >= 1, "(width, height)"),
+            ("flip_prob", flip_prob, 0 <= flip_prob <= 1, "in 0..1"),
+        ):
+            if not right:
+                raise InputError(f"RandomWarp: {name} must be {rule}, got {value}")
         self.size, self.flip_prob = tuple(size), flip_prob
         self.rotate, self.scale = tuple(rotate), tuple(scale)
         self.fill = (fill,) if isinstance(fill, (int, float)) else fill and tuple(fill)
@@ -142,34 +137,21 @@ class RandomWarp(BaseTransform):
 
     def _fill_of(self, results: dict) -> tuple[float, ...]:
         """One value per channel of the image."""
-        image, fill, path = results["img"], self.fill, results.get("img_path")
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        if fill is None and results.get("own_units"):
-            raise InputError(
-                f"{path}: RandomWarp needs fill=(...), the value of new pixels in each of the "
-                f"{channels} channel(s), such as data_preprocessor.mean in the image's order"
-            )
-        if fill is None:
-            fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
+        channels = 1 if results["img"].ndim == 2 else results["img"].shape[2]
+        fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
+        fill = () if results.get("own_units") else fill
+        fill = fill if self.fill is None else self.fill
         if len(fill) not in (1, channels):
             raise InputError(
-                f"{path}: RandomWarp's fill={fill} has {len(fill)} values, and the image {channels}"
-                " channel(s)"
+                f"{results.get('img_path')}: RandomWarp needs fill=(...), the value of new pixels "
+                f"in each of {channels} channel(s), got {self.fill}"
             )
         return tuple(fill) if len(fill) == channels else tuple(fill) * channels
 
 
 @TRANSFORMS.register_module()
 class Resize(mmcv.transforms.Resize):
-    """mmcv's ``Resize``, for all labels.
-
-    Args:
-        nearest_labels: use nearest neighbours for all labels, also for interpolated ones.
-        kwargs: see ``mmcv.transforms.Resize``.
-
-    Raises:
-        InputError: if it stands between ``Pad`` and the loading of labels.
-    """
+    """mmcv's ``Resize``, for all labels; ``nearest_labels`` interpolates none of them."""
 
     unread = dict(clip_object_border="there are no boxes")
 
@@ -181,7 +163,7 @@ class Resize(mmcv.transforms.Resize):
     def transform(self, results: dict) -> dict:
         """Resize the image and its labels."""
         if "content_shape" in results:
-            raise InputError("Resize stands between Pad and LoadLabels; it must be before Pad")
+            raise InputError("Resize must stand before Pad")
         before = results["img"].shape
         results = super().transform(results)
         after = results["img"].shape[:2]
@@ -239,22 +221,12 @@ class Pad(mmcv.transforms.Pad):
 
     In a test pipeline it may stand before ``LoadLabels``: labels keep their native size, and
     predictions are cut to it.
-
-    Args:
-        kwargs: see ``mmcv.transforms.Pad``; ``pad_val`` is the image's.
-
-    Raises:
-        InputError: if ``pad_val`` pads labels with another value than the ignored one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         value = kwargs.get("pad_val")
-        others = {k: v for k, v in value.items() if k != "img"} if isinstance(value, dict) else {}
-        if others and others != dict(seg=IGNORE):
-            raise InputError(
-                f"Pad: pad_val is of the image, dict(img=...), got {value}; in labels new pixels "
-                "are what each task ignores"
-            )
+        if isinstance(value, dict) and value.get("seg", IGNORE) != IGNORE:
+            raise InputError(f"Pad: pad_val of labels is what each task ignores, got {value}")
         super().__init__(*args, **kwargs)
 
     def transform(self, results: dict) -> dict:
@@ -276,9 +248,8 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         crop_size: (height, width), or one number for both, as in mmseg.
         cat_max_ratio: a box in which one class has this share of the labelled pixels or more, or
             which has one class alone, is drawn again, up to ten times.
-        size: (width, height) in place of ``crop_size``, in the order of the other transforms.
-        cat_tasks: tasks whose classes ``cat_max_ratio`` looks at, where a dataset has them; None
-            takes all that have classes. Leave out tasks with much background, as parts of people.
+        size: (width, height) in place of ``crop_size``.
+        cat_tasks: tasks whose classes ``cat_max_ratio`` looks at; None takes all with classes.
     """
 
     unread = dict(ignore_index="each label knows the value that it ignores")
@@ -291,10 +262,7 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         cat_tasks: Sequence[str] | None = None,
     ) -> None:
         if (crop_size is None) == (size is None):
-            raise InputError(
-                "RandomCrop takes crop_size (height, width) or size (width, height), got "
-                f"crop_size={crop_size!r} and size={size!r}"
-            )
+            raise InputError("RandomCrop takes crop_size (height, width) or size (width, height)")
         if not 0 < cat_max_ratio <= 1:
             raise InputError(f"RandomCrop: cat_max_ratio must be in (0, 1], got {cat_max_ratio}")
         box = crop_size if size is None else size[::-1]
@@ -336,13 +304,7 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
 
 @TRANSFORMS.register_module()
 class TestTimeAug(mmcv.transforms.TestTimeAug):
-    """mmcv's ``TestTimeAug``, in whose versions labels may be loaded after a flip.
-
-    Labels stay as they are, and the model turns its outputs back: ``flip`` is in the metainfo.
-
-    Args:
-        transforms: lists of alternatives; every combination of them is one version.
-    """
+    """mmcv's ``TestTimeAug``; labels stay as they are, and the model turns its outputs back."""
 
     __test__ = False  # for pytest, which goes by names
 

@@ -21,7 +21,6 @@ from vmt_mm.utils.image_files import decode_stored
 IMAGE = "images"
 #: Side of the black image that replaces one that is skipped; Resize brings it to size.
 _STAND_IN_SIDE = 64
-_HOW = "in the pipelines for training and test"
 
 
 @TRANSFORMS.register_module()
@@ -59,15 +58,10 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         refuse_unread(LoadImageFromFile, kwargs)
         super().__init__(*args, **kwargs)
         if self.color_type not in ("color", "grayscale", "unchanged"):
-            raise InputError(
-                "LoadImageFromFile: color_type must be 'color', 'grayscale' or 'unchanged', got "
-                f"{self.color_type!r}"
-            )
+            rule = "'color', 'grayscale' or 'unchanged'"
+            raise InputError(f"LoadImageFromFile: color_type must be {rule}, got {self.color_type}")
         if value_range is not None and not _is_range(value_range):
-            raise InputError(
-                "LoadImageFromFile: value_range must be (low, high), the values that become 0 and "
-                f"255, got {value_range!r}"
-            )
+            raise InputError(f"LoadImageFromFile: value_range must be (low, high): {value_range!r}")
         self.turn_by_exif = turn_by_exif
         self.value_range = value_range and tuple(value_range)
         self.as_stored = self.color_type == "unchanged"
@@ -101,10 +95,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     def _stand_in(self, path: str) -> np.ndarray:
         """A black image in place of one that cannot be read, in a test."""
         if self.as_stored:
-            raise InputError(
-                f"{path}: cannot be read, and color_type='unchanged' does not say how many "
-                "channels an image in its place would have; leave it out of the list of ids"
-            )
+            raise InputError(f"{path}: cannot be read; remove it from the list of ids")
         shape = (_STAND_IN_SIDE, _STAND_IN_SIDE, 3)
         return np.zeros(shape if self.color_type == "color" else shape[:2], np.uint8)
 
@@ -124,26 +115,17 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return self.take(decode_stored(content, name, self._decode_plain, self.turn_by_exif), name)
 
     def take(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Make an image of stored pixels.
-
-        Args:
-            values: (H, W) or (H, W, C).
-            name: what an error calls them.
+        """Make an image of stored pixels (H, W[, C]); errors call them ``name``.
 
         Returns:
             (H, W, 3) for 'color', (H, W) for 'grayscale', (H, W[, C]) for 'unchanged'; uint8 or
             float32.
-
-        Raises:
-            CorruptFileError: if the options do not say what becomes of the values.
         """
         if values.ndim == 3 and values.shape[2] == 1:
             values = values[..., 0]
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or not values.size:
-            raise CorruptFileError(
-                f"{name}: expected an image (H, W) or (H, W, C) of numbers, got {values.dtype} "
-                f"{values.shape}"
-            )
+            found = f"{values.dtype} {values.shape}"
+            raise CorruptFileError(f"{name}: expected an image (H, W) or (H, W, C), got {found}")
         if not self.as_stored and values.ndim == 3:
             values = self._three_channels(values, name)
         if values.dtype != np.uint8 or self.value_range:
@@ -163,10 +145,9 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if channels != 3:
             found = "transparent pixels" if with_alpha else f"{channels} channels"
             raise CorruptFileError(
-                f"{name}: has {found} of {values.dtype}; expected one channel, three, or three and "
-                "opaque alpha. Save it so; or, to use all channels, set LoadImageFromFile("
-                f"color_type='unchanged') {_HOW}, {channels} values of data_preprocessor.mean and "
-                f"std, and backbone.in_channels={channels}"
+                f"{name}: has {found} of {values.dtype}; save it with one or three, or set "
+                f"LoadImageFromFile(color_type='unchanged') in all pipelines, {channels} values of "
+                f"data_preprocessor.mean and std, and backbone.in_channels={channels}"
             )
         return values
 
@@ -178,9 +159,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if self.value_range is None:
             if not self.as_stored:
                 raise CorruptFileError(
-                    f"{found}, which do not fit 8 bits: set LoadImageFromFile(value_range=(LOW, "
-                    "HIGH)), the values that become 0 and 255, or color_type='unchanged' with mean "
-                    f"and std in these units, {_HOW}"
+                    f"{found}, beyond 8 bits: in all pipelines set LoadImageFromFile("
+                    "value_range=(LOW, HIGH)), or color_type='unchanged' with mean and std of them"
                 )
             return values.astype(np.float32)
         low, high = self.value_range

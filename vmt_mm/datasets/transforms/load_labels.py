@@ -29,17 +29,13 @@ class LoadLabels(BaseTransform):
     file that cannot be used counts as missing, and is noted in ``results['skipped']``.
 
     Raises:
-        InputError: if a file is unreadable, of another kind, or of another size than the image, or
-            if a transform other than Resize and Pad moved the image before.
+        InputError: if a file cannot be read or has another size than the image.
     """
 
     def transform(self, results: dict) -> dict:
         """Add ``labels``, by task, and ``labels_native``: whether the image alone was resized."""
         if results.get("moved"):
-            raise InputError(
-                "LoadLabels stands after a transform that moves the image; only Resize "
-                "and Pad may be before it"
-            )
+            raise InputError("LoadLabels must stand before transforms other than Resize and Pad")
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}
         for task, path in results["label_paths"].items():
@@ -97,10 +93,8 @@ class PackMultiTaskInputs(BaseTransform):
         """Pack."""
         image = results["img"]
         if results.get("is_deep") and image.dtype == np.uint8:
-            raise InputError(
-                f"{results.get('img_path')}: is not of 8 bits, and a transform cuts it to them, "
-                "as PhotoMetricDistortion does; leave that out of the pipeline"
-            )
+            problem = "is not of 8 bits; remove PhotoMetricDistortion, which cuts it to them"
+            raise InputError(f"{results.get('img_path')}: {problem}")
         size = tuple(image.shape[:2])
         expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size
         if "labels" in results:
@@ -124,6 +118,6 @@ class PackMultiTaskInputs(BaseTransform):
 def _check_size(results: dict, what: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
     if tuple(size) != tuple(expected):
         raise InputError(
-            f"{results.get('img_path')}: the {what} has size {tuple(size)} where {expected} is "
-            "expected; a transform of the pipeline moves the image and not the labels"
+            f"{results.get('img_path')}: the {what} has size {tuple(size)}, expected {expected}; a "
+            "transform of the pipeline moves the image and not the labels"
         )
