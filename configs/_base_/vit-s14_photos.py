@@ -5,13 +5,7 @@ _base_ = [
 ]
 pretrained = 'pretrain/dinov2_vits14_pretrain.pth'
 allow_random_backbone = False
-model = dict(
-    tasks=_base_.tasks,
-    backbone=dict(
-        tasks=list(_base_.tasks),
-        pretrained=pretrained,
-        allow_random_backbone=allow_random_backbone),
-    head=dict(channels=64))
+model = dict(head=dict(channels=64))
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
 total_batch_size = 10
 train_cfg = dict(max_epochs=10, val_interval=5)

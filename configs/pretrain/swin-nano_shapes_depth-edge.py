@@ -17,17 +17,12 @@ train_dataloader = dict(
     dataset=dict(pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='LoadLabels'),
-        dict(type='RandomWarp', size=(112, 112), rotate=(-10, 10), scale=(0.85, 1.25)),
+        dict(type='RandomWarp', rotate=(-10, 10), scale=(0.85, 1.25)),
         dict(type='PackMultiTaskInputs'),
     ]))
 total_batch_size = 16
+allow_random_backbone = True
 model = dict(
-    tasks=_base_.tasks,
-    backbone=dict(
-        arch='nano',
-        tasks=list(_base_.tasks),
-        allow_random_backbone=True,
-        peft=dict(type='FullFineTuning')),
-    head=dict(channels=64))
+    backbone=dict(arch='nano', peft=dict(type='FullFineTuning')), head=dict(channels=64))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_epochs=25, val_interval=5)

@@ -11,11 +11,5 @@ _base_ = [
 pretrained = 'pretrain/dinov2_vits14_pretrain.pth'
 allow_random_backbone = False
 reference = None
-model = dict(
-    tasks=_base_.tasks,
-    backbone=dict(
-        tasks=list(_base_.tasks),
-        pretrained=pretrained,
-        allow_random_backbone=allow_random_backbone,
-        peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
+model = dict(backbone=dict(peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
 default_hooks = dict(checkpoint=dict(save_best='semseg/mIoU'))

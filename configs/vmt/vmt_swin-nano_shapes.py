@@ -6,12 +6,7 @@ _base_ = [
 ]
 pretrained = 'vmt_mm://swin_nano'
 model = dict(
-    tasks=_base_.tasks,
-    backbone=dict(
-        arch='nano',
-        tasks=list(_base_.tasks),
-        pretrained=pretrained,
-        peft=dict(type='VMTAdapter', ratio=1, gate=0.5)),
+    backbone=dict(arch='nano', peft=dict(type='VMTAdapter', ratio=1, gate=0.5)),
     head=dict(channels=64))
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
 total_batch_size = 8

@@ -9,11 +9,5 @@ _base_ = [
 ]
 pretrained = 'pretrain/swin_tiny_patch4_window7_224.pth'
 allow_random_backbone = False
-model = dict(
-    tasks=_base_.tasks,
-    backbone=dict(
-        tasks=list(_base_.tasks),
-        pretrained=pretrained,
-        allow_random_backbone=allow_random_backbone,
-        peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
+model = dict(backbone=dict(peft=dict(type='VMTAdapter', ratio=4, gate=0.5)))
 default_hooks = dict(checkpoint=dict(save_best='delta'))

@@ -134,6 +134,12 @@ def _weights(content: Any) -> Callable[[Path], None]:
 
 
 _NO_TASKS = {"reference": None, "default_hooks.checkpoint.save_best": None}
+_MODEL_TASKS = dict(
+    semseg=dict(type="Segmentation", num_classes=21),
+    human_parts=dict(type="Segmentation", num_classes=7),
+    saliency=dict(type="Saliency"),
+    normals=dict(type="Normals"),
+)
 _EDGE = dict(edge=dict(type="Edge"))
 _OWN_WEIGHTS = {"pretrained": "weights.pth"}
 _NORMALS_RULE = "surface normals in three channels: RGB of 8 or 16 bits"
@@ -370,12 +376,12 @@ ROWS = [
     _option(
         "data set of other tasks",
         {"train_dataloader.dataset.tasks": _EDGE},
-        "train_dataloader: its data set has task(s) ['edge']",
+        "train_dataloader (data) is for task(s) ['edge']",
         f"the model has {list(TASKS)}",
     ),
     _option(
         "model and data disagree on a task",
-        {"model.tasks.human_parts.num_classes": 5},
+        {"model.tasks": dict(_MODEL_TASKS, human_parts=dict(type="Segmentation", num_classes=5))},
         "human_parts",
         "5",
         "7",
@@ -579,7 +585,7 @@ ROWS = [
     ],
     _option(
         "task of another kind",
-        {"model.tasks.saliency.type": "Edge"},
+        {"model.tasks": dict(_MODEL_TASKS, saliency=dict(type="Edge"))},
         "task 'saliency' is Saliency with 1 channels, in the model Edge with 1",
     ),
     _option(
@@ -846,7 +852,7 @@ def test_problems_are_listed_together(root):
     with pytest.raises(InputError) as caught:
         check_inputs(load_config(PASCAL, options), training=True)
     lines = str(caught.value).split("\nerror: ")
-    starts = ("image_size must", "data_root 'data'", "pretrained weights 'none.pth'", "sync_bn=")
+    starts = ("image_size must", "sync_bn=", "data_root 'data'", "pretrained weights 'none.pth'")
     assert len(lines) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 

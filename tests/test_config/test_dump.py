@@ -10,8 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import load_config
-from vmt_mm.config.dump import OrderedConfig, config_text
-from vmt_mm.config.text import read_config_text
+from vmt_mm.config.dump import OrderedConfig, config_text, read_config_text
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS
 from vmt_mm.tasks import Saliency

@@ -111,27 +111,14 @@ def test_a_training_cannot_choose_by_a_delta_that_is_not_there(best):
 
 
 @pytest.mark.parametrize("changed", ["B", "C"])
-def test_a_config_that_was_changed_cannot_be_of_protocol_a(tmp_path, changed):
-    # as work_dirs/<run>/<config>.py, which a run writes down
-    path, pipeline = tmp_path / "dumped.py", _load("A").test_dataloader.dataset.pipeline
-    cfg = _load(changed)
-    cfg.dump(str(path))
-    assert load_config(path, training=False).test_dataloader == cfg.test_dataloader
-    with pytest.raises(
-        InputError, match=f"'A' is asked for.*val_dataloader.*as protocol '{changed}'"
-    ):
-        load_config(path, dict(protocol="A"), training=False)
-    for loader in LOADERS:
-        cfg[loader].dataset.pipeline = pipeline
-    cfg.dump(str(path))
-    if changed == "C":
-        with pytest.raises(
-            InputError, match="task 'saliency' has .*'primary_metric'.*as protocol 'C'"
-        ):
-            load_config(path, dict(protocol="A"), training=False)
-    else:
-        again = load_config(path, dict(protocol="A"), training=False)
-        assert again.test_dataloader == _load("A").test_dataloader
+def test_a_config_that_a_run_wrote_down_can_be_of_another_protocol(tmp_path, changed):
+    path = tmp_path / "dumped.py"
+    _load(changed).dump(str(path))
+    for name in ("A", "B", "C"):
+        again = load_config(path, dict(protocol=name), training=False)
+        assert again.test_dataloader == _load(name).test_dataloader
+        assert again.model == _load(name).model
+        assert again.test_evaluator == _load(name).test_evaluator
 
 
 def test_a_pipeline_of_ones_own_gets_the_nearest_labels(tmp_path):

@@ -72,7 +72,6 @@ def _mmsegs(kind: str) -> dict:
             dict(default_hooks=dict(visualization=dict(type="SegVisualizationHook", draw=True))),
             "use MultiTaskVisualizationHook",
         ),
-        (dict(visualizer=dict(type="SegLocalVisualizer", alpha=0.5)), "visualizer.alpha: nothing"),
         (
             dict(train_dataloader=dict(dataset=dict(type="ClassBalancedDataset"))),
             "type='SeededSampler', balance=",
@@ -91,7 +90,6 @@ def _mmsegs(kind: str) -> dict:
             "paramwise_cfg=dict(custom_keys=",
         ),
         (dict(optim_wrapper=dict(constructor="TrainableOnly")), "no constructor is named"),
-        (dict(optim_wrapper=dict(paramwise_cfg=dict(norm_mult=0))), "reads no 'norm_mult'"),
         (dict(train_dataloader=dict(shuffle=True)), "takes no 'shuffle'; set sampler.shuffle"),
         (dict(train_cfg=dict(max_epochs=1, val_intervl=1)), "train_cfg takes no 'val_intervl'"),
     ],

@@ -9,7 +9,7 @@ from methods import ENCODERS, METHODS, SWIN, VIT, scatter
 from mmengine.config import Config
 
 from vmt_mm.checkpoints.files import read_checkpoint
-from vmt_mm.config.text import read_config_text
+from vmt_mm.config.dump import read_config_text
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import export_adapter, load_adapter
 from vmt_mm.loading.edit import edit_config, edit_tasks

@@ -9,7 +9,7 @@ from vmt_mm.apis.inference import EMBEDDED_ADAPTER
 from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.renamed import refuse_old_names, with_new_names
-from vmt_mm.config.text import read_config_text
+from vmt_mm.config.dump import read_config_text
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import load_adapter
 

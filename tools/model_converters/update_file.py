@@ -15,8 +15,7 @@ from vmt_mm.checkpoints.adapter_file import is_adapter_file, read_adapter, write
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.renamed import with_new_names
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.dump import config_text
-from vmt_mm.config.text import read_config_text
+from vmt_mm.config.dump import config_text, read_config_text
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
 

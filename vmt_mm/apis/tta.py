@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from vmt_mm.config.load import load_in_place
+from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 
@@ -25,12 +25,12 @@ def apply_tta(cfg: Config) -> None:
     Raises:
         InputError: if there is no ``tta_pipeline`` and none can be made of the test pipeline.
     """
-    if cfg.filename:  # else there is no file below whose values it may still have
-        load_in_place(cfg)
-    for entry in dicts_in((cfg.get("test_dataloader") or {}).get("dataset")):
+    loaded = load_config(cfg, training=False)
+    for entry in dicts_in((loaded.get("test_dataloader") or {}).get("dataset")):
         if "pipeline" in entry:
             entry["pipeline"] = cfg.get("tta_pipeline") or make_pipeline(entry["pipeline"])
-    cfg.model = dict(cfg.get("tta_model") or dict(type="MultiTaskTTAModel"), module=cfg.model)
+    cfg.test_dataloader = loaded.get("test_dataloader")
+    cfg.model = dict(cfg.get("tta_model") or dict(type="MultiTaskTTAModel"), module=loaded.model)
 
 
 def make_pipeline(

@@ -1,4 +1,4 @@
-"""Configs: read them, fill in top-level defaults, and check them before anything is built."""
+"""Configs: load them, fill in top-level defaults, and check them before anything is built."""
 
 from vmt_mm.config.inputs import check_inputs
 from vmt_mm.config.load import load_config

@@ -1,142 +1,150 @@
-"""Find config keys that nothing reads, before anything is built.
+"""Refuse config keys that nothing reads, before anything is built.
 
-mmengine accepts any key: a misspelt one leaves the default in force, silently, or ends in a
-traceback of the class that does not know it.
+mmengine accepts any key: a misspelt one would silently leave the default in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
-from vmt_mm.config.known_keys import (
-    INSTEAD,
-    OF_BUILDERS,
-    OF_OLDER_MMSEG,
-    OF_TTA,
-    TOP_LEVEL,
-    UNTYPED,
-    VERY_ALIKE,
-    find_kinds,
-    names_in,
-    nearest,
-    parameters_of,
-    registries_for,
+from mmengine.dist import init_dist
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
 )
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.distributed import init_process_group
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.utils.data import DataLoader
+
+from vmt_mm.config.components import components, names_in, nearest, parameters_of, registries_for
+from vmt_mm.config.defaults import known_keys
+from vmt_mm.config.tree import LOADERS
 from vmt_mm.config.unfit import unfit_faults
 from vmt_mm.errors import InputError
 
-#: Said where no name is near: the key may have come along from the file below.
-_OF_BASE = " (a base file's settings of another type are left out by _delete_=True)"
+#: How similar a free name must be to a known one to be taken for a slip.
+_SIMILAR = 0.85
+#: Keys of MMSegmentation before 1.0 -> what to use.
+_OLD = {
+    "resume_from": "load_from=FILE and resume=True",
+    "total_epochs": "train_cfg.max_epochs",
+    "lr_config": "param_scheduler",
+    "momentum_config": "param_scheduler",
+    "optimizer_config": "optim_wrapper",
+    "evaluation": "train_cfg.val_interval, and default_hooks.checkpoint.save_best",
+    "checkpoint_config": "default_hooks.checkpoint",
+    "log_config": "default_hooks.logger",
+    "dist_params": "env_cfg.dist_cfg",
+}
+#: Read by a builder before the class of the same entry sees it.
+_OF_BUILDERS = {"type", "_scope_", "_delete_", "constructor", "paramwise_cfg", "priority"}
+_OF_BUILDERS |= {"convert_to_iter_based"}
+
+
+def _arguments(*functions: Any, more: Collection[str] = ()) -> set[str]:
+    return {name for function in functions for name in signature(function).parameters} | {*more}
+
+
+_OF_LOADERS = _arguments(DataLoader, more=("num_batch_per_epoch", "disable_subprocess_warning"))
+#: Entries that need no type -> what they may hold.
+_UNTYPED = {
+    **dict.fromkeys(LOADERS, _OF_LOADERS - {"shuffle"}),  # a sampler does that
+    "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
+    "env_cfg.mp_cfg": _arguments(set_multi_processing),
+    "env_cfg.dist_cfg": _arguments(init_dist, init_process_group),
+    "train_cfg": _arguments(EpochBasedTrainLoop, IterBasedTrainLoop, more=["by_epoch"]),
+    "val_cfg": _arguments(ValLoop),
+    "test_cfg": _arguments(TestLoop),
+    "randomness": _arguments(Runner.set_randomness),
+    "log_processor": _arguments(LogProcessor, more=["type"]),
+    "optim_wrapper.clip_grad": _arguments(clip_grad_norm_, clip_grad_value_, more=["type"]),
+}
 
 
 def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
     """Raise InputError for keys and types that nothing knows, with the nearest right ones.
 
-    - A top-level variable may have any name in a file; one that is nearly a known name is taken for
-      a slip. One that only the options set is read by nothing.
-    - A dictionary with a ``type`` may hold the arguments of that class.
+    In a file, a top-level variable may have any name that is not nearly a known one.
 
     Args:
         cfg: the merged config.
         options: top-level keys that the options brought in.
     """
     cfg = dict(cfg.items())
-    faults = [*_top_level(cfg, options), *_hooks(cfg), *_recomputation(cfg), *unfit_faults(cfg)]
-    for path, known in UNTYPED.items():
-        faults.extend(_untyped(cfg, path, known))
-    for key in cfg.keys() & (TOP_LEVEL | OF_TTA):  # in others, anything may stand
-        faults.extend(_entries(cfg[key], key))
+    known = known_keys()
+    read = {key: value for key, value in cfg.items() if key in known}
+    faults = [*_top_level(cfg, known, options), *_untyped(cfg), *unfit_faults(cfg)]
+    for path, node, kinds in components(read):
+        faults.extend(_entry(path, node, kinds))
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
 
 
-def _top_level(cfg: Mapping[str, Any], options: Collection[str]) -> Iterator[str]:
-    for key in cfg:
-        if key in TOP_LEVEL or key in OF_TTA:
-            continue
+def _top_level(cfg: Mapping, known: Collection[str], options: Collection[str]) -> Iterator[str]:
+    for key in (key for key in cfg if key not in known):
         if key in options:
-            yield f"option {key!r} reaches nothing{nearest(key, {*TOP_LEVEL, *cfg} - {key})}"
-        elif key in OF_OLDER_MMSEG:
+            yield f"option {key!r} reaches nothing{nearest(key, {*known, *cfg} - {key})}"
+        elif key in _OLD:
+            yield f"{key!r} is of MMSegmentation before 1.0, and reaches nothing; set {_OLD[key]}"
+        elif key != "test_pipeline" and get_close_matches(key, known, 1, _SIMILAR):  # tta_pipeline
             yield (
-                f"the config's top-level {key!r} is of MMSegmentation before 1.0, and reaches "
-                f"nothing; set {OF_OLDER_MMSEG[key]}"
-            )
-        elif get_close_matches(key, TOP_LEVEL, 1, VERY_ALIKE):
-            yield (
-                f"the config's top-level {key!r} reaches nothing{nearest(key, TOP_LEVEL)} (a "
-                "variable of your own needs a name less alike)"
+                f"the config's top-level {key!r} reaches nothing{nearest(key, known)} (a variable "
+                "of your own needs a name less alike)"
             )
 
 
-def _untyped(cfg: Mapping[str, Any], path: str, known: set[str]) -> Iterator[str]:
-    """Faults of a dictionary that needs no type, since its place says what it is."""
-    node: Any = cfg
-    for name in path.split("."):
-        node = node.get(name) if isinstance(node, Mapping) else None
-    if not isinstance(node, Mapping) or ("type" in node and "type" not in known):
-        return
-    for key in node:
-        if key not in known:
-            yield f"{path} takes no {key!r}{INSTEAD.get(key) or nearest(key, known)}"
-
-
-def _hooks(cfg: Mapping[str, Any]) -> Iterator[str]:
+def _untyped(cfg: Mapping[str, Any]) -> Iterator[str]:
+    """Yield faults of entries without a type."""
+    for path, known in _UNTYPED.items():
+        node: Any = cfg
+        for name in path.split("."):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping) and ("type" not in node or "type" in known):
+            for key in (key for key in node if key not in known):
+                hint = "; set sampler.shuffle" if key == "shuffle" else nearest(key, known)
+                yield f"{path} takes no {key!r}{hint}"
     hooks = cfg.get("default_hooks") or {}
-    known = [name for name, hook in hooks.items() if hook is None or "type" in hook]
-    for name in hooks:
-        if name not in known:
-            yield f"default_hooks.{name} has no `type`{nearest(name, known)}"
-
-
-def _recomputation(cfg: Mapping[str, Any]) -> Iterator[str]:
-    """MMEngine's recomputes inside what a method replaces, where gradients go wrong silently."""
+    known = {name for name, hook in hooks.items() if hook is None or "type" in hook}
+    for name in (name for name in hooks if name not in known):
+        yield f"default_hooks.{name} has no `type`{nearest(name, known)}"
     backbone = (cfg.get("model") or {}).get("backbone") or {}
-    if cfg.get("activation_checkpointing") and "peft" in backbone:
+    if cfg.get("activation_checkpointing") and "peft" in backbone:  # gradients would be wrong
         yield (
             "activation_checkpointing does not go with a PEFT method; set "
             "model.backbone.with_cp=True instead"
         )
 
 
-def _entries(node: object, path: str) -> Iterator[str]:
-    """Faults of every dictionary with a type, at or below ``node``."""
-    if isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _entries(child, f"{path}[{index}]")
-    elif isinstance(node, Mapping):
-        if "type" in node:
-            yield from _arguments(node, path)
-        for key, child in node.items():
-            if not str(key).endswith("_cfg"):  # norm_cfg, init_cfg, ...: their builders take more
-                yield from _entries(child, f"{path}.{key}")
-
-
-def _arguments(node: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Faults of one dictionary: its type is unknown, or takes none of these arguments."""
-    registries_here = registries_for(path)
-    kinds = find_kinds(node["type"], registries_here)
+def _entry(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator[str]:
+    """Yield faults of a component: no class of its type takes these arguments."""
     if not kinds:
-        known = {name for registry in registries_here for name in names_in(registry)}
-        what = registries_here[0].name if len(registries_here) == 1 else "class"
-        name = str(node["type"])
+        where = registries_for(path)
+        known = {name for registry in where for name in names_in(registry)}
+        what, name = where[0].name if len(where) == 1 else "class", str(node["type"])
         yield f"{path}.type: no {what} is named {name!r}{nearest(name, known)}"
-        return
-    faults: list[str] = []
+    faults: list[list[str]] = []
     for kind in kinds:
-        known, anything = parameters_of(kind)
-        unread = getattr(kind, "unread", {})
-        if refused := [key for key in node if key in unread]:
-            yield from (f"{path}.{k}: {kind.__name__} takes no {k!r}; {unread[k]}" for k in refused)
-            return
-        unknown = [key for key in node if key not in known | OF_BUILDERS]
+        (known, anything), unread = parameters_of(kind), getattr(kind, "unread", {})
+        name = getattr(kind, "__name__", str(kind))
+        unknown = [key for key in node if key not in {*known, *_OF_BUILDERS} or key in unread]
         if anything:
-            unknown = [key for key in unknown if get_close_matches(key, known, 1, VERY_ALIKE)]
-        if not unknown:
-            return
-        faults = faults or [
-            f"{path}.{key}: {kind.__name__} takes no {key!r}{nearest(key, known) or _OF_BASE}"
-            for key in unknown
-        ]
-    yield from faults
+            unknown = [
+                k for k in unknown if k in unread or get_close_matches(k, known, 1, _SIMILAR)
+            ]
+        other = " (a base file's settings of another type are left out by _delete_=True)"
+        faults.append(
+            [
+                f"{path}.{key}: {name} takes no {key!r}"
+                + (f"; {unread[key]}" if key in unread else nearest(key, known) or other)
+                for key in unknown
+            ]
+        )
+    yield from min(faults, key=len, default=[])

@@ -1,39 +1,51 @@
-"""Write a config as text: the same training when it is read again."""
+"""A config that knows what its user set, and its text: the same training when it is read again."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from keyword import iskeyword
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
 
-from vmt_mm.config.known_keys import REGISTRIES
+from vmt_mm.config.components import REGISTRIES
 from vmt_mm.errors import InputError
 
-_WIDTH, _INDENT = 100, "    "
-_CLASSES = "write a class as `type`, by the name under which it is registered"
+#: In place of what is not there.
+_NOTHING = object()
 
 
 class OrderedConfig(Config):
-    """mmengine's ``Config`` whose text keeps the order of keys.
+    """mmengine's ``Config`` without derived values in its text, whose keys keep their order.
 
-    mmengine sorts them. The order of tasks decides which random initial values they get, so a
-    config that is written and read again would be another training.
+    What :func:`~vmt_mm.config.load.load_config` derived, such as components' defaults, can be read
+    from the config, but is neither in ``to_dict`` nor in dumps, so that it is derived again where
+    these are loaded. mmengine sorts keys; but the order of tasks decides on their initial values.
     """
 
     @classmethod
     def of(cls, cfg: Config) -> OrderedConfig:
-        """The same config; shares all values."""
+        """Return the same config; it shares all values."""
         if isinstance(cfg, cls):
             return cfg
         ordered = cls.__new__(cls)
         ordered.__dict__.update(cfg.__dict__)
         return ordered
+
+    def remember(self, user_set: Mapping[str, Any]) -> None:
+        """Take everything that differs from ``user_set`` as derived."""
+        # not through `Config`, where it would become a key
+        object.__setattr__(self, "_loaded", (user_set, super().to_dict()))
+
+    def to_dict(self, keep_imported: bool = False) -> dict[str, Any]:
+        """Return what the user set, in plain containers, with changes that were made since."""
+        content = super().to_dict(keep_imported)
+        loaded = vars(self).get("_loaded")
+        return _rebased(content, loaded[1], loaded[0]) if loaded else content
 
     @property
     def pretty_text(self) -> str:
@@ -41,85 +53,88 @@ class OrderedConfig(Config):
         return config_text(self)
 
 
-def config_text(cfg: Config) -> str:
-    """A config as Python text, which both ``Config.fromfile`` and ``read_config_text`` read.
+def _rebased(now: Any, before: Any, user_set: Any) -> Any:
+    """Return ``now``, but what the user set wherever nothing changed since ``before``."""
+    if now == before:
+        return user_set
+    if all(isinstance(x, dict) for x in (now, before, user_set)):
+        merged = {
+            key: _rebased(*(x.get(key, _NOTHING) for x in (now, before, user_set)))
+            for key in {**user_set, **now}
+        }
+        return {key: value for key, value in merged.items() if value is not _NOTHING}
+    if all(isinstance(x, list) for x in (now, before, user_set)) and len(before) == len(user_set):
+        if len(now) == len(before):
+            return [_rebased(*items) for items in zip(now, before, user_set, strict=True)]
+        return [user_set[before.index(x)] if x in before else x for x in now]
+    return now
 
-    Keys keep their order, tuples stay tuples. Classes are written by the name under which they are
-    registered, or by their path. ``train_dataloader.batch_size`` is left out where
-    ``total_batch_size`` gives it for this number of processes: so it does for any other.
+
+def config_text(cfg: Config) -> str:
+    """Return a config as Python text, which ``Config.fromfile`` and ``read_config_text`` read.
+
+    Classes are written by the name under which they are registered, or by their path.
+    A loaded config leaves out ``train_dataloader.batch_size``, which ``total_batch_size`` gives for
+    any number of processes.
 
     Raises:
         InputError: if a value cannot be written as text; the message gives its key.
     """
-    content = plain_config(cfg)
-    loader, total = content.get("train_dataloader"), content.get("total_batch_size")
-    size = loader.get("batch_size") if isinstance(loader, Mapping) else None
-    if size is not None and total == size * get_world_size():
-        content["train_dataloader"] = {k: v for k, v in loader.items() if k != "batch_size"}
+    content = cfg.to_dict()
+    loader = content.get("train_dataloader")
+    if "_loaded" in vars(cfg) and content.get("total_batch_size") and isinstance(loader, dict):
+        loader.pop("batch_size", None)
+    return _text_of(content)
+
+
+def resolved_text(cfg: Config) -> str:
+    """Return a config with all derived values as Python text."""
+    return _text_of(Config.to_dict(cfg))
+
+
+def plain_config(cfg: Config) -> dict[str, Any]:
+    """Return a config with all derived values, in plain containers; classes by their names."""
+    return read_config_text(resolved_text(cfg), "the config")
+
+
+def _text_of(content: dict[str, Any]) -> str:
     lines = []
     for key, value in content.items():
         if not _is_name(key):
             raise InputError(f"the config's top-level key {key!r} is not a name of Python")
-        lines.append(_written(f"{key} = ", value, "", str(key)))
-    return "\n".join(lines) + "\n"
+        if not inspect.isclass(value):  # what the file imported for its own use
+            lines.append(f"{key} = {_text(value, key)}\n")
+    return "".join(lines)
 
 
-def plain_config(cfg: Config) -> dict[str, Any]:
-    """A config in plain containers, classes by the names under which they are registered.
-
-    A class at the top is what the file imported for its own use.
-    """
-    content = cfg.to_dict().items()
-    return {key: _with_names(value) for key, value in content if not inspect.isclass(value)}
-
-
-def _with_names(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _with_names(child) for key, child in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(_with_names(child) for child in node)
-    if inspect.isclass(node):
-        names = (n for r in REGISTRIES for n, kind in r.module_dict.items() if kind is node)
-        return next(names, node)
-    return node
-
-
-def _written(start: str, value: Any, indent: str, place: str) -> str:
-    """``start`` and the value, on one line where it fits, else one line for each child."""
-    line = f"{indent}{start}{_inline(value, place)}"
-    if len(line) < _WIDTH or not isinstance(value, (dict, list, tuple)) or not value:
-        return line
-    opening, closing = _brackets(value)
-    deeper = indent + _INDENT
-    lines = [_written(s, v, deeper, p) + "," for s, v, p in _children(value, place)]
-    return "\n".join([f"{indent}{start}{opening}", *lines, f"{indent}{closing}"])
-
-
-def _brackets(value: dict | list | tuple) -> tuple[str, str]:
-    if isinstance(value, dict):
-        return ("dict(", ")") if all(map(_is_name, value)) else ("{", "}")
-    return ("[", "]") if isinstance(value, list) else ("(", ")")
-
-
-def _children(value: dict | list | tuple, place: str) -> Iterator[tuple[str, Any, str]]:
-    """What stands before each child, the child, and its place."""
+def _text(value: Any, place: str, indent: str = "") -> str:
+    """Return a value as text: on one line where it fits, else one line for each child."""
+    deeper = indent + "    "
     if isinstance(value, dict):
         named = all(map(_is_name, value))
-        for key, child in value.items():
-            inner = f"{place}.{key}"
-            yield f"{key}=" if named else f"{_inline(key, inner)}: ", child, inner
+        brackets = ("dict(", ")") if named else ("{", "}")
+        parts = [
+            (f"{key}=" if named else f"{_text(key, place)}: ")
+            + _text(child, f"{place}.{key}", deeper)
+            for key, child in value.items()
+        ]
+    elif isinstance(value, (list, tuple)):
+        brackets = ("[", "]") if isinstance(value, list) else ("(", ")")
+        parts = [_text(x, f"{place}[{index}]", deeper) for index, x in enumerate(value)]
     else:
-        for index, child in enumerate(value):
-            yield "", child, f"{place}[{index}]"
+        return _scalar(value, place)
+    comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
+    line = f"{brackets[0]}{', '.join(parts)}{comma}{brackets[1]}"
+    if len(indent) + len(line) < 80 and "\n" not in line:
+        return line
+    rows = "".join(f"{deeper}{part},\n" for part in parts)
+    return f"{brackets[0]}\n{rows}{indent}{brackets[1]}"
 
 
-def _inline(value: Any, place: str) -> str:
-    """The value on one line."""
-    if isinstance(value, (dict, list, tuple)):
-        opening, closing = _brackets(value)
-        parts = [start + _inline(child, inner) for start, child, inner in _children(value, place)]
-        comma = "," * (isinstance(value, tuple) and len(value) == 1)
-        return f"{opening}{', '.join(parts)}{comma}{closing}"
+def _scalar(value: Any, place: str) -> str:
+    if inspect.isclass(value):
+        names = (n for r in REGISTRIES for n, kind in r.module_dict.items() if kind is value)
+        value = next(names, value)
     if place.endswith(".type") and (inspect.isclass(value) or inspect.isroutine(value)):
         value = f"{value.__module__}.{value.__qualname__}"
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
@@ -128,15 +143,59 @@ def _inline(value: Any, place: str) -> str:
         value = os.fspath(value)
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
-    if isinstance(value, (str, bytes)):  # braces would be read as a variable of mmengine's
+    if isinstance(value, str):  # mmengine would read double braces as one of its variables
         return repr(value).replace("{{", "{\\x7b")
-    if value is None or isinstance(value, (bool, int, float, complex)):
+    if value is None or isinstance(value, (bool, int, float, complex, bytes)):
         return repr(value)
     if isinstance(value, set) and value:
-        parts = sorted(_inline(child, place) for child in value)
-        return f"{{{', '.join(parts)}}}"
-    raise InputError(f"the config's {place} is {value!r}, which no text gives back; {_CLASSES}")
+        return f"{{{', '.join(sorted(_scalar(child, place) for child in value))}}}"
+    raise InputError(
+        f"the config's {place} is {value!r}, which cannot be written as text; write a class as "
+        "`type`, by the name under which it is registered"
+    )
 
 
 def _is_name(key: object) -> bool:
     return isinstance(key, str) and key.isidentifier() and not iskeyword(key)
+
+
+def read_config_text(text: Any, source: str) -> dict[str, Any]:
+    """Read a config as this module and mmengine write it, without running it.
+
+    Args:
+        text: assignments of literals, among them ``dict(...)``.
+        source: where it comes from, for messages.
+
+    Raises:
+        InputError: if it holds anything else.
+    """
+    config, line = {}, 1
+    try:
+        for statement in ast.parse(text).body:
+            line = statement.lineno
+            targets = statement.targets if isinstance(statement, ast.Assign) else ()
+            if not isinstance(statement, ast.Assign) or not isinstance(targets[0], ast.Name):
+                raise ValueError("this is not an assignment to a name")
+            config[targets[0].id] = ast.literal_eval(_Literals().visit(statement.value))
+    except (SyntaxError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{source}, line {line}, is no config of literals: {error}") from error
+    if not config:
+        raise InputError(f"{source} holds no config")
+    return config
+
+
+class _Literals(ast.NodeTransformer):
+    """Makes literals of ``dict(...)`` and ``float('inf')``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+        """Replace a call of one of the two."""
+        self.generic_visit(node)
+        name = getattr(node.func, "id", None)
+        if name == "dict" and not node.args and all(k.arg for k in node.keywords):
+            keys: list[ast.expr | None] = [ast.Constant(k.arg) for k in node.keywords]
+            return ast.Dict(keys, [k.value for k in node.keywords])
+        if name == "dict" and not node.keywords and isinstance(node.args[0], ast.Dict):
+            return node.args[0]
+        if name == "float" and not node.keywords and isinstance(node.args[0], ast.Constant):
+            return ast.Constant(float(node.args[0].value))  # type: ignore[arg-type]
+        return node

@@ -77,7 +77,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> MultiTaskRunner:
         """Build a runner of a config, which is loaded first, see :func:`load_config`."""
-        cfg = load_config(cfg, world_size=get_world_size(), training=None)
+        cfg = load_config(cfg, world_size=get_world_size(), training=False)
         check_work_dir(cfg)
         cfg.setdefault("default_scope", SCOPE)
         return super().from_cfg(cfg)

@@ -17,10 +17,9 @@ from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
 from vmt_mm.checkpoints.keys import places_of_tasks
 from vmt_mm.checkpoints.renamed import with_new_names
-from vmt_mm.config.dump import config_text
+from vmt_mm.config.dump import config_text, read_config_text
 from vmt_mm.config.files import files_read
 from vmt_mm.config.load import load_config
-from vmt_mm.config.text import read_config_text
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.loading.model import build_model, describe, load_file

@@ -19,7 +19,7 @@ from vmt_mm.checkpoints.files import (
     to_plain,
     validated_iteration,
 )
-from vmt_mm.config.known_keys import nearest
+from vmt_mm.config.components import nearest
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.utils.files import write_json
