@@ -33,6 +33,7 @@ DEFAULTS = [
     Default("data_root", MultiTaskDataset, "data_root"),
     Default("render", ShapesMT, "render"),
     Default("tasks", MultiTaskSegmentor, "tasks"),
+    Default("tasks", PEFTBackbone, "tasks"),  # reads their names
     Default("tasks", MultiTaskDataset, "tasks"),
     Default("tasks", MultiTaskEvaluator, "tasks"),
     Default("reference", MultiTaskEvaluator, "reference"),
