@@ -119,7 +119,7 @@ def test_one_task_leaves_the_other_data_sets_out():
     assert [list(d.tasks) for d in both.val_dataloader.dataset.datasets] == [["normals"]] * 2
     assert both.train_dataloader.sampler.balance == [2, 1]
     none = {"task": "people", "train_dataloader.dataset.datasets": [dict(rooms)]}
-    with pytest.raises(InputError, match="task='people': no data set of train_dataloader labels"):
+    with pytest.raises(InputError, match="task='people': no dataset of train_dataloader labels"):
         load_config("rooms_and_photos.py", none)
 
 
@@ -138,7 +138,7 @@ def test_the_input_check_covers_the_members():
         "data/my_photos/splits/gone.txt: no such list of ids",
         "train_dataloader (data/my_photos): task 'people' is Segmentation with 5 channels, in the "
         "model Segmentation with 2",
-        "val_dataloader (data/my_rooms): its data set has task(s) ['edge']",
+        "val_dataloader (data/my_rooms) is for task(s) ['edge']",
     ):
         assert part in message
     wrong = dict(type="MultiTaskDatset", data_root="data/my_rooms", tasks={})

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from mmengine.config import Config
 
 from vmt_mm.apis import load_config
 from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
@@ -40,7 +39,7 @@ def test_import_is_silent(tmp_path):
 
 
 def test_the_encoder_of_a_config_builds_alone():
-    cfg = Config.fromfile(ROOT / "configs/vmt/vmt_swin-nano_shapes.py")
+    cfg = load_config(ROOT / "configs/vmt/vmt_swin-nano_shapes.py")
     encoder = MODELS.build(cfg.model.backbone)
     encoder.init_weights()
     features = encoder(torch.randn(1, 3, 64, 48))

@@ -61,9 +61,7 @@ def test_data_set_with_a_root_of_its_own_keeps_it():
     wrapped = dict(
         type="ConcatDataset",
         _delete_=True,
-        datasets=[
-            dict(type="PASCALContextMT", **root) for root in ({}, dict(data_root="own"))
-        ],
+        datasets=[dict(type="PASCALContextMT", **root) for root in ({}, dict(data_root="own"))],
     )
     options = {"data_root": "elsewhere", "train_dataloader.dataset": wrapped}
     datasets = load_config(PASCAL, options).train_dataloader.dataset.datasets

@@ -18,7 +18,7 @@ def resume(path, options=None):
 
 def reordered(cfg):
     """The config with every dictionary and list of tasks the other way round."""
-    names = list(cfg.model.tasks)
+    names = list(cfg.tasks)
 
     def turn(node):
         if isinstance(node, dict):
@@ -34,7 +34,7 @@ def reordered(cfg):
 
 def test_tasks_in_another_order(small_run, whole):
     cfg = reordered(small_run().cfg)
-    assert list(cfg.model.tasks) == list(whole.cfg.model.tasks)[::-1]
+    assert list(cfg.tasks) == list(whole.cfg.tasks)[::-1]
     run = small_run(resume(whole.folder / "epoch_2.pth"), cfg=cfg).train()
     assert run.losses == later(whole.losses, 2 * LENGTH)
     assert run.validations[-1][1] == whole.validations[-1][1]
@@ -43,7 +43,7 @@ def test_tasks_in_another_order(small_run, whole):
 def test_the_config_that_a_run_writes(small_run, whole):
     dumped = whole.folder / "vmt_swin-nano_shapes.py"
     for path in (dumped, next(whole.folder.glob("*/vis_data/config.py"))):
-        assert list(Config.fromfile(path).model.tasks) == list(whole.cfg.model.tasks)
+        assert list(Config.fromfile(path).tasks) == list(whole.cfg.tasks)
     run = small_run(resume(whole.folder / "epoch_2.pth"), cfg=load_config(dumped)).train()
     assert run.losses == later(whole.losses, 2 * LENGTH)
     # and from the start

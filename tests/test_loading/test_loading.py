@@ -28,7 +28,7 @@ def build(scenes):
         cfg, options = small_config(scenes), copy.deepcopy(options or {})
         for key in options.pop("without", ()):
             del cfg.model.tasks[key]
-            cfg.model.backbone.tasks.remove(key)
+            del cfg.model.backbone.tasks[key]
         cfg.merge_from_dict(options)
         model = MODELS.build(cfg.model)
         return model, describe(model, cfg.model)

@@ -117,12 +117,12 @@ def test_the_configs_own_model_and_pipeline_are_taken():
         dict(
             model=dict(type="MultiTaskSegmentor"),
             test_dataloader=dict(dataset=dict(pipeline=STEPS)),
-            tta_model=dict(type="Mine"),
-            tta_pipeline=[dict(type="Own")],
+            tta_model=dict(type="SegTTAModel"),
+            tta_pipeline=[dict(type="LoadImageFromFile")],
         )
     )
     apply_tta(cfg)
-    assert cfg.model == dict(type="Mine", module=dict(type="MultiTaskSegmentor"))
-    assert cfg.test_dataloader.dataset.pipeline == [dict(type="Own")]
+    assert cfg.model == dict(type="SegTTAModel", module=dict(type="MultiTaskSegmentor"))
+    assert cfg.test_dataloader.dataset.pipeline == [dict(type="LoadImageFromFile")]
     with pytest.raises(InputError, match="needs a test pipeline with Resize"):
         make_pipeline(STEPS[1:])

@@ -17,6 +17,9 @@ from vmt_mm.errors import InputError
 
 #: In place of what is not there.
 _NOTHING = object()
+#: Nodes of literals.
+_ALLOWED = (ast.Constant, ast.Dict, ast.List, ast.Tuple, ast.Set, ast.expr_context)
+_ALLOWED += (ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator)
 
 
 class OrderedConfig(Config):
@@ -169,18 +172,24 @@ def read_config_text(text: Any, source: str) -> dict[str, Any]:
     Raises:
         InputError: if it holds anything else.
     """
-    config, line = {}, 1
     try:
-        for statement in ast.parse(text).body:
-            line = statement.lineno
-            targets = statement.targets if isinstance(statement, ast.Assign) else ()
-            if not isinstance(statement, ast.Assign) or not isinstance(targets[0], ast.Name):
-                raise ValueError("this is not an assignment to a name")
-            config[targets[0].id] = ast.literal_eval(_Literals().visit(statement.value))
-    except (SyntaxError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{source}, line {line}, is no config of literals: {error}") from error
-    if not config:
-        raise InputError(f"{source} holds no config")
+        statements = ast.parse(text).body if isinstance(text, str) else []
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{source} cannot be read: {error}") from error
+    if not statements:
+        raise InputError(f"{source}: no config stands there")
+    config = {}
+    for statement in statements:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        if not isinstance(statement, ast.Assign) or len(names) != 1 or len(targets) != 1:
+            raise InputError(f"{source}, line {statement.lineno}: no assignment `name = value`")
+        value = _Literals().visit(statement.value)
+        for node in ast.walk(value):
+            if not isinstance(node, _ALLOWED):
+                what = ast.unparse(node)[:60]
+                raise InputError(f"{source}, line {statement.lineno}: {what} is no literal")
+        config[names[0]] = ast.literal_eval(value)
     return config
 
 

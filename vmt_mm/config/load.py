@@ -15,7 +15,7 @@ from mmengine.config import Config
 from vmt_mm.config.check import check_keys
 from vmt_mm.config.defaults import fill_defaults, known_keys
 from vmt_mm.config.dump import OrderedConfig
-from vmt_mm.config.tree import LOADERS, expand_home
+from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
 from vmt_mm.config.variants import apply_protocol, reduce_to_task
 from vmt_mm.errors import InputError
 
@@ -48,6 +48,8 @@ def load_config(
     """
     cfg = _read(source)
     cfg.merge_from_dict(expand_home(dict(options or {})))
+    for entry in dicts_in(dict(cfg.items())):
+        entry.pop("_delete_", None)  # mmengine leaves it where there was nothing to delete
     given = {key.split(".")[0] for key in options or ()}
     check_keys(cfg, given)
     given &= set(options or ())
