@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vmt_mm.config.components import components, find_kinds, parameters_of
-from vmt_mm.config.tree import datasets_in
+from vmt_mm.config.components import components, parameters_of
+from vmt_mm.config.tree import dataset_metainfo
 from vmt_mm.evaluation.directions import Results, results_of
-from vmt_mm.registry import DATASETS
 
 _PLACES = ("default_hooks", "custom_hooks", "param_scheduler")
 #: Arguments of mmengine's checkpoint hook by which it would guess the rule.
@@ -97,14 +96,7 @@ def _results(cfg: Mapping[str, Any]) -> Results | None:
     """Return what the validation writes, for the classes of its datasets; None without one."""
     if not cfg.get("val_evaluator"):
         return None
-    meta: dict[str, Any] = {}
-    for entry in datasets_in(cfg.get("val_dataloader")):
-        for kind in find_kinds(entry["type"], [DATASETS])[:1]:
-            own = entry.get("metainfo")
-            of_kind = getattr(kind, "METAINFO", {})
-            meta = {**of_kind, **(own if isinstance(own, Mapping) else {}), **meta}
-    meta = {task: value if isinstance(value, Mapping) else {} for task, value in meta.items()}
-    return results_of(cfg["val_evaluator"], meta)
+    return results_of(cfg["val_evaluator"], dataset_metainfo(cfg.get("val_dataloader")))
 
 
 def _copied(node: Any) -> Any:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from vmt_mm.registry import DATASETS
+
 #: Where a config's datasets are.
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -32,6 +34,17 @@ def datasets_in(loader: Any) -> Iterator[Any]:
     for entry in dicts_in((loader or {}).get("dataset")):
         if "data_root" in entry and "type" in entry:
             yield entry
+
+
+def dataset_metainfo(loader: Any) -> dict[str, Any]:
+    """Return the metainfo, by task, of a loader's datasets: of their configs and classes."""
+    meta: dict[str, Any] = {}
+    for entry in datasets_in(loader):
+        kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
+        own = entry.get("metainfo")
+        own = own if isinstance(own, dict) else {}
+        meta = {**getattr(kind, "METAINFO", {}), **own, **meta}
+    return {task: value if isinstance(value, dict) else {} for task, value in meta.items()}
 
 
 def expand_home(node: Any) -> Any:
