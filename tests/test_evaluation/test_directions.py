@@ -13,7 +13,7 @@ from vmt_mm.evaluation import (
     TaskMetric,
     relative_gain,
 )
-from vmt_mm.evaluation.directions import results_of
+from vmt_mm.evaluation.evaluator import results_of
 from vmt_mm.registry import EVALUATOR, METRICS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import LabelSpec, Task, build_tasks

@@ -10,8 +10,7 @@ from naive_edges import naive_boundary_scores, naive_thin
 
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import EdgeMetric
-from vmt_mm.evaluation.edge import _widen
-from vmt_mm.evaluation.edge_nms import thin
+from vmt_mm.evaluation.edge import _widen, nms_thin
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Edge
 
@@ -113,16 +112,16 @@ def test_ignored_pixels_neither_help_nor_harm() -> None:
 def test_thick_predictions_are_thinned() -> None:
     wide = np.minimum(1, sum(_lines({c: v}) for c, v in {9: 0.5, 10: 0.9, 11: 0.5}.items()))
     bits = np.uint8(np.rint(255 * wide))
-    np.testing.assert_array_equal(thin(bits), _lines({10: 230}))
+    np.testing.assert_array_equal(nms_thin(bits), _lines({10: 230}))
     # of two equal columns one stays, of what is level or a terrace nothing
-    assert (thin(np.uint8(_lines({9: 200, 10: 200}))) > 0).sum() == 8
-    assert not thin(np.full((9, 9), 90, np.uint8)).any()
-    assert not thin(np.tile(np.arange(0, 90, 10, dtype=np.uint8), (9, 1))).any()
+    assert (nms_thin(np.uint8(_lines({9: 200, 10: 200}))) > 0).sum() == 8
+    assert not nms_thin(np.full((9, 9), 90, np.uint8)).any()
+    assert not nms_thin(np.tile(np.arange(0, 90, 10, dtype=np.uint8), (9, 1))).any()
     terraces = np.repeat(np.uint8([240, 120, 0]), 14)
-    assert not thin(np.tile(terraces, (9, 1))).any()
+    assert not nms_thin(np.tile(terraces, (9, 1))).any()
     # of a slanted crest, 5 pixels wide, a staircase stays
     y, x = np.mgrid[:40, :40]
-    crest = thin(np.uint8(np.rint(250 * np.exp(-((0.6 * x + 0.8 * y - 28) ** 2) / 4)))) > 0
+    crest = nms_thin(np.uint8(np.rint(250 * np.exp(-((0.6 * x + 0.8 * y - 28) ** 2) / 4)))) > 0
     assert set(crest[4:36].sum(axis=0)[8:32]) == {1, 2}
 
 
@@ -136,7 +135,7 @@ def test_of_a_band_the_middle_stays(width: int, value: int) -> None:
     for degrees in range(0, 180, 15):
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         across, along = x * cos + y * sin - _OFFSET, y * cos - x * sin
-        kept = thin(np.uint8(value * (np.abs(across) <= width / 2))) > 0
+        kept = nms_thin(np.uint8(value * (np.abs(across) <= width / 2))) > 0
         inside = kept & (np.abs(along) < 30)  # the ends of the band are something else
         # half a pixel where two are in the middle, and what a raster makes of a slanted line
         assert np.abs(across[inside]).max() < 1.4, degrees
@@ -149,7 +148,7 @@ def test_of_a_band_the_middle_stays(width: int, value: int) -> None:
 def test_bands_beside_each_other_do_not_move_each_other() -> None:
     image = _lines(dict.fromkeys((*range(10, 22), *range(30, 35)), 255), (20, 60)).astype(np.uint8)
     for bands in (image, image.T):
-        rows, columns = np.nonzero(thin(bands))
+        rows, columns = np.nonzero(nms_thin(bands))
         places = columns if bands is image else rows
         assert set(places.tolist()) == {16, 32}  # of 10..21, and of 30..34
 
@@ -177,7 +176,7 @@ def test_thinning_equals_pixel_loops(seed: int) -> None:
         bands = np.uint8(255 * (noise > 100))  # and with plateaus
         bands = cv2.dilate(bands * (rng.random(size) < 0.1), np.ones((7, 7), np.uint8))
         for values in (noise, flat, bands):
-            np.testing.assert_array_equal(thin(values), naive_thin(values))
+            np.testing.assert_array_equal(nms_thin(values), naive_thin(values))
 
 
 def _naive_loss(images: list, weight: float) -> float:

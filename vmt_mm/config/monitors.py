@@ -11,7 +11,7 @@ from typing import Any
 
 from vmt_mm.config.components import components, parameters_of
 from vmt_mm.config.tree import dataset_metainfo
-from vmt_mm.evaluation.directions import Results, results_of
+from vmt_mm.evaluation.evaluator import Results, results_of
 
 _PLACES = ("default_hooks", "custom_hooks", "param_scheduler")
 #: Arguments of mmengine's checkpoint hook by which it would guess the rule.

@@ -6,12 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vmt_mm.evaluation.task_metric import TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, TaskMetric
 from vmt_mm.registry import METRICS
 
-#: A pixel is right to degree k where max(p / g, g / p) < 1.25^k.
-_RATIO = 1.25
-_DEGREES = (1, 2, 3)
+_RATIO, _DEGREES = 1.25, (1, 2, 3)
 
 
 @METRICS.register_module()
@@ -23,31 +21,28 @@ class DepthMetric(TaskMetric):
     4.2). All are means over pixels, not of the images' means; a predicted 0 is within no limit.
     """
 
-    directions = dict(
-        rmse="less", abs_rel="less", **{f"delta_{degree}": "greater" for degree in _DEGREES}
-    )
+    directions = {"rmse": "less", "abs_rel": "less"} | {f"delta_{k}": "greater" for k in _DEGREES}
 
-    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+    def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """Sums over the image's valid pixels."""
         valid = label[0] != 0
         if not valid.any():
             return {}
         p, g = prediction[0][valid].double(), label[0][valid].double()
-        difference = (p - g).abs()
-        ratio = torch.maximum(p / g, g / p)
+        difference, ratio = (p - g).abs(), torch.maximum(p / g, g / p)
         return dict(
             pixels=np.array(g.numel()),
             squares=np.array(float((difference**2).sum())),
             relative=np.array(float((difference / g).sum())),
-            within=np.array([int((ratio < _RATIO**degree).sum()) for degree in _DEGREES]),
+            within=np.array([int((ratio < _RATIO**k).sum()) for k in _DEGREES]),
         )
 
-    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce(self, counts: Counts) -> dict[str, float]:
         """Root mean square in metres, mean relative error, shares in percent."""
         pixels = int(counts["pixels"].sum())
         shares = 100 * counts["within"].sum(axis=0) / pixels
         return dict(
             rmse=float(np.sqrt(counts["squares"].sum() / pixels)),
             abs_rel=float(counts["relative"].sum() / pixels),
-            **{f"delta_{degree}": float(s) for degree, s in zip(_DEGREES, shares, strict=True)},
+            **{f"delta_{k}": float(share) for k, share in zip(_DEGREES, shares, strict=True)},
         )

@@ -4,25 +4,31 @@
 al., TPAMI 2011, section 3.1), with one difference: the benchmark pairs predicted and labelled
 pixels one to one, while here each is right if the other set has a pixel within the tolerance. So
 several predicted pixels may match one label, and one predicted pixel may find several labels:
-precision and recall, and with them F, are never lower than the benchmark's and mostly higher.
-Thinning, which the benchmark's inputs have gone through as well, bounds the first; nothing bounds
-the second but the tolerance. The two numbers must not be compared with each other.
+precision, recall and F are never lower than the benchmark's and mostly higher. The two numbers must
+not be compared with each other.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.edge_nms import thin
-from vmt_mm.evaluation.task_metric import TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, TaskMetric
 from vmt_mm.registry import METRICS
 from vmt_mm.tasks.binary import THRESHOLDS, weighted_bce
 
 #: The least probability whose complement float32 still tells from 1.
 _LEAST = 2.0**-24
+#: Binomial weights; integers keep the smoothed map, and so every comparison, exact.
+_SMOOTH = np.array([1, 4, 6, 4, 1], np.float32)
+#: Second derivatives d_xx - d_yy and 2 d_xy.
+_STRAIGHT = np.array([[0, -1, 0], [1, 0, 1], [0, -1, 0]], np.float32)
+_SLANTED = np.array([[0.5, 0, -0.5], [0, 0, 0], [-0.5, 0, 0.5]], np.float32)
+#: Length of a run that is not higher than what lies at its ends.
+_NONE = np.iinfo(np.int32).max
 
 
 @METRICS.register_module()
@@ -30,19 +36,16 @@ class EdgeMetric(TaskMetric):
     """Boundary precision and recall, added up over the set, and their best F over thresholds.
 
     A prediction is taken in 8 bits, as the files of predictions hold it, thinned by
-    :func:`~vmt_mm.evaluation.edge_nms.thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the
-    share of the remaining pixels with a labelled edge within the tolerance, recall the share of
-    labelled edge pixels with a remaining one within it. Labels are taken as they are; ignored
-    pixels (255) are left out of both. The loss is the task's, over the pixels of the whole set.
+    :func:`nms_thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the share of the remaining
+    pixels with a labelled edge within the tolerance, recall the share of labelled edge pixels with
+    a remaining one within it. Labels are taken as they are; ignored pixels (255) are left out of
+    both. The loss is the task's, over the pixels of the whole set.
 
     Args:
         task: see :class:`TaskMetric`.
         tolerance: share of the label's diagonal; a pixel matches up to this distance.
         positive_weight: of the loss, see :class:`~vmt_mm.tasks.edge.Edge`.
         collect_device: see :class:`TaskMetric`.
-
-    Raises:
-        InputError: if the tolerance is not in 0..1.
     """
 
     directions = dict(
@@ -62,7 +65,7 @@ class EdgeMetric(TaskMetric):
         self.tolerance = tolerance
         self.positive_weight = positive_weight
 
-    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+    def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """Pixels that are predicted and right at every threshold, labelled and found."""
         valid = label != 255
         if not valid.any():
@@ -73,7 +76,7 @@ class EdgeMetric(TaskMetric):
         pixels = int(valid.sum())
         bits = (prediction[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
         edges, known = label[0].cpu().numpy() == 1, valid[0].cpu().numpy()
-        thinned = np.where(known, thin(bits), 0).astype(np.uint8)
+        thinned = np.where(known, nms_thin(bits), np.uint8(0))
         radius = self.tolerance * float(np.hypot(*edges.shape))
         close = _widen(edges.astype(np.uint8), radius) > 0
         return dict(
@@ -85,7 +88,7 @@ class EdgeMetric(TaskMetric):
             pixels=np.array(pixels),
         )
 
-    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce(self, counts: Counts) -> dict[str, float]:
         """F, and precision and recall at its threshold, in percent; no F without a label."""
         results = dict(loss=float(counts["loss"].sum() / counts["pixels"].sum()))
         predicted, right, found = (
@@ -109,30 +112,65 @@ class EdgeMetric(TaskMetric):
 
 
 def _widen(values: np.ndarray, radius: float) -> np.ndarray:
-    """Largest value (H, W) uint8 not farther than ``radius`` from each pixel.
-
-    The disc is taken row by row; the maxima over a row's width come from those over powers of 2,
-    so that the cost grows with the radius, not with its square.
-    """
-    height, width = values.shape
-    reach = int(radius)
-    runs, size = np.pad(values, reach), 1  # maxima over `size` pixels from each on
-    widest = np.zeros_like(values)
-    for y in range(reach, -1, -1):
-        half = int(np.sqrt(radius * radius - y * y))
-        while 2 * size <= 2 * half + 1:
-            runs = np.maximum(runs[:, :-size], runs[:, size:])
-            size *= 2
-        first, last = reach - half, reach + half + 1 - size
-        row = np.maximum(runs[:, first : first + width], runs[:, last : last + width])
-        for shift in {reach - y, reach + y}:
-            np.maximum(widest, row[shift : shift + height], out=widest)
-    return widest
+    """Largest value (H, W) uint8 not farther than ``radius`` from each pixel."""
+    squares = np.arange(-int(radius), int(radius) + 1) ** 2
+    disc = squares + squares[:, None] <= radius * radius
+    return cv2.dilate(values, disc.astype(np.uint8))
 
 
 def _above(bits: np.ndarray) -> np.ndarray:
     """Number of values, of 255ths, above every threshold."""
     histogram = np.bincount(bits.ravel(), minlength=256)
-    # t = k / 20: 255 t = 12.75 k is exact, and v > 255 t from the next whole number on
+    # t = k / 20: 255 t = 12.75 k is exact, and v > 255 t from the next integer on
     first = np.floor(12.75 * np.arange(1, len(THRESHOLDS) + 1)).astype(int) + 1
     return histogram[::-1].cumsum()[::-1][first]
+
+
+def nms_thin(values: np.ndarray) -> np.ndarray:
+    """Keep the crests of a map (H, W) uint8 at their values; all else becomes 0.
+
+    Non-maximum suppression: the map is smoothed by a 5 x 5 binomial filter. The direction across
+    a crest is the one, of right, down and the two diagonals, in which the smoothed map bends down
+    most. Pixels of equal value in this direction are one run, and of a run that is higher than
+    what lies before and behind it the middle stays, of an even number the later one of both: so
+    that of a band of probability 1, however wide, the line in its middle stays. Within such a band
+    the map bends nowhere, and the direction is the one, of right and down, in which the run is
+    shorter. What lies outside the image counts as higher: a map that rises towards its border has
+    no crest there.
+    """
+    options = dict(borderType=cv2.BORDER_REPLICATE)
+    smooth = cv2.sepFilter2D(values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, **options)
+    # The Hessian's eigenvector of the smaller eigenvalue has the double angle of (-a, -b).
+    a, b = (cv2.filter2D(smooth, cv2.CV_32F, k, **options) for k in (_STRAIGHT, _SLANTED))
+    (right, of_right), (down, of_down) = (_middles(smooth, *step) for step in ((0, 1), (1, 0)))
+    is_down = np.where((a == 0) & (b == 0), of_down < of_right, a > 0)
+    crest = np.where(is_down, down, right)
+    slanted = np.abs(b) > np.abs(a)
+    falling, rising = _middles(smooth, 1, 1)[0], _middles(smooth, -1, 1)[0]
+    crest[slanted] = np.where(b < 0, falling, rising)[slanted]
+    return np.where(crest, values, np.uint8(0))
+
+
+def _middles(smooth: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of the runs that are highest along a step, and a measure of each pixel's run."""
+    ahead, behind = _runs(smooth, y, x), _runs(smooth, -y, -x)
+    is_highest = ahead & behind & 1 == 1
+    is_middle = is_highest & ((behind == ahead) | (behind == ahead + 2))
+    return is_middle, np.where(is_highest, ahead + behind, _NONE)
+
+
+def _runs(smooth: np.ndarray, y: int, x: int) -> np.ndarray:
+    """Twice the number of equal values that follow along a step, plus 1 if the next is lower."""
+    if y == 0:
+        return _runs(np.ascontiguousarray(smooth.T), x, 0).T
+    if y < 0:
+        return _runs(smooth[::-1, ::-1], -y, -x)[::-1, ::-1]
+    width = smooth.shape[1]
+    here, there = slice(max(0, -x), width - max(0, x)), slice(max(0, x), width + min(0, x))
+    one, other = smooth[:-1, here], smooth[1:, there]
+    runs = np.zeros(smooth.shape, np.int32)
+    runs[:-1, here] = other < one
+    same = (other == one) & (one > 0)  # of a 0 nothing can stay
+    for row in np.flatnonzero(same.any(axis=1))[::-1]:
+        runs[row, here] += (runs[row + 1, there] + 2) * same[row]
+    return runs

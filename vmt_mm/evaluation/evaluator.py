@@ -1,15 +1,18 @@
-"""The evaluator of all tasks, and Delta, their mean gain over reference scores."""
+"""The evaluator of all tasks, Delta, and which results an evaluator's config will write."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, ClassVar
 
 import numpy as np
-from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.task_metric import Direction
+from vmt_mm.evaluation.task_metric import Direction, TaskMetric, is_of_class
 from vmt_mm.registry import EVALUATOR, METRICS, own_scope
 from vmt_mm.tasks import Task, build_tasks
 
@@ -26,14 +29,11 @@ def relative_gain(
 
     Returns:
         Percent.
-
-    Raises:
-        InputError: if a task's metric does not declare which way it is better.
     """
     check_directions({name: tasks[name] for name in reference})
     gains = [
-        (1 if tasks[t].higher_is_better else -1) * (scores[t] - reference[t]) / reference[t]
-        for t in reference
+        (1 if tasks[t].higher_is_better else -1) * (scores[t] - score) / score
+        for t, score in reference.items()
     ]
     return 100 * float(np.mean(gains))
 
@@ -59,14 +59,10 @@ class MultiTaskEvaluator(Evaluator):
         reference: task -> score of its primary metric, for every task; None reports no Delta.
         collect_device: how processes exchange counts: 'cpu' through files in a folder that all
             nodes see, 'gpu' over the network.
-
-    Raises:
-        InputError: if the reference is not for exactly the tasks that have a primary metric, or a
-            metric does not declare which way it is better.
     """
 
     #: Of what this evaluator adds to the metrics' results, see :class:`TaskMetric`.
-    directions: ClassVar[Mapping[str, Direction]] = dict(delta="greater")
+    directions: ClassVar[Mapping[str, Direction]] = {"delta": "greater"}
 
     def __init__(
         self,
@@ -76,32 +72,116 @@ class MultiTaskEvaluator(Evaluator):
         collect_device: str = "cpu",
     ) -> None:
         self.tasks = build_tasks(tasks)
+        configs = [cfg for task in self.tasks.values() if (cfg := task.metric())]
         collect = dict(collect_device=collect_device)
-        of_tasks = [
-            METRICS.build(cfg, default_args=collect)
-            for task in self.tasks.values()
-            if (cfg := task.metric())
-        ]
+        of_tasks = [METRICS.build(cfg, default_args=collect) for cfg in configs]
         with own_scope():
             super().__init__([*of_tasks, *metrics])
-        scored = [name for name, task in self.tasks.items() if task.primary_metric]
-        self.reference = dict(reference) if reference else None
-        if self.reference and (
-            set(self.reference) != set(scored)
-            or not all(isinstance(v, (int, float)) and v > 0 for v in self.reference.values())
-        ):
-            raise InputError(
-                f"`reference` must give a positive score for each of {scored}: {self.reference}"
-            )
-
+        self.reference = dict(reference or {})
+        scored = {name: task for name, task in self.tasks.items() if task.primary_metric}
+        is_positive = (isinstance(v, (int, float)) and v > 0 for v in self.reference.values())
         if self.reference:
-            check_directions({name: self.tasks[name] for name in scored})
+            if self.reference.keys() != scored.keys() or not all(is_positive):
+                raise InputError(
+                    f"`reference` must give a positive score for each of {list(scored)}: "
+                    f"{self.reference}"
+                )
+            check_directions(scored)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Results of all metrics, and ``delta`` where every task of the reference was scored."""
         results = super().evaluate(size)
-        keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in self.reference or ()}
+        keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in self.reference}
         if keys and all(key in results for key in keys.values()):
             scores = {task: results[key] for task, key in keys.items()}
             results["delta"] = relative_gain(scores, self.reference, self.tasks)
         return results
+
+
+@dataclass
+class Results:
+    """What an evaluator writes."""
+
+    #: Key -> which way it is better, in the order of the results.
+    keys: dict[str, Direction] = field(default_factory=dict)
+    #: Declared keys that this evaluator will not write -> why, in words.
+    missing: dict[str, str] = field(default_factory=dict)
+    #: Prefixes below which metrics that declare nothing may write any key; None for no prefix.
+    open: set[str | None] = field(default_factory=set)
+
+    def may_have(self, key: str) -> bool:
+        """Whether a validation may have this key."""
+        prefixes = {key[:place] for place, char in enumerate(key) if char == "/"}
+        known = key in self.keys or (key == "auto" and bool(self.open))
+        return known or None in self.open or bool(prefixes & self.open)
+
+    def direction(self, key: str) -> Direction:
+        """Which way a key is better; None where it is not a quality or not declared."""
+        return self.keys.get(key)
+
+    def nearest(self, key: str) -> str:
+        """The quality that was most likely meant, or the first; empty if there is none."""
+        known = [k for k, way in self.keys.items() if way and k not in self.missing]
+        known = sorted(known, key=is_of_class)
+        own = [k for k in known if k.startswith(f"{key.partition('/')[0]}/")]
+        near = [k for k in known if k.split("/")[-1].lower() == key.lower()]  # as mmseg's keys
+        if key not in self.keys:  # else a count: the task's main result instead
+            near += get_close_matches(key, own or known, 1, 0.8)
+        return next(iter([*near, *own, *known]), "")
+
+
+def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
+    """What an evaluator writes.
+
+    Args:
+        evaluator: its config, as mmengine's runner takes it: an evaluator with ``metrics``, or one
+            metric, or a list of metrics.
+        meta: the dataset's metainfo, by task.
+    """
+    results = Results()
+    metrics = evaluator
+    if isinstance(evaluator, Mapping) and "metrics" in evaluator:
+        metrics = evaluator["metrics"]
+        kind = _kind(EVALUATOR, evaluator.get("type", "Evaluator"))
+        if inspect.isclass(kind) and issubclass(kind, MultiTaskEvaluator):
+            for task in build_tasks(evaluator["tasks"]).values():
+                _add(results, task.metric(), meta)
+            results.keys.update(kind.directions)
+            if not evaluator.get("reference"):
+                results.missing["delta"] = "there are no reference scores"
+        if not _is_known(kind):
+            results.open.add(None)
+    for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+        _add(results, metric, meta)
+    return results
+
+
+def _kind(registry: Any, kind: Any) -> Any:
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
+def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
+    """Add what one metric, or the config of one, writes; nothing for None."""
+    if metric is None:
+        return
+    if isinstance(metric, Mapping):
+        kind = _kind(METRICS, metric.get("type"))
+        prefix = metric.get("prefix") or metric.get("task") or getattr(kind, "default_prefix", None)
+        if inspect.isclass(kind) and issubclass(kind, TaskMetric):
+            metric = METRICS.build(dict(metric))  # builds nothing but itself
+    else:
+        kind, prefix = type(metric), getattr(metric, "prefix", None)
+    if inspect.isclass(kind) and issubclass(kind, DumpResults):
+        return  # it only writes a file
+    declared = getattr(kind, "directions", None)
+    if isinstance(metric, TaskMetric):
+        prefix, declared = metric.prefix, metric.declare(meta.get(metric.task) or {})
+    start = f"{prefix}/" if prefix else ""
+    results.keys.update({f"{start}{name}": way for name, way in (declared or {}).items()})
+    if declared is None or not _is_known(kind):
+        results.open.add(prefix)
+
+
+def _is_known(kind: Any) -> bool:
+    """Whether a class is not a user's own, which may write more than what it declares."""
+    return kind is not None and kind.__module__.split(".")[0] in ("vmt_mm", "mmengine", "mmseg")

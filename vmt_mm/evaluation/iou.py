@@ -1,4 +1,4 @@
-"""Intersection over union of classes, and what mmseg reports beside it."""
+"""Intersection over union of classes, and what mmseg reports with it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.class_table import class_names, class_table
-from vmt_mm.evaluation.task_metric import Direction, TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, Direction, TaskMetric
 from vmt_mm.registry import METRICS
 
 #: What mmseg's ``IoUMetric`` can compute -> the numbers of a class that each gives.
 IOU_METRICS = dict(
     mIoU=("IoU", "Acc"), mDice=("Dice", "Acc"), mFscore=("Fscore", "Precision", "Recall")
 )
-_OF_CLASSES = tuple(dict.fromkeys(name for names in IOU_METRICS.values() for name in names))
 
 
 @METRICS.register_module()
@@ -39,18 +37,11 @@ class SegmentationMetric(TaskMetric):
             mean ('skip') or counts 0 ('zero'), as every ratio without a denominator then.
         iou_metrics: some of 'mIoU', 'mDice', 'mFscore', as mmseg's; 'mIoU' is always reported.
         collect_device: see :class:`TaskMetric`.
-
-    Raises:
-        InputError: if ``absent`` or ``iou_metrics`` is unknown, or, when an image is measured, its
-            label has a value that is not a class.
     """
 
-    directions = {
-        "mIoU": "greater",
-        "aAcc": "greater",
-        **{f"m{name}": "greater" for name in _OF_CLASSES},
-        "absent_classes": None,
-    }
+    directions = dict.fromkeys(
+        ("mIoU", "aAcc", "mAcc", "mDice", "mFscore", "mPrecision", "mRecall"), "greater"
+    ) | dict(absent_classes=None)
 
     def __init__(
         self,
@@ -74,19 +65,20 @@ class SegmentationMetric(TaskMetric):
         self.ignore_index = ignore_index
         self.skip_background = skip_background
         self.absent = absent
-        self.of_classes = tuple(
-            dict.fromkeys(name for key in ("mIoU", *asked) for name in IOU_METRICS[key])
-        )
-        left_out = {f"m{name}" for name in set(_OF_CLASSES) - set(self.of_classes)}
-        self.directions = {k: v for k, v in self.directions.items() if k not in left_out}
+        #: Kinds of numbers of every class, without repetitions.
+        self.kinds = list(dict.fromkeys(k for key in ("mIoU", *asked) for k in IOU_METRICS[key]))
 
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction]:
-        """Also the numbers of every class."""
-        names = class_names(meta, self.num_classes)
-        single = {f"{kind}/{name}": "greater" for kind in self.of_classes for name in names}
-        return {**super().declare(meta), **single}
+        """The means that were asked for, and the numbers of every class."""
+        means = {"aAcc", "absent_classes", *(f"m{kind}" for kind in self.kinds)}
+        declared: dict[str, Direction] = {k: v for k, v in self.directions.items() if k in means}
+        declared["images"] = None
+        for kind in self.kinds:
+            for name in class_names(meta, self.num_classes):
+                declared[f"{kind}/{name}"] = "greater"
+        return declared
 
-    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+    def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """True positives, predicted and labelled pixels of every class."""
         valid = label != self.ignore_index
         counted = valid & (label != 0) if self.skip_background else valid
@@ -106,21 +98,18 @@ class SegmentationMetric(TaskMetric):
             true=count(label[label == prediction]), predicted=count(prediction), label=count(label)
         )
 
-    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce(self, counts: Counts) -> dict[str, float]:
         """Means over classes in percent; the number of classes left out, where there are any."""
-        ratios = self._ratios(counts)
         means = {
-            f"m{name}": float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
-            for name, values in ratios.items()
+            f"m{kind}": 0.0 if np.isnan(values).all() else float(np.nanmean(values))
+            for kind, values in self._ratios(counts).items()
         }
         accuracy = 100 * float(counts["true"].sum() / counts["label"].sum())
         results = {"mIoU": means.pop("mIoU"), "aAcc": accuracy, **means}
-        absent = (counts["predicted"] + counts["label"]).sum(axis=0) == 0
-        if absent.any():
-            results["absent_classes"] = float(absent.sum())
-        return results
+        absent = int(((counts["predicted"] + counts["label"]).sum(axis=0) == 0).sum())
+        return {**results, "absent_classes": float(absent)} if absent else results
 
-    def reduce_classes(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce_classes(self, counts: Counts) -> dict[str, float]:
         """The numbers of every class in percent, where it has them; also logged as a table."""
         names = class_names((self.dataset_meta or {}).get(self.task, {}), self.num_classes)
         ratios = self._ratios(counts)
@@ -132,26 +121,37 @@ class SegmentationMetric(TaskMetric):
             if not np.isnan(value)
         }
 
-    def _ratios(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Name -> its value for every class (C,) in percent; NaN where it is not defined."""
+    def _ratios(self, counts: Counts) -> dict[str, np.ndarray]:
+        """Kind -> its number for every class (C,) in percent; NaN where it is not defined."""
         true, predicted, label = (
             counts[k].sum(axis=0).astype(np.float64) for k in ("true", "predicted", "label")
         )
-        precision, recall = _divide(true, predicted), _divide(true, label)
-        known = dict(
-            IoU=_divide(true, predicted + label - true),
-            Acc=recall,
-            Dice=_divide(2 * true, predicted + label),
-            Fscore=_divide(2 * precision * recall, precision + recall),
-            Precision=precision,
-            Recall=recall,
-        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision, recall = true / predicted, true / label
+            known = dict(
+                IoU=true / (predicted + label - true),
+                Acc=recall,
+                Dice=2 * true / (predicted + label),
+                Fscore=2 * precision * recall / (precision + recall),
+                Precision=precision,
+                Recall=recall,
+            )
         undefined = np.nan if self.absent == "skip" else 0.0
-        return {name: 100 * np.nan_to_num(known[name], nan=undefined) for name in self.of_classes}
+        return {kind: 100 * np.nan_to_num(known[kind], nan=undefined) for kind in self.kinds}
 
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Quotients; NaN where the denominator is 0."""
-    return np.divide(
-        numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0
-    )
+def class_names(meta: Mapping[str, Any], count: int) -> list[str]:
+    """Names of the classes by the metainfo, or numbers; repeated names get their number, too."""
+    names = [str(name) for name in meta.get("classes") or ()]
+    if len(names) != count:
+        return [str(index) for index in range(count)]
+    return [n if names.count(n) == 1 else f"{n} ({index})" for index, n in enumerate(names)]
+
+
+def class_table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
+    """A table, as text, of values (C,) of classes."""
+    width = max(len(name) for name in names) + 1
+    head = "class".ljust(width) + "".join(f"{kind:>10}" for kind in columns)
+    rows = zip(names, *columns.values(), strict=True)
+    lines = (name.ljust(width) + "".join(f"{v:10.2f}" for v in values) for name, *values in rows)
+    return "\n".join([head, *lines])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmt_mm.evaluation.task_metric import TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, TaskMetric
 from vmt_mm.registry import METRICS
 
 _WITHIN = (11.25, 22.5, 30.0)
@@ -24,14 +24,11 @@ class NormalsMetric(TaskMetric):
     middle it is the lower one.
     """
 
-    directions = dict(
-        mErr="less",
-        median="less",
-        rmse="less",
-        **{f"within_{limit:g}": "greater" for limit in _WITHIN},
-    )
+    directions = dict.fromkeys(("mErr", "median", "rmse"), "less") | {
+        f"within_{limit:g}": "greater" for limit in _WITHIN
+    }
 
-    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+    def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """Sums over the image's valid pixels."""
         valid = (label != 0).any(dim=0)
         if not valid.any():
@@ -48,22 +45,18 @@ class NormalsMetric(TaskMetric):
             histogram=torch.bincount(bins, minlength=_BINS).int().cpu().numpy(),
         )
 
-    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce(self, counts: Counts) -> dict[str, float]:
         """Mean, median and RMSE in degrees, shares under limits in percent."""
         pixels = int(counts["pixels"].sum())
         shares = 100 * counts["within"].sum(axis=0) / pixels
+        histogram = counts["histogram"].sum(axis=0, dtype=np.int64)
+        cumulative = np.cumsum(histogram)
+        middle = int(np.searchsorted(cumulative, pixels / 2))
+        before = cumulative[middle - 1] if middle else 0
+        median = middle + (pixels / 2 - before) / histogram[middle]  # in bins
         return dict(
             mErr=float(counts["sum"].sum() / pixels),
-            median=_median(counts["histogram"].sum(axis=0, dtype=np.int64)) * 180 / _BINS,
+            median=float(median * 180 / _BINS),
             rmse=float(np.sqrt(counts["squares"].sum() / pixels)),
             **{f"within_{limit:g}": float(s) for limit, s in zip(_WITHIN, shares, strict=True)},
         )
-
-
-def _median(histogram: np.ndarray) -> float:
-    """Median in units of bins, by linear interpolation within the median's bin."""
-    cumulative = np.cumsum(histogram)
-    half = cumulative[-1] / 2
-    index = int(np.searchsorted(cumulative, half))
-    before = cumulative[index - 1] if index else 0
-    return index + (half - before) / histogram[index]

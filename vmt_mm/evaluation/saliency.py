@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.task_metric import TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, TaskMetric
 from vmt_mm.registry import METRICS
 
 #: 0.2, 0.25 .. 0.9.
 THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(15))
-#: How precision and recall are put together: means over images, or counts over the whole set.
-AVERAGES = ("images", "set")
 
 
 @METRICS.register_module()
@@ -31,9 +29,6 @@ class SaliencyMetric(TaskMetric):
         beta_squared: weight of precision against recall, F = (1 + b) P R / (b P + R).
         average: P and R of ``maxF`` are means over 'images', or of the pixels of the whole 'set'.
         collect_device: see :class:`TaskMetric`.
-
-    Raises:
-        InputError: if a value is out of its range.
     """
 
     directions = dict(mIoU="greater", maxF="greater", threshold=None, two_class_mIoU="greater")
@@ -48,30 +43,26 @@ class SaliencyMetric(TaskMetric):
         collect_device: str = "cpu",
     ) -> None:
         super().__init__(task, collect_device)
-        f_thresholds = thresholds if f_thresholds is None else f_thresholds
-        for name, values in (("thresholds", thresholds), ("f_thresholds", f_thresholds)):
-            if not len(values) or not all(0 <= t < 1 for t in values):
+        self.thresholds = tuple(thresholds)
+        self.f_thresholds = self.thresholds if f_thresholds is None else tuple(f_thresholds)
+        for name in ("thresholds", "f_thresholds"):
+            values = getattr(self, name)
+            if not values or not all(0 <= t < 1 for t in values):
                 raise InputError(f"{task}: {name} must be numbers in [0, 1), got {values!r}")
         if beta_squared <= 0:
             raise InputError(f"{task}: beta_squared must be positive, got {beta_squared}")
-        if average not in AVERAGES:
-            raise InputError(f"{task}: `average` must be one of {AVERAGES}, got {average!r}")
-        self.thresholds = tuple(thresholds)
-        self.f_thresholds = tuple(f_thresholds)
+        if average not in ("images", "set"):
+            raise InputError(f"{task}: `average` must be 'images' or 'set', got {average!r}")
         self.beta_squared = beta_squared
         self.average = average
 
-    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
-        """Counts at every threshold, those of the F-measure behind the others, and at 0.5."""
+    def measure(self, prediction: Tensor, label: Tensor) -> Counts:
+        """Counts at every threshold, those of the F-measure after the others, and at 0.5."""
         valid = label[0] != 255
         if not valid.any():
             return {}
         probability, truth = prediction[0][valid].float(), label[0][valid] == 1
-        cuts = torch.tensor(
-            [*self.thresholds, *self.f_thresholds, 0.5],
-            dtype=probability.dtype,
-            device=probability.device,
-        )
+        cuts = torch.tensor([*self.thresholds, *self.f_thresholds, 0.5], device=probability.device)
         # The number of thresholds below a pixel's value tells its decision at all of them.
         order = torch.argsort(cuts)
         bucket = torch.bucketize(probability, cuts[order])  # p > cuts[order[i]] iff bucket > i
@@ -88,19 +79,16 @@ class SaliencyMetric(TaskMetric):
             pixels=np.array(truth.numel()),
         )
 
-    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce(self, counts: Counts) -> dict[str, float]:
         """Everything in percent."""
-        true, predicted = (
-            counts[k].astype(np.float64) for k in ("true", "predicted")
-        )  # (N, K + K_F + 1)
-        label, pixels = (counts[k].astype(np.float64)[:, None] for k in ("label", "pixels"))
-        union = predicted + label - true
-        jaccard = np.divide(true, union, out=np.ones_like(true), where=union > 0)
+        numbers = {name: values.astype(np.float64) for name, values in counts.items()}
+        true, predicted = numbers["true"], numbers["predicted"]  # (N, K + K_F + 1)
+        label, union = numbers["label"][:, None], predicted + numbers["label"][:, None] - true
         count = len(self.thresholds)
+        foreground = _divide(true, union)[:, :count].mean(axis=0)
         f_measure = self._f_measure(true[:, count:-1], predicted[:, count:-1], label)
-        foreground = jaccard[:, :count].mean(axis=0)
         tp, fp_fn = true[:, -1].sum(), (union - true)[:, -1].sum()
-        tn = pixels.sum() - union[:, -1].sum()
+        tn = numbers["pixels"].sum() - union[:, -1].sum()
         both = [x / (x + fp_fn) if x + fp_fn > 0 else 1.0 for x in (tp, tn)]
         return dict(
             mIoU=100 * float(foreground.max()),
@@ -116,11 +104,11 @@ class SaliencyMetric(TaskMetric):
                 x.sum(axis=0, keepdims=True) for x in (true, predicted, label)
             )
         # nothing predicted: no wrong positive; nothing to find: nothing missed
-        precision = np.divide(true, predicted, out=np.ones_like(true), where=predicted > 0)
-        recall = np.divide(
-            true, np.broadcast_to(label, true.shape), out=np.ones_like(true), where=label > 0
-        )
-        p, r = precision.mean(axis=0), recall.mean(axis=0)
-        both = self.beta_squared * p + r
+        p, r = _divide(true, predicted).mean(axis=0), _divide(true, label).mean(axis=0)
         product = (1 + self.beta_squared) * p * r
-        return np.divide(product, both, out=np.zeros_like(p), where=both > 0)
+        return _divide(product, self.beta_squared * p + r, empty=0.0)
+
+
+def _divide(part: np.ndarray, whole: np.ndarray, empty: float = 1.0) -> np.ndarray:
+    """Ratios; ``empty`` where the denominator is 0."""
+    return np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0)

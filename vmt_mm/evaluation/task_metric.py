@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-#: How a metric is better; None for what is not a quality, such as a count.
+#: Which way a result is better; None for one that is not a quality, such as a count.
 Direction = Literal["greater", "less"] | None
+#: Counts of one image by name, or of all images, stacked along the first axis.
+Counts = dict[str, np.ndarray]
 
 
 class TaskMetric(BaseMetric):
@@ -23,54 +25,40 @@ class TaskMetric(BaseMetric):
     skipped, since the collection drops the sampler's repeated images by counting entries; nothing
     is summed before all entries are together.
 
-    A class declares in ``directions`` which way each name that it writes is better, the main one
-    first. Best checkpoint, early stopping, schedules, tables and Delta ask it, see
-    :mod:`vmt_mm.evaluation.directions`.
-
     Args:
         task: the task's name, also the prefix of the results.
         collect_device: see ``mmengine.evaluator.BaseMetric``.
     """
 
-    #: Name -> 'greater', 'less', or None for what is not a quality; None declares nothing.
-    directions: Mapping[str, Direction] | None = None
+    #: Name of a result -> which way it is better, the main one first; None declares nothing.
+    directions: ClassVar[Mapping[str, Direction] | None] = None
 
     def __init__(self, task: str, collect_device: str = "cpu") -> None:
         super().__init__(collect_device=collect_device, prefix=task)
         self.task = task
 
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction] | None:
-        """Every name that this metric may write and which way it is better; None if unknown.
-
-        Args:
-            meta: the dataset's metainfo of the task, may be empty.
-        """
+        """Every result that this metric may write, by the task's metainfo; None if unknown."""
         return None if self.directions is None else {**self.directions, "images": None}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Add one entry for every image."""
         for sample in data_samples:
-            entry: dict[str, np.ndarray] = {}
+            entry: Counts = {}
             if f"gt_{self.task}" in sample and f"pred_{self.task}" in sample:
                 label = sample[f"gt_{self.task}"]["data"]
                 prediction = sample[f"pred_{self.task}"]["data"]
                 entry = self.measure(prediction, label.to(prediction.device))
             self.results.append(entry)
 
-    def compute_metrics(self, results: list[dict[str, np.ndarray]]) -> dict[str, float]:
-        """Reduce the entries of all images; those of skipped images are left out.
-
-        Warns where the main number cannot be computed: then no result has its key.
-        """
+    def compute_metrics(self, results: list[Counts]) -> dict[str, float]:
+        """Reduce the entries of the images that count; warn if the main result is missing."""
         entries = [entry for entry in results if entry]
         metrics: dict[str, float] = {}
         if entries:
             stacked = {key: np.stack([entry[key] for entry in entries]) for key in entries[0]}
-            metrics = {
-                **self.reduce(stacked),
-                "images": float(len(entries)),
-                **self.reduce_classes(stacked),
-            }
+            metrics = {**self.reduce(stacked), "images": float(len(entries))}
+            metrics.update(self.reduce_classes(stacked))
         main = next(iter(self.directions or ()), None)
         if not entries or (main is not None and main not in metrics):
             print_log(
@@ -83,14 +71,14 @@ class TaskMetric(BaseMetric):
         return metrics
 
     @abstractmethod
-    def measure(self, prediction: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+    def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """Count one image, both (c, H, W); an empty dictionary skips it."""
 
     @abstractmethod
-    def reduce(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce(self, counts: Counts) -> dict[str, float]:
         """Turn the images' counts, stacked along the first axis, into results."""
 
-    def reduce_classes(self, counts: dict[str, np.ndarray]) -> dict[str, float]:
+    def reduce_classes(self, counts: Counts) -> dict[str, float]:
         """Results of single classes, ``<name>/<class>``; none by default."""
         return {}
 
