@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from vmt_mm.analysis import metrics_table
+from vmt_mm.analysis.tables import metrics_table
 from vmt_mm.apis import apply_tta, load_config
 from vmt_mm.cli.arguments import add_config_arguments, add_run_arguments, apply_run_arguments
 from vmt_mm.cli.launch import distributed

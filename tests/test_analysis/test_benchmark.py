@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from vmt_mm.analysis import timing
-from vmt_mm.analysis.benchmark import UNTIMED, Case, Setting, build_case, draw, make_run, measure
+from vmt_mm.analysis.benchmark import (
+    SETTING,
+    UNTIMED,
+    Case,
+    build_case,
+    draw,
+    make_run,
+    measure,
+)
 from vmt_mm.analysis.experiment import load_experiments
 from vmt_mm.analysis.mmseg_baseline import StockSwin, logits_difference
 from vmt_mm.errors import InputError
@@ -27,7 +35,8 @@ def scripted(config, tasks, seconds, calls):
         calls.append((config, tasks))
         return next(left)
 
-    return Case(config, Setting(tasks, size=(8, 8)), "shared", run)
+    about = dict(SETTING, config=config, tasks=tasks, size=(8, 8), passes="shared")
+    return Case(about, run)
 
 
 @pytest.fixture
@@ -61,8 +70,9 @@ def test_a_picture_of_any_number_of_configs():
 
 
 def test_the_encoder_gives_all_maps_of_every_task():
-    case = build_case(experiment(), Setting(6, "encoder", 2, (48, 40)))
-    assert (case.setting, case.passes) == (Setting(6, "encoder", 2, (48, 40)), "shared")
+    setting = dict(tasks=6, mode="encoder", batch=2, size=(48, 40))
+    case = build_case(experiment(), setting)
+    assert {**setting, "passes": "shared"}.items() <= case.record.items()
     (features,) = case.run()
     assert len(features) == 6
     for maps in features.values():
@@ -71,16 +81,16 @@ def test_the_encoder_gives_all_maps_of_every_task():
 
 
 def test_the_configs_size_is_width_and_height():
-    case = build_case(experiment(options={"image_size": (64, 32)}), Setting(1))
-    assert case.setting.size == (32, 64)
+    case = build_case(experiment(options={"image_size": (64, 32)}), {})
+    assert case.record["size"] == (32, 64)
 
 
 def test_a_config_of_one_task_is_a_model_for_each(tmp_path):
     single = tmp_path / "single.py"
     single.write_text(f"_base_ = {str(NANO)!r}\ntask = 'semseg'\n")
-    assert build_case(experiment(single), Setting(1, size=(32, 32))).passes == "per_task"
-    case = build_case(experiment(single), Setting(3, size=(32, 32)))
-    assert case.passes == "per_task"
+    assert build_case(experiment(single), dict(size=(32, 32))).record["passes"] == "per_task"
+    case = build_case(experiment(single), dict(tasks=3, size=(32, 32)))
+    assert case.record["passes"] == "per_task"
     assert [len(features) for features in case.run()] == [1, 1, 1]
 
 
@@ -118,7 +128,9 @@ def test_inference_predicts_every_task():
 )
 def test_wrong_numbers_are_one_message(arguments, message):
     with pytest.raises(InputError, match=message):
-        build_case(experiment(), Setting(*arguments))
+        build_case(
+            experiment(), dict(zip(("tasks", "mode", "batch", "size"), arguments, strict=True))
+        )
 
 
 def test_no_repeats_are_refused():
@@ -130,7 +142,7 @@ def test_no_repeats_are_refused():
 def test_the_stock_composition_is_the_same_function(size):
     models = []
     for variant in ("ours", "stock"):
-        case = build_case(experiment(), Setting(5, "train", 1, size, variant))
+        case = build_case(experiment(), dict(tasks=5, mode="train", size=size, variant=variant))
         for _ in range(2):  # so that the adapters are no longer zero
             case.run()
         models.append(case.models[0])

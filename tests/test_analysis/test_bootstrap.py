@@ -55,7 +55,7 @@ def counts_of(tmp_path, labels, methods):
 def test_values_are_the_mean_ious_of_the_classes_that_count(tmp_path):
     labels, methods = make()
     first, second = counts_of(tmp_path, labels, methods)
-    result = compare([first], [second], min_images=8, samples=200, seed=0)
+    result = compare([[first], [second]], min_images=8, samples=200, seed=0)
     assert result["classes"] == [0, 1, 2]
     assert result["images"] == len(labels)
     expected = [naive_mean_iou(method, labels, (0, 1, 2)) for method in methods]
@@ -68,7 +68,7 @@ def test_values_are_the_mean_ious_of_the_classes_that_count(tmp_path):
 def test_the_interval_is_that_of_resampled_images(tmp_path):
     labels, methods = make(images=9)
     counts = counts_of(tmp_path, labels, methods)
-    result = compare(counts[:1], counts[1:], min_images=1, samples=2000, seed=1)
+    result = compare([counts[:1], counts[1:]], min_images=1, samples=2000, seed=1)
     rng, naive = np.random.default_rng(7), []
     for _ in range(2000):
         drawn = rng.integers(0, 9, 9)
@@ -83,9 +83,9 @@ def test_the_interval_is_that_of_resampled_images(tmp_path):
 def test_trainings_are_averaged_and_a_method_equals_itself(tmp_path):
     labels, methods = make()
     a, b = counts_of(tmp_path, labels, methods)
-    alone = [compare([x], [b], 1, 50, 0)["first"] for x in (a, b)]
-    assert compare([a, b], [b], 1, 50, 0)["first"] == pytest.approx(np.mean(alone))
-    same = compare([a], [a], 1, 50, 0)
+    alone = [compare([[x], [b]], 1, 50, 0)["first"] for x in (a, b)]
+    assert compare([[a, b], [b]], 1, 50, 0)["first"] == pytest.approx(np.mean(alone))
+    same = compare([[a], [a]], 1, 50, 0)
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
 
 
@@ -93,10 +93,10 @@ def test_wrong_input_is_one_message(tmp_path):
     labels, methods = make()
     first, _ = counts_of(tmp_path, labels, methods)
     with pytest.raises(InputError, match="no class is in 13 images"):
-        compare([first], [first], 13, 10, 0)
+        compare([[first], [first]], 13, 10, 0)
     other = {key: value[:5] for key, value in first.items()}
     with pytest.raises(InputError, match="not of the same images"):
-        compare([first], [other], 1, 10, 0)
+        compare([[first], [other]], 1, 10, 0)
     with pytest.raises(InputError, match="holds no prediction"):
         count_pixels(TASK, tmp_path / "labels", tmp_path / "none")
     small = write(tmp_path / "small", [methods[0][0][:3]])

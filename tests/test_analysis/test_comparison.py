@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vmt_mm.analysis import comparison
 from vmt_mm.analysis.comparison import (
     LOG,
     RECORD,
     choose_reference,
     compare,
-    cost_of,
     draw_comparison,
     plan_runs,
-    read_entry,
     to_markdown,
     train_runs,
 )
@@ -24,11 +23,10 @@ from vmt_mm.errors import InputError
 from vmt_mm.utils.files import write_json
 
 BASES = Path(__file__).parents[2] / "configs/_base_"
-COST = dict(encoder=1000, all=3000, passes=1)
 
 
 @pytest.fixture
-def entries(tmp_path):
+def configs(tmp_path):
     """Two tasks; `single` trains one at a time, `shared` both."""
     parts = [
         str(BASES / f"{part}.py")
@@ -40,19 +38,19 @@ def entries(tmp_path):
         f"_base_ = {parts}\n"
         "tasks = dict(_delete_=True, semseg=dict(type='Segmentation', num_classes=8),\n"
         "             normals=dict(type='Normals'))\n"
-        "model = dict(tasks=_base_.tasks, backbone=dict(arch='nano', tasks=list(_base_.tasks),\n"
-        "             allow_random_backbone=True, peft=dict(type='VMTAdapter', ratio=4)))\n"
+        "model = dict(backbone=dict(arch='nano', allow_random_backbone=True,\n"
+        "                           peft=dict(type='VMTAdapter', ratio=4)))\n"
     )
     (tmp_path / "single.py").write_text(
         "_base_ = './shared.py'\ntask = 'semseg'\n"
         "model = dict(backbone=dict(peft=dict(_delete_=True, type='FullFineTuning')))\n"
     )
-    return [read_entry(str(tmp_path / f"{name}.py"), {}) for name in ("single", "shared")]
+    return [str(tmp_path / f"{name}.py") for name in ("single", "shared")]
 
 
 @pytest.fixture
-def runs(entries, tmp_path):
-    return plan_runs(entries, [0, 1], tmp_path / "runs")
+def runs(configs, tmp_path):
+    return plan_runs(configs, {}, [0, 1], tmp_path / "runs")
 
 
 def finish(run, **scores):
@@ -65,14 +63,20 @@ def finish(run, **scores):
 def finish_all(runs):
     scores = dict(single=[(40.0, 20.0), (60.0, 30.0)], shared=[(55.0, 24.0), (50.0, 27.5)])
     for run in runs:
-        semseg, normals = scores[run.entry.experiment.name][run.seed]
+        semseg, normals = scores[run.experiment.name][run.seed]
         given = dict(semseg=semseg, normals=normals)
         finish(run, **({run.task: given[run.task]} if run.task else given))
 
 
-def table(entries, runs, reference=None):
-    reference = choose_reference(entries, reference)
-    return compare(entries, runs, reference, [COST] * len(entries), "python compare.py")
+@pytest.fixture(autouse=True)
+def quick_counts(request, monkeypatch):
+    if "counts_all" not in request.node.name:
+        counts = dict(encoder_trainable=1000, total_trainable=3000, passes="shared", tasks=2)
+        monkeypatch.setattr(comparison, "summarize_experiment", lambda experiment: counts)
+
+
+def table(runs, reference=None):
+    return compare(runs, choose_reference(runs, reference), {}, "python compare.py")
 
 
 def test_a_config_of_one_task_is_run_for_each(runs):
@@ -85,14 +89,14 @@ def test_a_config_of_one_task_is_run_for_each(runs):
     options = command[command.index("--cfg-options") + 1 : command.index("--work-dir")]
     assert options == ["data_root=elsewhere", "train_cfg.val_interval=60", "task=normals"]
     assert command[-2:] == ["--resume", "auto"]
-    assert list(runs[1].entry.configs["normals"].model.tasks) == ["normals"]
+    assert list(runs[1].cfg.model.tasks) == ["normals"]
 
 
-def test_scores_spread_and_delta(entries, runs):
+def test_scores_spread_and_delta(runs):
     finish_all(runs)
-    comparison = table(entries, runs)
-    assert comparison["reference"]["scores"] == dict(semseg=50.0, normals=25.0)
-    single, shared = comparison["rows"]
+    found = table(runs)
+    assert found["reference"]["scores"] == dict(semseg=50.0, normals=25.0)
+    single, shared = found["rows"]
     assert shared["scores"]["semseg"]["mean"] == 52.5
     assert shared["scores"]["semseg"]["spread"] == pytest.approx(5 / 2**0.5)
     # seed 0: semseg +10 %, normals 4 % better; seed 1: semseg 0, normals 10 % worse
@@ -101,13 +105,12 @@ def test_scores_spread_and_delta(entries, runs):
     assert shared["delta"]["spread"] == pytest.approx(12 / 2**0.5)
     assert single["delta"]["values"] == pytest.approx({"0": 0.0, "1": 0.0})
     assert not single["missing"] and not shared["missing"]
-    assert len(single["runs"]) == 4
-    assert json.loads(json.dumps(comparison)) == comparison
+    assert json.loads(json.dumps(found)) == found
 
 
-def test_the_table_marks_the_best(entries, runs):
+def test_the_table_marks_the_best(runs):
     finish_all(runs)
-    lines = to_markdown(table(entries, runs)).splitlines()
+    lines = to_markdown(table(runs)).splitlines()
     assert lines[0].endswith("| semseg mIoU ↑ | normals mErr ↓ | Δ (%) ↑ |")
     assert "| 50.00 ± 14.14 | **25.00 ± 7.07** | +0.00 ± 0.00 |" in lines[2]
     assert "| shared | 0.001 | 0.003 | 1 | **52.50 ± 3.54** | 25.75 ± 2.47 |" in lines[3]
@@ -115,73 +118,68 @@ def test_the_table_marks_the_best(entries, runs):
     assert "    python compare.py" in lines
 
 
-def test_what_is_missing_is_said(entries, runs):
+def test_what_is_missing_is_said(runs):
     finish_all(runs[:4])
     failed = dict(settings=runs[4].settings(), seconds=2.0, code=1)
     write_json(runs[4].folder / RECORD, failed)
-    comparison = table(entries, runs)
-    single, shared = comparison["rows"]
+    found = table(runs)
+    single, shared = found["rows"]
     assert single["delta"]["values"] == {"0": pytest.approx(single["delta"]["mean"])}
     assert shared["missing"] == ["shared/seed1 has not been started"]
     assert shared["scores"]["semseg"]["spread"] is None
-    text = to_markdown(comparison)
+    text = to_markdown(found)
     assert "| shared † |" in text
     assert f"single-normals/seed1 failed, see {runs[4].folder / 'output.log'}" in text
 
 
-def test_without_a_reference_delta_is_left_out_and_said(entries, runs):
+def test_without_a_reference_delta_is_left_out_and_said(runs, configs):
     finish_all(runs)
-    shared = entries[1:]
-    comparison = table(shared, runs)
-    assert comparison["rows"][0]["delta"]["mean"] is None
-    text = to_markdown(comparison)
-    assert "Δ (%)" not in text and "Δ is left out: no config trains one task alone" in text
-    assert draw_comparison(comparison) is None
-    own = table(shared, runs, reference=shared[0].experiment.path)
+    shared = [run for run in runs if run.task is None]
+    found = table(shared)
+    assert found["rows"][0]["delta"]["mean"] is None
+    text = to_markdown(found)
+    assert "Δ (%)" not in text and "there is no reference" in text
+    own = table(shared, reference=configs[1])
     assert own["reference"]["scores"] == dict(semseg=52.5, normals=25.75)
 
 
-def test_a_reference_that_lacks_a_task_gives_no_delta(entries, runs):
+def test_a_reference_that_lacks_a_task_gives_no_delta(runs):
     finish(runs[0], semseg=40.0)
-    comparison = table(entries, runs)
-    assert comparison["reference"]["scores"] is None
-    assert "has no normals yet" in to_markdown(comparison)
+    found = table(runs)
+    assert found["reference"]["scores"]["normals"] is None
+    assert not any(row["delta"]["values"] for row in found["rows"])
+    assert "single † " in to_markdown(found)
 
 
-def test_a_folder_of_other_settings_is_refused(entries, runs, tmp_path):
+def test_a_folder_of_other_settings_is_refused(configs, runs, tmp_path):
     finish_all(runs)
-    path = entries[1].experiment.path
-    other = [read_entry(path, {"optim_wrapper.optimizer.lr": 0.5})]
-    run = plan_runs(other, [0], tmp_path / "runs")[0]
-    with pytest.raises(InputError, match=r"config\.optim_wrapper\.optimizer\.lr: 0\.0001 there, 0"):
+    options = {"optim_wrapper.optimizer.lr": 0.5}
+    [run] = plan_runs(configs[1:], options, [0], tmp_path / "runs")
+    with pytest.raises(InputError, match="is of a run with other settings: optim_wrapper"):
         run.read()
-    (tmp_path / "else/shared/seed0").mkdir(parents=True)
-    (tmp_path / "else/shared/seed0/epoch_1.pth").touch()
-    with pytest.raises(InputError, match="holds something that is no run of a comparison"):
-        plan_runs(entries, [0], tmp_path / "else")[2].read()
 
 
-def test_configs_that_cannot_be_compared(entries, tmp_path):
+def test_configs_that_cannot_be_compared(configs, tmp_path):
     (tmp_path / "sub").mkdir()
-    for name in ("shared", "fewer"):
-        (tmp_path / f"sub/{name}.py").write_text(
-            "_base_ = '../shared.py'\ntasks = dict(_delete_=True, normals=dict(type='Normals'))\n"
-        )
     for name, message in (
         ("shared", "two configs are named 'shared'"),
         ("fewer", "needs the same"),
     ):
-        other = read_entry(str(tmp_path / f"sub/{name}.py"), {})
+        other = tmp_path / f"sub/{name}.py"
+        other.write_text(
+            "_base_ = '../shared.py'\ntasks = dict(_delete_=True, normals=dict(type='Normals'))\n"
+        )
         with pytest.raises(InputError, match=message):
-            plan_runs([*entries, other], [0], tmp_path)
+            plan_runs([*configs, str(other)], {}, [0], tmp_path)
     (tmp_path / "single2.py").write_text("_base_ = './single.py'\n")
-    second = read_entry(str(tmp_path / "single2.py"), {})
+    runs = plan_runs([*configs, str(tmp_path / "single2.py")], {}, [0], tmp_path)
     with pytest.raises(InputError, match="choose one by --reference"):
-        choose_reference([*entries, second], None)
+        choose_reference(runs, None)
 
 
-def test_a_model_a_task_counts_all_of_them(entries):
-    single, shared = map(cost_of, entries)
+def test_a_model_for_each_task_counts_all_of_them(runs):
+    found = compare(runs, None, {}, "")
+    single, shared = found["rows"]
     assert (single["passes"], shared["passes"]) == (2, 1)
     assert 2 * 890_000 < single["encoder"] < 2 * 910_000
     assert 0 < shared["encoder"] < 200_000
@@ -214,10 +212,10 @@ def test_an_interruption_stops_what_runs(runs):
     assert runs[0].read()["code"] != 0
 
 
-def test_the_picture_shows_every_row(entries, runs):
+def test_the_picture_shows_every_row(runs):
     finish_all(runs)
-    comparison = table(entries, runs)
-    image = draw_comparison(comparison)
+    found = table(runs)
+    image = draw_comparison(found)
     assert image.dtype == np.uint8 and image.shape[2] == 3
-    comparison["rows"][1]["encoder"] = 0  # has a place on the logarithmic axis
-    assert not np.array_equal(draw_comparison(comparison), image)
+    found["rows"][1]["encoder"] = 0  # has a place on the logarithmic axis
+    assert not np.array_equal(draw_comparison(found), image)

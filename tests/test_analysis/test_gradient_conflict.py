@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import CONFIG, ROOT, options, run
+from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
@@ -21,16 +22,19 @@ from run_hooks import At, Killed, kill
 from small_runs import LENGTH, SmallRun
 from torch import nn
 
-import vmt_mm.analysis.hooks.gradient_conflict as hook_module
+import vmt_mm.analysis.hooks as hook_module
 from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
-    ConflictRecord,
+    add_cosines,
     conflict_table,
     draw_conflicts,
     find_candidates,
     measure_conflict,
+    new_record,
     read_record,
+    summarize,
     task_losses,
+    write_record,
 )
 from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import render_table
@@ -38,7 +42,6 @@ from vmt_mm.engine.loops import seed_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS, MODELS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.files import write_json
 
 TASKS = dict(
     semseg=dict(type="Segmentation", num_classes=5),
@@ -239,7 +242,7 @@ def test_the_same_while_gradients_accumulate_and_losses_are_watched(small_run, t
     assert watched.losses == plain.losses
     for name, value in state(plain).items():
         assert torch.equal(value, state(watched)[name]), name
-    assert hook.record.iterations == [3, 6]
+    assert hook.record["iterations"] == [3, 6]
 
 
 def test_the_gradients_are_those_of_the_training(small_run, monkeypatch):
@@ -259,13 +262,13 @@ def test_the_gradients_are_those_of_the_training(small_run, monkeypatch):
 
 def test_the_files(measured):
     record = read_record(measured.folder / RECORD_FILE)
-    assert record.iterations == list(range(1, 3 * LENGTH + 1))
-    values = np.array(list(record.cosines.values()))
+    assert record["iterations"] == list(range(1, 3 * LENGTH + 1))
+    values = np.array(list(record["cosines"].values()))
     assert values.shape == (6, 3 * LENGTH)
     assert np.abs(values).max() <= 1
     content = json.loads((measured.folder / RECORD_FILE).read_text())
     summary = content["summary"]["semseg - normals"]
-    column = np.array(record.cosines["semseg - normals"])
+    column = np.array(record["cosines"]["semseg - normals"])
     assert summary["mean"] == pytest.approx(column.mean())
     assert summary["share_positive"] == pytest.approx((column > 0).mean())
     assert (summary["count"], summary["without"]) == (3 * LENGTH, 0)
@@ -287,8 +290,8 @@ def test_a_resumed_run_goes_on_with_the_record(measured, small_run):
     resumed = small_run({**settings, "resume": True}).train()
     assert min(resumed.losses) == 7
     ours, theirs = (read_record(r.folder / RECORD_FILE) for r in (resumed, measured))
-    assert ours.iterations == theirs.iterations
-    assert ours.cosines == theirs.cosines
+    assert ours["iterations"] == theirs["iterations"]
+    assert ours["cosines"] == theirs["cosines"]
 
 
 def test_decoders_alone_end_a_training_with_one_message(small_run):
@@ -308,6 +311,7 @@ def measure_alone(model, rank, wrapped=False):
         optim_wrapper=OptimWrapper(optimizer),
         work_dir="absent",
         iter=0,
+        message_hub=MessageHub("alone"),
     )
     hook.before_train(runner)
     seed_iteration(0, 0, 0)
@@ -318,31 +322,30 @@ def measure_alone(model, rank, wrapped=False):
 def work(rank, folder):
     init_default_scope("vmt_mm")
     record = measure_alone(make_model(), rank, wrapped=True)
-    (folder / f"{rank}.json").write_text(json.dumps(record.to_json()))
+    write_record(folder / f"{rank}.json", record)
 
 
 def test_every_process_measures_on_its_own_batch(tmp_path):
     run_forked(__file__, tmp_path)
     gathered = read_record(tmp_path / "0.json")
-    assert gathered.iterations == [1, 1]
-    rows = list(zip(*gathered.cosines.values(), strict=True))
+    assert gathered["iterations"] == [1, 1]
+    rows = list(zip(*gathered["cosines"].values(), strict=True))
     for rank, row in enumerate(rows):
-        [alone] = zip(*measure_alone(make_model(), rank).cosines.values(), strict=True)
+        [alone] = zip(*measure_alone(make_model(), rank)["cosines"].values(), strict=True)
         assert row == pytest.approx(alone, abs=1e-4)
     assert rows[0] != pytest.approx(rows[1], abs=1e-2)
 
 
 def test_a_record_survives_its_file(tmp_path):
-    record = ConflictRecord(["a", "b", "c"], shared_parameters=["w"])
-    record.add(2, [[0.25, math.nan, -1.0], [0.0, math.nan, 1.0]])
-    record.add(4, [[-0.5, math.nan, 1.0]])
-    write_json(tmp_path / "r.json", record.to_json())
+    record = dict(new_record("abc"), shared_parameters=["w"])
+    add_cosines(record, 2, [[0.25, math.nan, -1.0], [0.0, math.nan, 1.0]])
+    add_cosines(record, 4, [[-0.5, math.nan, 1.0]])
+    write_record(tmp_path / "r.json", record)
     assert "NaN" not in (tmp_path / "r.json").read_text()
     again = read_record(tmp_path / "r.json")
     assert again == record
-    assert again.iterations == [2, 2, 4]
-    assert read_record(tmp_path / "r.json", until=3).cosines["b - c"] == [-1.0, 1.0]
-    summary = again.summary()
+    assert again["iterations"] == [2, 2, 4]
+    summary = summarize(again)
     first = dict(mean=-0.25 / 3, share_positive=1 / 3, share_negative=1 / 3, count=3, without=0)
     assert summary["a - b"] == pytest.approx(first)
     assert summary["a - c"] == dict(
@@ -368,16 +371,17 @@ def test_pictures_differ_with_what_they_show():
     rng = np.random.default_rng(0)
     records = {}
     for name, center in (("one", -0.2), ("two", 0.2)):
-        records[name] = ConflictRecord(["a", "b", "c"])
+        records[name] = new_record("abc")
         for number in range(20):
-            records[name].add(number + 1, [(center + 0.1 * rng.normal(size=3)).tolist()])
+            row = (center + 0.1 * rng.normal(size=3)).tolist()
+            add_cosines(records[name], number + 1, [row])
     both, first = draw_conflicts(records), draw_conflicts({"one": records["one"]})
     assert both.dtype == np.uint8
     assert both.shape[2] == 3
     blue, orange = (0, 114, 178), (230, 159, 0)
     assert (both == blue).all(-1).sum() > 1000 < (both == orange).all(-1).sum()
     assert not (first == blue).all(-1).any()
-    empty = ConflictRecord(["a", "b"], [1], {"a - b": [None]})
+    empty = dict(tasks=["a", "b"], iterations=[1], cosines={"a - b": [None]})
     assert draw_conflicts({"none": empty}).std() > 0
 
 

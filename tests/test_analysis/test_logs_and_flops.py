@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from vmt_mm.analysis.confusion import count_confusion, draw_confusion
+from vmt_mm.analysis.counts import count_flops, count_operations
 from vmt_mm.analysis.experiment import load_experiments
-from vmt_mm.analysis.flops import count_flops, count_operations
 from vmt_mm.analysis.logs import curve, draw_curves, keys_of, read_log, train_times
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import SegmentationMetric

@@ -9,7 +9,7 @@ from methods import VIT, build_model
 from mmengine.logging import MMLogger
 from mmpretrain.models import VisionTransformer
 
-from vmt_mm.analysis.parameters import count_parameters
+from vmt_mm.analysis.counts import count_parameters
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones import vit
 from vmt_mm.models.lazy_resize import LazyResize

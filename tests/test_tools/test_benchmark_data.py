@@ -94,4 +94,4 @@ def test_warps_that_are_left_to_the_device_are_not_compared(benchmark, capsys, t
     config.write_text(f"_base_ = {str(ROOT / CONFIG)!r}\naugment_on_device = True\n")
     with pytest.raises(SystemExit):
         benchmark(config=str(config))
-    assert "compare it with augment_on_device=False" in capsys.readouterr().err
+    assert "set augment_on_device=False" in capsys.readouterr().err

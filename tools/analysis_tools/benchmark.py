@@ -33,7 +33,6 @@ from vmt_mm.analysis.benchmark import (
     MODES,
     UNTIMED,
     Case,
-    Setting,
     build_case,
     cost_table,
     draw,
@@ -102,11 +101,13 @@ def check_outputs(args: argparse.Namespace) -> None:
 def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
     """Build all models; say how far the stock composition's logits are from ours."""
     variants = [OURS, *(REFERENCES if args.reference else ()), *(ABLATIONS if args.ablate else ())]
+    own = dict(mode=args.mode, batch=args.batch, size=args.size and tuple(args.size), amp=args.amp,
+               compile=args.compile)  # fmt: skip
     settings = [
-        Setting(tasks, args.mode, args.batch, args.size and tuple(args.size), variant, args.amp,
-                args.compile)
-        for tasks in sorted(set(args.tasks)) for variant in variants
-    ]  # fmt: skip
+        dict(own, tasks=tasks, variant=variant)
+        for tasks in sorted(set(args.tasks))
+        for variant in variants
+    ]
     pairs = [
         (experiment, setting)
         for experiment in load_experiments(args.configs, args.cfg_options)
@@ -115,12 +116,12 @@ def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
     cases = []
     for experiment, setting in progress.track(pairs, description="building"):
         cases.append(build_case(experiment, setting))
-        if setting.variant == "stock":
+        if setting["variant"] == "stock":
             ours, stock = (case.models for case in cases[-2:])
-            images = torch.randn(1, 3, *cases[-1].setting.size).to(get_device())
+            images = torch.randn(1, 3, *cases[-1].record["size"]).to(get_device())
             worst = max(logits_difference(*pair, images) for pair in zip(ours, stock, strict=True))
             print(
-                f"{experiment.name}, {setting.tasks} task(s): with the same weights, the stock "
+                f"{experiment.name}, {setting['tasks']} task(s): with the same weights, the stock "
                 f"composition's logits differ from ours by {worst:.1e} of the largest",
                 file=sys.stderr,
             )
@@ -136,11 +137,10 @@ def time_cases(args: argparse.Namespace) -> list[dict[str, Any]]:
         cases = build_cases(args, progress)
         bar = progress.add_task("timing", total=len(cases) * (UNTIMED + args.repeats))
         records = measure(cases, args.repeats, advance=lambda: progress.advance(bar))
-        pairs = list(zip(cases, records, strict=True)) if not args.no_memory else []
-        for case, record in progress.track(pairs, description="measuring memory"):
-            record["peak_mem_bytes"] = peak_memory(
-                run_alone, case.config, args.cfg_options or {}, case.setting, _MEMORY_RUNS
-            )
+        chosen = [] if args.no_memory else records
+        for record in progress.track(chosen, description="measuring memory"):
+            options = args.cfg_options or {}
+            record["peak_mem_bytes"] = peak_memory(run_alone, options, record, _MEMORY_RUNS)
     return records
 
 

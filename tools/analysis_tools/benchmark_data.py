@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import Progress
 
-from vmt_mm.analysis.data_speed import PlainPipeline, find_warp, measure
+from vmt_mm.analysis.data_speed import PlainPipeline, measure
 from vmt_mm.analysis.tables import print_table, table_of
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
@@ -53,11 +53,11 @@ def build(args: argparse.Namespace, cache: str) -> dict[str, Any]:
     whole = DATASETS.build(config)
     if not isinstance(whole, MultiTaskDataset):
         raise InputError(f"{args.config}: train_dataloader.dataset is no MultiTaskDataset")
-    warp = find_warp(whole)
+    PlainPipeline(whole)  # which may not fit
     chosen = np.random.default_rng(0).permutation(len(whole))[: args.images].tolist()
     files = DATASETS.build(dict(config, indices=chosen))
     cached = DATASETS.build(dict(config, indices=chosen, cache=cache))
-    return {"files": files, "cache": cached, "plain": PlainPipeline(files, warp)}
+    return {"files": files, "cache": cached, "plain": PlainPipeline(files)}
 
 
 def print_speed(speed: dict[str, Any]) -> None:

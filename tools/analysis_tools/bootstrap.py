@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
         for folder in track(folders, "counting pixels", console=Console(stderr=True))
     ]
     own = len(args.first)
-    result = compare(counts[:own], counts[own:], args.min_images, args.samples, args.seed)
+    methods = (counts[:own], counts[own:])
+    result = compare(methods, args.min_images, args.samples, args.seed)
     text = (
         "{first:.2f} - {second:.2f} = {value:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     ).format(**result)

@@ -25,10 +25,8 @@ from vmt_mm.analysis.comparison import (
     Run,
     choose_reference,
     compare,
-    cost_of,
     draw_comparison,
     plan_runs,
-    read_entry,
     to_markdown,
     train_runs,
 )
@@ -66,7 +64,7 @@ def train(runs: Sequence[Run], args: argparse.Namespace, console: Console) -> No
     if len(waiting) < len(runs):
         console.print(f"{len(runs) - len(waiting)} of {len(runs)} run(s) are finished already")
     for run in {run.folder.parent: run for run in waiting}.values():
-        check_inputs(run.entry.configs[run.task], training=True)
+        check_inputs(run.cfg, training=True)
     ended = []
 
     def on_end(run: Run) -> None:
@@ -96,30 +94,26 @@ def main() -> None:
     with friendly_errors():
         if args.jobs < 1:
             raise InputError(f"--jobs must be a positive whole number, got {args.jobs}")
-        paths = dict.fromkeys([*args.configs, *([args.reference] if args.reference else [])])
+        paths = list(dict.fromkeys([*args.configs, *([args.reference] if args.reference else [])]))
         titles = dict(pair.partition("=")[::2] for pair in args.title)
         if unknown := sorted(set(titles) - {Path(path).stem for path in paths}):
             raise InputError(f"--title {unknown[0]}: no config is named so")
-        options = parse_options(args.cfg_options)
-        entries = [read_entry(path, options, titles.get(Path(path).stem)) for path in paths]
-        reference = choose_reference(entries, args.reference)
-        runs = plan_runs(entries, list(dict.fromkeys(args.seeds)), args.work_dir)
-        for entry in entries:
-            folders = {"--work-dir": args.work_dir, "--out": args.out}
-            check_outputs(folders, files_read(entry.experiment.cfg), may_hold=True)
-        costs = [cost_of(entry) for entry in entries]
+        options, folder = parse_options(args.cfg_options), args.out or args.work_dir
+        runs = plan_runs(paths, options, list(dict.fromkeys(args.seeds)), args.work_dir)
+        reference = choose_reference(runs, args.reference)
+        for run in runs:
+            folders = {"--work-dir": args.work_dir, "--out": folder}
+            check_outputs(folders, files_read(run.cfg), may_hold=True)
         try:
             if not args.collect:
                 train(runs, args, console)
         except KeyboardInterrupt:
             interrupted = True
-        command = shlex.join(["python", *sys.argv])
-        comparison = compare(entries, runs, reference, costs, command)
-        folder, table = args.out or args.work_dir, to_markdown(comparison)
+        comparison = compare(runs, reference, titles, shlex.join(["python", *sys.argv]))
+        table = to_markdown(comparison)
         write_bytes(folder / "comparison.md", table.encode())
         write_json(folder / "comparison.json", comparison)
-        if (picture := draw_comparison(comparison)) is not None:
-            write_image(folder / "comparison.png", picture)
+        write_image(folder / "comparison.png", draw_comparison(comparison))
         console.print(table, highlight=False, markup=False, soft_wrap=True)
         console.print(f"written into {folder}: comparison.md, .json, .png", soft_wrap=True)
     if interrupted:

@@ -9,7 +9,7 @@ the test set. Writes SAVE_DIR/confusion_<task>.png, and the counts of pixels bes
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +51,6 @@ def choose_task(cfg: Config, name: str | None) -> Task:
     if not with_classes or (name is not None and name not in with_classes):
         raise InputError(f"--task {name}: tasks with classes are {with_classes}")
     return tasks[name or with_classes[0]]
-
-
-def _progress(count: int, what: str) -> Iterable[int]:
-    return track(range(count), what, console=Console(stderr=True), transient=True)
 
 
 def pairs_of_folder(dataset: object, task: Task, folder: Path) -> Iterator[tuple]:

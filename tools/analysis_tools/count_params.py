@@ -15,8 +15,8 @@ import sys
 from rich.console import Console
 from rich.progress import track
 
+from vmt_mm.analysis.counts import parameter_comparison, summarize_experiment
 from vmt_mm.analysis.experiment import load_experiments
-from vmt_mm.analysis.parameters import parameter_comparison, summarize_experiment
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors

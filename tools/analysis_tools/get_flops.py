@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.table import Table
 
+from vmt_mm.analysis.counts import count_flops
 from vmt_mm.analysis.experiment import load_experiments
-from vmt_mm.analysis.flops import count_flops
 from vmt_mm.analysis.tables import print_table, table_of
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors

@@ -24,13 +24,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
-    ConflictRecord,
+    Record,
     conflict_table,
     draw_conflicts,
     find_candidates,
     measure_conflict,
     read_record,
+    summarize,
     task_losses,
+    write_record,
 )
 from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import print_table
@@ -143,7 +145,7 @@ def check_sharing(cfg: Config, parameters: str | None) -> None:
     measure_conflict(losses, find_candidates(model, parameters))
 
 
-def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) -> ConflictRecord:
+def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) -> Record:
     """Train, and return what the hook measured."""
     runner = MultiTaskRunner.from_cfg(cfg)
     hook = GradientConflictHook(args.interval, args.parameters)
@@ -151,7 +153,7 @@ def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) ->
     runner.register_hook(Progressing(bar, label, args.iters))
     with suppress(Enough):
         runner.train()
-    write_json(Path(runner.work_dir) / RECORD_FILE, hook.record.to_json())
+    write_record(Path(runner.work_dir) / RECORD_FILE, hook.record)
     return hook.record
 
 
@@ -188,12 +190,12 @@ def compare(args: argparse.Namespace) -> None:
     )
     with Progress(*columns) as bar:
         records = {
-            label: job if isinstance(job, ConflictRecord) else measure(job, args, bar, label)
+            label: job if isinstance(job, dict) else measure(job, args, bar, label)
             for label, job in jobs.items()
         }
     write_json(
         args.work_dir / RECORD_FILE,
-        {label: record.to_json() for label, record in records.items()},
+        {label: {**r, "summary": summarize(r)} for label, r in records.items()},
     )
     picture = (args.work_dir / RECORD_FILE).with_suffix(".png")
     write_image(picture, draw_conflicts(records))

@@ -9,10 +9,9 @@ import contextlib
 import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +21,9 @@ from mmengine.optim import build_optim_wrapper
 from rich.table import Table
 from torch import Tensor
 
+from vmt_mm.analysis.counts import count_operations, find_passes
 from vmt_mm.analysis.experiment import Experiment, load_experiments
-from vmt_mm.analysis.flops import count_operations
 from vmt_mm.analysis.mmseg_baseline import OURS, use_variant
-from vmt_mm.analysis.parameters import find_passes
 from vmt_mm.analysis.tables import table_of
 from vmt_mm.analysis.timing import seconds_in_turn
 from vmt_mm.errors import InputError
@@ -36,68 +34,56 @@ from vmt_mm.visualization.figure import draw_figure
 MODES = ("encoder", "infer", "train")
 #: Runs of each case before the timed ones; the first counts its operations.
 UNTIMED = 2
+#: How models are run: ``tasks``, the config's own repeated; ``mode``; ``batch``; ``size`` (H, W) or
+#: None for the config's ``image_size``; ``variant``, see ``mmseg_baseline``; ``amp``: bfloat16;
+#: ``compile`` the encoder's loop.
+SETTING: Mapping[str, Any] = dict(tasks=1, mode="encoder", batch=1, size=None, variant=OURS,
+                                  amp=False, compile=False)  # fmt: skip
 #: A row of the benchmark's JSON, see :func:`measure`.
-Record = Mapping[str, Any]
+Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How models are built and run; size is (H, W), None for the config's ``image_size``."""
+class Case(NamedTuple):
+    """A config with a setting, and what does its work once, for all tasks and images."""
 
-    tasks: int  # T; the config's own are repeated
-    mode: str = "encoder"
-    batch: int = 1
-    size: tuple[int, int] | None = None
-    variant: str = OURS
-    amp: bool = False
-    compile: bool = False
-
-
-@dataclass(frozen=True)
-class Case:
-    """A config with a setting: ``run`` does the work once, for all tasks and images."""
-
-    config: str
-    setting: Setting
-    passes: str
+    record: Record
     run: Callable[[], object]
     models: Sequence[MultiTaskSegmentor] = ()
 
 
-def build_case(experiment: Experiment, setting: Setting) -> Case:
+def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
     """Build an experiment's models and images, with the same random values each time."""
-    size = tuple(setting.size or (experiment.cfg.get("image_size") or ())[::-1])
+    setting, device = {**SETTING, **setting}, get_device()
+    size = setting["size"] or tuple(experiment.cfg.get("image_size") or ())[::-1]
     if len(size) != 2:
         raise InputError(f"{experiment.path}: has no `image_size`, (width, height); give a size")
-    if min(setting.tasks, setting.batch, *size) < 1:
+    if min(setting["tasks"], setting["batch"], *size) < 1:
         raise InputError(
-            f"tasks, batch and size must be 1 or more, got {setting.tasks} task(s), "
-            f"{setting.batch} image(s) of {size[0]} x {size[1]} pixels"
+            f"tasks, batch and size must be 1 or more, got {setting['tasks']} task(s), "
+            f"{setting['batch']} image(s) of {size[0]} x {size[1]} pixels"
         )
-    setting, experiment = replace(setting, size=size), use_variant(experiment, setting.variant)
-    trains, device = setting.mode == "train", get_device()
-    if trains and not experiment.cfg.get("optim_wrapper"):
-        raise InputError(f"{experiment.path}: a training step needs the config's `optim_wrapper`")
+    experiment = use_variant(experiment, setting["variant"])
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
-        images = torch.randn(setting.batch, 3, *size, device=device)
-        models = experiment.build_models(setting.tasks)
+        images = torch.randn(setting["batch"], 3, *size, device=device)
+        models = experiment.build_models(setting["tasks"])
         for model in models:
             model.backbone.init_weights()  # mmseg prints that there is no file
-            if setting.compile:
+            if setting["compile"]:
                 model.backbone.compile_features()
     optimizer = dict(experiment.cfg.get("optim_wrapper") or {})
-    if setting.amp:
+    if setting["amp"]:
         optimizer["type"] = "BFloat16OptimWrapper"
-    runs = [make_run(m.to(device), images, setting.mode, optimizer) for m in models]
+    runs = [make_run(m.to(device), images, setting["mode"], optimizer) for m in models]
 
     def run() -> list[object]:
-        with torch.autocast(device, torch.bfloat16, enabled=setting.amp and not trains):
+        amp = setting["amp"] and setting["mode"] != "train"  # where the optimizer has its own
+        with torch.autocast(device, torch.bfloat16, enabled=amp):
             return [one() for one in runs]
 
     # a config that trains a model per task needs a pass per task, even with one task
     passes = "per_task" if experiment.model_per_task else find_passes(models)
-    return Case(experiment.path, setting, passes, run, models)
+    return Case(dict(setting, config=experiment.path, size=size, passes=passes), run, models)
 
 
 def make_run(
@@ -129,16 +115,17 @@ def make_run(
     return step
 
 
-def run_alone(path: str, options: Mapping[str, Any], setting: Setting, times: int) -> None:
+def run_alone(options: Mapping[str, Any], record: Record, times: int) -> None:
     """Build one case and run it, for a process that measures memory."""
-    case = build_case(load_experiments([path], options)[0], setting)
+    (experiment,) = load_experiments([record["config"]], options)
+    case = build_case(experiment, {key: record[key] for key in SETTING})
     for _ in range(times):
         case.run()
 
 
 def measure(
     cases: Sequence[Case], repeats: int, advance: Callable[[], object] = lambda: None
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Time cases in turn; ``advance`` is called after each of (UNTIMED + repeats) runs of each.
 
     Returns:
@@ -147,24 +134,25 @@ def measure(
     """
     if repeats < 1:
         raise InputError(f"repeats must be 1 or more, got {repeats}")
-    records = []
+    about = dict(device=get_device(), threads=torch.get_num_threads(), peak_mem_bytes=None)
+    gflops = []
     for case in cases:
         eager = [model.eager_backward for model in case.models]
         for model in case.models:  # PyTorch's counter cannot follow a gradient in a forward pass
             model.eager_backward = False
-        gflop = count_operations(case.run) / 1e9
+        gflops.append(count_operations(case.run) / 1e9)
         for model, value in zip(case.models, eager, strict=True):
             model.eager_backward = value
-        own = dict(config=case.config, **vars(case.setting), passes=case.passes, gflop=gflop)
-        records.append(own | dict(device=get_device(), threads=torch.get_num_threads()))
         advance()
     seconds = seconds_in_turn([case.run for case in cases], repeats, UNTIMED - 1, advance)
-    for record, own in zip(records, seconds, strict=True):
-        record.update(median_s=median(own), min_s=min(own), peak_mem_bytes=None)
-        record["images_per_s"] = record["batch"] / record["median_s"]
+    records = [
+        dict(case.record, **about, gflop=gflop, median_s=median(own), min_s=min(own))
+        for case, gflop, own in zip(cases, gflops, seconds, strict=True)
+    ]
     for record in records:
         one = _find(records, record, tasks=1)
         record["ratio"] = record["median_s"] / one["median_s"] if one else None
+        record["images_per_s"] = record["batch"] / record["median_s"]
     return records
 
 
@@ -198,18 +186,13 @@ def cost_table(records: Sequence[Record], rate: float) -> Table:
 
 
 def draw(records: Sequence[Record]) -> np.ndarray:
-    """Draw time, its ratio to one task, and peak memory against the number of tasks.
-
-    Returns:
-        RGB image (H, W, 3), uint8, with a line for each config and variant.
-    """
-    panels = {"median_s": "median time, s", "ratio": "ratio to the time with one task (grey: T)"}
-    if any(r["peak_mem_bytes"] for r in records):
-        panels["peak_mem_bytes"] = "peak memory, bytes"
-    tasks = sorted({r["tasks"] for r in records})
+    """Draw time, its ratio to one task, and peak memory against T, as an RGB image."""
+    panels = {"median_s": "median time, s", "ratio": "ratio to the time with one task (grey: T)",
+              "peak_mem_bytes": "peak memory, bytes"}  # fmt: skip
     lines = dict.fromkeys((r["config"], r["variant"], r["passes"]) for r in records)
-    size = (5.5 * len(panels), 4.6 + 0.22 * ((len(lines) + 1) // 2))
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    tasks = sorted({r["tasks"] for r in records})
+    size = (16, 4.6 + 0.22 * ((len(lines) + 1) // 2))
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
     axes = figure.subplots(1, len(panels))
     axes[1].plot(tasks, tasks, color="0.75", linewidth=6, zorder=0)
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
@@ -221,7 +204,6 @@ def draw(records: Sequence[Record]) -> np.ndarray:
             axis.plot(*np.reshape(points, (-1, 2)).T, style, label=name)
         axis.set(xlabel="number of tasks T", ylabel=label, xticks=tasks)
         axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
     figure.suptitle(_title(records))
     entries = axes[0].get_legend_handles_labels()
     figure.legend(*entries, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -229,7 +211,4 @@ def draw(records: Sequence[Record]) -> np.ndarray:
 
 
 def _title(records: Sequence[Record]) -> str:
-    first, sizes = records[0], sorted({"{} x {}".format(*r["size"]) for r in records})
-    threads = f", {first['threads']} thread(s)" if first["device"] == "cpu" else ""
-    images = f"{first['batch']} image(s) of {' and '.join(sizes)}"
-    return f"{first['mode']}: {images}, {first['device']}{threads}"
+    return "{mode}: {batch} image(s), {device}, {threads} CPU thread(s)".format(**records[0])

@@ -23,17 +23,7 @@ Counts = Mapping[str, np.ndarray]
 
 
 def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
-    """Count the pixels of every image and class.
-
-    Args:
-        task: what the files mean.
-        labels: folder of label files.
-        predictions: folder of predictions with the same names.
-
-    Raises:
-        InputError: if no image has both prediction and label, or their sizes differ, or no pixel
-            has a label.
-    """
+    """Count the pixels of every image and class in two folders of files with the same names."""
     metric = SegmentationMetric(task.name, task.out_channels)
     files = list_files(predictions, (task.label.suffix,)).files
     if not files:
@@ -48,48 +38,34 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
                 f"{files[name]}: is of size {tuple(prediction.shape)}, its label of "
                 f"{tuple(label.shape)}"
             )
-        rows.append(metric.measure(prediction, label))
-    rows = [row for row in rows if row]  # of images with labelled pixels
+        if counts := metric.measure(prediction, label):
+            rows.append(counts)
     if not rows:
         raise InputError(f"{labels}: no pixel of the {len(names)} image(s) predicted has a label")
     return {key: np.stack([row[key] for row in rows]) for key in ("true", "predicted", "label")}
 
 
 def compare(
-    first: Sequence[Counts],
-    second: Sequence[Counts],
+    methods: Sequence[Sequence[Counts]],
     min_images: int,
     samples: int,
     seed: int,
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """Interval of the difference of mean IoU over images, averaged over trainings.
+    """Interval of the difference of two methods' mean IoU over images, in percent.
 
-    Args:
-        first: counts of each training of a method, see :func:`count_pixels`.
-        second: those of the other method.
-        min_images: a class counts if at least so many images have it.
-        samples: number of resamples; each is the same for all trainings.
-        seed: of the resamples.
-        level: of the interval.
-
-    Returns:
-        Mean IoU of the methods as ``first`` and ``second``, their difference ``value`` with the
-        interval ``low`` to ``high``, all in percent; indices of ``classes``; number of ``images``.
-
-    Raises:
-        InputError: if the trainings were not tested on the same images, or no class counts.
+    A method is the counts of each of its trainings, which are averaged. Resamples are the same for
+    all. Classes count that at least ``min_images`` images have.
     """
-    labels = first[0]["label"]
-    if any(not np.array_equal(counts["label"], labels) for counts in (*first, *second)):
+    labels = methods[0][0]["label"]
+    if any(not np.array_equal(counts["label"], labels) for own in methods for counts in own):
         raise InputError("the predictions are not of the same images")
     classes = np.flatnonzero((labels > 0).sum(axis=0) >= min_images)
     if len(labels) < 2 or not len(classes):
         raise InputError(f"no class is in {min_images} images or more, of {len(labels)}")
 
     def scores(drawn: np.ndarray) -> list[np.ndarray]:
-        return [np.mean([_mean_iou(counts, drawn, classes) for counts in group], axis=0)
-                for group in (first, second)]  # fmt: skip
+        return [np.mean([_mean_iou(one, drawn, classes) for one in own], axis=0) for own in methods]
 
     def difference(drawn: np.ndarray, axis: int) -> np.ndarray:
         return np.subtract(*scores(drawn))
@@ -99,9 +75,9 @@ def compare(
         (every,), difference, n_resamples=samples, batch=500, axis=-1, confidence_level=level,
         method="percentile", random_state=np.random.default_rng(seed),
     )  # fmt: skip
-    own, other = map(float, scores(every))
+    first, second = map(float, scores(every))
     low, high = map(float, found.confidence_interval)
-    return dict(first=own, second=other, value=own - other, low=low, high=high,
+    return dict(first=first, second=second, value=first - second, low=low, high=high,
                 classes=classes.tolist(), images=len(labels))  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Train configs with several seeds and compare their scores, parameters and Delta.
+"""Train configs with several seeds; compare their scores, parameters and Delta.
 
 Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Table 2 and Fig. 1.
 """
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
+from vmt_mm.analysis.counts import summarize_experiment
 from vmt_mm.analysis.experiment import Experiment, load_experiments
-from vmt_mm.analysis.parameters import summarize_experiment
 from vmt_mm.checkpoints.files import LAST_VALIDATION
 from vmt_mm.config.load import load_config
 from vmt_mm.errors import InputError
@@ -37,27 +37,14 @@ RECORD, LOG = "run.json", "output.log"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row of the comparison: a config, its title, its tasks that have a primary metric.
-
-    ``configs`` holds the merged config of each model: by task where a model has a single task, else
-    by None.
-    """
+class Run:
+    """A training of a config, on all tasks or a single one, in a work dir of its own."""
 
     experiment: Experiment
-    title: str
-    tasks: Mapping[str, Task]
-    configs: Mapping[str | None, Config]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training of a row's model, on one task or all (None), in a work dir of its own."""
-
-    entry: Entry
     task: str | None
     seed: int
     folder: Path
+    cfg: Config
 
     @property
     def name(self) -> str:
@@ -66,44 +53,33 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on, in JSON's types."""
-        content = dict(config=self.entry.configs[self.task].to_dict(), seed=self.seed)
-        return json.loads(json.dumps(content, default=repr))
+        return json.loads(json.dumps({**self.cfg.to_dict(), "seed": self.seed}, default=repr))
 
     def command(self, script: Path, options: Sequence[str]) -> list[str]:
         """The training's command line, which resumes it where there is a checkpoint."""
-        interval = self.entry.configs[self.task].train_cfg.val_interval
-        own = [f"train_cfg.val_interval={interval}", *([f"task={self.task}"] if self.task else [])]
-        return [sys.executable, str(script), self.entry.experiment.path,
-                "--cfg-options", *options, *own, "--work-dir", str(self.folder),
-                "--seed", str(self.seed), "--resume", "auto"]  # fmt: skip
+        own = [f"train_cfg.val_interval={self.cfg.train_cfg.val_interval}"]
+        own += [f"task={self.task}"] if self.task else []
+        return [sys.executable, str(script), self.experiment.path, "--cfg-options", *options, *own,
+                "--work-dir", str(self.folder), "--seed", str(self.seed),
+                "--resume", "auto"]  # fmt: skip
 
     def read(self) -> dict[str, Any]:
-        """Its record: ``settings``; ``code`` once it ended; ``metrics`` and ``seconds`` if well.
-
-        Returns:
-            An empty one where nothing has been run.
-
-        Raises:
-            InputError: if the folder belongs to another training.
-        """
+        """``settings``, ``code`` of the last end, ``metrics``, ``seconds``; {} before a start."""
         path = self.folder / RECORD
         if not path.is_file():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise InputError(
-                    f"{self.folder}: holds something that is no run of a comparison (there is no "
-                    f"{RECORD}); remove it or give another --work-dir"
-                )
             return {}
         record = json.loads(path.read_text())
-        if found := list(_differences(record["settings"], self.settings()))[:3]:
+        there, here = record["settings"], self.settings()
+        differing = [key for key in there | here if there.get(key) != here.get(key)]
+        if differing:
             raise InputError(
-                f"{self.folder}: belongs to a run of other settings, {'; '.join(found)}; "
-                "remove the folder or give another --work-dir"
+                f"{path}: is of a run with other settings: {', '.join(differing[:3])}; remove the "
+                "folder or give another --work-dir"
             )
         return record
 
     def train(self, command: Sequence[str], threads: int, children: list) -> None:
-        """Run the training's command; its process is in ``children`` meanwhile."""
+        """Run the command; its process is in ``children`` meanwhile."""
         record = dict(settings=self.settings(), seconds=self.read().get("seconds", 0.0))
         write_json(self.folder / RECORD, record)
         begin, environment = time.monotonic(), {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -119,54 +95,42 @@ class Run:
         write_json(self.folder / RECORD, record)
 
 
-def read_entry(path: str, options: Mapping[str, Any], title: str | None = None) -> Entry:
-    """Read a config of a comparison; by default it is validated once, at its end.
-
-    Args:
-        path: config file.
-        options: ``--cfg-options``.
-        title: name of the row; the file's name by default.
-    """
-    (experiment,) = load_experiments([path], options)
-    length = experiment.cfg.get("train_cfg") or {}
-    last = length.get("max_epochs", length.get("max_iters"))
-    if last is None:
-        raise InputError(f"{path}: train_cfg has neither max_epochs nor max_iters")
+def scored_tasks(experiment: Experiment) -> dict[str, Task]:
+    """The tasks of a config that have a primary metric, which says which way it is better."""
     tasks = build_tasks(experiment.cfg.model.tasks)
     scored = {name: task for name, task in tasks.items() if task.primary_metric}
     if not scored:
-        raise InputError(f"{path}: none of its tasks {list(tasks)} has a metric to compare")
+        raise InputError(f"{experiment.path}: no task of {list(tasks)} has a metric to compare")
     check_directions(scored)
-    options = {"train_cfg.val_interval": last, **options}
-    configs = {
-        task: load_config(path, {**options, "task": task} if task else options)
-        for task in (scored if experiment.model_per_task else [None])
-    }
-    return Entry(experiment, title or experiment.name, scored, configs)
+    return scored
 
 
-def plan_runs(entries: Sequence[Entry], seeds: Sequence[int], work_dir: Path) -> list[Run]:
+def plan_runs(
+    paths: Sequence[str], options: Mapping[str, Any], seeds: Sequence[int], work_dir: Path
+) -> list[Run]:
     """Every run of a comparison, all configs with one seed before the next seed.
 
-    Raises:
-        InputError: if two configs share a name, or their tasks differ.
+    Unless the options say otherwise, a run is validated once, at its end.
     """
-    names = [entry.experiment.name for entry in entries]
+    experiments = load_experiments(paths, options)
+    names = [experiment.name for experiment in experiments]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"two configs are named {twice[0]!r}; their runs would share a folder")
-    kinds = [{name: type(task) for name, task in entry.tasks.items()} for entry in entries]
-    for entry, theirs in zip(entries, kinds, strict=True):
-        if theirs != kinds[0]:
+    kinds = [{n: type(t) for n, t in scored_tasks(e).items()} for e in experiments]
+    models = []
+    for experiment, own in zip(experiments, kinds, strict=True):
+        if own != kinds[0]:
             raise InputError(
-                f"{entry.experiment.path}: its tasks {list(theirs)} are not those of "
-                f"{entries[0].experiment.path}, {list(kinds[0])}; a comparison needs the same"
+                f"{experiment.path}: its tasks {list(own)} are not those of {paths[0]}, "
+                f"{list(kinds[0])}; a comparison needs the same"
             )
-    return [
-        Run(entry, task, seed, work_dir / (f"{name}-{task}" if task else name) / f"seed{seed}")
-        for seed in seeds
-        for name, entry in zip(names, entries, strict=True)
-        for task in entry.configs
-    ]
+        length = experiment.cfg.train_cfg
+        last = length.get("max_epochs", length.get("max_iters"))
+        for task in own if experiment.model_per_task else [None]:
+            chosen = {"train_cfg.val_interval": last, **options} | ({"task": task} if task else {})
+            folder = work_dir / (f"{experiment.name}-{task}" if task else experiment.name)
+            models.append((experiment, task, folder, load_config(experiment.path, chosen)))
+    return [Run(e, t, seed, f / f"seed{seed}", cfg) for seed in seeds for e, t, f, cfg in models]
 
 
 def train_runs(
@@ -196,101 +160,64 @@ def train_runs(
         pool.shutdown()
 
 
-def choose_reference(entries: Sequence[Entry], path: str | None) -> Entry | None:
-    """The row whose scores are the S of Delta: that of ``path``, else the one of a model per task.
-
-    Raises:
-        InputError: if several could be meant.
-    """
-    if path is not None:
-        return next(entry for entry in entries if entry.experiment.path == path)
-    single = [entry for entry in entries if entry.experiment.model_per_task]
-    if len(single) > 1:
-        paths = ", ".join(entry.experiment.path for entry in single)
-        raise InputError(f"{paths} all train one model per task; choose one by --reference")
-    return single[0] if single else None
-
-
-def cost_of(entry: Entry) -> dict[str, Any]:
-    """Trainable parameters of ``encoder`` and ``all``, and ``passes`` through the encoder."""
-    counts = summarize_experiment(entry.experiment)
-    passes = 1 if counts["passes"] == "shared" else counts["tasks"]
-    return dict(encoder=counts["encoder_trainable"], all=counts["total_trainable"], passes=passes)
+def choose_reference(runs: Sequence[Run], asked: str | None) -> str | None:
+    """The config whose mean scores are the S of Delta: the one of a model per task by default."""
+    single = list(dict.fromkeys(r.experiment.path for r in runs if r.experiment.model_per_task))
+    if asked is None and len(single) > 1:
+        raise InputError(f"{', '.join(single)} train one model per task; choose one by --reference")
+    return asked or (single[0] if single else None)
 
 
 def compare(
-    entries: Sequence[Entry],
-    runs: Sequence[Run],
-    reference: Entry | None,
-    costs: Sequence[Mapping[str, Any]],
-    command: str,
+    runs: Sequence[Run], reference: str | None, titles: Mapping[str, str], command: str
 ) -> dict[str, Any]:
     """Put together what is finished, in JSON's types.
 
-    Args:
-        entries: the rows, in order.
-        runs: the runs of all of them.
-        reference: the row whose mean scores are the S of Delta.
-        costs: of each row, see :func:`cost_of`.
-        command: the command line that makes it.
-
-    Returns:
-        ``tasks``: name -> ``metric``, ``higher_is_better``. ``reference``: ``name``, ``title``,
-        ``scores``, or why there are none as ``missing``. ``rows``: costs, ``scores`` by task and
-        ``delta``, each with ``values`` by seed, ``mean`` and ``spread`` (sample standard
-        deviation), its ``runs``, and what is ``missing``. ``command``.
+    ``scores`` by task and ``delta`` of a row have ``values`` by seed, their ``mean``, and their
+    sample standard deviation as ``spread``. Titles are by name of a config.
     """
-    tasks = entries[0].tasks
-    rows = [
-        dict(name=e.experiment.name, title=e.title, config=e.experiment.path, **cost)
-        | _scores(e, [run for run in runs if run.entry is e])
-        for e, cost in zip(entries, costs, strict=True)
-    ]
-    base: dict[str, Any] = dict(name=None, title=None, scores=None)
-    if reference is None:
-        base["missing"] = (
-            "no config trains one task alone (a top-level `task`), and no --reference is given"
-        )
-    else:
-        row = rows[list(entries).index(reference)]
-        scores = {task: score["mean"] for task, score in row["scores"].items()}
-        unknown = [task for task, score in scores.items() if not score]
-        base = dict(name=row["name"], title=row["title"], scores=None if unknown else scores)
-        lacks = f"{row['title']}, the reference, has no {', '.join(unknown)} yet"
-        base["missing"] = lacks if unknown else None
-    for row in rows:
+    tasks = scored_tasks(runs[0].experiment)
+    experiments = {run.experiment.path: run.experiment for run in runs}
+    rows = {}
+    for path, experiment in experiments.items():
+        counts = summarize_experiment(experiment)
+        row = dict(name=experiment.name, title=titles.get(experiment.name, experiment.name))
+        row.update(encoder=counts["encoder_trainable"], all=counts["total_trainable"])
+        row.update(passes=1 if counts["passes"] == "shared" else counts["tasks"])
+        rows[path] = row | _scores([run for run in runs if run.experiment.path == path], tasks)
+    scores = rows[reference]["scores"] if reference else {}
+    base = {task: score["mean"] for task, score in scores.items()}
+    for row in rows.values():
         by_task = {task: score["values"] for task, score in row["scores"].items()}
-        complete = set.intersection(*map(set, by_task.values())) if base["scores"] else set()
+        complete = set.intersection(*map(set, by_task.values())) if all(base.values()) else set()
         row["delta"] = _spread({
-            seed: relative_gain({t: v[seed] for t, v in by_task.items()}, base["scores"], tasks)
-            for seed in sorted(complete)
+            seed: relative_gain({t: v[seed] for t, v in by_task.items()}, base, tasks)
+            for seed in sorted(complete) if base
         })  # fmt: skip
     about = {name: dict(metric=task.primary_metric, higher_is_better=task.higher_is_better)
              for name, task in tasks.items()}  # fmt: skip
-    return dict(tasks=about, reference=base, rows=rows, command=command)
+    title = rows[reference]["title"] if reference else None
+    return dict(tasks=about, reference=dict(title=title, scores=base), rows=list(rows.values()),
+                command=command)  # fmt: skip
 
 
-def _scores(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
-    """A row's scores, runs, and what is missing."""
-    scores: dict[str, dict[str, float]] = {task: {} for task in entry.tasks}
-    about, missing = [], []
+def _scores(runs: Sequence[Run], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """Scores of a row's runs, and what is missing."""
+    scores: dict[str, dict[str, float]] = {task: {} for task in tasks}
+    missing = []
     for run in runs:
         record = run.read()
-        metrics = record.get("metrics")
-        about.append(dict(task=run.task, seed=run.seed, folder=str(run.folder),
-                          seconds=record.get("seconds"), metrics=metrics))  # fmt: skip
-        if metrics is None:
-            failed = f"failed, see {run.folder / LOG}" if "code" in record else "has not ended"
+        failed = f"failed, see {run.folder / LOG}" if "code" in record else "has not ended"
+        if "metrics" not in record:
             missing.append(f"{run.name} {failed if record else 'has not been started'}")
             continue
-        for name in [run.task] if run.task else entry.tasks:
-            key = f"{name}/{entry.tasks[name].primary_metric}"
-            if key in metrics:
-                scores[name][str(run.seed)] = metrics[key]
+        for name in [run.task] if run.task else tasks:
+            key = f"{name}/{tasks[name].primary_metric}"
+            if key in record["metrics"]:
+                scores[name][str(run.seed)] = record["metrics"][key]
             else:
                 missing.append(f"{run.name} has no {key}")
-    spreads = {task: _spread(values) for task, values in scores.items()}
-    return dict(scores=spreads, missing=missing, runs=about)
+    return dict(scores={t: _spread(values) for t, values in scores.items()}, missing=missing)
 
 
 def _spread(values: Mapping[str, float]) -> dict[str, Any]:
@@ -301,77 +228,46 @@ def _spread(values: Mapping[str, float]) -> dict[str, Any]:
 
 def to_markdown(comparison: Mapping[str, Any]) -> str:
     """What :func:`compare` gives as a Markdown table, with what is missing and the command."""
-    rows, base = comparison["rows"], comparison["reference"]
+    rows, title = comparison["rows"], comparison["reference"]["title"]
     columns = {}
     for name, task in comparison["tasks"].items():
         arrow, sign = ("↑", 1) if task["higher_is_better"] else ("↓", -1)
         columns[f"{name} {task['metric']} {arrow}"] = sign, [row["scores"][name] for row in rows]
-    if base["scores"]:
+    if any(row["delta"]["values"] for row in rows):
         columns["Δ (%) ↑"] = 1, [row["delta"] for row in rows]
     heads = ["method", "trainable, encoder (M)", "trainable, all (M)", "passes", *columns]
     cells = [[row["title"] + (" †" if row["missing"] else ""), f"{row['encoder'] / 1e6:.3f}",
               f"{row['all'] / 1e6:.3f}", str(row["passes"])] for row in rows]  # fmt: skip
     for head, (sign, values) in columns.items():
-        best = max((sign * round(v["mean"], 2) for v in values if v["mean"] is not None), default=0)
+        best = max((sign * v["mean"] for v in values if v["mean"] is not None), default=0)
         for row, value in zip(cells, values, strict=True):
-            text = _format(value, "+" if head.startswith("Δ") else "")
-            top = value["mean"] is not None and sign * round(value["mean"], 2) == best
-            row.append(f"**{text}**" if top else text)
+            mean = None if value["mean"] is None else round(value["mean"], 2) + 0.0  # no -0.00
+            text = "–" if mean is None else f"{mean:{'+' if 'Δ' in head else ''}.2f}"
+            text += "" if value["spread"] is None else f" ± {value['spread']:.2f}"
+            row.append(f"**{text}**" if value["mean"] == sign * best else text)
     table = [heads, ["---", *["--:"] * (len(heads) - 1)], *cells]
-    seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
-    spread = "; mean ± sample standard deviation" if len(seeds) > 1 else ""
-    over = f"mean relative gain over the mean scores of {base['title']}"
-    delta = f"Δ: {over}." if base["scores"] else f"Δ is left out: {base['missing']}."
-    notes = [f"Seeds {', '.join(map(str, seeds))}{spread}. Bold: the best of a column. {delta}"]
-    if base["scores"]:
-        notes.append("![Δ against trainable parameters of the encoder](comparison.png)")
+    lines = "\n".join(f"| {' | '.join(line)} |" for line in table)
+    over = f"the mean scores of {title}" if title else "nothing: there is no reference"
+    notes = [f"Mean ± sample standard deviation over seeds; best in bold; Δ over {over}."]
     notes += [f"† {row['title']} is incomplete: {'; '.join(row['missing'])}."
               for row in rows if row["missing"]]  # fmt: skip
-    lines = "\n".join(f"| {' | '.join(line)} |" for line in table)
     return "\n\n".join([lines, *notes, f"    {comparison['command']}\n"])
 
 
-def _format(value: Mapping[str, Any], sign: str) -> str:
-    if value["mean"] is None:
-        return "–"
-    spread = "" if value["spread"] is None else f" ± {value['spread']:.2f}"
-    return f"{round(value['mean'], 2) + 0.0:{sign}.2f}{spread}"  # no minus before 0.00
-
-
-def draw_comparison(comparison: Mapping[str, Any]) -> np.ndarray | None:
-    """Draw Delta against the encoder's trainable parameters, on a logarithmic axis.
-
-    Circles are methods with one pass through the encoder for all tasks, squares those with a pass
-    for each; bars are the spread over seeds.
-
-    Returns:
-        RGB image (H, W, 3), uint8; None where no row has a Delta.
-    """
+def draw_comparison(comparison: Mapping[str, Any]) -> np.ndarray:
+    """Draw Delta against the encoder's trainable parameters, with the spread, as an RGB image."""
     rows = [row for row in comparison["rows"] if row["delta"]["mean"] is not None]
-    if not rows:
-        return None
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_xscale(
-        "symlog", linthresh=min((r["encoder"] for r in rows if r["encoder"]), default=1)
-    )
+    smallest = min((row["encoder"] for row in rows if row["encoder"]), default=1)
+    axes.set_xscale("symlog", linthresh=smallest)  # has a place for 0
     for row, color in zip(rows, colormaps["tab20"].colors * len(rows), strict=False):
         axes.errorbar(
-            row["encoder"], row["delta"]["mean"], yerr=row["delta"]["spread"], color=color,
-            marker="o" if row["passes"] == 1 else "s", linestyle="", capsize=3, label=row["title"],
+            row["encoder"], row["delta"]["mean"], row["delta"]["spread"], capsize=3, color=color,
+            fmt="o" if row["passes"] == 1 else "s", label=row["title"],
         )  # fmt: skip
     axes.axhline(0, color="0.5", linewidth=1, linestyle="--", zorder=0)
-    axes.grid(axis="y", color="0.92")
     axes.set_xlabel("trainable parameters of the encoder (squares: a pass for each task)")
     axes.set_ylabel(f"Δ over {comparison['reference']['title']} (%)")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return draw_figure(figure)
-
-
-def _differences(there: Any, here: Any, key: str = "") -> Iterator[str]:
-    """Entries of two trees that differ, as text."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in there | here:
-            yield from _differences(there.get(name), here.get(name), f"{key}.{name}".strip("."))
-    elif there != here:
-        yield f"{key}: {there!r} there, {here!r} here"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import cv2
@@ -23,19 +25,21 @@ _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 
 
 
 class PlainPipeline:
-    """A straightforward pipeline for the same samples, with none of this package's code.
+    """A straightforward pipeline for a data set's samples, with none of this package's code.
 
     It decodes the files, makes everything float32, as the field's multi-task code does, and
     rotates, zooms, flips and resizes image and labels one step after another, by linear
     interpolation or the nearest pixel. Labels with three channels are unit vectors.
-
-    Args:
-        dataset: the samples.
-        warp: ranges and size.
     """
 
-    def __init__(self, dataset: MultiTaskDataset, warp: RandomWarp) -> None:
-        self.dataset, self.warp = dataset, warp
+    def __init__(self, dataset: MultiTaskDataset) -> None:
+        warps = [t for t in dataset.pipeline.transforms if isinstance(t, RandomWarp)]
+        if not warps or warps[0].on_device:
+            raise InputError(
+                "the training pipeline has no RandomWarp on the CPU, which the plain one imitates; "
+                "set augment_on_device=False"
+            )
+        self.dataset, self.warp = dataset, warps[0]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         info = self.dataset.get_data_info(int(index))
@@ -53,8 +57,7 @@ class PlainPipeline:
         for name, array in arrays.items():
             how = cv2.INTER_LINEAR if array.ndim == 3 else cv2.INTER_NEAREST
             for turn, zoom in ((angle, 1.0), (0.0, scale)):
-                center = ((width - 1) / 2, (height - 1) / 2)
-                matrix = cv2.getRotationMatrix2D(center, turn, zoom)
+                matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, zoom)
                 array = cv2.warpAffine(array, matrix, (width, height), flags=how)
             array = cv2.flip(array, 1) if flip else array
             array = cv2.resize(array, self.warp.size, interpolation=how)
@@ -67,54 +70,15 @@ class PlainPipeline:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-class _Timed:
-    """A transform that adds up how long it takes."""
-
-    def __init__(self, transform: Callable[[dict], dict]) -> None:
-        self.transform, self.seconds = transform, 0.0
-
-    def __call__(self, results: dict) -> dict:
-        start = time.thread_time()
-        results = self.transform(results)
-        self.seconds += time.thread_time() - start
-        return results
-
-
-def find_warp(dataset: MultiTaskDataset) -> RandomWarp:
-    """The pipeline's RandomWarp, which the plain pipeline imitates."""
-    warp = next((t for t in dataset.pipeline.transforms if isinstance(t, RandomWarp)), None)
-    if warp is None:
-        raise InputError(
-            "the training pipeline has no RandomWarp, which is what the plain pipeline imitates"
-        )
-    if warp.on_device:
-        raise InputError(
-            "the plain pipeline warps on the CPU; compare it with augment_on_device=False"
-        )
-    return warp
-
-
 def measure(
-    pipelines: Mapping[str, Any],
-    images: int,
-    repeats: int,
-    workers: int = 0,
-    advance: Callable[[], object] = lambda: None,
+    pipelines: Mapping[str, Any], images: int, repeats: int, workers: int, advance: Callable
 ) -> dict[str, Any]:
-    """Time pipelines in turn, so that a slow phase of the machine hits all of them alike.
+    """Time passes over the images in turn, after one that is not timed.
 
-    Without workers each runs on one thread, and what counts is the time of that thread on a core,
-    without waiting for a disk. With workers it is the time of a pass over the images.
-
-    Args:
-        pipelines: name -> data set of that many images; 'plain' is what others compare with.
-        images: how many.
-        repeats: rounds that are timed, after one that is not.
-        workers: data-loading processes.
-        advance: called after each round.
+    Without workers, what counts is the time of this thread on a core.
 
     Returns:
-        ``pipelines``: name -> ``ms`` per image, the median over the rounds, and ``images_per_s``;
+        ``pipelines``: name -> ``ms`` per image, the median over the passes, and ``images_per_s``;
         ``times_plain``: name -> speed relative to 'plain'; ``stages``: name -> transform -> ms.
     """
     cv2.setNumThreads(1)
@@ -125,29 +89,39 @@ def measure(
             rounds[name].append(_pass(pipeline, images, workers))
         advance()
     ms = {name: 1000 * float(np.median(seconds[1:])) for name, seconds in rounds.items()}
-    stages = {}
-    for name, pipeline in pipelines.items():
-        if isinstance(pipeline, MultiTaskDataset):
-            timed = pipeline.pipeline.transforms = list(map(_Timed, pipeline.pipeline.transforms))
-            _pass(pipeline, images, workers=0)
-            stages[name] = {type(t.transform).__name__: 1000 * t.seconds / images for t in timed}
+    own = {name: pipeline for name, pipeline in pipelines.items() if name != "plain"}
     return dict(
         pipelines={name: dict(ms=value, images_per_s=1000 / value) for name, value in ms.items()},
-        times_plain={name: ms["plain"] / value for name, value in ms.items() if name != "plain"},
-        stages=stages,
+        times_plain={name: ms["plain"] / ms[name] for name in own},
+        stages={name: _stages(pipeline, images) for name, pipeline in own.items()},
     )
 
 
 def _pass(pipeline: Any, images: int, workers: int) -> float:
-    """Seconds per image of a pass; of workers, without the first image, so without their start."""
-    if not workers:
-        start = time.thread_time()
-        for index in range(images):
-            pipeline[index]
-        return (time.thread_time() - start) / images
+    """Seconds per image; with workers without the first image, and so without their start."""
     loader = DataLoader(pipeline, batch_size=None, sampler=range(images), num_workers=workers)
-    samples = iter(loader)
-    next(samples)
-    start = time.perf_counter()
-    rest = sum(1 for _ in samples)
-    return (time.perf_counter() - start) / max(rest, 1)
+    clock, samples = time.perf_counter if workers else time.thread_time, iter(loader)
+    start, count = clock(), images
+    if workers:
+        next(samples)
+        start, count = clock(), max(images - 1, 1)
+    for _ in samples:
+        pass
+    return (clock() - start) / count
+
+
+def _stages(dataset: MultiTaskDataset, images: int) -> dict[str, float]:
+    """Milliseconds per image of each transform."""
+    ms: dict[str, float] = defaultdict(float)
+
+    def timed(transform: Callable, results: dict) -> dict:
+        start = time.thread_time()
+        results = transform(results)
+        ms[type(transform).__name__] += 1000 * (time.thread_time() - start) / images
+        return results
+
+    transforms = dataset.pipeline.transforms
+    dataset.pipeline.transforms = [partial(timed, transform) for transform in transforms]
+    _pass(dataset, images, workers=0)
+    dataset.pipeline.transforms = transforms
+    return ms

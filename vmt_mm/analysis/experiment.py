@@ -21,13 +21,7 @@ from vmt_mm.registry import MODELS
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config file: one model of all its tasks, or one for each where it trains a single ``task``.
-
-    Attributes:
-        path: the file, as it was given.
-        cfg: the config with all its tasks.
-        model_per_task: whether there is a model for each task.
-    """
+    """A config file, with all its tasks; one that trains a single ``task`` has a model per task."""
 
     path: str
     cfg: Config
@@ -55,9 +49,8 @@ class Experiment:
         model = copy.deepcopy(self.cfg.get("model") or {})
         if MODELS.get(str(model.get("type"))) is not MultiTaskSegmentor:
             raise InputError(f"{self.path}: its `model` must be of type MultiTaskSegmentor")
-        for key in ("tasks", "backbone", "head"):
-            if not model.get(key):
-                raise InputError(f"{self.path}: its `model` has no `{key}`")
+        if missing := [key for key in ("tasks", "backbone", "head") if not model.get(key)]:
+            raise InputError(f"{self.path}: its `model` has no `{missing[0]}`")
         model["backbone"].update(pretrained=None, allow_random_backbone=True)
         return model
 
@@ -78,11 +71,9 @@ def load_experiments(
 
 
 def repeat_tasks(names: Sequence[str], count: int) -> dict[str, str]:
-    """Take ``count`` tasks from ``names``, again and again from the start: new name -> name.
+    """New name -> one of ``names``, taken again and again: a, b, a_2, ... -> a, b, a, ...
 
-    Examples:
-        >>> repeat_tasks(['semseg', 'normals'], 3)
-        {'semseg': 'semseg', 'normals': 'normals', 'semseg_2': 'semseg'}
+    Two tasks never get one name.
     """
     sources: dict[str, str] = {}
     for name in islice(cycle(names), count):

@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,27 +23,27 @@ from torch import Tensor, nn
 from vmt_mm.analysis.tables import table_of
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.files import write_json
 from vmt_mm.visualization.figure import draw_figure
 
-#: Name of a record's file.
+#: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` of every pair
+#: of tasks, None where undefined, with the number of the iteration of each in ``iterations``. With
+#: several processes an iteration has one of each.
+Record = dict[str, Any]
 RECORD_FILE = "gradient_conflict.json"
-_ALL = "all pairs"
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
 def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, nn.Parameter]:
-    """Trainable parameters of the encoder, which tasks may share, whose names match a pattern."""
+    """Trainable parameters of the encoder, in whose names the regular expression is found."""
     tasks = list(getattr(model, "tasks", ()))
     if len(tasks) < 2:
         raise InputError(f"gradient conflict needs a model of two tasks at least, got {tasks}")
     trainable = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
-    if not trainable:
-        raise InputError(
-            "gradient conflict: no parameter of the encoder is trainable, so tasks share none; "
-            "choose another `peft`"
-        )
     chosen = {name: p for name, p in trainable.items() if re.search(pattern or "", name)}
+    if not trainable:
+        raise InputError("gradient conflict: no parameter of the encoder is trainable")
     if not chosen:
         raise InputError(
             f"gradient conflict: `parameters` {pattern!r} is found in no name of the encoder's "
@@ -73,10 +72,6 @@ def measure_conflict(
 
     Shared are the parameters that every loss depends on: not VMT-Adapter's alpha_t and gamma_t.
 
-    Args:
-        losses: task -> scalar, all of one graph.
-        parameters: name -> parameter that may be shared.
-
     Returns:
         Cosines (T (T - 1) / 2,) float64, in the order of ``itertools.combinations``, NaN where a
         gradient is zero or not finite; names of the shared parameters.
@@ -102,95 +97,90 @@ def measure_conflict(
     return cosines[i, j], shared
 
 
-@dataclass
-class ConflictRecord:
-    """Cosines of a training: pair of tasks -> one per iteration and process, None where undefined.
-
-    Iterations count from 1, one entry for each process.
-    """
-
-    tasks: Sequence[str]
-    iterations: list[int] = field(default_factory=list)
-    cosines: dict[str, list[float | None]] = field(default_factory=dict)
-    shared_parameters: list[str] = field(default_factory=list)
-
-    def add(self, iteration: int, rows: Iterable[Sequence[float]]) -> None:
-        """Add an iteration's rows of cosines, one of each process, rounded to nine digits."""
-        for row in rows:
-            self.iterations.append(iteration)
-            for pair, value in zip(combinations(self.tasks, 2), row, strict=True):
-                rounded = None if math.isnan(value) else round(value, 9)
-                self.cosines.setdefault(" - ".join(pair), []).append(rounded)
-
-    def summary(self) -> dict[str, dict[str, Any]]:
-        """'all pairs' and every pair -> mean cosine, shares above and below 0, counts."""
-        found = {}
-        for name, values in {_ALL: sum(self.cosines.values(), []), **self.cosines}.items():
-            known = _known(values)
-            numbers = (known.mean(), (known > 0).mean(), (known < 0).mean()) if known.size else ()
-            mean, positive, negative = map(float, numbers) if known.size else (None,) * 3
-            found[name] = dict(mean=mean, share_positive=positive, share_negative=negative,
-                               count=known.size, without=len(values) - known.size)  # fmt: skip
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Content of the record's file."""
-        return dict(vars(self), tasks=list(self.tasks), summary=self.summary())
+def new_record(tasks: Iterable[str]) -> Record:
+    """A record without cosines."""
+    return dict(tasks=list(tasks), shared_parameters=[], iterations=[], cosines={})
 
 
-def read_record(path: Path, until: float = math.inf) -> ConflictRecord:
-    """Read a record's file, up to an iteration (included)."""
+def add_cosines(record: Record, iteration: int, rows: Iterable[Sequence[float]]) -> None:
+    """Add an iteration's cosines, a row of each process, rounded to nine digits."""
+    for row in rows:
+        record["iterations"].append(iteration)
+        for pair, value in zip(combinations(record["tasks"], 2), row, strict=True):
+            rounded = None if math.isnan(value) else round(value, 9)
+            record["cosines"].setdefault(" - ".join(pair), []).append(rounded)
+
+
+def summarize(record: Record) -> dict[str, dict[str, Any]]:
+    """'all pairs' and every pair -> mean cosine, shares above and below 0, counts."""
+    found = {}
+    for name, values in _parts(record).items():
+        known = values[~np.isnan(values)]
+        numbers = dict(mean=known, share_positive=known > 0, share_negative=known < 0)
+        found[name] = {k: float(v.mean()) if v.size else None for k, v in numbers.items()}
+        found[name] |= dict(count=known.size, without=values.size - known.size)
+    return found
+
+
+def _parts(record: Record) -> dict[str, np.ndarray]:
+    """'all pairs' and every pair -> cosines with NaN."""
+    pairs = {pair: np.array(values, float) for pair, values in record["cosines"].items()}
+    return {"all pairs": np.concatenate([np.empty(0), *pairs.values()]), **pairs}
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record and its summary."""
+    write_json(path, dict(record, summary=summarize(record)))
+
+
+def read_record(path: Path) -> Record:
+    """Read a record's file."""
     try:
-        content = json.loads(path.read_text())
-        count = sum(iteration <= until for iteration in content["iterations"])
-        cosines = {pair: values[:count] for pair, values in content["cosines"].items()}
-        shared = content["shared_parameters"]
-        return ConflictRecord(content["tasks"], content["iterations"][:count], cosines, shared)
+        record = json.loads(path.read_text())
+        record.pop("summary")
+        _parts(record)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a record of gradient conflict as GradientConflictHook writes it"
         ) from error
+    return record
 
 
-def conflict_table(records: Mapping[str, ConflictRecord]) -> Table:
+def conflict_table(records: Mapping[str, Record]) -> Table:
     """Table of every pair's mean cosine and share above 0, for each name."""
-    summaries = {f"{n}\nmean, share above 0": record.summary() for n, record in records.items()}
-    rows = []
-    for pair in dict.fromkeys(pair for summary in summaries.values() for pair in summary):
-        row = {"tasks": pair}
-        for name, summary in summaries.items():
-            known = pair in summary and summary[pair]["count"]
-            text = "{mean:+.3f}, {share_positive:6.1%}" if known else "no value"
-            row[name] = text.format(**summary.get(pair, {}))
-        rows.append(row)
-    return table_of("cosine between the tasks' gradients by the shared parameters", rows)
+    rows: dict[str, dict[str, str]] = {}
+    for name, record in records.items():
+        for pair, summary in summarize(record).items():
+            text = "{mean:+.3f}, {share_positive:6.1%}" if summary["count"] else "no value"
+            cells = rows.setdefault(pair, {"tasks": pair})
+            cells[f"{name}\nmean, share above 0"] = text.format(**summary)
+    title = "cosine between the tasks' gradients by the shared parameters"
+    return table_of(title, list(rows.values()))
 
 
-def draw_conflicts(records: Mapping[str, ConflictRecord]) -> np.ndarray:
-    """Draw how cos phi_ij is distributed: all pairs together, then every pair.
+def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
+    """Draw how cos phi_ij is distributed, with means as dashed lines, as an RGB image.
 
-    Each record has a colour; dashed lines are means, the shaded side is that of conflict.
-
-    Returns:
-        RGB image (H, W, 3), uint8.
+    Each record has a colour in the panels of all pairs and of every pair.
     """
-    parts = {n: {_ALL: sum(r.cosines.values(), []), **r.cosines} for n, r in records.items()}
+    parts = {name: _parts(record) for name, record in records.items()}
     pairs = list(dict.fromkeys(pair for part in parts.values() for pair in part))
-    largest = max(np.abs(_known(part[_ALL])).max(initial=0.0) for part in parts.values())
-    edges = np.linspace(-1, 1, 41) * min(1.0, largest + 0.05)
+    largest = max(np.nanmax(np.abs(part["all pairs"]), initial=0.1) for part in parts.values())
+    edges = np.linspace(-largest, largest, 41)
     rows = math.ceil(len(pairs) / 3)
     figure = Figure(figsize=(10.5, 1 + 2.4 * rows), dpi=110, layout="constrained")
     axes = figure.subplots(rows, 3, squeeze=False, sharex=True).ravel()
     for axis, pair in zip(axes, pairs, strict=False):
-        axis.axvspan(edges[0], 0, color="#f4e3e3", zorder=0)
+        axis.axvspan(edges[0], 0, color="#f4e3e3", zorder=0)  # the side of conflict
         for (name, part), color in zip(parts.items(), _COLORS * len(parts), strict=False):
-            known = _known(part.get(pair, []))
-            share = f"{(known > 0).mean():.1%} > 0" if known.size else "no value"
-            counts = np.histogram(known, edges)[0] / max(1, known.size)
-            axis.stairs(counts, edges, fill=True, facecolor=(color, 0.3), edgecolor=color,
-                        linewidth=1.5, label=f"{name}: {share}")  # fmt: skip
+            known = part.get(pair, np.empty(0))
+            known = known[~np.isnan(known)]
+            label = f"{name}: {(known > 0).mean():.1%} > 0" if known.size else f"{name}: no value"
+            shares = np.histogram(known, edges)[0] / max(1, known.size)
+            style = dict(fill=True, facecolor=(color, 0.3), edgecolor=color, linewidth=1.5)
+            axis.stairs(shares, edges, label=label, **style)
             axis.axvline(known.mean() if known.size else 0, color=color, linestyle="--")
         axis.set_title(pair, fontsize=10)
         axis.legend(fontsize=7, frameon=False)
@@ -199,7 +189,3 @@ def draw_conflicts(records: Mapping[str, ConflictRecord]) -> np.ndarray:
     figure.supxlabel(r"$\cos\,\phi_{ij}$ of the gradients by the shared parameters")
     figure.supylabel("share of the values")
     return draw_figure(figure)
-
-
-def _known(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([value for value in values if value is not None], float)

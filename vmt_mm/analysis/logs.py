@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from vmt_mm.config.components import nearest
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.registry import METRICS
@@ -21,7 +21,7 @@ _OUTLIER = 3.0
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON file of ``vis_data``, or all runs of a work dir, one record a line.
+    """Read a JSON file of ``vis_data``, or all runs of a work dir, one record per line.
 
     What a resumed training repeats replaces what was logged before.
     """
@@ -45,11 +45,9 @@ def curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
     """Steps and values of one number: iterations of training, epochs (or iterations) of metrics."""
     points = sorted((r["step"], r[key]) for r in records if isinstance(r.get(key), (int, float)))
     if not points:
-        known = keys_of(records)
-        near = get_close_matches(key, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        short = [name for name in known if not is_of_class(name)]
-        raise InputError(f"no {key!r} in the log; it has {', '.join(short)}{hint}")
+        known = [name for name in keys_of(records) if not is_of_class(name)]
+        hint = nearest(key, keys_of(records))
+        raise InputError(f"no {key!r} in the log; it has {', '.join(known)}{hint}")
     return [step for step, _ in points], [value for _, value in points]
 
 
@@ -69,23 +67,17 @@ def main_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
 def draw_curves(
     curves: Sequence[tuple[str, str, Sequence[float], Sequence[float]]], title: str | None = None
 ) -> np.ndarray:
-    """Draw curves, those by iteration above those by validation, as an RGB image.
-
-    Args:
-        curves: legend, key, steps, values.
-        title: of the picture.
-    """
+    """Draw curves (legend, key, steps, values) as an RGB image, metrics below the others."""
     rows: dict[str, list] = {"iteration": [], "epoch": []}
-    for entry in curves:
-        of_validation = "/" in entry[1] or entry[1] == "delta"
-        rows["epoch" if of_validation else "iteration"].append(entry)
+    for legend, key, *points in curves:
+        rows["epoch" if "/" in key or key == "delta" else "iteration"].append((legend, points))
     rows = {name: entries for name, entries in rows.items() if entries}
     figure = Figure(figsize=(9, 4.5 * len(rows)), dpi=100, layout="constrained")
     figure.suptitle(title or "")
     axes = figure.subplots(len(rows), squeeze=False)[:, 0]
     for axis, (name, entries) in zip(axes, rows.items(), strict=True):
-        for legend, _, steps, values in entries:
-            axis.plot(steps, values, "o-" if len(steps) < 30 else "-", markersize=3, label=legend)
+        for legend, points in entries:
+            axis.plot(*points, "o-" if len(points[0]) < 30 else "-", markersize=3, label=legend)
         axis.set_xlabel(name)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -95,15 +87,11 @@ def draw_curves(
 def train_times(
     records: Sequence[Mapping[str, Any]], include_outliers: bool = False
 ) -> dict[str, float]:
-    """How long iterations took.
-
-    Args:
-        records: of a log; each time is a mean over the iterations since the last line.
-        include_outliers: keep lines that took more than three times the median.
+    """Seconds per iteration in a log's lines, without those of more than three medians.
 
     Returns:
-        ``slowest`` and ``fastest`` epoch and their ``slowest_s`` and ``fastest_s`` per iteration,
-        ``std_s`` over epochs, ``mean_s`` per iteration.
+        ``slowest`` and ``fastest`` epoch, ``slowest_s``, ``fastest_s``, ``std_s`` over epochs,
+        ``mean_s``.
     """
     timed = [(r["epoch"], r["time"]) for r in records if "epoch" in r and "time" in r]
     if not timed:
@@ -113,11 +101,6 @@ def train_times(
     epochs, seconds = epochs[keep], seconds[keep]
     means = {int(epoch): float(seconds[epochs == epoch].mean()) for epoch in np.unique(epochs)}
     slowest, fastest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    return dict(
-        slowest=slowest,
-        slowest_s=means[slowest],
-        fastest=fastest,
-        fastest_s=means[fastest],
-        std_s=float(np.std(list(means.values()))),
-        mean_s=float(seconds.mean()),
-    )
+    spread = float(np.std(list(means.values())))
+    return dict(slowest=slowest, slowest_s=means[slowest], fastest=fastest,
+                fastest_s=means[fastest], std_s=spread, mean_s=float(seconds.mean()))  # fmt: skip

@@ -73,11 +73,8 @@ def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> 
     work(*args)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        raise InputError("peak memory cannot be measured on Windows: use --no-memory")
-    if sys.platform == "linux":  # its ru_maxrss begins with that of the parent process
-        status = dict(s.split(":\t") for s in Path("/proc/self/status").read_text().splitlines())
-        return 1024 * int(status["VmHWM"].split()[0])
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
+    if sys.platform != "linux":
+        raise InputError("peak memory is measured on Linux and on GPUs alone: use --no-memory")
+    # ru_maxrss begins with that of the parent process
+    status = dict(s.split(":\t") for s in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status["VmHWM"].split()[0])

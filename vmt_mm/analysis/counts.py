@@ -1,0 +1,166 @@
+"""Count parameters, next to the paper's numbers, and operations of models.
+
+Operations are those of matrix products and convolutions, 2 for a multiply-add.
+Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Tables 2 and 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vmt_mm.analysis.experiment import Experiment
+from vmt_mm.analysis.tables import table_of
+from vmt_mm.models import MultiTaskSegmentor
+from vmt_mm.peft import PEFTMethod
+from vmt_mm.utils.compat import CPU_ATTENTION_FLOPS
+
+#: Row of Tables 2 and 3 -> millions of trainable parameters of (encoder, encoder and decoders), as
+#: printed: Swin-T, four tasks of PASCAL-Context, All-MLP decoders. 2.21 + 2.55 is 4.76, not 4.56.
+PAPER_TABLE: dict[str, tuple[float, float]] = {
+    "single_task_full": (110.07, 112.62), "multi_task_full": (27.51, 30.06),
+    "decoders": (0.00, 2.55), "hyperformer": (72.77, 75.32),
+    "polyhistor": (6.41, 8.96), "polyhistor-lite": (0.41, 2.96),
+    "multiple_bitfit": (0.30, 2.85), "shared_bitfit": (0.08, 2.63),
+    "multiple_relative_bias": (0.09, 2.64), "shared_relative_bias": (0.03, 2.58),
+    "multiple_lora": (0.32, 2.87), "shared_lora": (0.13, 2.68),
+    "multiple_adapter": (8.69, 11.24), "shared_adapter": (2.17, 4.71),
+    "multiple_low_rank_adapter": (0.34, 2.89), "shared_low_rank_adapter": (0.10, 2.62),
+    "vmt_rho1": (4.36, 6.91), "vmt_rho2": (2.21, 4.56), "vmt": (1.13, 3.68),
+    "vmt_rho8": (0.59, 3.14), "vmt-lite": (0.40, 2.95),
+    "vmt-lite_m6": (0.22, 2.77), "vmt-lite_m12": (0.15, 2.70),
+}  # fmt: skip
+#: What the names of these rows' configs have in addition.
+PAPER_SETTING = "_swin-t_pascal"
+_OUTPUT_NORM = re.compile(r"^norm\d\.")
+
+
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Count (trainable, all) parameters: 'encoder', 'output norms', 'head <task>' of each, 'sum'.
+
+    The row of the encoder includes the PEFT method. The four output norms, which pretrained
+    checkpoints do not have, are a row of their own, as in the paper's counts; where the method
+    counts them as its own, their trainable parameters are in the encoder's row.
+    """
+    method = getattr(model.backbone, "peft", None) or PEFTMethod()
+    rows = {part: [0, 0] for part in ("encoder", "output norms")}
+    rows |= {f"head {task}": [0, 0] for task in model.heads} | {"sum": [0, 0]}
+
+    def add(part: str, parameter: nn.Parameter) -> None:
+        for row in (rows[part], rows["sum"]):
+            row[0] += parameter.numel() * parameter.requires_grad
+            row[1] += parameter.numel()
+
+    for name, parameter in model.backbone.named_parameters():
+        if name.startswith("peft."):
+            name = method.original_name(name.removeprefix("peft."))
+        own = method.counts_output_norms and parameter.requires_grad
+        add("output norms" if _OUTPUT_NORM.match(name) and not own else "encoder", parameter)
+    for task, head in model.heads.items():
+        for parameter in head.parameters():
+            add(f"head {task}", parameter)
+    return {part: (row[0], row[1]) for part, row in rows.items()}
+
+
+def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Parameters of all models of a config, as a row of JSON.
+
+    ``encoder`` is one pretrained encoder, without output norms; ``encoder_trainable`` is compared
+    with it and, as in the paper, with one for each task.
+    """
+    models, plain = experiment.build_models(), experiment.build_plain_encoder()
+    counts = [count_parameters(model) for model in models]
+    encoder, norms, total = (
+        sum(count[part][0] for count in counts) for part in ("encoder", "output norms", "sum")
+    )
+    one = sum(p.numel() for n, p in plain.named_parameters() if not _OUTPUT_NORM.match(n))
+    tasks = sum(len(model.tasks) for model in models)
+    summary = dict(
+        config=experiment.path,
+        encoder_trainable=encoder,
+        output_norms=norms,
+        decoder_trainable=total - encoder - norms,
+        total_trainable=total,
+        frozen=sum(count["sum"][1] for count in counts) - total,
+        encoder=one,
+        tasks=tasks,
+        models=len(models),
+        passes=find_passes(models),
+        share_of_one_encoder=encoder / one,
+        share_of_an_encoder_per_task=encoder / (one * tasks),
+    )
+    row = experiment.name.replace(PAPER_SETTING, "")
+    if printed := PAPER_TABLE.get(row if row != experiment.name else ""):
+        summary["paper_millions"] = dict(zip(("encoder", "all"), printed, strict=True))
+    del models, plain
+    gc.collect()  # encoders contain reference cycles
+    return summary
+
+
+def find_passes(models: Sequence[MultiTaskSegmentor]) -> str:
+    """'shared' if one pass through one encoder serves all their tasks, else 'per_task'."""
+    per_task = len(models) > 1 or models[0].backbone.peft.per_task_forward
+    return "per_task" if per_task else "shared"
+
+
+def parameter_comparison(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """Table of the counts of several configs, next to the paper's where it has them."""
+    rows = []
+    for s in summaries:
+        paper = s.get("paper_millions")
+        own = (s["encoder_trainable"] / 1e6, s["total_trainable"] / 1e6)
+        rows.append({
+            "config": Path(s["config"]).stem,
+            "trainable\nencoder": f"{s['encoder_trainable']:,}",
+            "output\nnorms": f"{s['output_norms']:,}",
+            "decoders": f"{s['decoder_trainable']:,}",
+            "all": f"{s['total_trainable']:,}",
+            "frozen": f"{s['frozen']:,}",
+            "% of one\nencoder": f"{100 * s['share_of_one_encoder']:.2f}",
+            "% of an encoder\nfor each task": f"{100 * s['share_of_an_encoder_per_task']:.2f}",
+            "here, M:\nencoder / all": "{:.2f} / {:.2f}".format(*own) if paper else "",
+            "paper, M:\nencoder / all": "{:.2f} / {:.2f}".format(*paper.values()) if paper else "",
+        })  # fmt: skip
+    return table_of("parameters", rows)
+
+
+def count_operations(run: Callable[[], object]) -> int:
+    """Operations of a call."""
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION_FLOPS) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[str, Any]]:
+    """``name``, ``flops`` and ``parameters`` of the encoder, for all tasks, and of each head.
+
+    Args:
+        model: with any weights.
+        shape: (H, W) of the image.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # mmseg reports missing weights
+        model.backbone.init_weights()
+    image = torch.randn(1, 3, *shape)
+    features = model.eval().backbone(image)
+    parts = [("encoder", model.backbone, image)]
+    parts += [(f"head of {name}", model.heads[name], maps) for name, maps in features.items()]
+    return [
+        dict(
+            name=name,
+            flops=count_operations(partial(module, inputs)),
+            parameters=sum(p.numel() for p in module.parameters()),
+        )
+        for name, module, inputs in parts
+    ]
