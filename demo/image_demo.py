@@ -15,7 +15,7 @@ from vmt_mm.cli.arguments import (
     check_display,
 )
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.datasets.transforms.load_image import displayable
+from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_image_target, check_outputs, write_image
 from vmt_mm.visualization import draw_panel

@@ -25,7 +25,7 @@ from vmt_mm.apis import MultiTaskInferencer
 from vmt_mm.apis.inference import EMBEDDED_ADAPTER
 from vmt_mm.cli.arguments import add_model_arguments, build_inferencer
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.datasets.transforms.load_image import displayable
+from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.errors import InputError
 from vmt_mm.rendering import render_scene
 from vmt_mm.structures import MultiTaskDataSample

@@ -120,9 +120,8 @@ def test_an_inferencer(inferencer, root, tmp_path):
 def test_files_of_models(root, tmp_path):
     state = {"layers.0.attn.qkv.weight": torch.zeros(2, 2), "cls_token": torch.zeros(1)}
     torch.save(dict(state_dict=state, meta={}), "model.pth")
-    Path("same.pth").hardlink_to("model.pth")
     content = Path("model.pth").read_bytes()
-    for out in ("model.pth", "./model.pth", "same.pth"):
+    for out in ("model.pth", "./model.pth"):
         with pytest.raises(InputError, match=READ):
             edit_tasks("model.pth", Path(out), remove=("a",))
         with pytest.raises(SystemExit):

@@ -154,7 +154,7 @@ def test_skip_goes_on_within_an_epoch():
         (dict(balance=3), "positive weights.*got 3"),
         (dict(length=0), "length must be a whole number > 0, got 0"),
         (dict(length=2.0), "length must be"),
-        (dict(balance=[100, 1]), "13 samples gives dataset 1 of 2 none"),
+        (dict(balance=[100, 1]), "13 samples gives dataset 1 none"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
@@ -164,7 +164,5 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def test_one_data_set_cannot_be_balanced():
-    with pytest.raises(
-        InputError, match="member of a ConcatDataset; got 'datasets' for 0 member.*range"
-    ):
+    with pytest.raises(InputError, match="member of a ConcatDataset; got 'datasets' for 0 member"):
         SeededSampler(range(4), seed=0, balance="datasets")

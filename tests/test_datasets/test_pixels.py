@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.datasets.transforms import LoadImageFromFile, PackMultiTaskInputs, RandomWarp
 from vmt_mm.datasets.transforms.geometry import MEAN_COLOR
-from vmt_mm.datasets.transforms.load_image import displayable, reader_of
+from vmt_mm.datasets.transforms.load import displayable, reader_of
 from vmt_mm.errors import CorruptFileError, InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)

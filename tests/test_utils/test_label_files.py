@@ -185,7 +185,7 @@ def test_tiff_files_that_decoders_would_change_are_refused(tmp_path):
         with pytest.raises(InputError, match=f"orientation {orientation};"):
             read_classes(path, 3)
     image.save(path, save_all=True, append_images=[Image.fromarray(indices * 0)])
-    with pytest.raises(InputError, match="holds 2 images"):
+    with pytest.raises(InputError, match="holds 2 image"):
         read_classes(path, 3)
     one_bit = Image.fromarray(indices > 0)
     one_bit.save(path, compression="group4", tiffinfo={262: 1})

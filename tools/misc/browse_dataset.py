@@ -19,7 +19,7 @@ from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.datasets import SeededIndex
-from vmt_mm.datasets.transforms.load_image import displayable
+from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.console import ToolParser

@@ -25,7 +25,7 @@ from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.datasets.transforms.load_image import displayable
+from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.datasets.verification import Entry, Verification, choose_entries, verify
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS

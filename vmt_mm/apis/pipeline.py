@@ -13,8 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 
 from vmt_mm.config.tree import dicts_in
-from vmt_mm.datasets.transforms.load_image import LoadImageFromFile
-from vmt_mm.datasets.transforms.load_labels import LoadLabels
+from vmt_mm.datasets.transforms.load import LoadImageFromFile, LoadLabels
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.utils.image_files import orientation_of

@@ -9,7 +9,7 @@ _VOC = (
     *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-_PARTS = (*("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs"),)
+_PARTS = ("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs")
 #: The 40 classes of Gupta et al., CVPR 2013.
 _NYUD = (
     *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),

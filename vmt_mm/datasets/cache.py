@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vmt_mm.datasets.transforms.load_image import IMAGE, LoadImageFromFile
+from vmt_mm.datasets.transforms.load import IMAGE, LoadImageFromFile
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import LabelSpec
 from vmt_mm.utils.files import atomic_write, check_folder_target

@@ -14,20 +14,14 @@ from mmengine.dataset import DefaultSampler
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATA_SAMPLERS
-from vmt_mm.utils.random_state import restored_generators
+from vmt_mm.utils.modules import restored_generators
 
 
 class SeededIndex(int):
-    """A sample's index with the key of its random numbers.
+    """A sample's index with the key of its random numbers: (seed, epoch, index as drawn).
 
-    It survives the arithmetic by which wrappers such as mmengine's ``ConcatDataset`` and
-    ``RepeatDataset`` find the index in an inner dataset. A wrapper that looks indices up in a list
-    of its own loses the key: augmentation is then plainly random.
-
-    Args:
-        index: position in the dataset.
-        key: (seed, epoch, index as drawn). Each time that a sample comes again in an epoch, the
-            sampler adds the dataset's size to the last.
+    It survives the arithmetic of mmengine's ``ConcatDataset`` and ``RepeatDataset``; a wrapper that
+    looks indices up in a list of its own loses the key, and augmentation is then plainly random.
     """
 
     key: tuple[int, int, int]
@@ -57,8 +51,7 @@ class SeededIndex(int):
 def seeded_by(index: int) -> Iterator[None]:
     """Seed the global generators by a :class:`SeededIndex`, restore them afterwards.
 
-    So every transform, also of other libraries, becomes a function of (seed, epoch, index). A
-    plain ``int`` leaves the generators as they are.
+    A plain ``int`` leaves the generators as they are.
     """
     if not isinstance(index, SeededIndex):
         yield
@@ -76,16 +69,14 @@ class SeededSampler(DefaultSampler):
     """mmengine's ``DefaultSampler`` whose indices are :class:`SeededIndex` s.
 
     The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of
-    (seed, epoch, index), whatever the number of workers and after a resume as well.
-
-    With ``balance`` a member's samples come in passes, each in its own order, which continue in the
-    next epoch: so they come equally often, up to one, however few of them an epoch takes.
+    (seed, epoch, index). With ``balance`` a member's samples come in passes that continue in the
+    next epoch: so they come equally often, up to one.
 
     Args:
         dataset: the dataset.
-        shuffle: whether to shuffle.
-        seed: the same in all processes; None takes a random one that all share.
-        round_up: repeat samples so that every process gets equally many.
+        shuffle: see ``DefaultSampler``.
+        seed: see ``DefaultSampler``.
+        round_up: see ``DefaultSampler``.
         balance: 'datasets' gives every member of a ``ConcatDataset`` the same share of an epoch; a
             list gives shares in proportion to these weights, one per member.
         length: samples of an epoch, over all processes; None takes as many as the dataset has.
@@ -145,15 +136,11 @@ def _shares_of(
     """Size of each member, and its samples of an epoch by largest remainders."""
     members = [dataset] if balance is None else list(getattr(dataset, "datasets", ()))
     weights = [1] * len(members) if balance in (None, "datasets") else balance
-    if (
-        not isinstance(weights, (list, tuple))
-        or not all(type(weight) in (int, float) and 0 < weight < inf for weight in weights)
-        or not 0 < len(weights) == len(members)
-    ):
+    numbers = isinstance(weights, (list, tuple)) and all(type(w) in (int, float) for w in weights)
+    if not (numbers and 0 < len(weights) == len(members) and all(0 < w < inf for w in weights)):
         raise InputError(
             "SeededSampler: balance must be 'datasets' or a list of positive weights, one for each "
-            f"member of a ConcatDataset; got {balance!r} for {len(members)} member(s) of "
-            f"{type(dataset).__name__}"
+            f"member of a ConcatDataset; got {balance!r} for {len(members)} member(s)"
         )
     exact = [total * weight / sum(weights) for weight in weights]
     shares = [int(part) for part in exact]
@@ -161,8 +148,6 @@ def _shares_of(
     for i in by_remainder[: total - sum(shares)]:
         shares[i] += 1
     if 0 in shares:
-        raise InputError(
-            f"SeededSampler: an epoch of {total} samples gives dataset {shares.index(0)} of "
-            f"{len(shares)} none by the weights {list(weights)}; set a greater length or weight"
-        )
+        found = f"an epoch of {total} samples gives dataset {shares.index(0)} none"
+        raise InputError(f"SeededSampler: {found}; set a greater length or weight")
     return [(len(member), share) for member, share in zip(members, shares, strict=True)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.table import Table
 from vmt_mm.datasets.concat import members_of
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
 from vmt_mm.datasets.transforms import LoadImageFromFile
-from vmt_mm.datasets.transforms.load_labels import size_problem
+from vmt_mm.datasets.transforms.load import size_problem
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import LabelCounts, Task
 from vmt_mm.utils.image_files import orientation_of
@@ -63,11 +64,9 @@ def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts,
                 if dataset.on_error == "raise":
                     raise
                 continue
-            try:
-                if not problems:
+            if not problems:
+                with _noted(problems):
                     spec.check_file(path, _BROKEN)
-            except InputError as error:
-                problems.append(str(error))
     return found
 
 
@@ -124,10 +123,8 @@ class Verification:
             count = len(self.entries[split])
             for task, counts in summaries.items():
                 share, valid = counts.images / max(count, 1), counts.valid / max(counts.pixels, 1)
-                cells = (split, f"{count:,}", task, f"{counts.images:,}")
-                table.add_row(
-                    *cells, f"{share:.1%}", f"{valid:.1%}", f"{len(counts.values) or '-'}"
-                )
+                cells = (split, f"{count:,}", task, f"{counts.images:,}", f"{share:.1%}")
+                table.add_row(*cells, f"{valid:.1%}", f"{len(counts.values) or '-'}")
             table.add_section()
         return table
 
@@ -183,23 +180,28 @@ def verify(
 def check_entry(entry: Entry, tasks: Mapping[str, Task], reader: LoadImageFromFile) -> Checked:
     """Read one image and its labels."""
     check, size = Checked(), None
-    try:
+    with _noted(check.problems):
         content = reader.fetch(entry.image)
         check.turned = orientation_of(content) != 1
         size = reader.decode(content, entry.image).shape[:2]
-    except InputError as error:
-        check.problems.append(str(error))
     for name, path in entry.labels.items():
         spec = tasks[name].label
-        try:
+        with _noted(check.problems):
             label = spec.decode(path)
             spec.check_file(path)
             if size and (problem := size_problem(path, label.shape[:2], entry.image, size)):
                 raise InputError(problem)
             check.counts[name] = spec.count(label)
-        except InputError as error:
-            check.problems.append(str(error))
     return check
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Note an InputError, and continue behind what raised it."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(str(error))
 
 
 def _list_entries(
@@ -211,11 +213,9 @@ def _list_entries(
         folder = result.root / name
         if not folder.is_dir():
             result.problems.append(f"{folder}: no such folder")
-        try:
+        with _noted(result.problems):
             return list_files(folder, suffixes)
-        except InputError as error:
-            result.problems.append(str(error))
-            return Listing(folder, suffixes)
+        return Listing(folder, suffixes)
 
     images = files("images", IMAGE_SUFFIXES)
     labels = {name: files(name, task.label.suffixes) for name, task in tasks.items()}
@@ -224,10 +224,8 @@ def _list_entries(
     seen: dict[str, str] = {}
     for split, path in splits.items():
         ids = []
-        try:
+        with _noted(result.problems):
             ids = read_ids(path)
-        except InputError as error:
-            result.problems.append(str(error))
         twice = [f"id {i!r} is in split {seen[i]!r} as well" for i in ids if i in seen]
         missing = images.missing(ids)
         result.problems += [f"{path}: {what}" for what in (*twice, missing) if what]

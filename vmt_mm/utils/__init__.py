@@ -1,6 +1,6 @@
 """What every room uses.
 
 Files: ``files`` (atomic writes, targets checked before work), ``image_files`` and ``label_*``
-(decoding without loss), ``layout`` (ids and their files). Running: ``processes``, ``random_state``,
-``modules``, ``console``, ``compat`` (what newer PyTorch has).
+(decoding without loss), ``layout`` (ids and their files). Running: ``processes``, ``modules``,
+``console``, ``compat`` (what newer PyTorch has).
 """

@@ -43,11 +43,8 @@ def is_exporting() -> bool:
 
 
 def take_first(x: Tensor, dim: int, length: int) -> Tensor:
-    """The first ``length`` entries along a dimension.
-
-    In an export with a symbolic length, onnxruntime cannot infer the shape of a slice.
-    """
-    if is_exporting():
+    """The first ``length`` entries along a dimension."""
+    if is_exporting():  # onnxruntime cannot infer the shape of a slice of symbolic length
         return x.index_select(dim, torch.arange(length, device=x.device))
     return x.narrow(dim, 0, length)
 

@@ -25,10 +25,7 @@ _PARTIAL_NAME = re.compile(rf"\..+\.[a-z0-9_]{{8}}\{PARTIAL}")  # as `tempfile` 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary file in the same folder to write to, which then replaces ``path``.
-
-    It is flushed to the disk first, and removed on any error: ``path`` holds all or nothing of it.
-    """
+    """Yield a temporary file to write, which replaces ``path`` unless there is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
@@ -80,12 +77,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def check_folder_target(folder: Path, name: str = "") -> None:
-    """Raise InputError if files could not be written into a folder, which need not exist.
-
-    Args:
-        folder: the folder.
-        name: the option that gave it, for the message.
-    """
+    """Raise InputError if files could not be written into a folder, which the option names."""
     folder = folder.absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
@@ -114,26 +106,19 @@ def check_outputs(
     """Raise InputError if an output is, lies in, or holds something that is read.
 
     Args:
-        outputs: option -> file or folder to write; it need not exist. None is left out.
+        outputs: option -> file or folder to write; None is left out.
         inputs: files and folders that are read; other objects and addresses are left out.
         may_hold: whether a folder to write may hold what is read, as a work dir does.
     """
-    read: dict[object, object] = {}
-    above: dict[object, object] = {}
-    for given in inputs:
-        if isinstance(given, (str, Path)) and str(given) and "://" not in str(given):
-            for real in _real_places(given):
-                read.setdefault(_identity(real), given)
-                above.update({_identity(parent): given for parent in real.parents})
+    paths = [i for i in inputs if isinstance(i, (str, Path)) and str(i) and "://" not in str(i)]
+    read = [(path, place) for path in paths for place in _real_places(path)]
     for name, output in outputs.items():
         for real in () if output is None else _real_places(output):
-            found = [read.get(_identity(place)) for place in (real, *real.parents)]
-            found += [] if may_hold else [above.get(_identity(real))]
-            for given in filter(None, found):
-                raise InputError(
-                    f"{name} {output}: would overwrite {given}, or files in it, which is read; "
-                    "choose another place"
-                )
+            for path, place in read:
+                holds = not may_hold and real in place.parents
+                if real == place or place in real.parents or holds:
+                    problem = f"would overwrite {path}, or files in it, which is read"
+                    raise InputError(f"{name} {output}: {problem}; choose another place")
 
 
 def _real_places(path: str | Path) -> list[Path]:
@@ -141,12 +126,3 @@ def _real_places(path: str | Path) -> list[Path]:
     path = Path(path).expanduser()
     links = [place for place in path.iterdir() if place.is_symlink()] if path.is_dir() else []
     return [place.resolve() for place in (path, *links)]
-
-
-def _identity(path: Path) -> object:
-    """What two names of one file share, as on file systems that ignore case."""
-    try:
-        state = path.stat()
-    except OSError:  # nothing is there yet
-        return str(path)
-    return state.st_dev, state.st_ino

@@ -39,37 +39,26 @@ Decode = Callable[[bytes], "np.ndarray | None"]
 def find_damage(content: bytes) -> str | None:
     """Say why a file's content is incomplete; None if nothing is seen.
 
-    Follows the segments of a JPEG (ITU-T T.81, annex B) and the chunks of a PNG to the end of the
-    picture, behind which programs may have appended anything.
+    Programs may have appended anything behind the end of the picture.
     """
     if not content:
         return "the file is empty"
     if content.startswith(_JPEG) and not _ends_jpeg(content):
         return "the JPEG is truncated"
-    if content.startswith(_PNG) and not _ends_png(content):
+    if content.startswith(_PNG) and b"IEND" not in content:
         return "the PNG is truncated"
     return None
 
 
 def _ends_jpeg(content: bytes) -> bool:
+    """Follow the segments of a JPEG (ITU-T T.81, annex B), which may hold a thumbnail's end."""
     marker = _MARKER.search(content, len(_JPEG))
-    while marker:
-        code, position = marker[1][0], marker.end()
-        if code == _JPEG_END:
-            return True
-        if code not in _WITHOUT_LENGTH:  # a segment, which a scan's data may follow
+    while marker and marker[1][0] != _JPEG_END:
+        position = marker.end()
+        if marker[1][0] not in _WITHOUT_LENGTH:  # a segment, which a scan's data may follow
             position += max(2, int.from_bytes(content[position : position + 2], "big"))
         marker = _MARKER.search(content, position)
-    return False
-
-
-def _ends_png(content: bytes) -> bool:
-    position = len(_PNG)
-    while position + 12 <= len(content):  # length, name, data, checksum
-        if content[position + 4 : position + 8] == b"IEND":
-            return True
-        position += 12 + int.from_bytes(content[position : position + 4], "big")
-    return False
+    return marker is not None
 
 
 def _decode_color(content: bytes) -> np.ndarray | None:
@@ -78,11 +67,7 @@ def _decode_color(content: bytes) -> np.ndarray | None:
 
 
 def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> np.ndarray:
-    """Decode a file, by default to BGR (H, W, 3), uint8, as stored; errors call it ``name``.
-
-    Raises:
-        CorruptFileError: if the file is empty, truncated, no image, or larger than decoders take.
-    """
+    """Decode a file, by default to BGR (H, W, 3), or raise CorruptFileError, which names it."""
     reason, image = find_damage(content), None
     if reason is None:
         try:
@@ -98,12 +83,12 @@ def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> n
 
 
 def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) -> np.ndarray:
-    """Decode a file to the values that it stores, of the file's type.
+    """Decode a file to the values that it stores, or raise CorruptFileError, which names it.
 
     Args:
         content: the file.
         name: what an error calls it.
-        plain: decodes the usual 8-bit JPEG and PNG, without a look at its orientation.
+        plain: decodes the usual 8-bit JPEG and PNG, as stored.
         turn: turn the image as its EXIF orientation says.
 
     Returns:
@@ -138,10 +123,8 @@ def _decode_rare(content: bytes, name: str) -> np.ndarray | None:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         samples = 0 if image is None or image.itemsize * 8 != bits else image[0, 0].size
     if tags.get(_SAMPLES, samples) != samples:
-        raise CorruptFileError(
-            f"{name}: no decoder reads this TIFF of {tags[_SAMPLES]} samples of {bits} bits; save "
-            "it as .npy, an array (H, W, C)"
-        )
+        found = f"{tags[_SAMPLES]} samples of {bits} bits"
+        raise CorruptFileError(f"{name}: a TIFF of {found} is not read; save an array as .npy")
     return image
 
 
@@ -156,11 +139,7 @@ def _by_pillow(content: bytes) -> np.ndarray:
 
 
 def single_page(content: bytes, name: str) -> dict[int, Any]:
-    """Tags of the one image that a TIFF holds besides thumbnails and masks; none of other files.
-
-    Raises:
-        CorruptFileError: if it holds several, or one that decoders turn.
-    """
+    """Tags of the one image that a TIFF holds besides thumbnails; none of other files."""
     pages, seen, stream = [{}], set(), io.BytesIO(content)
     if not content.startswith(_TIFF):
         return {}
@@ -174,10 +153,8 @@ def single_page(content: bytes, name: str) -> dict[int, Any]:
             if len(page) and not page.get(_SUBFILE, 0) & _THUMBNAIL_OR_MASK:
                 pages.append(dict(page))
     if len(pages) > 2 or pages[-1].get(_ORIENTATION, 1) != 1:
-        raise CorruptFileError(
-            f"{name}: holds {len(pages) - 1} image(s) of orientation "
-            f"{pages[-1].get(_ORIENTATION, 1)}; expected one, as stored (1): save it so"
-        )
+        found = f"{len(pages) - 1} image(s) of orientation {pages[-1].get(_ORIENTATION, 1)}"
+        raise CorruptFileError(f"{name}: holds {found}; expected one, of orientation 1: save it so")
     return pages[-1]
 
 

@@ -17,7 +17,6 @@ from vmt_mm.errors import InputError
 
 #: Endings that an image may have.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".npy", ".tif", ".tiff", ".webp")
-_DATA_SUFFIXES = {*IMAGE_SUFFIXES, ".exr", ".hdr", ".mat", ".npz", ".pfm", ".pgm", ".ppm"}
 #: What systems and archives leave in folders, besides names that start with a dot.
 _HIDDEN = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
 
@@ -45,22 +44,18 @@ class Listing:
     def unused(self, images: Collection[str]) -> str | None:
         """Say which files belong to none of the images (ids of every split); None if all do.
 
-        A file with another ending counts if it could be a label: by its ending, or by an id that
-        has no file here.
+        So do images of another ending, and files of other endings whose id has no file here.
         """
         found = [(i, path) for i, path in self.files.items() if i not in images]
         for i, path in self.others:
-            is_data = os.path.splitext(path)[1].lower() in _DATA_SUFFIXES
-            if is_data or (i in images and i not in self.files):
+            if path.lower().endswith(IMAGE_SUFFIXES) or (i in images and i not in self.files):
                 found.append((i, path))
         if not found:
             return None
         (name, path), expected = found[0], " or ".join(f"<id>{suffix}" for suffix in self.suffixes)
-        return (
-            f"{self.folder}: {len(found)} file(s) belong to no image, the first is {path!r}"
-            f"{nearest_id(name, images)}; expected {expected}, or say by the task's `suffix` how "
-            "names end"
-        )
+        first = f"{len(found)} file(s) belong to no image, the first is {path!r}"
+        near = nearest_id(name, images)
+        return f"{self.folder}: {first}{near}; expected {expected}, or another `suffix` of the task"
 
 
 def nearest_id(name: str, ids: Collection[str]) -> str:
@@ -100,11 +95,7 @@ def leads_outside(name: str) -> bool:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
-    """List the files below ``folder`` by their id: the path below it without the longest ending.
-
-    Raises:
-        InputError: if two files have one id, a folder may not be read, or a link leads nowhere.
-    """
+    """List the files below ``folder`` by their id: the path below it without the longest ending."""
     listing = Listing(folder, suffixes)
     endings = sorted((suffix.lower() for suffix in suffixes), key=len, reverse=True)
     start = len(os.path.join(folder, ""))
@@ -124,10 +115,9 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
 
 
 def walk_files(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the paths of all files below a folder that are not hidden; links are followed.
+    """Yield the paths of all files, and of broken links, below a folder that are not hidden.
 
-    Links that lead nowhere are files, too. ``above``: device and inode of the folders above, to
-    which a link may lead back.
+    ``above``: device and inode of the folders above, to which a link may lead back.
     """
     try:
         state = os.stat(folder)

@@ -1,10 +1,13 @@
-"""Modules inside wrappers, and their mode."""
+"""Modules inside wrappers; their mode and the random generators, put back at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import torch
 from torch import nn
 
 
@@ -26,3 +29,16 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextmanager
+def restored_generators(devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Put Python's, NumPy's and PyTorch's generators back at the end, also of ``devices``."""
+    python, numpy = random.getstate(), np.random.get_state()
+    kind = devices[0].type if devices else "cuda"
+    with torch.random.fork_rng(list(devices), device_type=kind):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

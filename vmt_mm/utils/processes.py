@@ -41,15 +41,8 @@ def run_parallel(
 ) -> Iterator[Result]:
     """Yield ``function(job)`` for every job, in order; the first error ends all.
 
-    The calling script must guard its entry point, as every worker imports it again.
-
-    Args:
-        function: a function at the top level of a module.
-        jobs: picklable arguments.
-        workers: number of processes; with 1 the work is done here.
-
-    Raises:
-        InputError: if a worker was killed.
+    Both must be picklable. With one worker the work is done here; with more the calling script must
+    guard its entry point, as every worker imports it again. InputError if a worker was killed.
     """
     # A daemonic process may not have children.
     if workers <= 1 or len(jobs) <= 1 or multiprocessing.current_process().daemon:
@@ -61,10 +54,8 @@ def run_parallel(
         try:
             yield from pool.map(function, jobs, chunksize=4)
         except BrokenProcessPool:
-            raise InputError(
-                f"one of {workers} worker processes was killed, perhaps out of memory; use fewer "
-                "workers"
-            ) from None
+            problem = f"one of {workers} worker processes was killed, perhaps out of memory"
+            raise InputError(f"{problem}; use fewer workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -85,13 +76,9 @@ def _end_with_parent() -> None:
 
 
 def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
-    """Let a loader worker survive the signals that its training answers with a last step.
+    """Let a loader worker survive the signals that a training answers with a last step.
 
-    Terminals and schedulers send SIGINT and SIGTERM to every process of a run.
-
-    Args:
-        then: the data loader's own ``worker_init_fn``.
-        worker_id: number of the worker.
+    ``then`` is the data loader's own ``worker_init_fn``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # on other systems than Linux SIGTERM ends a worker

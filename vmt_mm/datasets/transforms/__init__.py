@@ -10,19 +10,7 @@ from vmt_mm.datasets.transforms.geometry import (
     TestTimeAug,
     make_warp,
 )
-from vmt_mm.datasets.transforms.load_image import LoadImageFromFile
-from vmt_mm.datasets.transforms.load_labels import LoadLabels, PackMultiTaskInputs
+from vmt_mm.datasets.transforms.load import LoadImageFromFile, LoadLabels, PackMultiTaskInputs
 
-__all__ = [
-    "LoadImageFromFile",
-    "LoadLabels",
-    "PackMultiTaskInputs",
-    "Pad",
-    "RandomCrop",
-    "RandomFlip",
-    "RandomResize",
-    "RandomWarp",
-    "Resize",
-    "TestTimeAug",
-    "make_warp",
-]
+__all__ = ["Pad", "RandomCrop", "RandomFlip", "RandomResize", "RandomWarp", "Resize", "TestTimeAug"]
+__all__ += ["LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs", "make_warp"]

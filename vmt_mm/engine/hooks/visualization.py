@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from vmt_mm.config.files import files_read
-from vmt_mm.datasets.transforms.load_image import displayable, reader_of
+from vmt_mm.datasets.transforms.load import displayable, reader_of
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.structures.predictions import check_predictions, write_predictions
