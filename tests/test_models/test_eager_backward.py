@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from methods import SWIN, VIT, build_model
 
 from vmt_mm.models import multi_task_segmentor
-from vmt_mm.models.eager_backward import loss_of
+from vmt_mm.models.eager_backward import eager_loss
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.compat import has
 
@@ -41,7 +41,7 @@ def make(requires_grad=True):
 @pytest.mark.parametrize("factor", [1.0, 0.3])
 def test_values_and_gradients(factor):
     (head, maps), (other, other_maps) = make(), make()
-    loss, expected = loss_of(head, maps, head.loss), other.loss(other_maps)
+    loss, expected = eager_loss(head, maps, head.loss), other.loss(other_maps)
     assert torch.equal(loss, expected)
     (loss * factor).backward()
     (expected * factor).backward()
@@ -54,9 +54,9 @@ def test_values_and_gradients(factor):
 
 def test_nothing_of_the_head_is_kept_until_the_backward_pass():
     head, maps = make()
-    loss = loss_of(head, maps, head.loss)
+    loss = eager_loss(head, maps, head.loss)
     node = loss.grad_fn
-    assert type(node).__name__ == "_ImmediateBackward"
+    assert type(node).__name__ == "_EagerBackward"
     following = {type(other).__name__ for other, _ in node.next_functions if other}
     assert following == {"AccumulateGrad"}
 
@@ -69,15 +69,15 @@ def test_where_it_is_an_ordinary_loss(how):
     head, maps = make(how == "float16")
     if how == "no gradients":
         with torch.no_grad():
-            assert loss_of(head, maps, head.loss).grad_fn is None
+            assert eager_loss(head, maps, head.loss).grad_fn is None
         return
     with torch.autocast("cpu", dtype=torch.float16):
-        assert type(loss_of(head, maps, head.loss).grad_fn).__name__ != "_ImmediateBackward"
+        assert type(eager_loss(head, maps, head.loss).grad_fn).__name__ != "_EagerBackward"
 
 
 def test_a_head_on_maps_that_need_no_gradient():
     head, maps = make(requires_grad=False)
-    loss_of(head, maps, head.loss).backward()
+    eager_loss(head, maps, head.loss).backward()
     assert head.weight.grad is not None
     assert all(x.grad is None for x in maps)
 
@@ -85,8 +85,8 @@ def test_a_head_on_maps_that_need_no_gradient():
 def test_autocast_is_as_everywhere():
     (head, maps), (other, other_maps) = make(), make()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, expected = loss_of(head, maps, head.loss), other.loss(other_maps)
-        again = loss_of(head, maps, head.loss)  # no graph of the first one is in a cache
+        loss, expected = eager_loss(head, maps, head.loss), other.loss(other_maps)
+        again = eager_loss(head, maps, head.loss)  # no graph of the first one is in a cache
     assert torch.equal(loss, expected)
     assert torch.equal(loss, again)
     (loss + again).backward()
@@ -101,7 +101,7 @@ def test_a_training_step_is_that_of_ordinary_losses(encoder, method, monkeypatch
     for usual in (False, True):
         if usual:
             monkeypatch.setattr(
-                multi_task_segmentor, "loss_of", lambda head, maps, loss: loss(maps)
+                multi_task_segmentor, "eager_loss", lambda head, maps, loss: loss(maps)
             )
         torch.manual_seed(0)
         model = build_model(dict(type=method), on=encoder).train()

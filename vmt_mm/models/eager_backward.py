@@ -1,9 +1,9 @@
-"""Losses whose gradients are computed at once, so that one head's activations live at a time."""
+"""Run each head's backward pass before the next head: fewer activations are in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,41 +12,34 @@ from vmt_mm.models.lazy_resize import Map, values_of, with_values
 from vmt_mm.utils.compat import autocast_dtype, is_compiling
 
 
-def loss_of(head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]], Tensor]
-            ) -> Tensor:  # fmt: skip
-    """``loss(maps)``, a scalar; its gradients are taken before the next head runs, where possible.
+def eager_loss(
+    head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]], Tensor]
+) -> Tensor:
+    """``loss(maps)``, a scalar, whose gradients are computed at once, where possible.
 
-    A head's activations at stride 4 and the loss's at full size are larger than all that a frozen
-    encoder keeps. They are needed until the head's backward pass, which depends on the loss's own
-    gradient only by a factor. So it is done at once, and its results are kept: gradients of the
-    maps and of the head's parameters. The values are those of the usual order.
+    A head's activations are larger than all that a frozen backbone keeps. They are needed until the
+    head's backward pass, which depends on the gradient of the loss only by a factor. So that pass
+    is run here, and the gradients of the maps and of the head's parameters are kept.
 
-    Where nothing is differentiated, or compiled, or in float16 (whose small gradients need the
-    factor), the loss is an ordinary one.
-
-    Args:
-        head: whose parameters the loss depends on, beside the maps.
-        maps: of the task.
-        loss: gives the loss of maps like these.
+    The loss is an ordinary one without gradients, in a compiled graph, and in float16, whose small
+    gradients need the factor. ``loss`` may depend on the parameters of ``head``, and no others.
     """
-    if not torch.is_grad_enabled() or is_compiling() or _in_float16(maps):
-        return loss(maps)
     tensors = [values_of(x) for x in maps]
     parameters = [p for p in head.parameters() if p.requires_grad]
-    if not parameters and not any(x.requires_grad for x in tensors):
+    differentiated = torch.is_grad_enabled() and (
+        parameters or any(x.requires_grad for x in tensors)
+    )
+    in_float16 = autocast_dtype(tensors[0].device.type) == torch.float16
+    if not differentiated or in_float16 or is_compiling():
         return loss(maps)
 
     def run(inputs: Sequence[Tensor]) -> Tensor:
         return loss([with_values(m, x) for m, x in zip(maps, inputs, strict=True)])
 
-    return _Immediate.apply(run, len(tensors), *tensors, *parameters)
+    return cast(Tensor, _Eager.apply(run, len(tensors), *tensors, *parameters))
 
 
-def _in_float16(maps: Sequence[Map]) -> bool:
-    return autocast_dtype(values_of(maps[0]).device.type) == torch.float16
-
-
-class _Immediate(torch.autograd.Function):
+class _Eager(torch.autograd.Function):
     """A scalar function that is differentiated as soon as it is computed."""
 
     @staticmethod
@@ -55,27 +48,24 @@ class _Immediate(torch.autograd.Function):
     ) -> Tensor:
         """Run on the first ``count`` tensors; the others are parameters that it uses as well."""
         inputs = [x.detach().requires_grad_(x.requires_grad) for x in tensors[:count]]
+        sources = (*inputs, *tensors[count:])
         kind = tensors[0].device.type
-        # what autocast has cast for this graph must not serve another one
+        # what autocast has cast for this graph must not be used in another one
         dtype = autocast_dtype(kind)
-        cast = torch.autocast(kind, dtype, enabled=dtype is not None, cache_enabled=False)
-        with torch.enable_grad(), cast:
+        cast_to = torch.autocast(kind, dtype, enabled=dtype is not None, cache_enabled=False)
+        with torch.enable_grad(), cast_to:
             loss = run(inputs)
-        wanted = [x for x in (*inputs, *tensors[count:]) if x.requires_grad]
+        wanted = [x for x in sources if x.requires_grad]
         with torch.autocast(kind, enabled=False):
-            found = torch.autograd.grad(loss, wanted, allow_unused=True)
-        gradients = iter(found)
-        every = [next(gradients) if x.requires_grad else None for x in (*inputs, *tensors[count:])]
-        ctx.present = [x is not None for x in every]
-        ctx.save_for_backward(*(x for x in every if x is not None))
+            found = iter(torch.autograd.grad(loss, wanted, allow_unused=True))
+        ctx.save_for_backward(*(next(found) if x.requires_grad else None for x in sources))
         return loss.detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients, times the loss's own."""
-        saved = iter(ctx.saved_tensors)
-        # to look at the factor is free on a CPU, where it is nearly always 1; a GPU would wait
-        same = factor.is_cpu and factor.item() == 1
-        scaled = (x if same else x * factor for x in saved)
-        return None, None, *(next(scaled) if there else None for there in ctx.present)
+        # reading the factor is free on a CPU, where it is nearly always 1; a GPU would wait
+        if factor.is_cpu and factor.item() == 1:
+            return None, None, *ctx.saved_tensors
+        return None, None, *(x if x is None else x * factor for x in ctx.saved_tensors)

@@ -1,15 +1,13 @@
-"""Features of an encoder in which nothing trains, kept for the images that come again.
-
-Letters: B images, C channels.
-"""
+"""Features of a frozen backbone, kept for the next time that an image comes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.lazy_resize import Map, values_of, with_values
@@ -18,74 +16,55 @@ from vmt_mm.utils.compat import autocast_dtype
 
 
 class FeatureCache:
-    """Keeps the four maps of each image, known by its pixels, until a limit is reached.
+    """Keeps the four maps of each image until a limit is reached.
 
-    What augmentation changes is another image; so features are never those of something else, and
-    nothing comes again where every epoch draws anew. What is kept first stays: in epochs, what was
-    used least recently is what comes next.
+    The key is a hash of the input pixels, so random augmentation makes the cache useless. Nothing
+    is evicted: with sequential epochs, the least recently used entry is needed next.
 
     Args:
-        limit: bytes, on the encoder's device.
-        encoder: whose features these are.
-
-    Raises:
-        InputError: if something of the encoder trains, or tasks have features of their own.
+        limit: bytes, on the backbone's device.
+        backbone: whose features these are; InputError if it is trained or tells tasks apart.
     """
 
-    def __init__(self, limit: float, encoder: nn.Module) -> None:
+    def __init__(self, limit: float, backbone: Any) -> None:
         if not isinstance(limit, (int, float)) or limit <= 0:
             raise InputError(f"`feature_cache_bytes` must be bytes, more than 0, got {limit!r}")
-        shared = type(encoder.peft).task_features is PEFTMethod.task_features
-        if any(p.requires_grad for p in encoder.parameters()) or not shared:
+        peft: type[PEFTMethod] = type(backbone.peft)
+        shared = peft.task_features is PEFTMethod.task_features
+        if any(p.requires_grad for p in backbone.parameters()) or not shared:
             raise InputError(
-                "`feature_cache_bytes` is for training heads alone on features that never change, "
-                f"as with DecodersOnly; {type(encoder.peft).__name__} adapts the encoder"
+                "`feature_cache_bytes` needs features that never change, as with DecodersOnly; "
+                f"{peft.__name__} adapts the encoder"
             )
         self.limit, self.size = limit, 0
         self._kept: dict[bytes, tuple[Map, ...]] = {}
-        self._encoder, self._weights = encoder, ()
+        self._backbone, self._weights = backbone, ()
 
-    def of(self, images: Tensor, run: Callable[[Tensor], Sequence[Map]]) -> tuple[Map, ...]:
-        """The four maps of images (B, 3, H, W); ``run`` gives those of images not kept."""
+    def get(
+        self, images: Tensor, run: Callable[[Tensor], Mapping[str, Sequence[Map]]]
+    ) -> tuple[Map, ...]:
+        """The four maps of images (B, 3, H, W), the same for all tasks, computed by ``run``."""
         keys = self._keys(images)
-        missing = [row for row, key in enumerate(keys) if key not in self._kept]
         found = {key: self._kept[key] for key in keys if key in self._kept}
-        if missing:
-            levels = run(images[missing])
-            for place, row in enumerate(missing):
-                maps = tuple(_row(level, place) for level in levels)
-                found[keys[row]] = maps
-                self._keep(keys[row], maps)
-            if len(missing) == len(keys):
-                return tuple(levels)
-        return tuple(map(_stack, zip(*(found[key] for key in keys), strict=True)))
+        if missing := [row for row, key in enumerate(keys) if key not in found]:
+            levels, *_ = run(images[missing]).values()
+            for place, key in enumerate(keys[row] for row in missing):
+                values = [values_of(x)[place : place + 1].clone() for x in levels]
+                found[key] = tuple(map(with_values, levels, values))
+                size = sum(x.nbytes for x in values)
+                if key not in self._kept and self.size + size <= self.limit:
+                    self._kept[key] = found[key]
+                    self.size += size
+        rows = zip(*(found[key] for key in keys), strict=True)
+        return tuple(with_values(row[0], torch.cat([*map(values_of, row)])) for row in rows)
 
     def _keys(self, images: Tensor) -> list[bytes]:
-        """What features depend on. If weights were loaded or moved, nothing that was kept is."""
-        weights = tuple((p.data_ptr(), p._version) for p in self._encoder.parameters())
+        """What features depend on; all entries are dropped if weights were loaded or moved."""
+        weights = tuple((p.data_ptr(), p._version) for p in self._backbone.parameters())
         if weights != self._weights:
             self._weights, self.size = weights, 0
             self._kept.clear()
-        state = (
-            images.shape[1:],
-            images.dtype,
-            images.device,
-            autocast_dtype(images.device.type),
-        )
-        salt = hashlib.blake2b(repr(state).encode(), digest_size=16).digest()
+        dtype = autocast_dtype(images.device.type)
+        state = repr((images.shape[1:], images.dtype, images.device, dtype)).encode()
         pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy()
-        return [hashlib.blake2b(row, digest_size=16, salt=salt).digest() for row in pixels]
-
-    def _keep(self, key: bytes, maps: tuple[Map, ...]) -> None:
-        size = sum(values_of(x).nbytes for x in maps)
-        if key not in self._kept and self.size + size <= self.limit:
-            self._kept[key] = tuple(with_values(x, values_of(x).clone()) for x in maps)
-            self.size += size
-
-
-def _row(x: Map, index: int) -> Map:
-    return with_values(x, values_of(x)[index : index + 1])
-
-
-def _stack(rows: Sequence[Map]) -> Map:
-    return with_values(rows[0], torch.cat([values_of(x) for x in rows]))
+        return [hashlib.blake2b(state + row.tobytes(), digest_size=16).digest() for row in pixels]

@@ -1,10 +1,8 @@
-"""A feature map that is given on another grid than its own.
-
-Letters: B images, C channels, D channels of a projection.
-"""
+"""Feature maps (B, C, H, W), and one that is resampled only where it is needed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,30 +14,20 @@ from vmt_mm.utils.compat import take_first
 
 @dataclass(frozen=True)
 class LazyResize:
-    """A grid of patches that stands for its bilinear samples at the centres of cells.
+    """A ``grid`` (B, C, h, w) of patches, to be resampled at the centres of cells, bilinearly.
 
     A 1x1 convolution acts on channels and the resampling on pixels, so they commute: heads that
-    begin with one apply it to the small grid, and no map of all channels at the cells' resolution
-    comes to be.
+    begin with one apply it to the small grid, see :func:`project`.
 
-    The grid may reach beyond the image, as it is padded to a multiple of the patch; so the two
-    sizes are matched in pixels. Fitting the grid's borders to the map's would shift the features.
-
-    Attributes:
-        grid: (B, C, h, w).
-        patch: height and width of a patch, pixels.
-        stride: side of a cell, pixels.
-        size: of the image (H, W), pixels.
+    The grid may reach beyond the image, as it is padded to a multiple of the patch; so sizes are
+    matched in pixels: (height, width) of a ``patch``, side of a cell (``stride``), and ``size``
+    (H, W) of the image.
     """
 
     grid: Tensor
     patch: tuple[int, int]
     stride: int
     size: tuple[int, int]
-
-    def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """1x1 convolution by weight (D, C) and bias (D,): (B, D, ceil(H / s), ceil(W / s))."""
-        return replace(self, grid=F.conv2d(self.grid, weight[:, :, None, None], bias)).tensor()
 
     def tensor(self) -> Tensor:
         """The samples, (B, C, ceil(H / s), ceil(W / s)), s the stride."""
@@ -54,7 +42,6 @@ class LazyResize:
         return take_first(take_first(cells, 2, height), 3, width)
 
 
-#: A map, or what stands for one.
 Map = Tensor | LazyResize
 
 
@@ -68,13 +55,18 @@ def with_values(x: Map, values: Tensor) -> Map:
     return replace(x, grid=values) if isinstance(x, LazyResize) else values
 
 
-def project(x: Map, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """1x1 convolution of a map by weight (D, C) and bias (D,)."""
-    if isinstance(x, LazyResize):
-        return x.project(weight, bias)
-    return F.conv2d(x, weight[:, :, None, None], bias)
-
-
-def materialise(x: Map) -> Tensor:
+def as_tensor(x: Map) -> Tensor:
     """The map itself."""
     return x.tensor() if isinstance(x, LazyResize) else x
+
+
+def project(x: Map, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """1x1 convolution of a map (B, C, H, W) by weight (D, C) and bias (D,): (B, D, H, W)."""
+    return as_tensor(with_values(x, F.conv2d(values_of(x), weight[:, :, None, None], bias)))
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly to (H, W)."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,7 +1,4 @@
-"""Test-time augmentation: average what a model makes of several versions of an image.
-
-Letters: C channels, H, W height and width in pixels.
-"""
+"""Test-time augmentation: average what a model makes of several versions of an image."""
 
 from __future__ import annotations
 
@@ -23,12 +20,8 @@ from vmt_mm.tasks import Task
 class MultiTaskTTAModel(BaseTTAModel):
     """Predicts from the mean over flipped and resized versions of each image.
 
-    What is averaged is the task's to say (``Task.to_scores``): probabilities, unit vectors, metres.
-    So are the values after a flip: ``Task.flip_scores`` turns them back.
-
-    Args:
-        module: the model, or its config.
-        data_preprocessor: see ``mmengine.model.BaseTTAModel``.
+    The task says what is averaged (``Task.to_scores``: probabilities, unit vectors, metres), and
+    how values change by a flip (``Task.flip_scores``). ``module`` is the model, or its config.
     """
 
     module: Any
@@ -41,48 +34,40 @@ class MultiTaskTTAModel(BaseTTAModel):
     def test_step(self, data: Mapping[str, Sequence[Any]]) -> list[MultiTaskDataSample]:
         """Predict images of which the pipeline's ``TestTimeAug`` made several versions.
 
-        Args:
-            data: ``inputs`` and ``data_samples``: for every version a list of images.
+        ``data`` has ``inputs`` and ``data_samples``: for every version a list of images.
         """
         tasks: Mapping[str, Task] = self.module.tasks
-        count = len(next(iter(data.values())))
-        versions = [{key: values[i] for key, values in data.items()} for i in range(count)]
-        sums: list[dict[str, Tensor]] = []
+        count = len(data["inputs"])
         samples: list[MultiTaskDataSample] = []
-        for version in versions:
+        sums: list[dict[str, Tensor]] = []
+        for number in range(count):
+            version = {key: values[number] for key, values in data.items()}
             batch = self.module.data_preprocessor(version, False)
-            samples = samples or list(batch["data_samples"])
-            sums = sums or [{} for _ in samples]
-            _check_zoom(tasks, samples, batch["data_samples"])
+            own = list(batch["data_samples"])
+            samples, sums = samples or own, sums or [{} for _ in own]
+            if [s.get("img_shape") for s in samples] != [s.get("img_shape") for s in own]:
+                _check_zoom(tasks)
             for name, index, logits in self.module.final_logits(**batch):
                 scores = tasks[name].to_scores(logits)
-                if batch["data_samples"][index].get("flip"):
+                if own[index].get("flip"):
                     scores = tasks[name].flip_scores(scores)
                 sums[index][name] = sums[index].get(name, 0) + scores
         for sample, of_image in zip(samples, sums, strict=True):
             for name, total in of_image.items():
-                prediction = tasks[name].from_scores(total / count)
-                sample.set_prediction(name, prediction[0])
+                sample.set_prediction(name, tasks[name].from_scores(total / count)[0])
         return samples
 
     def merge_preds(self, data_samples_list: Sequence) -> list[MultiTaskDataSample]:
-        """Nothing: :meth:`test_step` adds versions up, so that it need not keep them all."""
+        """Not used: :meth:`test_step` adds versions up, so that it need not keep them all."""
         raise NotImplementedError("MultiTaskTTAModel averages scores, not predictions")
 
 
-def _check_zoom(
-    tasks: Mapping[str, Task],
-    first: Sequence[MultiTaskDataSample],
-    others: Sequence[MultiTaskDataSample],
-) -> None:
-    """Refuse versions of other sizes where a zoom changes a task's values."""
-    sizes = [[tuple(s.get("img_shape", ())[:2]) for s in group] for group in (first, others)]
-    if sizes[0] == sizes[1]:
-        return
+def _check_zoom(tasks: Mapping[str, Task]) -> None:
+    """Raise InputError where a zoom changes a task's values."""
     for name, task in tasks.items():
         ones = np.ones((1, 1, task.out_channels), np.float32)
         if not task.label.categorical and (task.label.zoom_values(ones, 2.0) != ones).any():
             raise InputError(
                 f"test-time augmentation: values of task {name!r} change with a zoom, so versions "
-                "of other sizes cannot be averaged; take flips alone"
+                "of other sizes cannot be averaged; use flips only"
             )

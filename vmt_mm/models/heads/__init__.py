@@ -1,7 +1,6 @@
 """Task-blind heads."""
 
 from vmt_mm.models.heads.build import build_head
-from vmt_mm.models.heads.hrnet_head import HRNetHead
-from vmt_mm.models.heads.mlp_head import MLPHead
+from vmt_mm.models.heads.factored import HRNetHead, MLPHead
 
 __all__ = ["HRNetHead", "MLPHead", "build_head"]
