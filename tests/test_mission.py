@@ -107,7 +107,7 @@ def data(tmp_path_factory) -> Path:
         sys.executable, "tools/dataset_converters/pascal_context.py",
         write_raw(folder / "PASCAL_MT"), folder / "pascal_mt", "--workers", "1", code=1,
     )  # fmt: skip
-    assert "PASCAL_MT is NOT whole: 2 problem(s)" in output  # the number of images of each split
+    assert "PASCAL_MT is NOT complete: 2 problem(s)" in output  # the number of images of each split
     return folder / "pascal_mt"
 
 

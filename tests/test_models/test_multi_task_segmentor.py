@@ -152,7 +152,7 @@ def test_head_per_task():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(tasks={}), "hold one at least"),
+        (dict(tasks={}), "hold at least one"),
         (dict(tasks=dict(a=dict(type="Flow"))), "task 'a': unknown type 'Flow'; known: Depth"),
         (dict(task_heads=dict(edge=dict(type="HRNetHead"))), r"unknown task\(s\) \['edge'\]"),
         (dict(head=dict(type="NoHead")), "head: unknown type 'NoHead'"),

@@ -142,7 +142,7 @@ class MultiTaskSegmentor(BaseModel):
 
     def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task -> logits (B, C, h, w) at the head's resolution."""
-        features = self.backbone(inputs, tasks, on_grids=True)
+        features = self.backbone(inputs, tasks, lazy=True)
         return {name: self._run_head(name, maps) for name, maps in features.items()}
 
     def _run_head(self, name: str, maps: Sequence[Map]) -> Tensor:
@@ -173,7 +173,7 @@ class MultiTaskSegmentor(BaseModel):
                 "model.data_preprocessor.type=MultiTaskDataPreprocessor, which does the warps"
             )
         losses = {}
-        run_backbone = partial(self.backbone, on_grids=True)
+        run_backbone = partial(self.backbone, lazy=True)
         names = list(self.trained_tasks) if tasks is None else list(tasks)
         if self.feature_cache is None:
             features = run_backbone(inputs, names)

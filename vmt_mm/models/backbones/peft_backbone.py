@@ -16,7 +16,7 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
-from vmt_mm.models.lazy_resize import Map, materialise
+from vmt_mm.models.lazy_resize import Map, as_tensor
 from vmt_mm.peft import Backbone, PEFTMethod, build_method
 from vmt_mm.peft.parameter_swap import find_parameter
 from vmt_mm.utils.compat import is_exporting, need
@@ -159,14 +159,14 @@ class PEFTBackbone(Backbone):
         return attn(x, *geometry)
 
     def forward(
-        self, images: Tensor, tasks: Sequence[str] | None = None, on_grids: bool = False
+        self, images: Tensor, tasks: Sequence[str] | None = None, lazy: bool = False
     ) -> dict[str, tuple[Map, ...]]:
         """Run the backbone: once, or once per task if the PEFT method needs it.
 
         Args:
             images: (B, 3, H, W), normalised, of any size.
             tasks: the tasks wanted; None wants all.
-            on_grids: leave maps that are resampled from another grid as ``LazyResize``, for heads
+            lazy: leave maps that are resampled from another grid as ``LazyResize``, for heads
                 that begin with a 1x1 convolution.
 
         Returns:
@@ -181,7 +181,7 @@ class PEFTBackbone(Backbone):
             )
         loop = self._compiled_loop or type(self).forward_features
         features = loop(self, images, self.select_tasks(tasks))
-        return features if on_grids else _materialise(features)
+        return features if lazy else _materialise(features)
 
     @property
     def image_channels(self) -> int | None:
@@ -283,7 +283,7 @@ def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Ten
         for known, cells in made:
             if known is level:
                 return cells
-        made.append((level, materialise(level)))
+        made.append((level, as_tensor(level)))
         return made[-1][1]
 
     return {name: tuple(map(make, levels)) for name, levels in features.items()}
