@@ -85,7 +85,7 @@ def test_names_in_the_checkpoint_win(checkpoint, tmp_path):
     ("arguments", "message"),
     [
         (("missing.py",), "missing.py: no such config"),
-        ((Config(dict(a=1)),), "no `model`"),
+        ((Config(dict(a=1)),), "no attribute 'model'"),
         ((CONFIG_FILE, "missing.pth"), "missing.pth: no such checkpoint"),
         ((CONFIG_FILE, None, "cpuu"), "'cpuu' cannot be used"),
         (("missing.safetensors",), "missing.safetensors: no such adapter"),

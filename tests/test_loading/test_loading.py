@@ -99,7 +99,7 @@ def test_frozen_weights_that_are_not_there_come_from_the_declared_file(build, ch
 
 @pytest.mark.parametrize(
     ("pretrained", "message"),
-    [(None, "the config declares no file of them"), ("gone.pth", "'gone.pth' do not exist")],
+    [(None, "set `pretrained` to their file"), ("gone.pth", "'gone.pth' do not exist")],
 )
 def test_without_frozen_weights_and_without_their_file(build, checkpoint, pretrained, message):
     model, own = build({"model.backbone.pretrained": pretrained})

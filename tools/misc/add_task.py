@@ -35,10 +35,7 @@ def parse_args() -> argparse.Namespace:
         "--head-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
     )
     parser.add_argument(
-        "--out-config", type=Path, help="default: beside CONFIG, its name with _add-NAME"
-    )
-    parser.add_argument(
-        "--out-checkpoint", type=Path, help="default: beside CHECKPOINT, its name with _add-NAME"
+        "--out-config", type=Path, help="default: next to CONFIG, its name with _add-NAME"
     )
     args = parser.parse_args()
     if args.head_options and not args.head:
@@ -47,26 +44,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write both files, say what trains and what to run."""
+    """Write the config, say what trains and what to run."""
     args = parse_args()
-    added = f"_add-{args.task}"
-    config = args.out_config or args.config.with_name(f"{args.config.stem}{added}.py")
-    start = args.out_checkpoint or args.checkpoint.with_name(f"{args.checkpoint.stem}{added}.pth")
+    config = args.out_config or args.config.with_name(f"{args.config.stem}_add-{args.task}.py")
     head = dict(type=args.head, **args.head_options) if args.head else None
+    task = dict(type=args.type, **args.task_options)
     with friendly_errors():
-        model = add_task(
-            args.config,
-            args.checkpoint,
-            args.task,
-            dict(type=args.type, **args.task_options),
-            config,
-            start,
-            head,
-        )
+        model = add_task(args.config, args.checkpoint, args.task, task, config, head)
     parameters = list(model.parameters())
     trains = sum(p.numel() for p in parameters if p.requires_grad)
-    print(f"wrote {config}")
-    print(f"wrote {start}, with the task(s) {', '.join(model.tasks)}")
+    print(f"wrote {config}, with the task(s) {', '.join(model.tasks)}")
     print(f"{trains:,} of {sum(p.numel() for p in parameters):,} parameters train")
     print(f"next: python tools/train.py {config}")
 

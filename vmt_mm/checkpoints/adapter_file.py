@@ -29,14 +29,9 @@ _ENTRIES = {
 class Adapter:
     """What an adapter file holds.
 
-    Attributes:
-        tensors: key in the model -> weights, without those of the frozen backbone.
-        config: the whole config, in plain containers.
-        description: of the model, see :func:`vmt_mm.loading.model.describe`.
-        frozen: of the backbone, see :class:`vmt_mm.checkpoints.frozen.FrozenRecord`.
-        dataset_meta: task -> ``dict(classes=..., palette=...)``, empty where a task has none.
-        metrics: of a validation of exactly these weights; None if none is known.
-        version: of the package that wrote it.
+    ``tensors`` lack the frozen backbone, which ``frozen`` describes. ``dataset_meta`` maps every
+    task to ``dict(classes=..., palette=...)``. ``metrics`` are of a validation of exactly these
+    weights, None if none is known; ``version`` is that of the package that wrote the file.
     """
 
     tensors: Mapping[str, Tensor] = field(repr=False)
@@ -126,12 +121,13 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
 def to_json(value: Any, path: str) -> Any:
     """Turn plain containers, numbers and texts into JSON; ``path`` is their place, for errors."""
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value) and not {_TUPLE, _PAIRS} & set(value):
+        if all(isinstance(key, str) for key in value) and not {_TUPLE, _PAIRS} & value.keys():
             return {key: to_json(child, f"{path}.{key}") for key, child in value.items()}
-        return {_PAIRS: [[to_json(k, path), to_json(v, path)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple)):
-        items = [to_json(child, f"{path}[{index}]") for index, child in enumerate(value)]
-        return items if isinstance(value, list) else {_TUPLE: items}
+        return {_PAIRS: to_json([list(pair) for pair in value.items()], path)}
+    if isinstance(value, tuple):
+        return {_TUPLE: to_json(list(value), path)}
+    if isinstance(value, list):
+        return [to_json(child, f"{path}[{index}]") for index, child in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise InputError(
@@ -146,11 +142,10 @@ def from_json(value: Any) -> Any:
         return [from_json(child) for child in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {_TUPLE}:
-        return tuple(from_json(value[_TUPLE]))
-    if value.keys() == {_PAIRS}:
-        return {from_json(key): from_json(child) for key, child in value[_PAIRS]}
-    return {key: from_json(child) for key, child in value.items()}
+    content = {key: from_json(child) for key, child in value.items()}
+    if content.keys() == {_TUPLE}:
+        return tuple(content[_TUPLE])
+    return dict(content[_PAIRS]) if content.keys() == {_PAIRS} else content
 
 
 def _listed(value: Any) -> list[Any] | None:

@@ -34,45 +34,30 @@ VALIDATED = "last_validation"
 _HISTORY = "__history__"
 
 
-class _Log:
-    """Takes the place of mmengine's ``HistoryBuffer`` while a file is read; drops its content."""
+class _Ignored:
+    """Takes the place of mmengine's ``HistoryBuffer``, and of ``getattr``, while a file is read.
+
+    Through the real ones a file could reach any function.
+    """
 
     def __init__(self, *args: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
 
 
-def _nothing(*args: Any) -> None:
-    """Takes the place of ``getattr``, by which logs name their statistics."""
+#: What mmengine's own checkpoints hold in addition to tensors: logs and numbers of NumPy.
+_SAFE_TYPES: list[Any] = [
+    (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_Ignored, "builtins.getattr"),
+    *(np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?"))),
+    *(value.__reduce__()[0] for value in (np.zeros(0), np.float64(0))),  # of NumPy's own modules
+]
 
 
-def _safe_types() -> list[Any]:
-    """What mmengine's own checkpoints hold in addition to tensors: logs and numbers of NumPy.
-
-    Through the real ``HistoryBuffer`` and ``getattr`` a file could reach any function.
-    """
-    return [
-        (_Log, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_nothing, "builtins.getattr"),
-        np.ndarray,
-        np.dtype,
-        np.zeros(0).__reduce__()[0],  # NumPy's reconstructor, whose module moves between versions
-        np.float64(0).__reduce__()[0],
-        *(type(np.dtype(number)) for number in ("f4", "f8", "i4", "i8", "?")),
-    ]
-
-
-def read_checkpoint(
-    location: str, map_location: str | torch.device = "cpu", mmap: bool = False
-) -> Any:
-    """Read a PyTorch checkpoint, an adapter or another ``.safetensors`` file.
+def read_checkpoint(location: str, map_location: str | torch.device = "cpu") -> Any:
+    """Read a PyTorch checkpoint, an adapter or another ``.safetensors`` file; also from a URL.
 
     Raises InputError if it is missing, damaged, or holds more than data.
-
-    Args:
-        location: path or ``http(s)`` address.
-        map_location: device of the tensors.
-        mmap: leave tensors on the disk until they are used.
     """
     location = os.path.expanduser(location)
     if location.startswith(("http://", "https://")):
@@ -86,9 +71,8 @@ def read_checkpoint(
             return read_tensors(location, str(map_location))
         if zipfile.is_zipfile(location) and not is_intact(Path(location)):
             raise InputError(f"{location}: cannot be read as weights, it is damaged")
-        with compat.safe_types(_safe_types()):
-            content = torch.load(location, map_location=map_location, weights_only=True, mmap=mmap)
-        return from_plain(content)
+        with compat.safe_types(_SAFE_TYPES):
+            return from_plain(torch.load(location, map_location=map_location, weights_only=True))
     except InputError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
@@ -133,8 +117,6 @@ def to_plain(content: Any) -> Any:
 
 def from_plain(content: Any) -> Any:
     """Undo :func:`to_plain` for mmengine's logs; the rest stays plain."""
-    if isinstance(content, _Log):
-        return None
     if isinstance(content, dict) and content.keys() == {_HISTORY}:
         history = content[_HISTORY]
         log, count = (history[key].cpu().numpy() for key in ("log", "count"))
@@ -171,7 +153,7 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
     damaged: list[str] = []
     for path in {p.resolve(): p for folder in folders for p in folder.glob("*.pth")}.values():
         try:
-            content = read_checkpoint(str(path), mmap=True)
+            content = read_checkpoint(str(path))
         except InputError:
             damaged.append(str(path))
             continue

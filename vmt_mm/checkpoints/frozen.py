@@ -20,17 +20,11 @@ RECORD = "frozen_encoder"
 
 @dataclass(frozen=True)
 class FrozenRecord:
-    """What a checkpoint says of the frozen tensors that it does not hold.
+    """What a checkpoint says of the frozen tensors that it does not hold."""
 
-    Attributes:
-        source: the ``pretrained`` that they came from; None where there are none.
-        sha256: their :func:`fingerprint`.
-        tensors: their number.
-    """
-
-    source: str | None
-    sha256: str
-    tensors: int
+    source: str | None  # the `pretrained` that they came from
+    sha256: str  # their fingerprint
+    tensors: int  # their number
 
     @classmethod
     def of(cls, model: Any, keys: Collection[str]) -> FrozenRecord:
@@ -51,28 +45,21 @@ class FrozenRecord:
 
 
 def frozen_keys(model: Any) -> set[str]:
-    """Keys of the backbone's own frozen parameters, which its file can give back.
+    """Keys of the frozen parameters that the backbone's file can give back.
 
-    Parameters that the PEFT method added belong to the training even where they are frozen, as do
-    those that were trained before new tasks joined the model.
+    Those that the PEFT method added, or that trained before new tasks joined, are not among them.
     """
     backbone = getattr(model, "backbone", None)
-    if backbone is None:
-        return set()
-    added = getattr(backbone, "added_keys", ())
-    frozen = {
-        BACKBONE + key
-        for key, parameter in backbone.named_parameters()
-        if not parameter.requires_grad and key not in added
-    }
+    parameters = backbone.named_parameters() if backbone is not None else ()
+    frozen = {key for key, parameter in parameters if not parameter.requires_grad}
+    frozen = {BACKBONE + key for key in frozen - set(getattr(backbone, "added_keys", ()))}
     return frozen - getattr(model, "previously_trainable", frozenset())
 
 
 def keys_left_out(model: Any) -> set[str]:
     """Keys that a checkpoint of this model need not hold; empty if no file has them.
 
-    Tensors that were interpolated to the model's sizes are not among them: another machine may
-    round them differently.
+    Interpolated tensors are not among them: another machine may round them differently.
     """
     backbone = getattr(model, "backbone", None)
     if backbone is None or getattr(backbone, "pretrained_path", None) is None:

@@ -16,7 +16,7 @@ KEYS = {
     "FiniteLossHook.action": "on_error",
 }
 #: New key -> old value -> new value.
-VALUES = {
+VALUES: dict[Any, dict[str, str]] = {
     "type": {"DrawSampler": "SeededSampler"},
     "on_error": {"abort": "raise", "stop": "raise"},
 }
@@ -30,12 +30,13 @@ def with_new_names(node: Any) -> Any:
         return type(node)(with_new_names(child) for child in node if not _is_removed(child))
     if not isinstance(node, Mapping):
         return node
-    new = {}
+    new: dict[Any, Any] = {}
     for key, child in node.items():
         if not _is_removed(child):
             key = KEYS.get(f"{node.get('type')}.{key}") or KEYS.get(key, key)
             child = with_new_names(child)
-            new[key] = VALUES.get(key, {}).get(child, child) if isinstance(child, str) else child
+            renamed = VALUES.get(key, {})
+            new[key] = renamed.get(child, child) if isinstance(child, str) else child
     return new
 
 

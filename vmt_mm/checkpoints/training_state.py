@@ -116,13 +116,8 @@ def match_schedules(
 ) -> list[dict[str, Any]]:
     """Undo :func:`save_schedules`; raise ValueError if the schedules ``own`` are different ones.
 
-    A schedule that ends with the training continues as planned, however long the training is now.
-
-    Args:
-        saved: the states in a checkpoint.
-        own: the schedulers of the config.
-        order: for each group of the optimizer, its position among the saved ones.
-        lengths: of the training, in epochs and in iterations.
+    ``order`` is that of :func:`by_position`. A schedule that ends with the training, of which
+    ``lengths`` are epochs and iterations, continues as planned, however long the training is now.
     """
     kinds = [s["kind"] for s in saved], [type(s).__name__ for s in own]
     if kinds[0] != kinds[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmengine.config import Config
 import vmt_mm
 from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import LAST_VALIDATION, VALIDATED, to_plain
-from vmt_mm.checkpoints.frozen import RECORD, FrozenRecord, keys_left_out
+from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out
 from vmt_mm.checkpoints.keys import is_recomputed
 from vmt_mm.checkpoints.renamed import refuse_old_names
 from vmt_mm.config.dump import config_text, plain_config
@@ -29,53 +29,64 @@ _OF_RUN = ("work_dir", "load_from", "resume", "launcher", "experiment_name")
 
 
 def load_adapter(path: str | Path, pretrained: str | None = None, device: Any = "cpu") -> Any:
-    """Put an adapter file on its frozen backbone.
+    """Put an adapter file on its frozen backbone, which ``pretrained`` or else the adapter names.
 
     Its config may name only registered classes: import modules with classes of your own before.
-
-    Args:
-        path: an adapter file, as ``tools/model_converters/export_adapter.py`` writes it.
-        pretrained: file of the frozen backbone; None takes the one that the adapter names.
-        device: of the model.
-
-    Returns:
-        The model in eval mode, with ``cfg`` and ``dataset_meta``: task -> ``dict(classes=...,
-        palette=...)``.
+    The model is in eval mode, and has the adapter's ``cfg`` and ``dataset_meta``.
     """
     adapter = read_adapter(path)
-    cfg = config_of(adapter.config, str(path))
+    refuse_old_names(adapter.config, str(path))
+    check_types(adapter.config, str(path))
+    cfg = Config(dict(adapter.config))
     model = build_model(cfg, str(path), pretrained)
     load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
     model.cfg, model.dataset_meta = cfg, {k: dict(v) for k, v in adapter.dataset_meta.items()}
     return model.to(device).eval()
 
 
-def config_of(content: Mapping[str, Any], source: str) -> Config:
-    """The config in the file ``source``, which may name only registered classes."""
-    refuse_old_names(content, source)
-    check_types(content, source)
-    try:
-        return Config(dict(content))
-    except (KeyError, TypeError) as error:  # a name that mmengine reserves
-        raise InputError(f"{source}: its config is not valid: {error}") from error
+class AdapterSwitch:
+    """Adapters of different methods and tasks that share the frozen backbone's memory.
+
+    Each is a model of its own in ``models``, by name, whose frozen parameters are the same tensors
+    as the others'; so switching costs nothing. They are for prediction, not for training.
+    """
+
+    def __init__(self, pretrained: str | None = None, device: str = "cpu") -> None:
+        self.pretrained, self.device = pretrained, device
+        self.models: dict[str, Any] = {}
+        self._frozen: dict[str, Any] = {}
+
+    def use(self, name: str) -> Any:
+        """The model with the adapter of that name."""
+        if name not in self.models:
+            raise InputError(f"no adapter {name!r}; there are {list(self.models)}")
+        return self.models[name]
+
+    def add(self, name: str, path: str | Path) -> Any:
+        """Load an adapter file and return its model; InputError if its backbone is another one."""
+        model = load_adapter(path, self.pretrained, self.device)
+        own = {key: model.get_parameter(key) for key in keys_left_out(model)}
+        if any(not torch.equal(self._frozen.get(key, own[key]), own[key]) for key in own):
+            raise InputError(
+                f"{path} was trained on another frozen backbone, that of "
+                f"{model.backbone.pretrained_path!r}; use another AdapterSwitch"
+            )
+        self._frozen = {**own, **self._frozen}
+        for key in own:
+            owner, _, leaf = key.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, self._frozen[key])
+        self.models[name] = model
+        return model
 
 
 def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = False) -> Adapter:
-    """Write what a training added to its frozen backbone to one file, and return it.
+    """Write what a training added to its frozen backbone to one ``.safetensors`` file.
 
-    The file holds the backbone, too, where that is not the one of the config's ``pretrained``.
-
-    Args:
-        cfg: the training's config.
-        checkpoint: of that training, with or without the frozen backbone.
-        out: file to write, ``.safetensors``.
-        half: round parameters to float16; running statistics stay as they are.
+    The file holds the backbone, too, where the checkpoint has another one than ``pretrained``.
+    ``half`` rounds parameters to float16; running statistics stay as they are.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: an adapter file's name must end with .safetensors")
-    check_file_target(out)
     cfg = load_config(cfg, training=False)
-    check_outputs(dict(out=out), [checkpoint, *files_read(cfg)])
+    check_out(out, ".safetensors", [checkpoint, *files_read(cfg)])
     model = build_model(cfg, cfg.filename or "the config")
     content = load_file(model, cfg, checkpoint)
     state = {key: value.clone() for key, value in model.state_dict().items()}
@@ -83,8 +94,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
     frozen = FrozenRecord.of(model, left_out)
     config = {key: value for key, value in plain_config(cfg).items() if key not in _OF_RUN}
     if frozen.source:
-        config["model"]["backbone"]["pretrained"] = frozen.source
-        config.update({"pretrained": frozen.source} if "pretrained" in config else {})
+        config["model"]["backbone"]["pretrained"] = config["pretrained"] = frozen.source
     if half:
         state = {**state, **_rounded({k: state[k] for k, _ in model.named_parameters()})}
     meta = content.get("meta") or {}
@@ -95,8 +105,8 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
         description=describe(model, cfg.model),
         frozen=vars(frozen),
         dataset_meta={
-            task: {key: of_task[key] for key in ("classes", "palette") if key in of_task}
-            for task, of_task in known.items()
+            task: {key: names[key] for key in ("classes", "palette") if key in names}
+            for task, names in known.items()
         },
         metrics=_metrics(content, Path(checkpoint)),
         version=vmt_mm.__version__,
@@ -106,21 +116,22 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
 
 
 def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) -> Any:
-    """Write an adapter and its backbone to one checkpoint, ``.pth``; return the model.
-
-    ``pretrained`` and errors are those of :func:`load_adapter`.
-    """
-    if out.suffix != ".pth":
-        raise InputError(f"{out}: a checkpoint's name must end with .pth")
-    check_file_target(out)
-    adapter = read_adapter(path)
-    check_outputs(dict(out=out), [path, pretrained, adapter.frozen.get("source")])
+    """Write an adapter and its backbone to one checkpoint, ``.pth``; return the model."""
     model = load_adapter(path, pretrained)
-    meta = dict(adapter.as_checkpoint()["meta"], cfg=config_text(model.cfg))
-    del meta[RECORD]
+    check_out(out, ".pth", [path, model.backbone.pretrained_path])
+    meta = dict(vmt_mm=describe(model, model.cfg.model), cfg=config_text(model.cfg))
+    meta["dataset_meta"] = model.dataset_meta
     with atomic_write(out) as partial:
         torch.save(dict(meta=to_plain(meta), state_dict=model.state_dict()), partial)
     return model
+
+
+def check_out(out: Path, suffix: str, read: Iterable[Any]) -> None:
+    """Raise InputError if ``out`` has another suffix, cannot be written, or is among files read."""
+    if out.suffix != suffix:
+        raise InputError(f"{out}: the name of the file to write must end with {suffix}")
+    check_file_target(out)
+    check_outputs(dict(out=out), read)
 
 
 def _left_out(model: Any, state: Mapping[str, torch.Tensor]) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,9 @@ from mmengine.logging import print_log
 from mmengine.registry import Registry, init_default_scope
 from torch import Tensor
 
+from vmt_mm.checkpoints import keys
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.frozen import FrozenRecord, add_to, fingerprint, frozen_keys
-from vmt_mm.checkpoints.keys import (
-    HEADS,
-    check_finite,
-    differences,
-    is_recomputed,
-    key_faults,
-    some,
-    without_wrappers,
-)
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.models.new_tasks import absent_tasks, start_tasks
@@ -37,19 +28,11 @@ _NOT_IDENTITY = {
 
 
 def build_model(cfg: Config, source: str, pretrained: str | None = None) -> Any:
-    """Build the model of a config, without its weights.
+    """Build the model of the config in the file ``source``, without its weights.
 
-    Args:
-        cfg: the whole config; of unknown origin only after :func:`check_types`.
-        source: its file, for messages.
-        pretrained: replaces the config's.
-
-    Raises:
-        InputError: if the config builds no multi-task model.
+    ``pretrained`` replaces the config's. Raises InputError if there is no multi-task model in it.
     """
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
-    if not isinstance(cfg.get("model"), Mapping):
-        raise InputError(f"{source}: the config has no `model`")
     try:
         if pretrained is not None:
             cfg.model.backbone.pretrained = pretrained
@@ -79,19 +62,11 @@ def load_model(
     when_complete: Callable[[], None] | None = None,
     start_new: bool = False,
 ) -> None:
-    """Load a checkpoint that must fit the model exactly.
+    """Load a checkpoint that must fit the model exactly, or raise InputError.
 
-    One without the frozen backbone's weights gets them from their file. Raises InputError if
-    anything differs, or a tensor holds NaN or infinity.
-
-    Args:
-        model: the model.
-        checkpoint: what the file holds.
-        source: the file, for messages.
-        own: :func:`describe` of the model.
-        when_complete: called once the checkpoint fits and has all weights, before they are loaded;
-            may change them.
-        start_new: the checkpoint may have nothing of new tasks, which get their initial values.
+    Frozen weights that it does not hold come from their file, and are added to it. ``own`` is
+    :func:`describe` of the model. ``when_complete`` is called before the weights are loaded, and
+    may change them. With ``start_new``, new tasks that it lacks get their initial values.
     """
     state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
@@ -99,15 +74,15 @@ def load_model(
     unseen = absent_tasks(model, state) if start_new else {}
     frozen, of_unseen = frozen_keys(model), set().union(*unseen.values())
     absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
-    left_out = record.tensors if record else len(frozen)  # all or none, if it does not say so
-    optional = of_unseen | (absent if len(absent) == left_out else set())
-    faults = _differences(described, own, unseen, source) if described and own else []
-    faults = faults or key_faults(
-        model.state_dict(), state, lambda key: key in optional or is_recomputed(key)
+    all_absent = len(absent) == (record.tensors if record else len(frozen))
+    optional = of_unseen | (absent if all_absent else set())
+    faults = keys.differences(_facts(described), _facts(own, unseen)) if described and own else []
+    faults = faults or keys.key_faults(
+        model.state_dict(), state, lambda key: key in optional or keys.is_recomputed(key)
     )
     if faults:
-        raise InputError(f"{source} does not fit the config: {some(faults, '; ')}")
-    check_finite(model.state_dict(), state, source)
+        raise InputError(f"{source} does not fit the config: {keys.some(faults, '; ')}")
+    keys.check_finite(model.state_dict(), state, source)
     if absent:
         restore_frozen(model, absent, record, source)
         add_to(checkpoint, model, absent)
@@ -125,33 +100,44 @@ def load_model(
     print_log(f"loaded {len(state)} tensors of {source}", logger="current")
 
 
+def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
+    """The weights of a checkpoint, without the prefixes of wrappers."""
+    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    weights = keys.without_wrappers(weights) if isinstance(weights, Mapping) else {}
+    if multi_task and not any(key.startswith(keys.HEADS) for key in weights):
+        raise InputError(
+            f"{source} is not a checkpoint of a multi-task model: it holds no key that begins with "
+            f"{keys.HEADS!r}; weights of a backbone belong into `pretrained`"
+        )
+    if wrong := [key for key, value in weights.items() if not isinstance(value, Tensor)]:
+        raise InputError(f"{source}: {wrong[0]} is not a tensor")
+    return weights
+
+
 def restore_frozen(
-    model: Any, keys: Collection[str], record: FrozenRecord | None, file: str
+    model: Any, absent: Collection[str], record: FrozenRecord | None, file: str
 ) -> None:
     """Load the frozen backbone that the checkpoint ``file`` does not hold, unless it is there.
 
-    It comes from the file that the model's config declares, or else from the one that the
-    checkpoint names. Raises InputError if there is none, or it differs from what the checkpoint
-    was trained with; do not use the model then.
+    It comes from the config's ``pretrained``, or else from the file that the checkpoint names.
+    Raises InputError if there is none, or its content is not what ``record`` says.
     """
     backbone = model.backbone
-    if record and backbone.pretrained_path and fingerprint(model, keys) == record.sha256:
+    if record and backbone.pretrained_path and fingerprint(model, absent) == record.sha256:
         return
-    problems, named = [], record.source if record else None
-    for source in dict.fromkeys(filter(None, (backbone.pretrained, named))):
+    problem, named = "", record.source if record else None
+    for source in filter(None, (backbone.pretrained, named)):
         try:
             locate(source)
             break
         except InputError as error:
-            problems.append(str(error))
+            problem = problem or str(error)
     else:
         of = f", which are those of {named!r}" if named else ""
-        why = problems[0] if problems else "the config declares no file of them: set `pretrained`"
-        raise InputError(f"{file} holds no weights of the frozen backbone{of}: {why}")
-    if problems:
-        print_log(f"{problems[0]}; {source!r} is used instead", "current", logging.WARNING)
-    backbone.load_pretrained(source)
-    if record and (found := fingerprint(model, keys)) != record.sha256:
+        problem = problem or "set `pretrained` to their file"
+        raise InputError(f"{file} holds no weights of the frozen backbone{of}: {problem}")
+    backbone.load_pretrained(source)  # which logs the file
+    if record and (found := fingerprint(model, absent)) != record.sha256:
         backbone.pretrained_path = None
         raise InputError(
             f"{file} was trained on the frozen backbone of {named!r} (SHA-256 "
@@ -161,29 +147,23 @@ def restore_frozen(
 
 
 def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint says of its model, to tell it from another one.
+    """What a checkpoint says of its multi-task model, to tell it from another one.
 
-    Returns:
-        ``encoder`` and ``peft``: type and all arguments; ``tasks``: name -> kind and channels.
-        Empty for models of other kinds.
+    ``encoder`` and ``peft``: type and all arguments; ``tasks``: name -> kind and channels.
     """
     if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
         return {}
-    backbone = model_cfg["backbone"]
+    backbone, tasks = model_cfg["backbone"], model.tasks.items()
+    peft = backbone.get("peft")
     return dict(
         encoder=_call(MODELS, backbone),
-        peft=_call(PEFT_METHODS, backbone.get("peft")),
-        tasks={
-            name: f"{type(task).__name__} with {task.out_channels} channel(s)"
-            for name, task in model.tasks.items()
-        },
+        peft=_call(PEFT_METHODS, peft) if peft else dict(type="none", arguments={}),
+        tasks={n: f"{type(t).__name__} with {t.out_channels} channel(s)" for n, t in tasks},
     )
 
 
-def _call(registry: Registry, cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Type and arguments, defaults included; a config of another registry as it is."""
-    if cfg is None:
-        return dict(type="none", arguments={})
+def _call(registry: Registry, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Type and arguments of a config, defaults included; one of another registry as it is."""
     kind = registry.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
     if not inspect.isclass(kind):
         return dict(cfg)
@@ -199,43 +179,15 @@ def _call(registry: Registry, cfg: Mapping[str, Any] | None) -> dict[str, Any]:
     )
 
 
-def _differences(
-    described: Mapping[str, Any], own: Mapping[str, Any], absent: Collection[str], source: str
-) -> list[str]:
-    """How the checkpoint's description differs from the model's without the absent tasks."""
-    try:
-        return differences(_facts(described, ()), _facts(own, absent))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{source}: damaged, its description of the model cannot be read ({error!r})"
-        ) from error
-
-
-def _facts(description: Mapping[str, Any], absent: Collection[str]) -> dict[str, Any]:
-    """A description as one level of entries, ``peft.method.rank`` -> 4."""
-    tasks = {name: kind for name, kind in description["tasks"].items() if name not in absent}
-    facts = {"tasks": sorted(tasks), **{f"task {name!r}": kind for name, kind in tasks.items()}}
-    calls = [(part, description[part]) for part in ("encoder", "peft")]
-    for path, call in calls:
-        facts[path] = call["type"]
-        for key, value in call["arguments"].items():
-            if isinstance(value, Mapping) and value.keys() == {"type", "arguments"}:
-                calls.append((f"{path}.{key}", value))
-            else:
-                facts[f"{path}.{key}"] = value
+def _facts(description: Mapping[str, Any], absent: Collection[str] = ()) -> dict[str, Any]:
+    """A description without absent tasks on one level: ``peft.method.rank`` -> 4."""
+    tasks = {n: kind for n, kind in description.get("tasks", {}).items() if n not in absent}
+    facts, rest = {"tasks": sorted(tasks)}, [(f"task {n!r}", kind) for n, kind in tasks.items()]
+    rest += [(part, description.get(part)) for part in ("encoder", "peft")]
+    for path, value in rest:
+        if isinstance(value, Mapping) and value.keys() == {"type", "arguments"}:
+            facts[path] = value["type"]
+            rest += [(f"{path}.{key}", child) for key, child in value["arguments"].items()]
+        else:
+            facts[path] = value
     return facts
-
-
-def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
-    """The weights of a checkpoint, without the prefixes of wrappers."""
-    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    weights = without_wrappers(weights) if isinstance(weights, Mapping) else {}
-    if multi_task and not any(key.startswith(HEADS) for key in weights):
-        raise InputError(
-            f"{source} is not a checkpoint of a multi-task model: it holds no key that begins with "
-            f"{HEADS!r}; weights of a backbone belong into `pretrained`"
-        )
-    for key, value in weights.items():
-        if not isinstance(value, Tensor):
-            raise InputError(f"{source}: {key} is {type(value).__name__}, not a tensor")
-    return weights
