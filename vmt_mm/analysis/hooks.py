@@ -25,8 +25,7 @@ from vmt_mm.analysis.tables import render_table, table_of
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.utils.files import write_image
-from vmt_mm.utils.modules import unwrap
-from vmt_mm.utils.random_state import restored_generators
+from vmt_mm.utils.modules import restored_generators, unwrap
 
 #: Entry of the message hub, and so of checkpoints, that holds the record.
 _KEY = "gradient_conflict"
