@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from vmt_mm.config.files import check_start, check_work_dir, files_read
 from vmt_mm.datasets import MultiTaskDataset
-from vmt_mm.engine.hooks import MultiTaskVisualizationHook, PredictionWriterHook
+from vmt_mm.engine.hooks.reports import MultiTaskVisualizationHook, PredictionWriterHook
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import export_adapter
 from vmt_mm.loading.edit import edit_tasks

@@ -11,11 +11,11 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from vmt_mm.datasets import MultiTaskDataset, SeededIndex
-from vmt_mm.engine.hooks import (
+from vmt_mm.engine.hooks import reports
+from vmt_mm.engine.hooks.reports import (
     LabelReportHook,
     MultiTaskVisualizationHook,
     PredictionWriterHook,
-    visualization,
 )
 from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.evaluation import MultiTaskEvaluator
@@ -387,7 +387,7 @@ def test_no_prediction_of_a_stand_in_is_written(root, tmp_path):
 def test_no_panel_of_a_stand_in_is_drawn(root, tmp_path, monkeypatch):
     # The image itself could not even be read.
     _damage(root, "images/a", "images/f")
-    monkeypatch.setattr(visualization, "draw_panel", lambda *_: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(reports, "draw_panel", lambda *_: np.zeros((1, 1, 3), np.uint8))
     samples, shown = _predicted(_test_set(root)), []
     visualizer = SimpleNamespace(dataset_meta=None, add_image=lambda name, *_: shown.append(name))
     run = _Run()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vmt_mm.datasets import ConcatDataset, MultiTaskDataset, verification
-from vmt_mm.engine.hooks import LabelReportHook
+from vmt_mm.engine.hooks.reports import LabelReportHook
 from vmt_mm.errors import InputError
 
 TASKS = dict(floor=dict(type="Segmentation", num_classes=3), saliency=dict(type="Saliency"))

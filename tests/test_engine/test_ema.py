@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from small_runs import LENGTH, SmallRun
 
-from vmt_mm.engine.hooks import EMAHook
+from vmt_mm.engine.hooks.averages import EMAHook
 
 CONFIG = Path(__file__).parents[2] / "configs/vmt/vmt_swin-nano_shapes_ema.py"
 HOOKS = Config.fromfile(CONFIG).custom_hooks

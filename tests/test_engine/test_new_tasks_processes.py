@@ -10,7 +10,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from processes import fork_group, run_forked
 
-from vmt_mm.engine.hooks import SyncBuffersHook
+from vmt_mm.engine.hooks.averages import SyncBuffersHook
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 

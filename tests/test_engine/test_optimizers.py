@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
@@ -208,7 +207,3 @@ def test_parameterwise_options_are_a_dictionary() -> None:
 def test_custom_keys_that_change_nothing() -> None:
     with pytest.raises(InputError, match="'decode_head' is part of no parameter's name"):
         _groups({"decode_head": dict(lr_mult=3.0)}, _Toy())
-    with mock.patch("vmt_mm.engine.optimizers.print_log") as log:
-        _groups({"frozen": dict(lr_mult=3.0), "adapter": dict(lr_mult=2.0)}, _Toy())
-    (call,) = log.call_args_list
-    assert "'frozen' names frozen parameters alone" in call.args[0]

@@ -15,7 +15,8 @@ from small_runs import ONE_STEP, own_state
 from waiting import PATIENCE, wait_until
 
 from vmt_mm.checkpoints.files import is_intact, newest_checkpoint, read_checkpoint
-from vmt_mm.engine.hooks import FiniteLossHook, GracefulStopHook, InterruptedTraining, graceful_stop
+from vmt_mm.engine.hooks import stopping
+from vmt_mm.engine.hooks.stopping import FiniteLossHook, GracefulStopHook, InterruptedTraining
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 from vmt_mm.utils.processes import start_worker
@@ -131,7 +132,7 @@ def test_a_training_that_fails_gives_the_signals_back(small_run, monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(graceful_stop, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 

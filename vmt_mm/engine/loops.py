@@ -1,8 +1,7 @@
 """Training loops that continue exactly where a run ended.
 
-A training is a function of the seed: what it draws outside the data pipeline (dropout, for one)
-comes from generators that every iteration seeds by (seed, process, iteration). So no generator's
-state is saved, and neither workers nor validations change what follows.
+What a training draws outside the data pipeline (dropout, for one) comes from generators that every
+iteration seeds, so neither workers nor validations change it, and no generator's state is saved.
 """
 
 from __future__ import annotations
@@ -36,15 +35,12 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
 
 
 def batches_from(loader: Any, position: int) -> Iterator[Any]:
-    """Iterate over a data loader from its batch ``position`` on.
-
-    A sampler with ``skip(samples)`` leaves the batches before it unread; else they are read.
-    """
+    """Iterate over a data loader from a batch on; a sampler with ``skip`` reads none before it."""
     sampler = _sampler_of(loader)
+    skip = getattr(sampler, "skip", None)
     if isinstance(sampler, InfiniteSampler):
         # all its iterators share one stream, of which mmengine 0.10.7's loop has taken a part
         sampler.indices = sampler._indices_of_rank()
-    skip = getattr(sampler, "skip", None)
     if position and skip and loader.batch_size:
         skip(position * loader.batch_size)
         position = 0
@@ -63,10 +59,8 @@ class _ExactLoop(mmengine.runner.BaseLoop):
         super().__init__(*args, **kwargs)
         vars(self).pop("dataloader_iterator", None)  # with its workers, if mmengine made one
         if not len(self.dataloader):
-            raise InputError(
-                f"{len(self.dataloader.dataset)} training image(s) give no batch of "
-                f"{self.dataloader.batch_size} per process; set a smaller total_batch_size"
-            )
+            images, size = len(self.dataloader.dataset), self.dataloader.batch_size
+            raise InputError(f"{images} training image(s) give no batch of {size} per process")
 
     def _start(self) -> None:
         """Call the hooks; raise InputError if a resumed run had other batches in an epoch."""
@@ -84,27 +78,17 @@ class _ExactLoop(mmengine.runner.BaseLoop):
         self.runner.call_hook("before_train")
 
     def run_iter(self, *args: Any) -> None:
-        """One iteration; the arguments are those of mmengine's loop."""
+        """One iteration, with the arguments of mmengine's loop."""
         seed_iteration(self.runner.seed, self.runner.rank, self._iter)
         super().run_iter(*args)
 
-    def _validate_if_due(self, now: int, last: int) -> None:
-        """Validate where the interval says so.
-
-        Args:
-            now: epochs or iterations that are done, as the loop counts its interval.
-            last: where the training ends.
-        """
+    def _validate_if_due(self, now: int, last: int, resumed: bool = False) -> None:
+        """Validate where the interval says so, but not again what a resumed run validated."""
+        done = on_main(lambda: validated_iteration(self.runner.work_dir)) if resumed else None
         self._decide_current_val_interval()
         due = now >= self.val_begin and (now % self.val_interval == 0 or now == last)
-        if self.runner.val_loop is not None and now and due:
+        if self.runner.val_loop is not None and now and due and done != self._iter:
             self.runner.val_loop.run()
-
-    def _repeat_validation(self, now: int, last: int) -> None:
-        """After a resume: the validation that was due when the run ended, if it had not ended."""
-        done = on_main(lambda: validated_iteration(self.runner.work_dir))
-        if self._iter and done != self._iter:
-            self._validate_if_due(now, last)
 
 
 @LOOPS.register_module()
@@ -115,7 +99,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
         """Train."""
         self._start()
         if self._iter == self._epoch * len(self.dataloader):
-            self._repeat_validation(self._epoch, self._max_epochs)
+            self._validate_if_due(self._epoch, self._max_epochs, resumed=True)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._validate_if_due(self._epoch, self._max_epochs)
@@ -135,16 +119,13 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop`` that resumes without reading again, where samplers skip.
-
-    A finite sampler, such as ``SeededSampler``, gives the dataset in another order each time.
-    """
+    """mmengine's ``IterBasedTrainLoop`` that resumes without reading again, where samplers skip."""
 
     def run(self) -> nn.Module:
         """Train."""
         self._start()
         self.runner.call_hook("before_train_epoch")
-        self._repeat_validation(self._iter, self._max_iters)
+        self._validate_if_due(self._iter, self._max_iters, resumed=True)
         batches = self._batches()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
@@ -155,7 +136,7 @@ class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
         return self.runner.model
 
     def _batches(self) -> Iterator[Any]:
-        """Batches without end, from the current iteration on."""
+        """Batches without end from the current iteration on, each pass in another order."""
         sampler = _sampler_of(self.dataloader)
         if isinstance(sampler, InfiniteSampler):
             yield from batches_from(self.dataloader, self._iter)

@@ -20,13 +20,12 @@ from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
 from vmt_mm.config.files import check_start, check_work_dir
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules
-from vmt_mm.engine.hooks.graceful_stop import GracefulStopHook
+from vmt_mm.engine.hooks.stopping import GracefulStopHook
 from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import LOG_PROCESSORS, RUNNERS, SCOPE, own_scope
-from vmt_mm.utils.compat import need
 from vmt_mm.utils.files import atomic_write, remove_partial, write_bytes
 from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main, start_worker
@@ -36,13 +35,11 @@ from vmt_mm.utils.processes import on_main, start_worker
 class LogProcessor(mmengine.runner.LogProcessor):
     """mmengine's ``LogProcessor`` without single classes in lines: their metric logs a table."""
 
-    def get_log_after_epoch(
-        self, runner: Any, batch_idx: int, mode: str, with_non_scalar: bool = False
-    ) -> tuple[dict[str, Any], str]:
+    def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
         """Results by name, and the line."""
-        results, line = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
+        results, line = super().get_log_after_epoch(*args, **kwargs)
         for name, value in results.items():
-            if is_of_class(name.removeprefix(f"{mode}/")) and isinstance(value, float):
+            if is_of_class(name) and isinstance(value, float):
                 line = line.replace(f"  {name}: {value:.{self.num_digits}f}", "", 1)
         return results, line
 
@@ -51,17 +48,12 @@ class LogProcessor(mmengine.runner.LogProcessor):
 class MultiTaskRunner(mmengine.runner.Runner):
     """mmengine's ``Runner``, with other rules for checkpoints.
 
-    - They are written atomically and hold plain containers and tensors alone; nothing else is
-      unpickled when they are read.
-    - They hold the trainable parameters. The frozen backbone comes from its own file again, and
-      must be the same. With the checkpoint hook's ``save_frozen=True``, or where it came from no
-      file, it is saved too.
+    - They are written atomically; plain containers and tensors alone are written and read.
+    - The frozen backbone is left out where its own file has it, unless the checkpoint hook has
+      ``save_frozen=True``. Where a checkpoint is loaded, the file must hold the same again.
     - Loading is strict. Where a training starts, the model's ``new_tasks`` may be absent.
     - ``resume=True`` without a file takes the newest complete checkpoint of the work dir.
     - What goes by a result of the validation learns from its metric which way it is better.
-
-    Args:
-        options: of mmengine's ``Runner``.
     """
 
     #: Of the frozen weights, which never change: made for the first checkpoint.
@@ -89,9 +81,6 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     def train(self) -> torch.nn.Module:
         """Train."""
-        if self.cfg.get("compile"):
-            # older ones drop the optimizers' hooks, by which FiniteLossHook looks at losses
-            need("2.4", "compile=True")
         if not self._resume:
             check_start(self._load_from, self.work_dir)
         if self.rank == 0:
@@ -124,44 +113,30 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = "cpu", *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        """Load a checkpoint, of a path or an ``http(s)`` address, into the model, strictly.
-
-        Raises:
-            InputError: if it is damaged, unsafe, or fits another model.
-        """
+        """Load a checkpoint, of a path or an ``http(s)`` address, or raise InputError."""
         checkpoint = read_checkpoint(str(filename), map_location)
         if self._resume:
             check_resumable(checkpoint, filename, self.hooks)
             checkpoint["meta"].pop("config", None)  # mmengine would run it
-        self._frozen = None
-        load_model(
-            unwrap(self.model),
-            checkpoint,
-            str(filename),
-            self._description(),
-            when_complete=lambda: self.call_hook("after_load_checkpoint", checkpoint=checkpoint),
-            start_new=self._starts_training,
-        )
+        self._frozen, model = None, unwrap(self.model)
+        done = partial(self.call_hook, "after_load_checkpoint", checkpoint=checkpoint)
+        own, start_new = self._description(), self._starts_training
+        load_model(model, checkpoint, str(filename), own, done, start_new)
         if self._resume:
             follow_names(self, checkpoint)
             self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True
-        self.logger.info(f"Load checkpoint from {filename}")
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Continue from a checkpoint: weights, optimizer, schedules, counters, logs, seed.
-
-        Raises:
-            InputError: if it is the state of another training; the message says what differs.
-        """
+        """Continue the training of a checkpoint; raise InputError if it is another one."""
         self._resume = True  # also where it is called without a config that says so
         try:
             # on the CPU, where logs belong; what loads the rest moves it to its device
             super().resume(filename, *args, **{"map_location": "cpu", **kwargs})
-        except InputError:
-            raise
         except (ValueError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{filename} holds the state of another training: {error}; to start from its "
                 "weights, set load_from=FILE and do not resume"
@@ -173,11 +148,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any
     ) -> None:
-        """Write a checkpoint atomically; for all processes to call.
-
-        Raises:
-            InputError: if it cannot be written, as on a full disk; the last one stays as it is.
-        """
+        """Write a checkpoint atomically, or raise InputError; for all processes to call."""
         meta = dict(meta or {}, vmt_mm=self._description(), processes=self._gather_state())
         path, write = Path(out_dir) / filename, super().save_checkpoint
 
@@ -222,13 +193,10 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def _gather_state(self) -> list[dict[str, dict[str, Tensor]]]:
         """What each process has of its own: statistics, and gradients that accumulate."""
         model = unwrap(self.model)
-        state = dict(
-            buffers={k: v.cpu() for k, v in model.named_buffers() if v.is_floating_point()},
-            gradients={k: p.grad.cpu() for k, p in model.named_parameters() if p.grad is not None},
-        )
-        if self.world_size == 1:
-            return [state] if state["gradients"] else []
-        return all_gather_object(state)
+        buffers = {k: v.cpu() for k, v in model.named_buffers() if v.is_floating_point()}
+        grads = {k: p.grad.cpu() for k, p in model.named_parameters() if p.grad is not None}
+        needed = grads or self.world_size > 1
+        return all_gather_object(dict(buffers=buffers, gradients=grads)) if needed else []
 
     def _restore_state(self, gathered: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> None:
         """Give this process its own state back, where the number of processes is the same."""

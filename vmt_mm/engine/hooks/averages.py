@@ -15,11 +15,8 @@ from vmt_mm.registry import HOOKS
 class EMAHook(mmengine.hooks.EMAHook):
     """mmengine's ``EMAHook`` for models of which most is frozen.
 
-    - The averaged model shares the frozen weights: they are kept, averaged and saved once.
-    - A test without a training runs the checkpoint's weights, which are the averages already.
-
-    In checkpoints ``state_dict`` holds the averages and ``ema_state_dict`` the trained parameters,
-    as mmengine's has it; a resumed training continues both.
+    The averaged model shares the frozen weights: they are kept and saved once. A test without a
+    training runs the checkpoint's weights, which are the averages already.
     """
 
     _training = False
@@ -27,16 +24,14 @@ class EMAHook(mmengine.hooks.EMAHook):
     def before_run(self, runner: Runner) -> None:
         """Make the averaged model, and let it share the frozen parameters."""
         super().before_run(runner)
-        own = dict(self.src_model.named_parameters())
-        self._frozen = {name for name, parameter in own.items() if not parameter.requires_grad}
-        for name, parameter in self.ema_model.module.named_parameters():
-            if name in self._frozen:
-                parameter.data = own[name].data
-        averaged = self.ema_model.avg_parameters
-        self.ema_model.avg_parameters = {k: averaged[k] for k in averaged if k not in self._frozen}
+        frozen = {n: p for n, p in self.src_model.named_parameters() if not p.requires_grad}
+        copies, self._frozen = dict(self.ema_model.module.named_parameters()), set(frozen)
+        for name, parameter in frozen.items():
+            copies[name].data = parameter.data
+            del self.ema_model.avg_parameters[name]
 
     def before_train(self, runner: Runner) -> None:
-        """Note that there is something to average."""
+        """Note that there are averages."""
         super().before_train(runner)
         self._training = True
 
@@ -59,10 +54,7 @@ class EMAHook(mmengine.hooks.EMAHook):
 
 @HOOKS.register_module()
 class SyncBuffersHook(mmengine.hooks.SyncBuffersHook):
-    """mmengine's ``SyncBuffersHook`` that leaves out modules in eval mode, which are frozen.
-
-    The mean of three equal numbers may differ from them in the last bit.
-    """
+    """mmengine's without frozen modules: a mean of equal numbers may differ in the last bit."""
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Average, unless that was done at the end of the epoch."""
@@ -73,7 +65,7 @@ class SyncBuffersHook(mmengine.hooks.SyncBuffersHook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Average at the end of an epoch."""
         if self.distributed:
-            training = (module for module in runner.model.modules() if module.training)
-            buffers = [buffer for m in training for buffer in m.buffers(recurse=False)]
-            all_reduce_params(buffers, op="mean")
+            modules = runner.model.modules()
+            changing = [b for m in modules if m.training for b in m.buffers(recurse=False)]
+            all_reduce_params(changing, op="mean")
             self.called_in_train = True

@@ -12,13 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from vmt_mm.checkpoints.files import (
-    INTERRUPTED,
-    LAST_VALIDATION,
-    VALIDATED,
-    to_plain,
-    validated_iteration,
-)
+from vmt_mm.checkpoints import files
 from vmt_mm.config.components import nearest
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
@@ -46,18 +40,13 @@ class _LateRemovals:
 class CheckpointHook(mmengine.hooks.CheckpointHook):
     """mmengine's ``CheckpointHook`` that always leaves a complete checkpoint on the disk.
 
-    - Older files are removed after the newer one is written, where mmengine's removes them before.
-      A checkpoint lists what it replaces, so a run that was killed in between removes it later.
-    - A validation without the metric of ``save_best`` keeps the best checkpoint and warns.
-
-    Args:
-        save_frozen: save the frozen backbone too.
-        args, kwargs: of mmengine's ``CheckpointHook``.
+    Older files are removed after the newer one is written, where mmengine's removes them before. A
+    checkpoint lists what it replaces, so a run that was killed in between removes it later. A
+    validation without the metric of ``save_best`` keeps the best checkpoint and warns.
+    ``save_frozen`` saves the frozen backbone too.
     """
 
     def __init__(self, *args: Any, save_frozen: bool = False, **kwargs: Any) -> None:
-        if not isinstance(save_frozen, bool):
-            raise InputError(f"CheckpointHook: save_frozen must be True or False, {save_frozen!r}")
         known = inspect.signature(mmengine.hooks.CheckpointHook).parameters
         for key in kwargs.keys() - known.keys():  # mmengine's would fail at the first checkpoint
             raise InputError(f"CheckpointHook takes no {key!r}{nearest(key, known)}")
@@ -72,28 +61,26 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             self.last_ckpt = last  # so that a better score is written to it, too
         self._remove_outdated(runner)
         self.file_backend = _LateRemovals(self.file_backend, runner.message_hub)
-        if is_main_process() and (validated_iteration(runner.work_dir) or 0) > runner.iter:
-            (Path(runner.work_dir) / LAST_VALIDATION).unlink()
+        if is_main_process() and (files.validated_iteration(runner.work_dir) or 0) > runner.iter:
+            (Path(runner.work_dir) / files.LAST_VALIDATION).unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Save the best checkpoint, then note that this validation was made."""
-        note = to_plain(dict(iter=runner.iter, metrics=metrics))
-        runner.message_hub.update_info(VALIDATED, note)  # for the checkpoints from here on
+        note = files.to_plain(dict(iter=runner.iter, metrics=metrics))
+        runner.message_hub.update_info(files.VALIDATED, note)  # for the checkpoints from here on
         wanted = self.key_indicators if self.save_best else ()
-        if missing := [key for key in wanted if key != "auto" and key not in metrics]:
-            runner.logger.warning(
-                f"save_best: this validation has no {', '.join(missing)}; it has "
-                f"{', '.join(sorted(metrics))}"
-            )
+        if missing := set(wanted) - {"auto", *metrics}:
+            there = ", ".join(sorted(metrics))
+            runner.logger.warning(f"save_best: no {', '.join(missing)} in this validation: {there}")
         else:
             super().after_val_epoch(runner, metrics)
             self._remove_outdated(runner)
         if is_main_process():
-            write_json(Path(runner.work_dir) / LAST_VALIDATION, note)
+            write_json(Path(runner.work_dir) / files.LAST_VALIDATION, note)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         # all of mmengine's ways to a regular checkpoint meet here
-        self.file_backend.remove(os.path.join(self.out_dir, INTERRUPTED))
+        self.file_backend.remove(os.path.join(self.out_dir, files.INTERRUPTED))
         super()._save_checkpoint_with_step(runner, step, meta)
         self._remove_outdated(runner)
 
