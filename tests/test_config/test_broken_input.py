@@ -418,7 +418,7 @@ ROWS = [
     _option(
         "number of class names",
         {"train_dataloader.dataset.metainfo": dict(semseg=dict(classes=("a", "b")))},
-        "data: 2 class names for task 'semseg'",
+        "data: `classes` of task 'semseg' must be of shape (21,)",
         "num_classes is 21",
     ),
     _option(

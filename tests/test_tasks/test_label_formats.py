@@ -229,7 +229,7 @@ def test_depth_that_16_bits_do_not_hold_is_said(tmp_path, recwarn):
         image = Depth("d").label.encode(far)
     np.testing.assert_array_equal(image, [[1500, 65535, 65535]])
     Depth("d").label.encode(np.float32([[[65.535, 0, 1]]]))
-    floats = dict(suffix=".npy"), dict(suffix="_depth.tiff"), dict(scale=1)
+    floats = dict(suffix=".npy"), dict(suffix="_depth.tiff")
     for options in (*floats, dict(scale=256)):
         spec = Depth("d", **options).label
         assert spec.suffix == (".tiff" if options in floats else ".png")
@@ -322,8 +322,8 @@ def test_labels_of_one_value_are_suspected():
         (floor, [ignored, ignored], "no pixel has a label, all are ignored"),
         (floor, [zeros, half], "every pixel is of value 0, except 17% that are ignored"),
         (floor, [zeros, zeros + 1], "every label has one value alone"),
-        (mask, [zeros, zeros], "every pixel is background: by values='mask255' of the task"),
-        (mask, [zeros + 1], "every pixel is foreground: by values='mask255' of the task"),
+        (mask, [zeros, zeros], "every pixel is background: by `values` of the task"),
+        (mask, [zeros + 1], "every pixel is foreground: by `values` of the task"),
         (Depth("d").label, [np.ones((2, 2), np.float32)], "every label has one value alone"),
     ):
         (found,) = spec.find_suspicion(_counts(spec, labels))

@@ -1,20 +1,10 @@
 """Metrics of the tasks and their evaluator."""
 
-from vmt_mm.evaluation.depth import DepthMetric
-from vmt_mm.evaluation.edge import EdgeMetric
-from vmt_mm.evaluation.evaluator import MultiTaskEvaluator, relative_gain
-from vmt_mm.evaluation.iou import SegmentationMetric
-from vmt_mm.evaluation.normals import NormalsMetric
-from vmt_mm.evaluation.saliency import SaliencyMetric
-from vmt_mm.evaluation.task_metric import TaskMetric
-
-__all__ = [
-    "DepthMetric",
-    "EdgeMetric",
-    "MultiTaskEvaluator",
-    "NormalsMetric",
-    "SaliencyMetric",
-    "SegmentationMetric",
-    "TaskMetric",
-    "relative_gain",
-]
+from vmt_mm.evaluation.depth import DepthMetric as DepthMetric
+from vmt_mm.evaluation.edge import EdgeMetric as EdgeMetric
+from vmt_mm.evaluation.evaluator import MultiTaskEvaluator as MultiTaskEvaluator
+from vmt_mm.evaluation.evaluator import relative_gain as relative_gain
+from vmt_mm.evaluation.iou import SegmentationMetric as SegmentationMetric
+from vmt_mm.evaluation.normals import NormalsMetric as NormalsMetric
+from vmt_mm.evaluation.saliency import SaliencyMetric as SaliencyMetric
+from vmt_mm.evaluation.task_metric import TaskMetric as TaskMetric

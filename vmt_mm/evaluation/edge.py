@@ -2,13 +2,13 @@
 
 ``boundaryF`` follows the optimal-dataset-scale F-measure of the BSDS benchmark (odsF; Arbelaez et
 al., TPAMI 2011, section 3.1), with one difference: the benchmark pairs predicted and labelled
-pixels one to one, while here each is right if the other set has a pixel within the tolerance. So
-several predicted pixels may match one label, and one predicted pixel may find several labels:
-precision, recall and F are never lower than the benchmark's and mostly higher. The two numbers must
-not be compared with each other.
+pixels one to one, while here each is right if the other set has a pixel within the tolerance.
+Precision, recall and F are never lower than the benchmark's; do not compare the two numbers.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.task_metric import Counts, TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, TaskMetric, ratio
 from vmt_mm.registry import METRICS
-from vmt_mm.tasks.binary import THRESHOLDS, weighted_bce
+from vmt_mm.tasks.foreground import THRESHOLDS, weighted_bce
 
 #: The least probability whose complement float32 still tells from 1.
 _LEAST = 2.0**-24
@@ -35,31 +35,24 @@ _NONE = np.iinfo(np.int32).max
 class EdgeMetric(TaskMetric):
     """Boundary precision and recall, added up over the set, and their best F over thresholds.
 
-    A prediction is taken in 8 bits, as the files of predictions hold it, thinned by
-    :func:`nms_thin`, and cut at 0.05, 0.1 .. 0.95 (p > t). Precision is the share of the remaining
-    pixels with a labelled edge within the tolerance, recall the share of labelled edge pixels with
-    a remaining one within it. Labels are taken as they are; ignored pixels (255) are left out of
-    both. The loss is the task's, over the pixels of the whole set.
+    A prediction is taken in 8 bits, as in files, thinned by :func:`nms_thin`, and cut at 0.05, 0.1
+    .. 0.95 (p > t). Precision is the share of the remaining pixels with a labelled edge within the
+    tolerance, recall that of labelled edge pixels with a remaining one within it; ignored pixels
+    (255) are left out of both. The loss is the task's, over the pixels of the whole set.
 
     Args:
-        task: see :class:`TaskMetric`.
         tolerance: share of the label's diagonal; a pixel matches up to this distance.
-        positive_weight: of the loss, see :class:`~vmt_mm.tasks.edge.Edge`.
-        collect_device: see :class:`TaskMetric`.
+        positive_weight: of the loss, see :class:`~vmt_mm.tasks.foreground.Edge`.
     """
 
-    directions = dict(
-        boundaryF="greater", precision="greater", recall="greater", threshold=None, loss="less"
+    directions = dict.fromkeys(("boundaryF", "precision", "recall"), "greater") | dict(
+        threshold=None, loss="less"
     )
 
     def __init__(
-        self,
-        task: str,
-        tolerance: float = 0.0075,
-        positive_weight: float = 0.95,
-        collect_device: str = "cpu",
+        self, task: str, tolerance: float = 0.0075, positive_weight: float = 0.95, **kwargs: Any
     ) -> None:
-        super().__init__(task, collect_device)
+        super().__init__(task, **kwargs)
         if not 0 <= tolerance < 1:
             raise InputError(f"{task}: tolerance must be in [0, 1), got {tolerance}")
         self.tolerance = tolerance
@@ -97,10 +90,8 @@ class EdgeMetric(TaskMetric):
         label = counts["label"].sum()
         if not label:
             return results
-        precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-        recall = found / label
-        both = precision + recall
-        f_score = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+        precision, recall = ratio(right, predicted, 0.0), found / label
+        f_score = ratio(2 * precision * recall, precision + recall, 0.0)
         best = int(f_score.argmax())
         return dict(
             boundaryF=100 * float(f_score[best]),

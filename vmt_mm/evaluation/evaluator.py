@@ -20,15 +20,9 @@ from vmt_mm.tasks import Task, build_tasks
 def relative_gain(
     scores: Mapping[str, float], reference: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> float:
-    """Delta = (100 / T) sum_t (-1)^{l_t} (M_t - S_t) / S_t, l_t = 1 where lower is better.
+    """Delta = (100 / T) sum_t (-1)^{l_t} (M_t - S_t) / S_t, l_t = 1 where lower is better, in %.
 
-    Args:
-        scores: task -> M_t.
-        reference: task -> S_t, of single-task full fine-tuning in the paper.
-        tasks: the tasks, which know what is better.
-
-    Returns:
-        Percent.
+    ``scores`` gives M_t of each task, ``reference`` S_t, in the paper of single-task fine-tuning.
     """
     check_directions({name: tasks[name] for name in reference})
     gains = [
@@ -77,24 +71,25 @@ class MultiTaskEvaluator(Evaluator):
         of_tasks = [METRICS.build(cfg, default_args=collect) for cfg in configs]
         with own_scope():
             super().__init__([*of_tasks, *metrics])
-        self.reference = dict(reference or {})
+        self.reference = dict(reference) if reference else None
         scored = {name: task for name, task in self.tasks.items() if task.primary_metric}
-        is_positive = (isinstance(v, (int, float)) and v > 0 for v in self.reference.values())
-        if self.reference:
-            if self.reference.keys() != scored.keys() or not all(is_positive):
+        if reference:
+            are_positive = (isinstance(v, (int, float)) and v > 0 for v in reference.values())
+            if reference.keys() != scored.keys() or not all(are_positive):
                 raise InputError(
                     f"`reference` must give a positive score for each of {list(scored)}: "
-                    f"{self.reference}"
+                    f"{reference}"
                 )
             check_directions(scored)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Results of all metrics, and ``delta`` where every task of the reference was scored."""
         results = super().evaluate(size)
-        keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in self.reference}
+        reference = self.reference or {}
+        keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in reference}
         if keys and all(key in results for key in keys.values()):
             scores = {task: results[key] for task, key in keys.items()}
-            results["delta"] = relative_gain(scores, self.reference, self.tasks)
+            results["delta"] = relative_gain(scores, reference, self.tasks)
         return results
 
 
@@ -131,12 +126,9 @@ class Results:
 
 
 def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
-    """What an evaluator writes.
+    """What an evaluator writes, by its config and the dataset's metainfo of the tasks.
 
-    Args:
-        evaluator: its config, as mmengine's runner takes it: an evaluator with ``metrics``, or one
-            metric, or a list of metrics.
-        meta: the dataset's metainfo, by task.
+    The config is as mmengine's runner takes it: an evaluator with ``metrics``, a metric, or a list.
     """
     results = Results()
     metrics = evaluator

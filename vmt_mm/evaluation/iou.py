@@ -29,14 +29,12 @@ class SegmentationMetric(TaskMetric):
     has none, and is left out of its mean.
 
     Args:
-        task: see :class:`TaskMetric`.
         num_classes: classes, background included.
         ignore_index: label of pixels that are left out.
         skip_background: leave out images whose label has no class but 0 and ignored.
         absent: a class in neither labels nor predictions of the whole set is left out of the
             mean ('skip') or counts 0 ('zero'), as every ratio without a denominator then.
         iou_metrics: some of 'mIoU', 'mDice', 'mFscore', as mmseg's; 'mIoU' is always reported.
-        collect_device: see :class:`TaskMetric`.
     """
 
     directions = dict.fromkeys(
@@ -51,9 +49,9 @@ class SegmentationMetric(TaskMetric):
         skip_background: bool = False,
         absent: str = "skip",
         iou_metrics: str | Sequence[str] = ("mIoU",),
-        collect_device: str = "cpu",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(task, collect_device)
+        super().__init__(task, **kwargs)
         if absent not in ("skip", "zero"):
             raise InputError(f"{task}: `absent` must be 'skip' or 'zero', got {absent!r}")
         asked = [iou_metrics] if isinstance(iou_metrics, str) else iou_metrics
@@ -61,10 +59,8 @@ class SegmentationMetric(TaskMetric):
             raise InputError(
                 f"{task}: iou_metrics must be some of {list(IOU_METRICS)}, got {iou_metrics!r}"
             )
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.skip_background = skip_background
-        self.absent = absent
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.skip_background, self.absent = skip_background, absent
         #: Kinds of numbers of every class, without repetitions.
         self.kinds = list(dict.fromkeys(k for key in ("mIoU", *asked) for k in IOU_METRICS[key]))
 
@@ -90,13 +86,11 @@ class SegmentationMetric(TaskMetric):
                 f"{self.task}: label value {int(label.max())} where classes are "
                 f"0..{self.num_classes - 1} and {self.ignore_index} = ignore"
             )
-
-        def count(values: Tensor) -> np.ndarray:
-            return torch.bincount(values, minlength=self.num_classes).cpu().numpy()
-
-        return dict(
-            true=count(label[label == prediction]), predicted=count(prediction), label=count(label)
-        )
+        pixels = dict(true=label[label == prediction], predicted=prediction, label=label)
+        return {
+            name: torch.bincount(values, minlength=self.num_classes).cpu().numpy()
+            for name, values in pixels.items()
+        }
 
     def reduce(self, counts: Counts) -> dict[str, float]:
         """Means over classes in percent; the number of classes left out, where there are any."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.evaluation.task_metric import Counts, TaskMetric
+from vmt_mm.evaluation.task_metric import Counts, TaskMetric, ratio
 from vmt_mm.registry import METRICS
 
 #: 0.2, 0.25 .. 0.9.
@@ -23,12 +24,10 @@ class SaliencyMetric(TaskMetric):
     Predictions are probabilities; no sigmoid is applied here.
 
     Args:
-        task: see :class:`TaskMetric`.
         thresholds: probabilities of the Jaccard; a pixel is foreground above one.
         f_thresholds: probabilities of the F-measure; None takes ``thresholds``.
         beta_squared: weight of precision against recall, F = (1 + b) P R / (b P + R).
         average: P and R of ``maxF`` are means over 'images', or of the pixels of the whole 'set'.
-        collect_device: see :class:`TaskMetric`.
     """
 
     directions = dict(mIoU="greater", maxF="greater", threshold=None, two_class_mIoU="greater")
@@ -40,21 +39,19 @@ class SaliencyMetric(TaskMetric):
         f_thresholds: Sequence[float] | None = None,
         beta_squared: float = 1.0,
         average: str = "images",
-        collect_device: str = "cpu",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(task, collect_device)
-        self.thresholds = tuple(thresholds)
-        self.f_thresholds = self.thresholds if f_thresholds is None else tuple(f_thresholds)
-        for name in ("thresholds", "f_thresholds"):
-            values = getattr(self, name)
-            if not values or not all(0 <= t < 1 for t in values):
+        super().__init__(task, **kwargs)
+        f_thresholds = thresholds if f_thresholds is None else f_thresholds
+        for name, values in dict(thresholds=thresholds, f_thresholds=f_thresholds).items():
+            if not len(values) or not all(0 <= t < 1 for t in values):
                 raise InputError(f"{task}: {name} must be numbers in [0, 1), got {values!r}")
         if beta_squared <= 0:
             raise InputError(f"{task}: beta_squared must be positive, got {beta_squared}")
         if average not in ("images", "set"):
             raise InputError(f"{task}: `average` must be 'images' or 'set', got {average!r}")
-        self.beta_squared = beta_squared
-        self.average = average
+        self.thresholds, self.f_thresholds = tuple(thresholds), tuple(f_thresholds)
+        self.beta_squared, self.average = beta_squared, average
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """Counts at every threshold, those of the F-measure after the others, and at 0.5."""
@@ -85,7 +82,7 @@ class SaliencyMetric(TaskMetric):
         true, predicted = numbers["true"], numbers["predicted"]  # (N, K + K_F + 1)
         label, union = numbers["label"][:, None], predicted + numbers["label"][:, None] - true
         count = len(self.thresholds)
-        foreground = _divide(true, union)[:, :count].mean(axis=0)
+        foreground = ratio(true, union, 1.0)[:, :count].mean(axis=0)
         f_measure = self._f_measure(true[:, count:-1], predicted[:, count:-1], label)
         tp, fp_fn = true[:, -1].sum(), (union - true)[:, -1].sum()
         tn = numbers["pixels"].sum() - union[:, -1].sum()
@@ -104,11 +101,6 @@ class SaliencyMetric(TaskMetric):
                 x.sum(axis=0, keepdims=True) for x in (true, predicted, label)
             )
         # nothing predicted: no wrong positive; nothing to find: nothing missed
-        p, r = _divide(true, predicted).mean(axis=0), _divide(true, label).mean(axis=0)
+        p, r = ratio(true, predicted, 1.0).mean(axis=0), ratio(true, label, 1.0).mean(axis=0)
         product = (1 + self.beta_squared) * p * r
-        return _divide(product, self.beta_squared * p + r, empty=0.0)
-
-
-def _divide(part: np.ndarray, whole: np.ndarray, empty: float = 1.0) -> np.ndarray:
-    """Ratios; ``empty`` where the denominator is 0."""
-    return np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0)
+        return ratio(product, self.beta_squared * p + r, 0.0)

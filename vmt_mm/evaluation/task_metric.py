@@ -25,9 +25,7 @@ class TaskMetric(BaseMetric):
     skipped, since the collection drops the sampler's repeated images by counting entries; nothing
     is summed before all entries are together.
 
-    Args:
-        task: the task's name, also the prefix of the results.
-        collect_device: see ``mmengine.evaluator.BaseMetric``.
+    ``task`` is the task's name, and ``collect_device`` that of ``mmengine.evaluator.BaseMetric``.
     """
 
     #: Name of a result -> which way it is better, the main one first; None declares nothing.
@@ -81,6 +79,11 @@ class TaskMetric(BaseMetric):
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
         """Results of single classes, ``<name>/<class>``; none by default."""
         return {}
+
+
+def ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
+    """Quotients; ``empty`` where the denominator is 0."""
+    return np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0)
 
 
 def is_of_class(key: str) -> bool:

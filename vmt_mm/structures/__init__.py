@@ -1,6 +1,4 @@
 """Data structures."""
 
-from vmt_mm.structures.deferred_warp import DeferredWarp
-from vmt_mm.structures.multi_task_data_sample import MultiTaskDataSample
-
-__all__ = ["DeferredWarp", "MultiTaskDataSample"]
+from vmt_mm.structures.deferred_warp import DeferredWarp as DeferredWarp
+from vmt_mm.structures.multi_task_data_sample import MultiTaskDataSample as MultiTaskDataSample

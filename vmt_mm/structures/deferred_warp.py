@@ -12,19 +12,11 @@ from vmt_mm.tasks.warps import Warp
 
 @dataclass(frozen=True)
 class DeferredWarp:
-    """What has to be done yet to one image and its labels.
+    """The warp of one image and its labels that the model's device has to do."""
 
-    Attributes:
-        key: where pipelines and samples keep it.
-        warp: the map that was drawn.
-        source: (h, w) of the image and of the labels that wait.
-        fill: colour of new pixels in the image, in its channel order.
-        specs: task -> spec of each label that waits; the others are warped already.
-    """
-
-    key: ClassVar[str] = "deferred_warp"
+    key: ClassVar[str] = "deferred_warp"  # where pipelines and samples keep it
 
     warp: Warp
-    source: tuple[int, int]
-    fill: tuple[float, ...]
-    specs: Mapping[str, LabelSpec]
+    source: tuple[int, int]  # (h, w) of the image and the labels
+    fill: tuple[float, ...]  # colour of new pixels in the image, in its channel order
+    specs: Mapping[str, LabelSpec]  # task -> spec of its label

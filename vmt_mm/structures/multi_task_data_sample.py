@@ -35,10 +35,7 @@ class MultiTaskDataSample(BaseDataElement):
         return self._values(f"pred_{task}")
 
     def pin_memory(self) -> MultiTaskDataSample:
-        """A copy whose labels and predictions lie in page-locked memory.
-
-        A data loader's ``pin_memory`` asks for it: else it would pin the images alone.
-        """
+        """A copy with labels and predictions in page-locked memory, for a loader's pin_memory."""
         pinned = self.new()
         for name, field in self.items():
             if isinstance(field, PixelData):

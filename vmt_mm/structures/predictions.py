@@ -21,13 +21,7 @@ def check_predictions(
 def write_predictions(
     sample: MultiTaskDataSample, tasks: Mapping[str, Task], out_dir: Path
 ) -> list[Path]:
-    """Write each prediction of a sample as ``<out_dir>/<task>/<id>.png``, in its label format.
-
-    Where that is one of floating-point numbers the file ends with .tiff.
-
-    Returns:
-        The files.
-    """
+    """Write each prediction of a sample as ``<out_dir>/<task>/<id>.png``, or .tiff for floats."""
     written = []
     for name, task in tasks.items():
         prediction = sample.prediction(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,10 @@ from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 
 #: File values per metre of integers, and the most that 16 bits hold.
 _PER_METRE, _MOST = 1000, 65535
-#: File values per metre of centimetres.
-_FINE = 100
 #: Metres below and above which most depths of a data set hardly lie.
 _NEAR, _FAR = 0.05, 500.0
-#: Share of pixels with the largest value that is no accident.
-_MUCH = 0.01
+#: Shares of pixels nearer, farther, and with the largest value that are not plausible.
+_SHARES = dict(near=0.5, far=0.01, most=0.01)
 
 
 class DepthMap(LabelSpec):
@@ -47,9 +45,9 @@ class DepthMap(LabelSpec):
 
     @property
     def suffix(self) -> str:
-        """'.tiff' (float32) if labels have a suffix of such files or integers would be coarse."""
-        only_floats = len(self.suffixes) == 1 and self.suffixes[0].lower().endswith(FLOATS)
-        return ".tiff" if only_floats or (self.scale or _PER_METRE) < _FINE else ".png"
+        """'.tiff', with float32, if the suffix of labels is that of such files; else '.png'."""
+        (suffix, *others) = self.suffixes
+        return ".png" if others or not suffix.lower().endswith(FLOATS) else ".tiff"
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read values (H, W), unsigned integers or float32, as the file has them."""
@@ -79,10 +77,9 @@ class DepthMap(LabelSpec):
             return values[0].astype(np.float32) * np.float32(self.scale or 1)
         scaled = values[0] * (self.scale or _PER_METRE)
         if scaled.max(initial=0) > _MOST + 0.5:
-            most = _MOST / (self.scale or _PER_METRE)
             warnings.warn(
-                f"depth above {most:g} m is written as {most:g} m, the most that 16-bit files "
-                "hold; set suffix='.tiff' on the task if its labels are TIFF files of metres",
+                f"depth above {self._most:g} m is written as {self._most:g} m, the most that 16 "
+                "bits hold; set suffix='.tiff' on the task if labels are TIFF files of metres",
                 stacklevel=2,
             )
         return np.rint(np.clip(scaled, 0, _MOST)).astype(np.uint16)
@@ -90,39 +87,29 @@ class DepthMap(LabelSpec):
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count also implausible depths."""
         counts = super().count(label)
-        counts.facts.update({words: int(test(label).sum()) for words, test, _ in self._rules()})
+        tests = dict(near=(label > 0) & (label < _NEAR), far=label > _FAR, most=label == self._most)
+        counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
         """Depths of another unit, and such that did not fit into 16 bits."""
+        rules = dict(
+            near=f"below {_NEAR:g} m: set `scale` of the task to the files' values per metre",
+            far=f"above {_FAR:g} m: set `scale`=1000 of the task if files hold millimetres; write "
+            "0 where such a value means none",
+            most=f"{self._most:g} m, the most that 16 bits hold: depth beyond was cut off, or they "
+            "mean none and should be 0",
+        )
         return super().find_suspicion(counts) + [
-            f"{counts.facts[words] / counts.valid:.0%} of the depths are {words}"
-            for words, _, share in self._rules()
-            if counts.facts[words] > share * counts.valid
+            f"{counts.facts[name] / counts.valid:.0%} of the depths are {rule}"
+            for name, rule in rules.items()
+            if counts.facts[name] > _SHARES[name] * counts.valid
         ]
 
-    def _rules(self) -> list[tuple[str, Callable[[np.ndarray], np.ndarray], float]]:
-        """What is wrong, which depths show it, and from which share of them on."""
-        most = np.float32(_MOST) / np.float32(self.scale or _PER_METRE)
-        return [
-            (
-                f"below {_NEAR:g} m: set `scale` of the task to the files' values per metre",
-                lambda depth: (depth > 0) & (depth < _NEAR),
-                0.5,
-            ),
-            (
-                f"above {_FAR:g} m: set `scale`=1000 of the task if files hold millimetres; write "
-                "0 where such a value means none",
-                lambda depth: depth > _FAR,
-                _MUCH,
-            ),
-            (
-                f"{most:g} m, the most that 16 bits hold: depth beyond was cut off, or they mean "
-                "none and should be 0",
-                lambda depth: depth == most,
-                _MUCH,
-            ),
-        ]
+    @property
+    def _most(self) -> np.float32:
+        """Metres, the most that 16 bits hold."""
+        return np.float32(_MOST) / np.float32(self.scale or _PER_METRE)
 
     def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
         """Divide by the zoom where ``zoom_divides`` says so."""

@@ -6,7 +6,6 @@ Letters: N images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +51,8 @@ class LabelSpec:
     suffix: str = ".png"
     #: Suffixes that label files may have, the preferred one first; the content decides.
     suffixes: tuple[str, ...] = (".png",)
+    #: What the integers 0, 1 .. in memory mean, in words; empty for plain numbers.
+    value_names: ClassVar[tuple[str, ...]] = ()
     #: Whether values are class indices.
     categorical: ClassVar[bool] = False
     #: Value of pixels without a label, also of those that a warp brings in from outside.
@@ -84,12 +85,12 @@ class LabelSpec:
         """Count what one label in memory (H, W[, C]) holds, for :meth:`find_suspicion`."""
         valid = self.valid(self.to_tensor(label)[None])[0, 0].numpy()
         known = label[valid]
-        constant = int(len(known) > 0 and bool((known == known[0]).all()))
-        counts = LabelCounts(images=1, constant=constant, pixels=valid.size, valid=len(known))
+        counts = LabelCounts(images=1, pixels=valid.size, valid=len(known))
+        counts.constant = int(len(known) > 0 and bool((known == known[0]).all()))
         if label.dtype.kind in "ui":
-            values, pixels = np.unique(known, return_counts=True)
-            counts.values.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-            counts.images_with.update(counts.values.keys())
+            values, pixels = (x.tolist() for x in np.unique(known, return_counts=True))
+            counts.values.update(dict(zip(values, pixels, strict=True)))
+            counts.images_with.update(values)
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
@@ -98,14 +99,11 @@ class LabelSpec:
             return ["no pixel has a label, all are ignored"]
         if counts.valid and len(counts.values) == 1:
             (value,), ignored = counts.values, 1 - counts.valid / counts.pixels
-            return [f"every pixel is {self.describe(value)}, except {ignored:.0%} that are ignored"]
+            what = self.value_names[value] if self.value_names else f"of value {value}"
+            return [f"every pixel is {what}, except {ignored:.0%} that are ignored"]
         if counts.images and counts.constant == counts.images:
             return ["every label has one value alone, the same at all of its pixels"]
         return []
-
-    def describe(self, value: int) -> str:
-        """What an integer in memory means, in words."""
-        return f"of value {value}"
 
     def valid(self, target: Tensor) -> Tensor:
         """Mask (N, 1, H, W) of the pixels that carry a label, of targets (N, C, H, W)."""
@@ -134,12 +132,8 @@ class LabelSpec:
         """:meth:`warp` for tensors, framed in ``fill``: (N, C, h + 2, w + 2) to (N, C, H, W)."""
         return self.transform_values(warp.nearest(labels), warp.geometry)
 
-    def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Resize to ``size`` (H, W), as the label is best interpolated."""
-        return self.resize_nearest(label, size)
-
-    def resize_nearest(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Resize to ``size`` (H, W); every pixel keeps the values of one source pixel."""
+    def resize(self, label: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
+        """Resize to ``size`` (H, W), as the label is best interpolated, or to nearest pixels."""
         return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
     def flip(self, label: np.ndarray) -> np.ndarray:
@@ -158,9 +152,7 @@ class LabelSpec:
     @property
     def identity(self) -> tuple[str, str]:
         """Class and settings, in words."""
-        kind = type(self)
-        with np.printoptions(threshold=sys.maxsize):
-            return f"{kind.__module__}.{kind.__qualname__}", repr(sorted(vars(self).items()))
+        return repr(type(self)), repr(sorted(vars(self).items()))
 
     def _transformed(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         values = from_numpy(channels_first(label))[None]

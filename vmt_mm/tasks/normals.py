@@ -18,18 +18,19 @@ from vmt_mm.tasks.labels import LabelCounts, LabelSpec, channels_first
 from vmt_mm.tasks.task import Task
 from vmt_mm.tasks.warps import BatchWarp, Geometry, Warp
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
-from vmt_mm.utils.normal_frames import components, encode_normals, parse_frame, turned_frame
+from vmt_mm.utils.normal_frames import (
+    components,
+    encode_normals,
+    from_camera_frame,
+    parse_frame,
+    turned_frame,
+)
 
 #: At least this share of a pixel's interpolation weight must come from valid neighbours.
 _MIN_VALID = 0.5
-#: What 8 bits, and a mean of similar neighbours, make of a unit vector's length.
-_TOLERANCE = 0.05
-#: A file of which nearly all lengths are farther off does not hold vectors; pixels to look at.
-_FAR_OFF, _NEARLY_ALL, _SAMPLED = 0.2, 0.75, 1024
-#: Shorter vectors have no direction to speak of: grey.
-_SHORTEST = 0.1
-#: Colours of normals that point right, up and towards the camera.
-_DIRECTIONS = ((255, 128, 128), (128, 255, 128), (128, 128, 255))
+#: What 8 bits, and a mean of similar neighbours, make of a unit vector's length. A file of which
+#: nearly all sampled lengths are far off does not hold vectors. Shorter ones are grey, no normals.
+_TOLERANCE, _FAR_OFF, _NEARLY_ALL, _SAMPLED, _SHORTEST = 0.05, 0.2, 0.75, 1024, 0.1
 #: Code of a pixel without a normal by its colour.
 _NONE = dict(black=0, grey=128)
 #: Vertical component of steep normals, the share of pixels that must have such ones to prove
@@ -83,18 +84,14 @@ class NormalMap(LabelSpec):
     def interpret(self, values: np.ndarray) -> np.ndarray:
         """Unit vectors (H, W, 3), float32."""
         planes = channels_first(values)
-        order, signs = components(self.axes)
-        pairs = zip(order, signs, strict=True)
-        vectors = [_components(planes[index]) * np.float32(sign) for index, sign in pairs]
-        return _units(vectors, _any(planes), _SHORTEST)
+        vectors = [_components(planes[k]) * np.float32(s) for k, s in components(self.axes)]
+        return _units(vectors, planes.any(axis=0), _SHORTEST)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Vectors (3, H, W) to an RGB image (H, W, 3), uint8, in the frame of the files."""
         planes = values.astype(np.float32)
-        known, (order, signs) = _any(planes), components(self.axes)
-        turned = np.empty((*known.shape, 3), np.float32)
-        turned[..., order] = _units(planes, known) * np.array(signs, np.float32)
-        image = encode_normals(turned)
+        known = planes.any(axis=0)
+        image = encode_normals(from_camera_frame(_units(planes, known), self.axes))
         image[~known] = _NONE[self.none]
         return image
 
@@ -135,10 +132,11 @@ class NormalMap(LabelSpec):
         """Pixels with a normal, (N, 1, H, W)."""
         return (target != 0).any(dim=1, keepdim=True)
 
-    def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def resize(self, label: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
         """Interpolate the valid neighbours and re-normalise."""
-        how = cv2.INTER_LINEAR
-        return _interpolate(label, lambda x: cv2.resize(x, size[::-1], interpolation=how))
+        if nearest:
+            return super().resize(label, size)
+        return _interpolate(label, lambda x: cv2.resize(x, size[::-1]))
 
     def resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         """Interpolate the valid neighbours and re-normalise."""
@@ -156,11 +154,6 @@ class NormalMap(LabelSpec):
         x, y, z = labels.split(1, dim=1)
         x, (cos, sin) = torch.where(geometry.flip, -x, x), geometry[1:3]
         return torch.cat([cos * x - sin * y, cos * y + sin * x, z], dim=1)
-
-
-def _any(planes: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Where a vector is not zero, (H, W) bool."""
-    return np.logical_or(np.logical_or(planes[0], planes[1]), planes[2])
 
 
 def _components(codes: np.ndarray) -> np.ndarray:
@@ -207,7 +200,7 @@ def _check_lengths(values: np.ndarray, tolerance: float, share: float, path: str
 def _interpolate(label: np.ndarray, resample: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Resample (H, W, 3), leaving invalid neighbours out, and re-normalise."""
     planes = channels_first(label)
-    weighted = resample(cv2.merge([*planes, _any(planes).astype(np.float32)]))
+    weighted = resample(cv2.merge([*planes, planes.any(axis=0).astype(np.float32)]))
     # Invalid vectors are zero and so add nothing; the length of the sum does not matter.
     x, y, z, weight = channels_first(weighted)
     return _units((x, y, z), weight >= _MIN_VALID)
@@ -257,5 +250,5 @@ class Normals(Task):
 
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
         """Colours of the main directions."""
-        names = ("right", "up", "to camera")
-        return list(zip(names, _DIRECTIONS, strict=True))
+        right, up, camera = (255, 128, 128), (128, 255, 128), (128, 128, 255)
+        return [("right", right), ("up", up), ("to camera", camera)]

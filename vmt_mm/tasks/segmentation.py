@@ -94,18 +94,14 @@ def _indices_of(
 ) -> dict[Color, int]:
     """Colour -> class index; InputError unless they are different colours, one per class."""
     listed = [*colors] if ignore_color is None else [*colors, ignore_color]
-    array = np.array(listed, dtype=object)
-    table: dict[Color, int] = {}
-    if array.shape == (len(listed), 3) and len(colors) == num_classes:
-        in_range = (isinstance(v, (int, np.integer)) and 0 <= v <= 255 for v in array.flat)
-        indices = [*range(num_classes), IGNORE][: len(listed)]
-        table = dict(zip(map(tuple, array.tolist()), indices, strict=True)) if all(in_range) else {}
-    if len(table) != len(listed):
+    table = [tuple(np.ravel(color).tolist()) for color in listed]
+    valid = all(len(color) == 3 and set(color) <= set(range(256)) for color in table)
+    if not valid or len(colors) != num_classes or len(set(table)) < len(table):
         raise InputError(
             f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
             f"class, and `ignore_color` another; got {len(colors)}: {colors!r}"[:400]
         )
-    return table
+    return dict(zip(table, [*range(num_classes), IGNORE], strict=False))
 
 
 @TASKS.register_module()
@@ -149,9 +145,7 @@ class Segmentation(Task):
             colors, ignore_color = voc_palette(num_classes).tolist(), ignore_color or _VOC_BORDER
         self.label = ClassIndex(num_classes, reduce_zero_label, colors, ignore_color)
         super().__init__(name, **kwargs)
-        self.skip_background = skip_background
-        self.absent = absent
-        self.iou_metrics = iou_metrics
+        self.options = dict(skip_background=skip_background, absent=absent, iou_metrics=iou_metrics)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, mean over the valid pixels."""
@@ -175,15 +169,8 @@ class Segmentation(Task):
 
     def metric(self) -> dict:
         """IoU over the whole set."""
-        return dict(
-            type="SegmentationMetric",
-            task=self.name,
-            num_classes=self.out_channels,
-            ignore_index=IGNORE,
-            skip_background=self.skip_background,
-            absent=self.absent,
-            iou_metrics=self.iou_metrics,
-        )
+        classes = dict(num_classes=self.out_channels, ignore_index=IGNORE)
+        return dict(type="SegmentationMetric", task=self.name, **classes, **self.options)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Colour of each pixel's class; ignored pixels light grey."""
@@ -201,17 +188,13 @@ class Segmentation(Task):
 
     def check_metainfo(self, meta: Mapping, source: str) -> None:
         """Refuse names or colours that are not ``num_classes`` many."""
-        names, palette = meta.get("classes"), meta.get("palette")
-        if names is not None and len(names) != self.out_channels:
-            raise InputError(
-                f"{source}: {len(names)} class names for task {self.name!r}, "
-                f"but its num_classes is {self.out_channels}"
-            )
-        if palette is not None and np.shape(palette) != (self.out_channels, 3):
-            raise InputError(
-                f"{source}: the palette of task {self.name!r} must be {self.out_channels} colours "
-                f"of 3 values, got shape {np.shape(palette)}"
-            )
+        count = self.out_channels
+        for key, shape in (("classes", (count,)), ("palette", (count, 3))):
+            if meta.get(key) is not None and np.shape(meta[key]) != shape:
+                raise InputError(
+                    f"{source}: `{key}` of task {self.name!r} must be of shape {shape}, as its "
+                    f"num_classes is {count}, got {np.shape(meta[key])}"
+                )
 
     def _palette(self, meta: Mapping) -> np.ndarray:
         if meta.get("palette") is not None:

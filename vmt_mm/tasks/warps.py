@@ -68,17 +68,14 @@ class Geometry(NamedTuple):
 
 def _columns(numbers: np.ndarray, device: torch.device | str) -> tuple[Tensor, ...]:
     """Columns of an array (N, k) on a device, each (N, 1, 1, 1) float32."""
-    tensor = torch.tensor(numbers, dtype=torch.float32)
-    if torch.device(device).type == "cuda":
-        tensor = tensor.pin_memory()  # else the copy would wait for the device's queue
-    return tensor.to(device, non_blocking=True)[..., None, None, None].unbind(1)
+    numbers = torch.tensor(numbers, dtype=torch.float32)[..., None, None, None]
+    return numbers.to(device, non_blocking=True).unbind(1)
 
 
 class BatchWarp:
     """The maps of N images, of any sizes (h, w), for tensors: what :class:`Warp` is for an array.
 
-    Sources are stacked by :func:`framed`, so what lies outside a source is in its frame.
-    Coordinates are computed once, for the image and all of its labels.
+    Sources are stacked by :func:`framed`. Coordinates are computed once for images and labels.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ LOSSLESS = (".png", ".npy", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 FLOATS = (".npy", ".tif", ".tiff", ".exr")
 LOSSY = (".jpg", ".jpeg")
 
-_NUMPY, _EXR = b"\x93NUMPY", b"v/1\x01"
+_NUMPY = b"\x93NUMPY"
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 _LOSSY_TIFFS = dict(jpeg="JPEG", tiff_jpeg="JPEG", webp="WebP")
 _TIFF_BITS = 258
@@ -33,18 +33,14 @@ _NOISE = 0.005
 
 
 def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a label file: PNG, NumPy array, TIFF, EXR, BMP, GIF or lossless WebP.
-
-    Args:
-        path: the file; its suffix does not matter.
-        rule: what the file must be, for the error message.
+    """Read a label file, whatever its suffix: PNG, .npy, TIFF, EXR, BMP, GIF or lossless WebP.
 
     Returns:
         Values (H, W) or (H, W, C) as stored: RGB(A), the indices of a palette image, bool where the
         file has one bit per value; and the palette (256, 3), uint8 RGB, or None.
 
     Raises:
-        InputError: if the file cannot be decoded or its format is lossy.
+        InputError: if it cannot be decoded or is lossy; the message has the ``rule`` for the file.
     """
     try:
         content = Path(path).read_bytes()
@@ -116,17 +112,9 @@ def _read_by_pillow(image: Image.Image, bits: int) -> tuple[np.ndarray, np.ndarr
 
 def _read_by_opencv(content: bytes) -> np.ndarray:
     """Values (H, W) or (H, W, C) in the order R, G, B, alpha."""
-    try:
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        values = None
-    if values is None and content.startswith(_EXR):
-        raise ValueError(
-            "an EXR file: OpenCV reads those if it is built with OpenEXR and the environment "
-            "variable OPENCV_IO_ENABLE_OPENEXR is 1; else write .npy or TIFF files"
-        )
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise ValueError("not a known kind of image file")
+        raise ValueError("unknown kind of image; EXR needs OPENCV_IO_ENABLE_OPENEXR=1 for OpenCV")
     return values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
 
 
@@ -152,11 +140,7 @@ def with_channels(values: np.ndarray, channels: int, path: str | Path, rule: str
 
 
 def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read a label file (H, W), or (H, W, 3) where ``channels`` is 3, of one NumPy type.
-
-    Raises:
-        InputError: if the file is not what ``rule`` says.
-    """
+    """Read a label file (H, W[, 3]) of one NumPy type; InputError with ``rule`` if it is other."""
     values = with_channels(read_stored(path, rule)[0], channels, path, rule)
     if values.dtype != dtype:
         raise InputError(f"{path}: expected {rule}, got {values.dtype}")
@@ -164,14 +148,10 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
 
 
 def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) -> np.ndarray:
-    """Read class indices (H, W), uint8, below ``num_classes`` or ``ignore``; palettes do not count.
-
-    Raises:
-        InputError: if the file is another kind of image or has another value.
-    """
+    """Read class indices (H, W), uint8: below ``num_classes``, or ``ignore``; else InputError."""
     also = "" if ignore is None else f" or {ignore}"
     rule = f"class indices 0..{num_classes - 1}{also} in one channel"
-    values, palette = read_stored(path, rule)
+    values = read_stored(path, rule)[0]
     if values.ndim == 3:
         rule += " (files with one colour per class need the task's `colors`)"
     values = with_channels(values, 1, path, rule)
@@ -181,34 +161,15 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
     if values.dtype.kind == "f" or wrong.any():
         found = values.dtype if values.dtype.kind == "f" else values[wrong].max()
         raise InputError(f"{path}: expected {rule}, found {found}")
-    if palette is not None:  # a program may have numbered the greys of a file of indices
-        used = np.unique(values)
-        grey = palette[used, 0]
-        is_label = (grey == palette[used].T).all(axis=0) & ((grey < num_classes) | (grey == 255))
-        if is_label.all() and ((grey < num_classes) & (grey != used)).any():
-            raise InputError(
-                f"{path}: the indices {used[:5].tolist()} of the palette image have the greys "
-                f"{grey[:5].tolist()}, and either may be the classes; write it without a palette"
-            )
     return values.astype(np.uint8, copy=False)
 
 
 def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
-    """Read a mask (H, W), uint8.
+    """Read a mask (H, W), uint8: 0..255 for values='mask255'; 0, 1 and 255 for 'mask01'.
 
     Where a file has one bit per value, and in palette images of the indices 0 and 1, 1 is
-    foreground. A grey palette with a colour above 127 counts by its colours.
-
-    Args:
-        path: the file.
-        values: 'mask255' for files in which values above 127 are foreground; 'mask01' for files in
-            which 1 is foreground and 255 is ignored.
-
-    Returns:
-        0..255 for 'mask255'; 0, 1 and 255 for 'mask01'.
-
-    Raises:
-        InputError: if it is another kind of file, or its values are those of the other kind.
+    foreground. A grey palette with a colour above 127 counts by its colours. Values of the other
+    kind, and other kinds of files, raise InputError.
     """
     rule = _MASK_RULES[values]
     mask, palette = read_stored(path, rule)

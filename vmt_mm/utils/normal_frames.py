@@ -34,25 +34,28 @@ def parse_frame(frame: str) -> str:
     return ",".join(entries)
 
 
-def components(axes: str) -> tuple[list[int], list[int]]:
+def components(axes: str) -> list[tuple[int, int]]:
     """Index and sign of the source's components that point right, up and towards the camera."""
-    entries = axes.split(",")
-    return ["xyz".index(e[-1]) for e in entries], [-1 if e[0] == "-" else 1 for e in entries]
+    return [("xyz".index(e[-1]), -1 if e[0] == "-" else 1) for e in axes.split(",")]
 
 
 def to_camera_frame(vectors: np.ndarray, axes: str) -> np.ndarray:
     """Bring vectors (..., 3) from the frame with these axes to the project's."""
-    order, signs = components(axes)
-    return vectors[..., order] * np.array(signs, vectors.dtype)
+    return np.stack([vectors[..., index] * sign for index, sign in components(axes)], axis=-1)
+
+
+def from_camera_frame(vectors: np.ndarray, axes: str) -> np.ndarray:
+    """Bring vectors (..., 3) from the project's frame to the one with these axes."""
+    turned = np.empty_like(vectors)
+    for place, (index, sign) in enumerate(components(axes)):
+        turned[..., index] = vectors[..., place] * sign
+    return turned
 
 
 def turned_frame(axes: str, flips: Sequence[bool]) -> str:
     """Name, or else axes, of the frame that differs from ``axes`` by these opposite directions."""
-    order, signs = components(axes)
-    turned = ",".join(
-        f"{'-' if (sign < 0) != flip else ''}{'xyz'[index]}"
-        for index, sign, flip in zip(order, signs, flips, strict=True)
-    )
+    pairs = zip(components(axes), flips, strict=True)
+    turned = ",".join("-" * ((s < 0) != flip) + "xyz"[index] for (index, s), flip in pairs)
     return next((name for name, known in FRAMES.items() if known == turned), turned)
 
 

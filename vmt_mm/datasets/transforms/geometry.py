@@ -167,11 +167,9 @@ class Resize(mmcv.transforms.Resize):
         before = results["img"].shape
         results = super().transform(results)
         after = results["img"].shape[:2]
-
-        def resize(spec: LabelSpec, label: np.ndarray) -> np.ndarray:
-            return (spec.resize_nearest if self.nearest_labels else spec.resize)(label, after)
-
-        map_labels(results, resize, before)
+        map_labels(
+            results, lambda spec, label: spec.resize(label, after, self.nearest_labels), before
+        )
         return results
 
 
