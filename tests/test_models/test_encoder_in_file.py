@@ -5,9 +5,7 @@ import torch
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.encoder_in_file import find_encoder
-from vmt_mm.models.backbones.swin_checkpoint import detect_origin as detect_swin
-from vmt_mm.models.backbones.vit_checkpoint import detect_origin as detect_vit
-from vmt_mm.models.backbones.vit_checkpoint import to_mmpretrain_keys
+from vmt_mm.models.backbones.origins import swin_origin, to_mmpretrain_keys, vit_origin
 
 VIT = ("cls_token", "mask_token", "blocks.0.attn.qkv.weight", "blocks.0.ls1.gamma")
 SWIN = (
@@ -57,7 +55,7 @@ def test_the_encoder_of(name):
     found = find_encoder(FILES[name], "file.pth")
     assert set(VIT) <= set(found)
     assert {found[key][0].item() for key in VIT} == {1.0}
-    assert detect_vit(found) == "dinov2"
+    assert vit_origin(found) == "dinov2"
     assert not {"module", "teacher", "student", "model"} & {key.split(".")[0] for key in found}
 
 
@@ -94,7 +92,7 @@ def test_blocks_in_chunks():
     keys = ("cls_token", "mask_token", "blocks.0.0.attn.qkv.weight", "blocks.0.0.ls1.gamma",
             "blocks.2.21.mlp.fc1.weight")  # fmt: skip
     found = find_encoder({"teacher": state(prefix="backbone.", keys=keys)}, "file.pth")
-    assert detect_vit(found) == "dinov2"
+    assert vit_origin(found) == "dinov2"
     assert "layers.21.ffn.layers.0.0.weight" in to_mmpretrain_keys(found)
     assert "layers.0.attn.qkv.weight" in to_mmpretrain_keys(found)
 
@@ -111,7 +109,7 @@ def test_blocks_in_chunks():
 )
 def test_files_that_are_not_read_are_named(key, name):
     found = find_encoder({"model": {key: torch.zeros(1)}}, "file.pth")
-    for detect in (detect_vit, detect_swin):
+    for detect in (vit_origin, swin_origin):
         with pytest.raises(InputError, match=f"file.pth is no .* looks like {name}"):
             detect(found, "file.pth")
 

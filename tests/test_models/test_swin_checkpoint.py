@@ -11,8 +11,8 @@ from mmseg.models.backbones import SwinTransformer
 from safetensors.torch import save_file
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.origins import swin_origin
 from vmt_mm.models.backbones.swin import ARCHITECTURES
-from vmt_mm.models.backbones.swin_checkpoint import detect_origin
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import LISTS_TYPES
 
@@ -107,7 +107,7 @@ def test_every_origin_gives_the_same_model(origin, tmp_path):
 
 def test_detected_origins():
     state = mmseg_state()
-    found = {name: detect_origin(_plain(make(state))) for name, make in ORIGINS.items()}
+    found = {name: swin_origin(_plain(make(state))) for name, make in ORIGINS.items()}
     assert found == {name: name for name in ORIGINS}
 
 

@@ -214,9 +214,12 @@ def test_frozen_modules_stay_in_eval_mode():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(arch="giant"), "`arch` 'giant' is none of .*'dinov2-small'"),
-        (dict(arch=dict(embed_dims=20)), "`arch` lacks .'feedforward_channels', 'num_heads', 'num"),
-        (dict(arch={**SMALL["arch"], "num_layers": 6}), "6 blocks do not divide into 4 equal"),
+        (dict(arch="giant"), "Arch giant is not in default archs .*'dinov2-small'"),
+        (dict(arch=dict(embed_dims=20)), "needs a dict with keys .*'feedforward_channels'"),
+        (
+            dict(arch={**SMALL["arch"], "num_layers": 6}),
+            "must be 4 rising indices of the 6 blocks.* got None",
+        ),
         (dict(out_indices=(1, 3, 5)), r"`out_indices` must be 4 rising .* 7, got \(1, 3, 5\)"),
         (dict(out_indices=7), "`out_indices` must be 4 rising .* the last one 7, got 7"),
         (dict(out_indices="1357"), "`out_indices` must be 4 rising .* got '1357'"),

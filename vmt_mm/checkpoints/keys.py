@@ -13,6 +13,8 @@ from vmt_mm.errors import InputError
 
 #: Prefixes of a model's keys.
 BACKBONE, HEADS = "backbone.", "heads."
+#: Prefix of the PEFT method's own parameters in a backbone.
+PEFT = "peft."
 #: Prefix of the keys of an average, as mmengine's ``EMAHook`` stores it.
 AVERAGED = "module."
 #: Of wrappers that compile, which may be around any part of a model, or distribute.

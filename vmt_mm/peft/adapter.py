@@ -22,9 +22,7 @@ class Adapter(PEFTMethod):
     Args:
         ratio: rho = d / k, a divisor of every block's channels.
         scale: factor of F.
-        norm: LayerNorm before the down-projection.
-        down_bias: bias of the down-projection.
-        up_bias: bias of the up-projection.
+        norm, down_bias, up_bias: LayerNorm before W_down, biases of W_down and W_up.
     """
 
     def __init__(
@@ -42,8 +40,14 @@ class Adapter(PEFTMethod):
 
     def attach(self, backbone: Backbone) -> None:
         """Create one adapter for every block."""
-        widths = [(b.channels, hidden_width(self, b.channels, self.ratio)) for b in backbone.blocks]
-        self.blocks = nn.ModuleList(Bottleneck(d, k, **self.options) for d, k in widths)
+        self.blocks = nn.ModuleList()
+        for block in backbone.blocks:
+            hidden = hidden_width(self, block.channels, self.ratio)
+            self.blocks.append(self.make_bottleneck(block.channels, hidden))
+
+    def make_bottleneck(self, channels: int, hidden: int) -> nn.Module:
+        """F = ReLU(LN(y) W_down) W_up of one block (Eq. 3)."""
+        return Bottleneck(channels, hidden, **self.options)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Start at the frozen backbone's features."""
@@ -60,9 +64,8 @@ class LowRankAdapter(Adapter):
     """An adapter whose projections are products of two factors, without LayerNorm.
 
     Args:
-        ratio: rho = d / k, a divisor of every block's channels.
         rank: r of both projections.
-        scale: factor of the adapter's output.
+        ratio, scale: see :class:`Adapter`.
     """
 
     def __init__(self, ratio: int = 8, rank: int = 8, scale: float = 1.0) -> None:

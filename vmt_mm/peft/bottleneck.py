@@ -5,6 +5,8 @@ Letters: B images, L tokens, d channels of a block, k = d / ratio, r rank, m Kro
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,11 +16,7 @@ from vmt_mm.errors import InputError
 
 
 def hidden_width(method: nn.Module, channels: int, ratio: int) -> int:
-    """Width of the bottleneck, k = d / ratio.
-
-    Raises:
-        InputError: if ``ratio`` is not a positive divisor of d.
-    """
+    """Width of the bottleneck, k = d / ratio; an InputError if ``ratio`` does not divide d."""
     if type(ratio) is not int or ratio < 1 or channels % ratio:
         raise InputError(
             f"{type(method).__name__}: `ratio` must be positive and divide every block's channels, "
@@ -56,13 +54,7 @@ class LowRankLinear(nn.Module):
 class Bottleneck(nn.Module):
     """F = ReLU(LN(y) W_down) W_up, with biases if asked for (Eq. 3; Eq. 1 without its residual).
 
-    Args:
-        channels: d.
-        hidden: k.
-        norm: LayerNorm before W_down.
-        down_bias: bias of W_down.
-        up_bias: bias of W_up.
-        rank: factor both projections at this rank; None keeps them full.
+    The projections are d to k and back; a ``rank`` factors both.
     """
 
     def __init__(
@@ -96,12 +88,10 @@ class Bottleneck(nn.Module):
         return self.up(self.down(self.norm(y)).relu())
 
 
-def _projection(
-    in_features: int, out_features: int, bias: bool, rank: int | None
-) -> nn.Linear | LowRankLinear:
+def _projection(inputs: int, outputs: int, bias: bool, rank: int | None) -> Any:
     if rank is None:
-        return nn.Linear(in_features, out_features, bias=bias)
-    return LowRankLinear(in_features, out_features, rank, bias)
+        return nn.Linear(inputs, outputs, bias=bias)
+    return LowRankLinear(inputs, outputs, rank, bias)
 
 
 def kronecker_sum(left: Tensor, right: Tensor) -> Tensor:
@@ -112,14 +102,8 @@ def kronecker_sum(left: Tensor, right: Tensor) -> Tensor:
 class KroneckerBottleneck(nn.Module):
     """F = ReLU(y W_down) W_up, both projections sums of Kronecker products (Eq. 6).
 
-    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m, m).
-
-    Args:
-        channels: d, a multiple of m.
-        hidden: k, a multiple of m.
-        terms: m.
-        down_bias: bias of W_down.
-        up_bias: bias of W_up.
+    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m, m); m, the
+    number of ``terms``, divides d and k.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.peft.bottleneck import check_positive, hidden_width
-from vmt_mm.peft.method import Backbone, PEFTMethod
+from vmt_mm.peft.method import Backbone, PEFTMethod, task_embeddings
 from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
@@ -39,12 +39,7 @@ class ConditionalAdapter(nn.Module):
 
 
 class AdapterGenerator(nn.Module):
-    """A linear map from a task's embedding (E,) to all parameters of one adapter.
-
-    Args:
-        embedding: E.
-        shapes: name -> shape of each parameter.
-    """
+    """A linear map from a task's embedding (E,) to all parameters of one adapter, by name."""
 
     def __init__(self, embedding: int, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
@@ -59,10 +54,8 @@ class AdapterGenerator(nn.Module):
         embedding = self.weight.shape[1]
         self.bias.zero_()
         for shape, rows in zip(self.shapes.values(), self.weight.split(self.sizes), strict=True):
-            if len(shape) == 2:
-                rows.normal_(std=(embedding * shape[1]) ** -0.5)  # entries of std 1/sqrt(in)
-            else:
-                rows.zero_()
+            # entries of a projection get std 1 / sqrt(in)
+            rows.normal_(std=(embedding * shape[1]) ** -0.5) if len(shape) == 2 else rows.zero_()
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
         """(E,) -> name -> parameter."""
@@ -95,9 +88,7 @@ class Hyperformer(PEFTMethod):
             generators = {p: AdapterGenerator(self.embedding, adapters[p].shapes) for p in _PLACES}
             self.blocks.append(nn.ModuleDict(adapters))
             self.generators.append(nn.ModuleDict(generators))
-        self.embeddings = nn.ParameterDict(
-            {task: nn.Parameter(torch.empty(self.embedding)) for task in backbone.task_names}
-        )
+        self.embeddings = task_embeddings(backbone, self.embedding)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Start at the frozen backbone's features."""

@@ -24,26 +24,13 @@ _TARGETS = dict(qkv=("q", "k", "v"), proj=("proj",), fc1=("fc1",), fc2=("fc2",))
 class LoRALinear(nn.Linear):
     """W x + b + scale B A x; the layer's own keys stay, ``lora_A`` and ``lora_B`` are added.
 
-    The output is split into equal parts (q, k, v of a fused layer); the chosen ones have a pair of
-    factors each.
-
-    Args:
-        linear: the layer to replace; its parameters are taken over.
-        chosen: indices of the parts that are trained.
-        parts: number of parts.
-        rank: r.
-        scale: factor of B A x.
-        dropout: on the input of A.
+    The output has ``parts`` equal parts (q, k, v of a fused layer); each of the ``chosen`` ones has
+    a pair of factors of rank r. ``dropout`` acts on the input of A. The layer is replaced, and its
+    parameters are taken over.
     """
 
     def __init__(
-        self,
-        linear: nn.Linear,
-        chosen: Sequence[int],
-        parts: int,
-        rank: int,
-        scale: float,
-        dropout: float,
+        self, linear: nn.Linear, chosen: list, parts: int, rank: int, scale: float, dropout: float
     ) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
@@ -85,9 +72,6 @@ class LoRA(PEFTMethod):
         targets: any of q, k, v, proj, fc1, fc2.
         dropout: on the input of A.
         train_norm: unfreeze the norm before the attention, too.
-
-    Raises:
-        InputError: if ``rank`` is not positive, a target unknown, or the dropout out of range.
     """
 
     def __init__(
@@ -112,7 +96,6 @@ class LoRA(PEFTMethod):
 
     def attach(self, backbone: Backbone) -> None:
         """Replace the targets' layers, and unfreeze the norms if asked."""
-        self._wrapped: list[str] = []
         for role, parts in _TARGETS.items():
             chosen = [place for place, target in enumerate(parts) if target in self.targets]
             for name in layer_names("LoRA", backbone, role) if chosen else ():
@@ -121,13 +104,11 @@ class LoRA(PEFTMethod):
                 assert isinstance(linear, nn.Linear)
                 wrapped = LoRALinear(linear, chosen, len(parts), **self.options)
                 setattr(backbone.get_submodule(owner), leaf, wrapped)
-                self._wrapped.append(name)
         for name in layer_names("LoRA", backbone, "norm1") if self.train_norm else ():
             backbone.get_submodule(name).requires_grad_(True)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Start at the frozen backbone's features."""
-        for name in self._wrapped:
-            layer = backbone.get_submodule(name)
-            assert isinstance(layer, LoRALinear)
-            layer.reset()
+        for module in backbone.modules():
+            if isinstance(module, LoRALinear):
+                module.reset()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -23,13 +24,9 @@ _OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
 class BlockSpec:
     """One transformer block.
 
-    Attributes:
-        stage: the stage that it belongs to.
-        channels: d.
-        name: of its module in the backbone.
-        layers: role -> full name of the module or parameter. Roles: ``qkv`` (d -> 3 d, queries
-            first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, and
-            ``relative_position_table`` if the architecture has one.
+    ``name`` is its module's, ``channels`` d. ``layers`` gives the full name of a module or
+    parameter by its role: ``qkv`` (d -> 3 d, queries first), ``proj``, ``fc1``, ``fc2``, ``norm1``,
+    ``norm2``, and ``relative_position_table`` if the architecture has one.
     """
 
     stage: int
@@ -44,25 +41,17 @@ class BlockSpec:
 
 
 class Backbone(BaseModule):
-    """What a method may ask of a backbone, whatever its architecture, besides modules' own.
-
-    Attributes:
-        blocks: every block, in order.
-        task_names: the tasks that the backbone gives features for.
-    """
+    """What a method may ask of a backbone, besides a module's own: its blocks and its tasks."""
 
     blocks: tuple[BlockSpec, ...]
     task_names: tuple[str, ...]
 
 
 class SideOutput(NamedTuple):
-    """What a method computes in parallel to the MLP of one block.
+    """What a method computes in parallel to the MLP of one block, (B, L, d).
 
-    Attributes:
-        residual: (B, L, d), added to the residual stream; None adds nothing.
-        task_feature: (B, L, d), kept for :meth:`PEFTMethod.task_features`; it never enters the
-            stream, so one pass of the backbone serves all tasks.
-        scale: factor of ``residual``.
+    ``scale * residual`` is added to the residual stream. ``task_feature`` is kept for
+    :meth:`PEFTMethod.task_features`; it never enters the stream, so one pass serves all tasks.
     """
 
     residual: Tensor | None = None
@@ -80,15 +69,14 @@ class PEFTMethod(nn.Module):
 
     A subclass creates its parameters as its own (keys ``peft.<...>``) or in wrapped leaf layers, or
     unfreezes the backbone's. It keeps no state between calls and does not write into its inputs.
-    Modules per block are ``self.blocks``, in the order of ``backbone.blocks``. Parameters of one
-    task are entries of a ``ParameterDict`` or ``ModuleDict`` whose keys are the tasks: so tasks can
-    be added, removed and renamed, see :func:`vmt_mm.checkpoints.keys.task_of_keys`.
+    Modules per block are ``self.blocks``. Parameters of one task are entries of a ``ParameterDict``
+    or ``ModuleDict`` whose keys are the tasks, so that tasks can be added, removed and renamed.
 
     Attributes:
         per_task_forward: the backbone runs once per task, with :meth:`parameters_for` that task in
             place; otherwise one pass serves all tasks.
-        counts_output_norms: trainable parameters of the four output norms count as the backbone's
-            (as the paper counts BitFit's) and not separately.
+        counts_output_norms: trainable output norms count as the backbone's, as the paper counts
+            BitFit's, and not separately.
     """
 
     per_task_forward: bool = False
@@ -102,13 +90,11 @@ class PEFTMethod(nn.Module):
         """Set the initial values of the method's parameters."""
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
-        """The parameters with which the backbone runs for ``task``, if ``per_task_forward``.
+        """With ``per_task_forward``: key in the backbone -> tensor used in its place for ``task``.
 
-        Returns:
-            Key in the backbone -> tensor used in its place, the same keys for every task. Each of
-            the method's own (``peft.<...>``) must belong to a block, see :meth:`block_of`, and be
-            used only in :meth:`after_attn`, :meth:`parallel_to_mlp` and :meth:`after_mlp`: in
-            training, only these run per task.
+        The keys are the same for every task. Each of the method's own (``peft.<...>``) must belong
+        to a block, see :meth:`block_of`, and be used only in :meth:`after_attn`,
+        :meth:`parallel_to_mlp` and :meth:`after_mlp`: in training, only these run per task.
         """
         return {}
 
@@ -136,18 +122,17 @@ class PEFTMethod(nn.Module):
     def task_features(
         self, stage: int, feature: Tensor, kept: Sequence[Any], tasks: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Turn a stage's output into the features of every task.
+        """Turn the output ``feature`` (B, L, d) of a stage's norm into the features of every task.
 
-        Args:
-            stage: its index.
-            feature: (B, L, d), the stage's output after its norm.
-            kept: ``SideOutput.task_feature`` of the stage's blocks, (B, L, d) or None.
-            tasks: names of the tasks that are asked for.
-
-        Returns:
-            Task name -> (B, L, d).
+        ``kept`` holds ``SideOutput.task_feature`` of the stage's blocks. Gives task name -> (B, L,
+        d), for the tasks that are asked for.
         """
         return dict.fromkeys(tasks, feature)
+
+
+def task_embeddings(backbone: Backbone, length: int) -> nn.ParameterDict:
+    """One embedding (E,) per task, from which hypernetworks generate parameters."""
+    return nn.ParameterDict({t: nn.Parameter(torch.empty(length)) for t in backbone.task_names})
 
 
 def build_method(cfg: Mapping | None) -> PEFTMethod:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput, build_method
+from vmt_mm.peft.method import Backbone, PEFTMethod, build_method
 from vmt_mm.peft.parameter_swap import call_with, find_parameter, unregister
 from vmt_mm.registry import PEFT_METHODS
 
@@ -22,10 +22,7 @@ class PerTask(PEFTMethod):
     the dots of the key, which PyTorch does not allow in a name.
 
     Args:
-        method: config of a method that serves all tasks in one pass.
-
-    Raises:
-        InputError: if that method already has features per task, or trains nothing.
+        method: config of a method that serves all tasks in one pass, with the same features.
     """
 
     per_task_forward = True
@@ -39,6 +36,9 @@ class PerTask(PEFTMethod):
                 f"PerTask: {self._name} gives each task features of its own; use it without PerTask"
             )
         self.counts_output_norms = own.counts_output_norms
+        # in a block, the method acts with the task's copies in place
+        self.after_attn, self.after_mlp = own.after_attn, own.after_mlp
+        self.parallel_to_mlp = own.parallel_to_mlp
 
     def attach(self, backbone: Backbone) -> None:
         """Attach the method, then copy what it trains once per task."""
@@ -79,15 +79,3 @@ class PerTask(PEFTMethod):
         """Name of the parameter that ``key`` is a copy of."""
         originals = {copy: name for name, copy in self._keys.items()}
         return originals.get(key.rpartition(".")[2], key) if key.startswith("copies.") else key
-
-    def after_attn(self, index: int, out: Tensor) -> Tensor:
-        """As the method."""
-        return self.method.after_attn(index, out)
-
-    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
-        """As the method."""
-        return self.method.parallel_to_mlp(index, y)
-
-    def after_mlp(self, index: int, out: Tensor) -> Tensor:
-        """As the method."""
-        return self.method.after_mlp(index, out)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width, kronecker_sum
-from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput
+from vmt_mm.peft.adapter import Adapter
+from vmt_mm.peft.bottleneck import check_positive, hidden_width, kronecker_sum
+from vmt_mm.peft.method import Backbone, task_embeddings
 from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
@@ -23,12 +24,6 @@ class DecomposedHyperNetwork(nn.Module):
     """Two linear maps from a task's embedding v (E,) to the factors of one matrix P(v) Q(v).
 
     A hypernetwork for the full matrix would have E times its size; this one has E r (out + in).
-
-    Args:
-        embedding: E.
-        out_features: rows of the matrix.
-        in_features: its columns.
-        rank: r.
     """
 
     def __init__(self, embedding: int, out_features: int, in_features: int, rank: int) -> None:
@@ -70,7 +65,7 @@ class HyperNetworkPair(nn.Module):
 
 
 @PEFT_METHODS.register_module()
-class Polyhistor(PEFTMethod):
+class Polyhistor(Adapter):
     """A ReLU bottleneck parallel to every MLP, whose two matrices are generated per task.
 
     Args:
@@ -82,22 +77,17 @@ class Polyhistor(PEFTMethod):
     per_task_forward = True
 
     def __init__(self, ratio: int = 8, embedding: int = 128, rank: int = 5) -> None:
-        super().__init__()
+        super().__init__(ratio, norm=False, down_bias=False, up_bias=False)
         check_positive(self, embedding=embedding, rank=rank)
-        self.ratio, self.embedding, self.rank = ratio, embedding, rank
+        self.embedding, self.rank = embedding, rank
 
     def attach(self, backbone: Backbone) -> None:
         """Create empty bottlenecks, the networks that generate their matrices, and embeddings."""
-        self.blocks = nn.ModuleList()
-        for block in backbone.blocks:
-            hidden = hidden_width(self, block.channels, self.ratio)
-            with torch.device("meta"):
-                bottleneck = Bottleneck(block.channels, hidden, False, False, False)
-            unregister(bottleneck, ("down.weight", "up.weight"))
-            self.blocks.append(bottleneck)
-        self.embeddings = nn.ParameterDict(
-            {task: nn.Parameter(torch.empty(self.embedding)) for task in backbone.task_names}
-        )
+        with torch.device("meta"):
+            super().attach(backbone)
+        for block in self.blocks:
+            unregister(block, ("down.weight", "up.weight"))
+        self.embeddings = task_embeddings(backbone, self.embedding)
         self.add_generators([block.channels for block in backbone.blocks])
 
     def add_generators(self, channels: list[int]) -> None:
@@ -128,10 +118,6 @@ class Polyhistor(PEFTMethod):
             for name, matrix in of_block.items()
         }
 
-    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
-        """The bottleneck's output joins the task's stream."""
-        return SideOutput(residual=self.blocks[index](y))
-
 
 @PEFT_METHODS.register_module()
 class PolyhistorLite(Polyhistor):
@@ -140,13 +126,7 @@ class PolyhistorLite(Polyhistor):
     W_l = K_l (x) T(v): the template T has the size of the narrowest block, the scaling kernel K_l
     (s x s, s = d_l / d_min) belongs to the layer and serves all tasks.
 
-    Args:
-        ratio: rho = d / k, a divisor of every block's channels.
-        embedding: E, length of a task's embedding.
-        rank: r of the templates.
-
-    Raises:
-        InputError: if a block's channels are not a multiple of the narrowest block's.
+    The arguments are those of :class:`Polyhistor`, r the rank of the templates.
     """
 
     def __init__(self, ratio: int = 2, embedding: int = 64, rank: int = 22) -> None:

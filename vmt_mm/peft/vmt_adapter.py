@@ -14,27 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.bottleneck import (
-    Bottleneck,
-    KroneckerBottleneck,
-    check_positive,
-    hidden_width,
-)
-from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput
+from vmt_mm.peft.adapter import Adapter
+from vmt_mm.peft.bottleneck import KroneckerBottleneck, check_positive
+from vmt_mm.peft.method import Backbone, SideOutput
 from vmt_mm.registry import PEFT_METHODS
 
 
 @PEFT_METHODS.register_module()
-class VMTAdapter(PEFTMethod):
+class VMTAdapter(Adapter):
     """VMT-Adapter; the defaults give the paper's parameter counts.
 
     Args:
         ratio: rho = d / k, a divisor of every block's channels.
         gate: s in 0..1, the share of F that goes to the tasks; 1 - s joins the stream.
         learnable_gate: train s, one scalar per block through a sigmoid that starts at ``gate``.
-        norm: LayerNorm before W_down.
-        down_bias: bias of W_down.
-        up_bias: bias of W_up.
+        norm, down_bias, up_bias: LayerNorm before W_down, biases of W_down and W_up.
     """
 
     def __init__(
@@ -46,35 +40,27 @@ class VMTAdapter(PEFTMethod):
         down_bias: bool = False,
         up_bias: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(ratio, norm=norm, down_bias=down_bias, up_bias=up_bias)
         number = isinstance(gate, (int, float))
         if not number or not 0 <= gate <= 1 or (learnable_gate and gate in (0, 1)):
             rule = "strictly between 0 and 1 where it is learnable" if learnable_gate else "in 0..1"
             raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate!r}")
-        self.ratio = ratio
         self.constant_gate, self.learnable_gate = float(gate), learnable_gate
-        self.options: dict[str, Any] = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
 
     def attach(self, backbone: Backbone) -> None:
         """Create, for every block, the shared bottleneck and the tasks' alpha and gamma."""
+        super().attach(backbone)
         self.stages = [spec.stage for spec in backbone.blocks]
-        self.blocks = nn.ModuleList()
-        for spec in backbone.blocks:
+        for block, spec in zip(self.blocks, backbone.blocks, strict=True):
             d, tasks = spec.channels, backbone.task_names
-            block: Any = self.make_bottleneck(d, hidden_width(self, d, self.ratio))
             block.alpha = nn.ParameterDict({t: nn.Parameter(torch.ones(d)) for t in tasks})
             block.gamma = nn.ParameterDict({t: nn.Parameter(torch.zeros(d)) for t in tasks})
             block.gate_logit = nn.Parameter(torch.zeros(())) if self.learnable_gate else None
-            self.blocks.append(block)
-
-    def make_bottleneck(self, channels: int, hidden: int) -> nn.Module:
-        """F = ReLU(LN(y) W_down) W_up of one block (Eq. 3)."""
-        return Bottleneck(channels, hidden, **self.options)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Start at F = 0, alpha = 1, gamma = 0: every task gets the frozen features."""
+        super().reset_from_pretrained(backbone)
         for block in self.blocks:
-            block.reset()
             for task in block.alpha:
                 nn.init.ones_(block.alpha[task])
                 nn.init.zeros_(block.gamma[task])
@@ -112,13 +98,8 @@ class VMTAdapterLite(VMTAdapter):
     """VMT-Adapter-Lite: W_down and W_up are sums of m Kronecker products that share A (Eq. 6).
 
     Args:
-        m: number of Kronecker terms, and the size of the shared matrices A_i; a divisor of every
-            block's d and k.
-        ratio: rho = d / k.
-        gate: see :class:`VMTAdapter`.
-        learnable_gate: see :class:`VMTAdapter`.
-        down_bias: bias of W_down.
-        up_bias: bias of W_up.
+        m: number of Kronecker terms, and the size of the A_i; a divisor of every block's d and k.
+        ratio, gate, learnable_gate, down_bias, up_bias: see :class:`VMTAdapter`.
     """
 
     def __init__(

@@ -1,38 +1,27 @@
-"""Turn a pretrained checkpoint of any known origin into a file in the encoder's own keys.
+"""Turn a pretrained checkpoint of any known origin into a file in the backbone's own keys.
 
-What can be read off the tensors (window, patch, grid, LayerScale, ...) is not asked for; the
-result is checked, key by key and shape by shape, against the encoder that it is for.
+Sizes (window, patch, grid, LayerScale, ...) are read off the tensors; the result is checked, key by
+key and shape by shape, against the backbone of this config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from vmt_mm.checkpoints.keys import key_faults
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones import swin_checkpoint, vit_checkpoint
-from vmt_mm.models.backbones.pretrained import own_state
+from vmt_mm.models.backbones import origins
 from vmt_mm.models.backbones.swin import ARCHITECTURES
 from vmt_mm.models.backbones.vit import VisionTransformer
 from vmt_mm.registry import MODELS
 
-_BLOCK = "layers.0."
 
-
-@dataclass(frozen=True)
-class Imported:
-    """An encoder's checkpoint in its own keys.
-
-    Attributes:
-        state: the tensors, with their types.
-        origin: who wrote the checkpoint.
-        config: of the encoder that it is for, without tasks and method.
-    """
+class Imported(NamedTuple):
+    """Tensors in the backbone's keys, who wrote them, and the backbone's config."""
 
     state: Mapping[str, Tensor]
     origin: str
@@ -45,75 +34,57 @@ def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) 
     Args:
         state: its tensors.
         source: its name, for messages.
-        arch: name in ``ARCHITECTURES``; None takes the one whose sizes it has.
-
-    Raises:
-        InputError: if it is no Swin, of another architecture, or not whole.
+        arch: name in ``ARCHITECTURES``; None takes the one of these sizes.
     """
-    origin = swin_checkpoint.detect_origin(state, source)
-    own = swin_checkpoint.to_mmseg_keys(state)
+    origin = origins.swin_origin(state, source)
+    own = origins.to_mmseg_keys(state, origin)
     table = "stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
-    tables = [own[table.format(n)] for n in range(4) if table.format(n) in own]
-    patches = own.get("patch_embed.projection.weight")
-    if len(tables) < 4 or patches is None:
-        raise InputError(
-            f"{source} is no whole Swin checkpoint: its patch embedding or a stage's table of "
-            "relative positions is missing"
-        )
-    found = dict(
-        embed_dims=patches.shape[0],
-        depths=tuple(_count(own, f"stages.{n}.blocks.") for n in range(4)),
-        num_heads=tuple(table.shape[1] for table in tables),
+    try:
+        tables = [own[table.format(n)] for n in range(4)]
+        width = own["patch_embed.projection.weight"].shape[0]
+    except KeyError as error:
+        raise InputError(f"{source} is an incomplete Swin checkpoint: {error} is missing") from None
+    depths = tuple(_count(own, f"stages.{n}.blocks.") for n in range(4))
+    found = dict(embed_dims=width, depths=depths, num_heads=tuple(t.shape[1] for t in tables))
+    config: dict[str, Any] = dict(
+        type="MultiTaskSwin", arch=_choose(arch, found, ARCHITECTURES, source)
     )
-    name = _choose(arch, found, ARCHITECTURES, source)
-    config = dict(type="MultiTaskSwin", arch=name)
     window = (isqrt(tables[0].shape[0]) + 1) // 2
     if window != 7:
         config["window_size"] = window
-    if patches.shape[-1] != 4:
-        config["patch_size"] = patches.shape[-1]
-    return _checked(own, origin, config, source, swin_checkpoint.MAY_MISS.search)
+    return _checked(Imported(own, origin, config), source)
 
 
 def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
     """Bring a ViT checkpoint to mmpretrain's keys: of DINOv2's or MAE's, timm, mmpretrain.
 
-    Args:
-        state: its tensors.
-        source: its name, for messages.
-        arch: name in mmpretrain's ``VisionTransformer.arch_zoo``; None takes the one whose sizes
-            it has.
-
-    Raises:
-        InputError: if it is no ViT, of another architecture, or not whole.
+    As :func:`import_swin`; ``arch`` is a name in mmpretrain's ``VisionTransformer.arch_zoo``.
     """
-    origin = vit_checkpoint.detect_origin(state, source)
-    own = vit_checkpoint.to_mmpretrain_keys(state)
-    patches, places = own.get("patch_embed.projection.weight"), own.get("pos_embed")
-    if patches is None or places is None or places.ndim != 3 or patches.ndim != 4:
-        raise InputError(
-            f"{source} is no whole ViT checkpoint: its patch embedding or its position embeddings "
-            "are missing"
-        )
-    width, patch = patches.shape[0], patches.shape[-1]
+    origin = origins.vit_origin(state, source)
+    own = origins.to_mmpretrain_keys(state)
+    try:
+        width, _, _, patch = own["patch_embed.projection.weight"].shape
+        positions = own["pos_embed"].shape[1] - ("cls_token" in own)
+    except KeyError as error:
+        raise InputError(f"{source} is an incomplete ViT checkpoint: {error} is missing") from None
     found = dict(embed_dims=width, num_layers=_count(own, "layers."))
-    gated = f"{_BLOCK}ffn.w12.weight" in own
-    if f"{_BLOCK}ffn.layers.0.0.weight" in own:
-        found["feedforward_channels"] = own[f"{_BLOCK}ffn.layers.0.0.weight"].shape[0]
-    name = _choose(arch, found, VisionTransformer.arch_zoo, source)
-    side = isqrt(places.shape[1] - ("cls_token" in own))
-    config = dict(type="MultiTaskViT", arch=name, img_size=side * patch, patch_size=patch)
-    if "cls_token" not in own:
-        config["with_cls_token"] = False
-    scaled = f"{_BLOCK}attn.gamma1.weight" in own
-    config["layer_scale_init_value"] = 1e-5 if scaled else 0.0
-    if gated:
-        config["layer_cfgs"] = dict(ffn_type="swiglu_fused")
-    if f"{_BLOCK}attn.qkv.bias" not in own:
-        config["qkv_bias"] = False
-    if "pre_norm.weight" in own:
-        config["pre_norm"] = True
-    return _checked(own, origin, config, source, lambda key: False)
+    if "layers.0.ffn.layers.0.0.weight" in own:
+        found["feedforward_channels"] = own["layers.0.ffn.layers.0.0.weight"].shape[0]
+    config: dict[str, Any] = dict(
+        type="MultiTaskViT",
+        arch=_choose(arch, found, VisionTransformer.arch_zoo, source),
+        img_size=isqrt(positions) * patch,
+        patch_size=patch,
+        layer_scale_init_value=1e-5 if "layers.0.attn.gamma1.weight" in own else 0.0,
+    )
+    options: dict[str, tuple[bool, Any]] = dict(
+        with_cls_token=("cls_token" not in own, False),
+        layer_cfgs=("layers.0.ffn.w12.weight" in own, dict(ffn_type="swiglu_fused")),
+        qkv_bias=("layers.0.attn.qkv.bias" not in own, False),
+        pre_norm=("pre_norm.weight" in own, True),
+    )
+    config |= {key: value for key, (needed, value) in options.items() if needed}
+    return _checked(Imported(own, origin, config), source)
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -127,36 +98,19 @@ def _choose(
     """The architecture asked for, if it has these sizes, or else the one that has them."""
     if arch is not None and arch not in known:
         raise InputError(f"--arch {arch!r} is none of {sorted(known)}")
-    fitting = [
-        name
-        for name, sizes in known.items()
-        if all(_plain(sizes[key]) == _plain(value) for key, value in found.items())
-    ]
+    fitting = [n for n, sizes in known.items() if all(sizes[k] == v for k, v in found.items())]
     if arch is not None and arch not in fitting:
-        sizes = {key: known[arch][key] for key in found}
-        raise InputError(
-            f"{source} is no {arch!r}: it has {dict(found)}, {arch!r} {sizes}"
-            + (f"; it fits {fitting}" if fitting else "")
-        )
+        hint = f"; it fits {fitting}" if fitting else ""
+        raise InputError(f"{source} is no {arch!r}: it has {dict(found)}{hint}")
     if not fitting:
         raise InputError(f"{source} is of no known architecture, {sorted(known)}: {dict(found)}")
     return arch or max(fitting, key=len)  # of the short and the long name, the long one
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _checked(
-    state: Mapping[str, Tensor],
-    origin: str,
-    config: Mapping[str, Any],
-    source: str,
-    may_miss: Callable[[str], object],
-) -> Imported:
-    """Check the tensors against the encoder of this config."""
-    encoder = MODELS.build(dict(config, tasks=["any"], peft=dict(type="DecodersOnly")))
-    faults = key_faults(own_state(encoder), state, may_miss)
-    if faults:
-        raise InputError(f"{source} does not fit {dict(config)}: {'; '.join(faults)}")
-    return Imported(state, origin, config)
+def _checked(imported: Imported, source: str) -> Imported:
+    """Check the tensors against the backbone of this config."""
+    config = dict(imported.config)
+    backbone = MODELS.build(dict(config, tasks=["any"], peft=dict(type="DecodersOnly")))
+    if faults := key_faults(backbone.state_dict(), imported.state, origins.swin_may_miss):
+        raise InputError(f"{source} does not fit {config}: {'; '.join(faults)}")
+    return imported

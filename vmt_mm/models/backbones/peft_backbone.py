@@ -13,15 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmt_mm.checkpoints.keys import PEFT
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
 from vmt_mm.models.lazy_resize import Map, as_tensor
 from vmt_mm.peft import Backbone, PEFTMethod, build_method
 from vmt_mm.peft.parameter_swap import find_parameter
-from vmt_mm.utils.compat import is_exporting, need
-
-_OF_METHOD = "peft."
+from vmt_mm.utils.compat import need
 
 
 class PEFTBackbone(Backbone):
@@ -50,8 +49,7 @@ class PEFTBackbone(Backbone):
         batch_tasks: train tasks whose parameters differ in one batch, if they allow it; a task's
             loss then gives the other tasks' own parameters gradients of 0 instead of none.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        out_channels: channels of the four feature maps.
-        strides: strides of the four feature maps.
+        out_channels, strides: of the four feature maps.
         pretrained_path: the file of all frozen weights; None if they are not from one file.
         resized_keys: state-dict keys of parameters that were interpolated from that file.
     """
@@ -79,14 +77,7 @@ class PEFTBackbone(Backbone):
         pretrained: str | None,
         allow_random_backbone: bool,
     ) -> None:
-        """Freeze everything and attach the method.
-
-        Args:
-            tasks: names of the tasks.
-            peft: config of the method; None adapts nothing.
-            pretrained: file of the frozen weights.
-            allow_random_backbone: accept that there is none.
-        """
+        """Freeze everything and attach the method of config ``peft``; None adapts nothing."""
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
             raise InputError(f"backbone: `tasks` must be a list of different names, got {tasks!r}")
         if dotted := [name for name in tasks if "." in name]:
@@ -117,16 +108,14 @@ class PEFTBackbone(Backbone):
         """The part that uses a parameter."""
         try:
             find_parameter(self, key)
-            index = None
-            if key.startswith(_OF_METHOD):
-                index = self.peft.block_of(key.removeprefix(_OF_METHOD))
-            name = key if index is None else self.blocks[index].name
+            own = self.peft.block_of(key.removeprefix(PEFT)) if key.startswith(PEFT) else None
+            name = key if own is None else self.blocks[own].name
             return next(p for n, p in self.parts.items() if f"{name}.".startswith(f"{n}."))
-        except (KeyError, AttributeError, StopIteration) as error:
+        except (KeyError, AttributeError, StopIteration):
             raise InputError(
                 f"peft: {type(self.peft).__name__} replaces {key!r}, which no block and no other "
                 f"part of the backbone uses; parts: {', '.join(self.parts)}"
-            ) from error
+            ) from None
 
     def start_streams(self, tasks: Sequence[str], x: Tensor) -> TaskStreams:
         """The streams of one call, which begin at ``x``."""
@@ -170,17 +159,15 @@ class PEFTBackbone(Backbone):
                 that begin with a 1x1 convolution.
 
         Returns:
-            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), s = 4, 8, 16, 32. Tasks
-            may share maps.
+            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share maps.
         """
         if self.image_channels not in (None, images.shape[1]):
             raise InputError(
-                f"images of {images.shape[1]} channel(s), but {type(self).__name__} is built for "
-                f"in_channels={self.image_channels}; set backbone.in_channels, or "
-                "LoadImageFromFile's color_type"
+                f"images of {images.shape[1]} channel(s), and in_channels={self.image_channels}; "
+                "set backbone.in_channels, or color_type of LoadImageFromFile"
             )
         loop = self._compiled_loop or type(self).forward_features
-        features = loop(self, images, self.select_tasks(tasks))
+        features: dict[str, tuple[Map, ...]] = loop(self, images, self.select_tasks(tasks))
         return features if lazy else _materialise(features)
 
     @property
@@ -237,11 +224,7 @@ class PEFTBackbone(Backbone):
         return self
 
     def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """The tasks asked for; None asks for all, a name for that task.
-
-        Raises:
-            InputError: if one is unknown or asked for twice, or none is asked for.
-        """
+        """The tasks asked for; None asks for all, a name for that task."""
         tasks = (tasks,) if isinstance(tasks, str) else tasks
         if tasks is not None and (not tasks or len(set(tasks)) != len(tasks)):
             raise InputError(f"tasks must be different names, one at least, got {list(tasks)}")
@@ -251,31 +234,31 @@ class PEFTBackbone(Backbone):
         return self.task_names if tasks is None else tuple(tasks)
 
 
+def patch_grid(embed: Any, images: Tensor) -> tuple[int, int]:
+    """Height and width of the patches' grid; ONNX's shape inference knows no remainders."""
+    (high, wide), (height, width) = embed.projection.stride, images.shape[2:]
+    return (height + high - 1) // high, (width + wide - 1) // wide
+
+
 def embed_patches(embed: Any, images: Tensor) -> Tensor:
     """Tokens (B, L, d) of images (B, 3, H, W) by a library's patch embedding.
 
     Its own forward makes sizes constants when it is traced; the padding is the same.
     """
-    conv = embed.projection
-    if tuple(conv.kernel_size) != tuple(conv.stride):  # overlapping patches
-        return embed(images)[0]
-    high, wide = (
-        count * step for count, step in zip(patch_grid(embed, images), conv.stride, strict=True)
+    conv, (rows, columns), (height, width) = (
+        embed.projection,
+        patch_grid(embed, images),
+        images.shape[2:],
     )
-    height, width = images.shape[2:]
-    if is_exporting() or (high, wide) != (height, width):
-        images = F.pad(images, (0, wide - width, 0, high - height))
+    high, wide = conv.stride
+    if tuple(conv.kernel_size) != (high, wide):  # overlapping patches
+        return embed(images)[0]
+    images = F.pad(images, (0, columns * wide - width, 0, rows * high - height))
     x = conv(images).flatten(2).transpose(1, 2)
     return x if embed.norm is None else embed.norm(x)
 
 
-def patch_grid(embed: Any, images: Tensor) -> tuple[int, int]:
-    """Height and width of the patches' grid; ONNX's shape inference knows no remainders."""
-    steps = embed.projection.stride
-    return tuple((n + s - 1) // s for n, s in zip(images.shape[2:], steps, strict=True))
-
-
-def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Tensor, ...]]:
+def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Map, ...]]:
     """The maps themselves; those that tasks share are made once."""
     made: list[tuple[Map, Tensor]] = []
 

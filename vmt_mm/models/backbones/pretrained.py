@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 import vmt_mm
 from vmt_mm.checkpoints.files import read_checkpoint
@@ -22,11 +23,7 @@ def locate(pretrained: str) -> str:
 
     Args:
         pretrained: a path, an ``http(s)://`` address, ``vmt_mm://NAME`` for weights that ship
-            with the package, or ``mmpretrain://NAME`` for a model of mmpretrain's zoo, by its name
-            there.
-
-    Raises:
-        InputError: if a path or a name does not exist; the message gives it.
+            with the package, or ``mmpretrain://NAME`` for a model of mmpretrain's zoo.
     """
     if pretrained.startswith(_ZOO_SCHEME):
         return _address_in_zoo(pretrained)
@@ -38,73 +35,62 @@ def locate(pretrained: str) -> str:
         path = Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():
         raise InputError(
-            f"pretrained weights {pretrained!r} do not exist: expected a checkpoint file of the "
-            "encoder there; set it with --cfg-options pretrained=FILE"
+            f"pretrained weights {pretrained!r} do not exist; set the file of the backbone's "
+            "weights with --cfg-options pretrained=FILE"
         )
     return str(path)
 
 
 def _address_in_zoo(pretrained: str) -> str:
     """Address of a zoo model's weights, from the list that is installed with mmpretrain."""
-    try:
-        from mmpretrain.apis import ModelHub
-    except ImportError as error:
-        raise InputError(f"pretrained {pretrained!r} needs mmpretrain: {error}") from None
     name = pretrained.removeprefix(_ZOO_SCHEME)
     try:
-        address = ModelHub.get(name).weights
-    except ValueError:
-        raise InputError(
-            f"pretrained {pretrained!r}: mmpretrain's zoo has no model of this name; "
-            "`mmpretrain.list_models()` gives them"
-        ) from None
-    if not address:
-        raise InputError(f"pretrained {pretrained!r}: mmpretrain's zoo has no weights of it")
-    return address
+        from mmpretrain.apis import ModelHub
+
+        if address := ModelHub.get(name).weights:
+            return address
+    except (ImportError, ValueError) as error:
+        if isinstance(error, ImportError):
+            raise InputError(f"pretrained {pretrained!r} needs mmpretrain: {error}") from None
+    raise InputError(
+        f"pretrained {pretrained!r}: mmpretrain's zoo has no model of this name with weights"
+    )
 
 
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
-
-    Of what else a training keeps beside its encoder nothing is read, see
-    :func:`vmt_mm.models.backbones.encoder_in_file.find_encoder`.
-
-    Raises:
-        InputError: if the file is missing, damaged, or holds no tensors.
-    """
+    """Read the backbone's tensors from a ``.safetensors`` file or a PyTorch checkpoint."""
     location = locate(pretrained)
     return find_encoder(read_checkpoint(location), location)
 
 
-def own_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """The state dict of an encoder without what its PEFT method added."""
-    added = getattr(encoder, "added_keys", ())
-    return {key: value for key, value in encoder.state_dict().items() if key not in added}
-
-
 def load_strictly(
-    encoder: nn.Module,
+    backbone: Any,
     state: dict[str, Tensor],
     source: str,
     origin: str,
     may_miss: Callable[[str], object] = lambda key: False,
+    resize: Callable[[str, Tensor, Tensor], Tensor] = lambda key, value, own: value,
 ) -> None:
-    """Load a checkpoint that has the encoder's keys; what a PEFT method added is left alone.
+    """Load a checkpoint that has the backbone's keys; the PEFT method's parameters stay.
 
     Args:
-        encoder: where to.
+        backbone: where to.
         state: the tensors.
         source: name of their file, for messages.
         origin: who wrote the file, for messages.
-        may_miss: whether a key of the encoder may be absent.
-
-    Raises:
-        InputError: if a key is missing, unknown, or of another shape, or a tensor holds NaN or
-            infinity; the message gives them.
+        may_miss: whether a key of the backbone may be absent.
+        resize: (key, tensor, the backbone's) -> the tensor, in the backbone's shape if it can be.
     """
-    faults = key_faults(own_state(encoder), state, may_miss)
-    if faults:
-        raise InputError(f"{source} does not fit the encoder ({origin} keys): {'; '.join(faults)}")
-    check_finite(encoder.state_dict(), state, source)
-    encoder.load_state_dict(state, strict=False)  # every difference was judged above
-    print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", logger="current")
+    added = getattr(backbone, "added_keys", ())
+    own = {key: value for key, value in backbone.state_dict().items() if key not in added}
+    other = [key for key in state if key in own and state[key].shape != own[key].shape]
+    resized = {key: resize(key, state[key], own[key]) for key in other}
+    state = {**state, **resized}
+    if faults := key_faults(own, state, may_miss):
+        raise InputError(f"{source} does not fit the backbone ({origin} keys): {'; '.join(faults)}")
+    check_finite(own, state, source)
+    backbone.load_state_dict(state, strict=False)  # every difference was judged above
+    backbone.resized_keys = frozenset(resized)
+    for key in resized:
+        print_log(f"{source}: {key} is interpolated to the backbone's size", "current")
+    print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", "current")

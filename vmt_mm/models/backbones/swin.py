@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from mmseg.models.backbones import SwinTransformer
 from torch import Tensor
 
 from vmt_mm.errors import InputError, refuse_unread
+from vmt_mm.models.backbones.origins import load_swin
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
-from vmt_mm.models.backbones.swin_checkpoint import load_swin
-from vmt_mm.models.backbones.window_attention import attend
+from vmt_mm.models.backbones.window_attention import attend, pad_map
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
-from vmt_mm.utils.compat import is_exporting
 
 #: nano (0.9 M parameters) is this project's own; the others are the paper's.
 ARCHITECTURES: dict[str, dict[str, Any]] = dict(
@@ -88,12 +86,8 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
             for stage, channels in enumerate(self.out_channels)
             for number in range(len(self._module(f"stages.{stage}").blocks))
         )
-        names = (
-            "patch_embed",
-            *(block.name for block in self.blocks),
-            *(f"stages.{n}.downsample" for n in range(3)),
-            *(f"norm{n}" for n in range(4)),
-        )
+        around = [f"stages.{n}.downsample" for n in range(3)] + [f"norm{n}" for n in range(4)]
+        names = ["patch_embed", *around, *(block.name for block in self.blocks)]
         self.parts = {name: name for name in names}
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 
@@ -114,9 +108,8 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
                 on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
                 maps[name].append(on_grid.permute(0, 3, 1, 2))
             if stage < 3:
-                downsample = f"stages.{stage}.downsample"
-                merge = partial(self.merge_patches, self._module(downsample), hw_shape)
-                streams.apply(downsample, merge)
+                part = f"stages.{stage}.downsample"
+                streams.apply(part, partial(self.merge_patches, self._module(part), hw_shape))
                 hw_shape = ((hw_shape[0] + 1) // 2, (hw_shape[1] + 1) // 2)
         return {name: tuple(levels) for name, levels in maps.items()}
 
@@ -131,9 +124,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         """Patch merging as mmseg's, by one copy: (B, L, d) of a map H x W to (B, L', 2 d)."""
         (height, width), channels = hw_shape, merging.in_channels
         high, wide = (height + 1) // 2, (width + 1) // 2
-        x = x.reshape(x.shape[0], height, width, channels)
-        if is_exporting() or height % 2 or width % 2:
-            x = F.pad(x, (0, 0, 0, 2 * wide - width, 0, 2 * high - height))
+        x = pad_map(x.reshape(x.shape[0], height, width, channels), 2 * high, 2 * wide)
         x = x.reshape(x.shape[0], high, 2, wide, 2, channels)
         # a token's channels in the order of an unfolding: neighbours within each channel
         x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], high * wide, 4 * channels)

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vmt_mm.checkpoints.keys import PEFT
 from vmt_mm.peft import Backbone, PEFTMethod, SideOutput
 from vmt_mm.peft.parameter_swap import call_with
-
-_OF_METHOD = "peft."
 
 
 class PerTaskCall:
@@ -97,7 +96,7 @@ class TaskStreams:
     result must not depend on which others are asked for.
 
     Args:
-        backbone: whose parts are run.
+        backbone: its parts are run.
         method: its PEFT method.
         part_of: key of a parameter that differs between tasks -> the part that uses it.
         tasks: the tasks wanted.
@@ -134,15 +133,15 @@ class TaskStreams:
         function: Callable[[PerTaskCall, Tensor], tuple[Tensor, Tensor | None]],
         recompute: bool = False,
     ) -> None:
-        """Run a block on every stream.
+        """Run a block on every stream: ``function(call, x)`` gives x and the block's task feature.
 
-        Args:
-            part: name of the block.
-            function: (what calls the method, x) -> (x, the block's feature for the tasks).
-            recompute: keep no activations, compute them again in the backward pass.
+        ``call`` calls the method; with ``recompute``, activations are computed again in the
+        backward pass.
         """
-        first, parameters = self._streams[0], self._parameters.get(part)
-        if parameters and not recompute and self._may_join(parameters):
+        first, parameters = self._streams[0], self._parameters.get(part, {})
+        own = all(key.startswith(PEFT) for of_task in parameters.values() for key in of_task)
+        together = len(self._streams) == 1 and len(parameters) > 1
+        if self._join and together and own and not recompute:
             first.join()
             calls = [partial(call_with, self._backbone, own) for own in parameters.values()]
             first.x, feature = function(PerTaskCall(calls), first.x)
@@ -151,7 +150,7 @@ class TaskStreams:
         for stream, run in self._calls(part):
             if recompute:  # outside the swap: inside, the gradients would be wrong
                 run = partial(checkpoint, run, use_reentrant=False)
-            stream.x, feature = run(function, PerTaskCall(), stream.x)
+            stream.x, feature = cast("tuple", run(function, PerTaskCall(), stream.x))
             stream.kept.append(feature)
 
     def end_stage(
@@ -159,11 +158,8 @@ class TaskStreams:
     ) -> dict[str, Tensor]:
         """The features of every task at the end of a stage, (B, L - prefix, d).
 
-        Args:
-            part: name of the norm.
-            norm: gives the stage's output (B, L, d).
-            stage: its index.
-            prefix: tokens before those of patches.
+        ``norm``, the part's function, gives the stage's output (B, L, d), which begins with
+        ``prefix`` tokens of no patch.
         """
         features = {}
         for stream, call in self._calls(part):
@@ -184,8 +180,3 @@ class TaskStreams:
             (stream, partial(call_with, self._backbone, parameters.get(stream.tasks[0], {})))
             for stream in self._streams
         ]
-
-    def _may_join(self, parameters: Mapping[str, Mapping[str, Tensor]]) -> bool:
-        one = len(self._streams) == 1 and len(self._streams[0].tasks) > 1
-        own = all(key.startswith(_OF_METHOD) for of_task in parameters.values() for key in of_task)
-        return self._join and one and own

@@ -1,0 +1,156 @@
+"""Bring Swin and ViT checkpoints of any origin to the libraries' keys, and load them strictly.
+
+Swin to mmseg's keys: the official repository, timm (old and new layouts), mmpretrain, mmseg. ViT to
+mmpretrain's: mmpretrain; timm, and MAE's and DeiT's repositories, which share its layout; DINOv2's
+repository. The mappings were derived from the models' definitions; see
+https://arxiv.org/abs/2103.14030, https://arxiv.org/abs/2010.11929, https://arxiv.org/abs/2304.07193.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmt_mm.checkpoints.keys import is_recomputed
+from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.encoder_in_file import describe_file
+from vmt_mm.models.backbones.pretrained import load_strictly
+from vmt_mm.peft import Backbone
+
+_SWIN_NAMES = (
+    (r"^layers\.", "stages."),
+    (r"\.attn\.", ".attn.w_msa."),
+    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+    (r"^patch_embed\.proj\.", "patch_embed.projection."),
+)
+#: Blocks in chunks, as DINOv2's trainings of large models write them; a block keeps its number.
+_CHUNK = (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")
+_VIT_NAMES = (
+    _CHUNK,
+    (r"^patch_embed\.proj\.", "patch_embed.projection."),
+    (r"^norm_pre\.", "pre_norm."),
+    (r"^norm\.", "ln1."),
+    (r"^blocks\.(\d+)\.norm(\d)\.", r"layers.\1.ln\2."),
+    (r"^blocks\.(\d+)\.ls1\.gamma$", r"layers.\1.attn.gamma1.weight"),
+    (r"^blocks\.(\d+)\.ls2\.gamma$", r"layers.\1.ffn.gamma2.weight"),
+    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"layers.\1.ffn.layers.0.0."),
+    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"layers.\1.ffn.layers.1."),
+    (r"^blocks\.(\d+)\.mlp\.", r"layers.\1.ffn."),
+    (r"^blocks\.", "layers."),
+)
+#: Of a classifier or a pretraining task, or recomputed by the model: never loaded.
+_NOT_OF_SWIN = re.compile(r"^head\.|^norm\.|\.attn_mask$|relative_coords_table$")
+_NOT_OF_VIT = re.compile(
+    r"^(head|head_dist|pre_logits|fc_norm|decoder\w*|mask_token|dino_head|ibot_head)(\.|$)|^ln2\."
+)
+
+
+def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
+    """Tell who wrote a Swin checkpoint, ``source``: 'official', 'timm', 'mmpretrain' or 'mmseg'."""
+    if any(k.startswith("layers.0.blocks.0.attn.") for k in state):
+        # Newer timm versions put the patch merging at the start of the next stage.
+        return "official" if "layers.0.downsample.reduction.weight" in state else "timm"
+    if any(k.startswith("stages.0.blocks.0.attn.w_msa.") for k in state):
+        # mmpretrain's classifier has one final norm, which it names after the last stage.
+        classifier = "norm3.weight" in state and "norm0.weight" not in state
+        return "mmpretrain" if classifier else "mmseg"
+    raise InputError(f"{source} is no Swin checkpoint: {describe_file(state)}")
+
+
+def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Rename and reorder a Swin checkpoint; a classifier's norm and head are dropped."""
+    converted = {}
+    for key, value in state.items():
+        if _NOT_OF_SWIN.search(key) or is_recomputed(key):
+            continue
+        stage = re.match(r"layers\.(\d)(\.downsample\..*)", key)
+        if stage:
+            key = f"layers.{int(stage[1]) - (origin == 'timm')}{stage[2]}"
+            value = _unfold_order(value)
+        if origin in ("official", "timm"):
+            key = _rename(key, _SWIN_NAMES)
+        if origin != "mmpretrain" or not key.startswith("norm3."):
+            converted[key] = value
+    return converted
+
+
+def _unfold_order(value: Tensor) -> Tensor:
+    """Reorder the 4 C inputs of a patch merging, (..., 4 C), from concatenation to ``nn.Unfold``.
+
+    The official model concatenates the patch's pixels in the order (0,0), (1,0), (0,1), (1,1) with
+    channels innermost; ``nn.Unfold`` has rows first and channels outermost.
+    """
+    pixels_first = value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
+    return pixels_first.transpose(-1, -2).flatten(-2)
+
+
+def swin_may_miss(key: str) -> bool:
+    """Whether an ImageNet checkpoint lacks a key: output norms keep their initial values."""
+    return bool(re.match(r"norm\d\.", key)) or is_recomputed(key)
+
+
+def load_swin(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
+    """Load a Swin checkpoint of any origin strictly; other windows' tables are interpolated."""
+    origin = swin_origin(state, source)
+    state = to_mmseg_keys(state, origin)
+    load_strictly(backbone, state, source, origin, swin_may_miss, _resize_table)
+
+
+def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
+    """Interpolate a table ((2 w - 1)^2, heads) to the model's window size, as mmseg does."""
+    if not key.endswith("relative_position_bias_table") or table.shape[1] != own.shape[1]:
+        return table
+    side, own_side = (round(t.shape[0] ** 0.5) for t in (table, own))
+    grid = table.float().T.reshape(1, -1, side, side)
+    grid = F.interpolate(grid, size=(own_side, own_side), mode="bicubic")
+    return grid.reshape(own.shape[1], -1).T.contiguous().to(table.dtype)
+
+
+def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
+    """Tell who wrote a ViT checkpoint, ``source``: 'mmpretrain', 'dinov2' or 'timm'."""
+    if "layers.0.attn.qkv.weight" in state and "layers.0.ln1.weight" in state:
+        return "mmpretrain"
+    keys = {re.sub(*_CHUNK, key) for key in state}
+    if "blocks.0.attn.qkv.weight" in keys and "cls_token" in keys:
+        # timm drops the mask token of DINOv2's pretraining; MAE has one, but no LayerScale
+        return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= keys else "timm"
+    raise InputError(f"{source} is no ViT checkpoint: {describe_file(state)}")
+
+
+def to_mmpretrain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a ViT checkpoint of any origin; heads and parts of the pretraining are dropped."""
+    return {_rename(k, _VIT_NAMES): v for k, v in state.items() if not _NOT_OF_VIT.search(k)}
+
+
+def _rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in names:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
+    """Load a ViT checkpoint of any origin strictly.
+
+    Position embeddings of another (square) grid are interpolated as mmpretrain does. A model
+    without a class token leaves a checkpoint's out, and its position.
+    """
+    origin, state = vit_origin(state, source), to_mmpretrain_keys(state)
+    if "cls_token" in state and backbone.cls_token is None:
+        del state["cls_token"]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+
+    def resize(key: str, positions: Tensor, own: Tensor) -> Tensor:
+        extra = backbone.num_extra_tokens
+        side = isqrt(positions.shape[1] - extra)
+        if key != "pos_embed" or side * side + extra != positions.shape[1]:
+            return positions
+        grids = ((side, side), backbone.patch_resolution)
+        return backbone.resize_pos_embed(positions, *grids, backbone.interpolate_mode, extra)
+
+    load_strictly(backbone, state, source, origin, resize=resize)
