@@ -75,30 +75,31 @@ def find_kinds(kind: Any, where: Collection[Registry]) -> list[Any]:
     return found
 
 
-def find_registered(registry: Registry | None, name: str, parents: bool = True) -> Any:
+def find_registered(registry: Registry | None, name: str) -> Any:
     """Look a name up without importing a module of that name, as ``Registry.get`` would."""
     while registry is not None:
         registry.import_from_location()
         if name in registry.module_dict:
             return registry.module_dict[name]
-        registry = registry.parent if parents else None
+        registry = registry.parent
     return None
 
 
 def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
     """Return argument -> default of a class or function, and whether it takes any others, too."""
     known: dict[str, Any] = {}
-    for owner in kind.__mro__[:-1] if inspect.isclass(kind) else [kind]:
-        function = vars(owner).get("__init__") if inspect.isclass(kind) else owner
-        if function is None:
-            continue
+    owners = (
+        [vars(c)["__init__"] for c in kind.__mro__[:-1] if "__init__" in vars(c)]
+        if (inspect.isclass(kind))
+        else [kind]
+    )
+    for function in owners:
         try:
-            parameters = list(inspect.signature(function).parameters.values())
+            parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
             return known, True
-        for p in parameters:
-            if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-                known.setdefault(p.name, None if p.default is p.empty else p.default)
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        known = {p.name: None if p.default is p.empty else p.default for p in named} | known
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return known, False
     return known, True

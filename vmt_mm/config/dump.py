@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-import math
 import os
-from collections.abc import Mapping
-from keyword import iskeyword
+from pprint import pformat
 from typing import Any
 
 from mmengine.config import Config
@@ -15,19 +13,18 @@ from mmengine.config import Config
 from vmt_mm.config.components import REGISTRIES
 from vmt_mm.errors import InputError
 
-#: In place of what is not there.
 _NOTHING = object()
-#: Nodes of literals.
-_ALLOWED = (ast.Constant, ast.Dict, ast.List, ast.Tuple, ast.Set, ast.expr_context)
-_ALLOWED += (ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator)
+#: What the text of a config may consist of, besides the calls ``dict(...)`` and ``float('inf')``.
+_LITERALS = (ast.Constant, ast.Dict, ast.List, ast.Tuple, ast.keyword, ast.expr_context)
+_LITERALS += (ast.UnaryOp, ast.unaryop)
 
 
 class OrderedConfig(Config):
     """mmengine's ``Config`` without derived values in its text, whose keys keep their order.
 
-    What :func:`~vmt_mm.config.load.load_config` derived, such as components' defaults, can be read
-    from the config, but is neither in ``to_dict`` nor in dumps, so that it is derived again where
-    these are loaded. mmengine sorts keys; but the order of tasks decides on their initial values.
+    What :func:`~vmt_mm.config.load.load_config` derived can be read from the config, but is neither
+    in ``to_dict`` nor in dumps, so that it is derived again where these are loaded. mmengine sorts
+    keys; but the order of tasks decides on their initial values.
     """
 
     @classmethod
@@ -39,16 +36,15 @@ class OrderedConfig(Config):
         ordered.__dict__.update(cfg.__dict__)
         return ordered
 
-    def remember(self, user_set: Mapping[str, Any]) -> None:
+    def remember(self, user_set: dict[str, Any]) -> None:
         """Take everything that differs from ``user_set`` as derived."""
         # not through `Config`, where it would become a key
-        object.__setattr__(self, "_loaded", (user_set, super().to_dict()))
+        object.__setattr__(self, "_loaded", (super().to_dict(), user_set))
 
     def to_dict(self, keep_imported: bool = False) -> dict[str, Any]:
         """Return what the user set, in plain containers, with changes that were made since."""
         content = super().to_dict(keep_imported)
-        loaded = vars(self).get("_loaded")
-        return _rebased(content, loaded[1], loaded[0]) if loaded else content
+        return _rebased(content, *vars(self).get("_loaded", (_NOTHING, content)))
 
     @property
     def pretty_text(self) -> str:
@@ -61,10 +57,8 @@ def _rebased(now: Any, before: Any, user_set: Any) -> Any:
     if now == before:
         return user_set
     if all(isinstance(x, dict) for x in (now, before, user_set)):
-        merged = {
-            key: _rebased(*(x.get(key, _NOTHING) for x in (now, before, user_set)))
-            for key in {**user_set, **now}
-        }
+        keys = {**user_set, **now}
+        merged = {k: _rebased(*(x.get(k, _NOTHING) for x in (now, before, user_set))) for k in keys}
         return {key: value for key, value in merged.items() if value is not _NOTHING}
     if all(isinstance(x, list) for x in (now, before, user_set)) and len(before) == len(user_set):
         if len(now) == len(before):
@@ -76,9 +70,8 @@ def _rebased(now: Any, before: Any, user_set: Any) -> Any:
 def config_text(cfg: Config) -> str:
     """Return a config as Python text, which ``Config.fromfile`` and ``read_config_text`` read.
 
-    Classes are written by the name under which they are registered, or by their path.
-    A loaded config leaves out ``train_dataloader.batch_size``, which ``total_batch_size`` gives for
-    any number of processes.
+    Classes are written by the name under which they are registered, or by their path. Of a loaded
+    config ``train_dataloader.batch_size`` is left out, which ``total_batch_size`` gives.
 
     Raises:
         InputError: if a value cannot be written as text; the message gives its key.
@@ -101,76 +94,47 @@ def plain_config(cfg: Config) -> dict[str, Any]:
 
 
 def _text_of(content: dict[str, Any]) -> str:
-    lines = []
-    for key, value in content.items():
-        if not _is_name(key):
-            raise InputError(f"the config's top-level key {key!r} is not a name of Python")
-        if not inspect.isclass(value):  # what the file imported for its own use
-            lines.append(f"{key} = {_text(value, key)}\n")
-    return "".join(lines)
+    lines = [
+        f"{key} = {pformat(_plain(value, key), width=100, sort_dicts=False)}\n"
+        for key, value in content.items()
+        if not inspect.isclass(value)  # what the file imported for its own use
+    ]
+    return "".join(lines).replace("{{", "{\\x7b")  # mmengine would read a variable of its own
 
 
-def _text(value: Any, place: str, indent: str = "") -> str:
-    """Return a value as text: on one line where it fits, else one line for each child."""
-    deeper = indent + "    "
+class _Infinity(float):
+    def __repr__(self) -> str:
+        return f"float('{float.__repr__(self)}')"
+
+
+def _plain(value: Any, place: str) -> Any:
+    """Return a value as what can be written as text; ``place`` is for messages."""
     if isinstance(value, dict):
-        named = all(map(_is_name, value))
-        brackets = ("dict(", ")") if named else ("{", "}")
-        parts = [
-            (f"{key}=" if named else f"{_text(key, place)}: ")
-            + _text(child, f"{place}.{key}", deeper)
-            for key, child in value.items()
-        ]
-    elif isinstance(value, (list, tuple)):
-        brackets = ("[", "]") if isinstance(value, list) else ("(", ")")
-        parts = [_text(x, f"{place}[{index}]", deeper) for index, x in enumerate(value)]
-    else:
-        return _scalar(value, place)
-    comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
-    line = f"{brackets[0]}{', '.join(parts)}{comma}{brackets[1]}"
-    if len(indent) + len(line) < 80 and "\n" not in line:
-        return line
-    rows = "".join(f"{deeper}{part},\n" for part in parts)
-    return f"{brackets[0]}\n{rows}{indent}{brackets[1]}"
-
-
-def _scalar(value: Any, place: str) -> str:
-    if inspect.isclass(value):
+        return {_plain(k, place): _plain(v, f"{place}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(x, f"{place}[{index}]") for index, x in enumerate(value))
+    if inspect.isclass(value) or inspect.isroutine(value):
         names = (n for r in REGISTRIES for n, kind in r.module_dict.items() if kind is value)
-        value = next(names, value)
-    if place.endswith(".type") and (inspect.isclass(value) or inspect.isroutine(value)):
-        value = f"{value.__module__}.{value.__qualname__}"
+        path = f"{value.__module__}.{value.__qualname__}"
+        value = next(names, path if place.endswith(".type") else value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()  # a number of NumPy's
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float({str(value)!r})"
-    if isinstance(value, str):  # mmengine would read double braces as one of its variables
-        return repr(value).replace("{{", "{\\x7b")
-    if value is None or isinstance(value, (bool, int, float, complex, bytes)):
-        return repr(value)
-    if isinstance(value, set) and value:
-        return f"{{{', '.join(sorted(_scalar(child, place) for child in value))}}}"
+    if isinstance(value, float) and not -float("inf") < value < float("inf"):
+        return _Infinity(value)
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return value
     raise InputError(
         f"the config's {place} is {value!r}, which cannot be written as text; write a class as "
         "`type`, by the name under which it is registered"
     )
 
 
-def _is_name(key: object) -> bool:
-    return isinstance(key, str) and key.isidentifier() and not iskeyword(key)
-
-
 def read_config_text(text: Any, source: str) -> dict[str, Any]:
-    """Read a config as this module and mmengine write it, without running it.
-
-    Args:
-        text: assignments of literals, among them ``dict(...)``.
-        source: where it comes from, for messages.
+    """Read a config as this module and mmengine write it; nothing but literals is run.
 
     Raises:
-        InputError: if it holds anything else.
+        InputError: if it holds anything but assignments of literals; ``source`` is for messages.
     """
     try:
         statements = ast.parse(text).body if isinstance(text, str) else []
@@ -178,33 +142,19 @@ def read_config_text(text: Any, source: str) -> dict[str, Any]:
         raise InputError(f"{source} cannot be read: {error}") from error
     if not statements:
         raise InputError(f"{source}: no config stands there")
-    config = {}
+    config: dict[str, Any] = {}
     for statement in statements:
+        place = f"{source}, line {statement.lineno}"
         targets = statement.targets if isinstance(statement, ast.Assign) else []
-        names = [target.id for target in targets if isinstance(target, ast.Name)]
-        if not isinstance(statement, ast.Assign) or len(names) != 1 or len(targets) != 1:
-            raise InputError(f"{source}, line {statement.lineno}: no assignment `name = value`")
-        value = _Literals().visit(statement.value)
-        for node in ast.walk(value):
-            if not isinstance(node, _ALLOWED):
-                what = ast.unparse(node)[:60]
-                raise InputError(f"{source}, line {statement.lineno}: {what} is no literal")
-        config[names[0]] = ast.literal_eval(value)
+        if [type(target) for target in targets] != [ast.Name]:
+            raise InputError(f"{place}: no assignment `name = value`")
+        functions = []
+        for node in ast.walk(statement.value):
+            is_call = isinstance(node, ast.Call) and ast.unparse(node.func) in ("dict", "float")
+            if is_call:
+                functions.append(node.func)
+            elif not isinstance(node, _LITERALS) and node not in functions:
+                raise InputError(f"{place}: {ast.unparse(node)[:60]} is no literal")
+        code = compile(ast.Expression(statement.value), source, "eval")
+        config[targets[0].id] = eval(code, {"__builtins__": {}, "dict": dict, "float": float})
     return config
-
-
-class _Literals(ast.NodeTransformer):
-    """Makes literals of ``dict(...)`` and ``float('inf')``."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
-        """Replace a call of one of the two."""
-        self.generic_visit(node)
-        name = getattr(node.func, "id", None)
-        if name == "dict" and not node.args and all(k.arg for k in node.keywords):
-            keys: list[ast.expr | None] = [ast.Constant(k.arg) for k in node.keywords]
-            return ast.Dict(keys, [k.value for k in node.keywords])
-        if name == "dict" and not node.keywords and isinstance(node.args[0], ast.Dict):
-            return node.args[0]
-        if name == "float" and not node.keywords and isinstance(node.args[0], ast.Constant):
-            return ast.Constant(float(node.args[0].value))  # type: ignore[arg-type]
-        return node

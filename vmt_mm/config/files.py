@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vmt_mm.config.tree import LOADERS, dicts_in
+from vmt_mm.config.tree import LOADERS, datasets_in
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import check_outputs
 
-#: Checkpoints that a training writes, and removes in favour of others.
-_WRITTEN = re.compile(r"(epoch|iter)_\d+\.pth$|best_.*\.pth$")
-
 
 def files_read(cfg: Mapping[str, Any]) -> list[str | Path]:
-    """The config's own file, its weights, and the folders of its data sets."""
+    """Return the config's own file, its weights, and the folders of its datasets."""
     model = cfg.get("model") or {}
     backbone = model.get("module", model).get("backbone") or {}
     given = [getattr(cfg, "filename", None), cfg.get("load_from"), backbone.get("pretrained")]
@@ -24,34 +21,27 @@ def files_read(cfg: Mapping[str, Any]) -> list[str | Path]:
 
 
 def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
-    """Of every data set its root, and what is read of that: images, labels, list of ids."""
+    """Return, for every dataset, its root and what is read of it: images, labels, list of ids."""
     found = {}
-    for loader in LOADERS:
-        for entry in dicts_in((cfg.get(loader) or {}).get("dataset")):
-            if entry.get("data_root") and "type" in entry:
-                root = Path(entry["data_root"])
-                parts = ["images", *(entry.get("tasks") or ()), "splits"]
-                lists = root / entry.get("ann_file", "splits/train.txt")
-                found[str(root), str(lists)] = [root, *(root / part for part in parts), lists]
+    for entry in (entry for loader in LOADERS for entry in datasets_in(cfg.get(loader))):
+        root = Path(entry["data_root"] or "")
+        parts = ["images", *(entry.get("tasks") or ()), "splits"]
+        lists = root / entry.get("ann_file", "splits/train.txt")
+        found[str(lists)] = [root, *(root / part for part in parts), lists]
     return list(found.values())
 
 
 def check_start(load_from: object, work_dir: str) -> None:
-    """Refuse to start a training from a checkpoint that the training itself will write over."""
+    """Refuse to start a training from a checkpoint that the training itself will overwrite."""
     path = Path(str(load_from or ""))
-    if path.is_file() and _WRITTEN.match(path.name):
+    if path.is_file() and re.match(r"(epoch|iter)_\d+\.pth$|best_.*\.pth$", path.name):
         check_outputs(dict(work_dir=Path(work_dir, path.name)), [path])
 
 
 def check_work_dir(cfg: Mapping[str, Any]) -> None:
-    """Refuse a work dir that is a data set's root, or lies in a folder that is read of it.
-
-    It may hold data sets, config and checkpoint: the names of what is written there are other ones.
-    """
+    """Refuse a work dir that is a dataset's root, or lies in a folder that is read of it."""
     work_dir = cfg.get("work_dir")
     for root, *parts in data_folders(cfg) if work_dir else ():
-        check_outputs(dict(work_dir=work_dir), parts, may_hold=True)
+        check_outputs(dict(work_dir=work_dir), parts, may_hold=True)  # under other names
         if Path(work_dir).is_dir() and root.is_dir() and Path(work_dir).samefile(root):
-            raise InputError(
-                f"work_dir {work_dir}: is the root of a data set; choose another place"
-            )
+            raise InputError(f"work_dir {work_dir} is the root of a dataset; choose another place")

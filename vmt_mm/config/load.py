@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,13 @@ def load_config(
 ) -> OrderedConfig:
     """Load a config; a file, what mmengine read of it, and one that was loaded mean the same.
 
-    - Components get the top-level values that they do not set, see :data:`DEFAULTS`.
-    - ``protocol`` changes validation and test, see :func:`apply_protocol`.
-    - ``task`` reduces the config to one of its tasks, see :func:`reduce_to_task`.
-    - ``total_batch_size`` is divided over the processes, unless ``train_dataloader.batch_size``
-      is set, which is per process.
-    - In a process group on CPU, the model gets the wrapper that works there.
-    - ``~`` at the start of a path is the home folder.
+    Components get the top-level values that they do not set, see :data:`DEFAULTS`; ``protocol``
+    and ``task`` change the config, see :mod:`vmt_mm.config.variants`; ``total_batch_size`` is
+    divided over the processes, unless ``train_dataloader.batch_size`` is set, which is per process;
+    ``~`` at the start of a path is the home folder.
 
     Args:
-        source: config file; or a config of mmengine, or a dictionary, which are left as they are.
+        source: config file, mmengine's config of it, or a dictionary; left as it is.
         options: ``--cfg-options``.
         world_size: number of processes.
         training: whether a batch that does not divide over the processes is an error.
@@ -50,20 +47,20 @@ def load_config(
     cfg.merge_from_dict(expand_home(dict(options or {})))
     for entry in dicts_in(dict(cfg.items())):
         entry.pop("_delete_", None)  # mmengine leaves it where there was nothing to delete
-    given = {key.split(".")[0] for key in options or ()}
-    check_keys(cfg, given)
-    given &= set(options or ())
-    if isinstance(source, (str, Path)):
-        chosen = {key.split(".")[-1] for key in options or ()}  # of components, perhaps
-        given |= _variables_set(os.path.expanduser(source), cfg) - chosen
+    check_keys(cfg, {key.split(".")[0] for key in options or ()})
+    given = set(options or ())
+    if isinstance(source, (str, Path)):  # a component's own value may have been chosen by an option
+        given |= _set_again(source, cfg) - {key.split(".")[-1] for key in given}
     _check_batch(cfg, world_size, training)
     user_set = cfg.to_dict()
-    derive(cfg, given)
+    apply_protocol(cfg)
+    reduce_to_task(cfg)
+    fill_defaults(cfg, given)
     for loader in filter(None, map(cfg.get, LOADERS)):
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
-    loader, total = cfg.get("train_dataloader") or {"batch_size": None}, cfg.get("total_batch_size")
-    if "batch_size" not in loader and total and total % world_size == 0:
+    loader, total = cfg.get("train_dataloader"), cfg.get("total_batch_size")
+    if loader and "batch_size" not in loader and total and total % world_size == 0:
         loader["batch_size"] = total // world_size
     if dist.is_initialized() and not torch.cuda.is_available():
         # mmengine's default asks for a GPU; like it, leave buffers alone between validations
@@ -72,13 +69,6 @@ def load_config(
         cfg.setdefault("model_wrapper_cfg", dict(wrapper, find_unused_parameters=unused))
     cfg.remember(user_set)
     return cfg
-
-
-def derive(cfg: Config, given: Collection[str] = ()) -> None:
-    """Derive components' settings from top-level keys, in place; see :func:`load_config`."""
-    apply_protocol(cfg)
-    reduce_to_task(cfg)
-    fill_defaults(cfg, given)
 
 
 def _read(source: Any) -> OrderedConfig:
@@ -100,50 +90,44 @@ def _read(source: Any) -> OrderedConfig:
     return OrderedConfig(expand_home(dict(source)))
 
 
-def _variables_set(path: str, cfg: Config) -> set[str]:
-    """Return the top-level variables of its base that a file sets again.
+def _set_again(source: str | Path, cfg: Config) -> set[str]:
+    """Return the variables of its base that a file sets again.
 
     Raises:
-        InputError: for one that the file does not use, and its base has used with another value.
+        InputError: for one that only the base uses, with its own value.
     """
-    if not path.endswith(".py"):
-        return set()
-    tree = ast.parse(Path(path).read_text("utf-8"))
+    path = Path(os.path.expanduser(source))
+    tree = ast.parse(path.read_text("utf-8") if path.suffix == ".py" else "")
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     used = known_keys() | {name.id for name in names if isinstance(name.ctx, ast.Load)}
     values = {getattr(n.targets[0], "id", ""): n.value for n in tree.body if type(n) is ast.Assign}
-    if "_base_" not in values:
-        return set()
-    files, again = ast.literal_eval(values["_base_"]), set()
-    for file in [files] if isinstance(files, str) else files:
-        base = Config.fromfile(Path(path).parent / file) if "::" not in file else {}
-        again |= values.keys() & set(base)
-        for name in values.keys() & set(base) - used:
-            if base[name] != cfg.get(name):
-                raise InputError(
-                    f"{path}: the top-level {name!r} reaches nothing, since the base file has used "
-                    "its own value already; use it where it belongs"
-                )
-    return again
+    files = ast.literal_eval(values["_base_"]) if "_base_" in values else []
+    bases = [
+        Config.fromfile(path.parent / f) for f in ([files] if isinstance(files, str) else files)
+    ]
+    again = {name: base[name] for base in bases for name in values.keys() & set(base)}
+    for name in (name for name in again if name not in used and again[name] != cfg.get(name)):
+        raise InputError(
+            f"{path}: the top-level {name!r} reaches nothing, since the base file has used its own "
+            "value already; use it where it belongs"
+        )
+    return set(again)
 
 
 def _check_batch(cfg: Config, world_size: int, training: bool) -> None:
     """Check the batch; one that is given per process decides ``total_batch_size``."""
-    loader, total = cfg.get("train_dataloader"), cfg.get("total_batch_size")
+    loader, name = cfg.get("train_dataloader"), "total_batch_size"
     if loader is None:
         return
-    explicit = "batch_size" in loader
-    name, size = "total_batch_size", total
-    if explicit:
+    if "batch_size" in loader:
         name, size = "train_dataloader.batch_size", loader.batch_size
-    elif total is None and training:
+        cfg.total_batch_size = size and size * world_size
+    elif (size := cfg.get("total_batch_size")) is None and training:
         raise InputError("the config sets neither total_batch_size nor train_dataloader.batch_size")
     if training and (type(size) is not int or size < 1):
         raise InputError(f"{name} must be a positive whole number, got {size!r}")
-    if explicit:
-        cfg.total_batch_size = size * world_size
-    elif training and size % world_size:
+    if training and cfg.total_batch_size % world_size:
         raise InputError(
-            f"total_batch_size {total} does not divide over {world_size} processes; choose another "
+            f"total_batch_size {size} does not divide over {world_size} processes; choose another "
             "number of processes, total_batch_size=N, or train_dataloader.batch_size=N per process"
         )

@@ -14,16 +14,10 @@ from vmt_mm.config.tree import dataset_metainfo
 from vmt_mm.evaluation.evaluator import Results, results_of
 
 _PLACES = ("default_hooks", "custom_hooks", "param_scheduler")
-#: Arguments of mmengine's checkpoint hook by which it would guess the rule.
-_GUESSES = ("greater_keys", "less_keys")
 
 
 def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a config that depend on results, with their rules; ``auto`` is resolved.
-
-    Args:
-        cfg: a config, or the runner's arguments; left as it is.
-    """
+    """Return the parts of ``cfg`` that depend on results, with rules; ``auto`` is resolved."""
     derived = {place: _copied(cfg[place]) for place in _PLACES if cfg.get(place)}
     for results, _, node, name, keys, _ in _choosers(cfg, derived):
         rules = [results.direction(key) for key in keys]
@@ -42,25 +36,22 @@ def rule_faults(cfg: Mapping[str, Any], training: bool) -> Iterator[str]:
         training: whether one is to run; only then a Delta that will not be there matters.
     """
     for results, path, node, name, keys, rules in _choosers(cfg, cfg):
+        place = f"{path}.{name}"
         if len(rules) != len(keys):
             yield f"{path}.rule: {len(rules)} rules for {len(keys)} keys"
-            continue
-        for key, rule in zip(keys, rules, strict=True):
+        for key, rule in zip(keys, rules, strict=False):
             direction, near = results.direction(key), results.nearest(key)
             hint = f"; did you mean {near!r}?" if near else ""
-            place = f"{path}.{name}"
             if key in results.missing:
-                if training:
-                    other = f", such as {near!r}" if near else ""
-                    why = f"{results.missing[key]} and so no {key}"
-                    yield f"{place}: {why}; set {place} to a task's metric{other}"
+                why = f"{results.missing[key]} and so no {key}; set {place} to a task's metric"
+                yield from [f"{place}: {why}{f', such as {near!r}' * bool(near)}"] * training
             elif direction and rule not in (None, direction):
                 yield (
                     f"{path}.rule: {rule!r} for {key!r}, of which {direction} is better, as its "
                     "metric declares; leave `rule` out, or set it to None"
                 )
-            elif direction and any(node.get(guess) for guess in _GUESSES):
-                yield f"{path}: {key!r} declares its rule; leave out {', '.join(_GUESSES)}"
+            elif direction and (node.get("greater_keys") or node.get("less_keys")):
+                yield f"{path}: {key!r} declares its rule; leave out greater_keys and less_keys"
             elif not direction and key in results.keys:
                 yield f"{place}: {key!r} does not measure quality{hint}"
             elif not direction and not results.may_have(key):
@@ -76,27 +67,23 @@ def _choosers(
     cfg: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> Iterator[tuple[Results, str, Any, str, list[str], list[str | None]]]:
     """Yield results, path, config, argument, keys and rules of every component that names keys."""
-    results = _results(cfg)
-    parts = {place: parts[place] for place in _PLACES if parts.get(place)}
-    for path, node, kinds in components(parts) if results else ():
+    if not (evaluator := cfg.get("val_evaluator")):
+        return
+    results = results_of(evaluator, dataset_metainfo(cfg.get("val_dataloader")))
+    for path, node, kinds in components({p: parts[p] for p in _PLACES if parts.get(p)}):
         for known, _ in map(parameters_of, kinds):
             for name in {"save_best", "monitor"} & set(known) if "rule" in known else ():
-                keys = node.get(name, known[name])
-                keys = [keys] if isinstance(keys, str) else list(keys or ())
+                keys = _listed(node.get(name, known[name]) or ())
                 if keys == ["auto"] and results.keys and not results.open:
                     keys = [next(iter(results.keys))]
-                rules = node.get("rule")
-                rules = list(rules) if isinstance(rules, (list, tuple)) else [rules]
+                rules = _listed(node.get("rule"))
+                rules *= len(keys) if len(rules) == 1 else 1
                 if keys:
-                    rules *= len(keys) if len(rules) == 1 else 1
                     yield results, path, node, name, keys, rules
 
 
-def _results(cfg: Mapping[str, Any]) -> Results | None:
-    """Return what the validation writes, for the classes of its datasets; None without one."""
-    if not cfg.get("val_evaluator"):
-        return None
-    return results_of(cfg["val_evaluator"], dataset_metainfo(cfg.get("val_dataloader")))
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _copied(node: Any) -> Any:

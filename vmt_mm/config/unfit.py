@@ -5,18 +5,17 @@ mmseg's parts know one segmentation map. Configs of mmseg's own models are left 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
-from vmt_mm.config.components import components, find_kinds, names_in, nearest
+from vmt_mm.config.components import find_kinds, names_in, nearest
 from vmt_mm.datasets.transforms.unfit import advice_on
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.models.heads.build import unread_keys
-from vmt_mm.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _METRIC = (
     "reads mmseg's one segmentation map; every task brings its metric, and "
@@ -43,33 +42,31 @@ _CLASSES = {
 }
 
 
-def unfit_faults(cfg: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a model of many tasks cannot use, in one line each."""
-    kinds = find_kinds((cfg.get("model") or {}).get("type"), [MODELS])
-    if not (kinds and inspect.isclass(kinds[0]) and issubclass(kinds[0], MultiTaskSegmentor)):
+def unfit_faults(
+    cfg: Mapping[str, Any], entries: Sequence[tuple[str, Any, list[Any]]]
+) -> Iterator[str]:
+    """Yield what a model of many tasks cannot use, of ``cfg`` and its components."""
+    found = [(path, node, kinds[0]) for path, node, kinds in entries if kinds]
+    classes = [(path, node, kind) for path, node, kind in found if isinstance(kind, type)]
+    if not any(path == "model" and issubclass(k, MultiTaskSegmentor) for path, _, k in classes):
         return
-    for path, node, found in components(cfg):
-        if found and inspect.isclass(found[0]):
-            yield from _of_class(found[0], node, path)
+    for path, node, kind in classes:
+        advice = _CLASSES.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}") or advice_on(kind)
+        if advice is None and issubclass(kind, BaseSegDataset):
+            advice = "has one segmentation map per image; use MultiTaskDataset"
+        if advice:
+            yield f"{path}.type: {kind.__name__} {advice}"
+        if issubclass(kind, BaseDecodeHead) and path.startswith("model."):
+            yield from (f"{path}.{key}: {why}" for key, why in unread_keys(node).items())
+    if cfg.get("activation_checkpointing") and "peft" in (cfg["model"].get("backbone") or {}):
+        yield (  # gradients would be wrong
+            "activation_checkpointing does not go with a PEFT method; set "
+            "model.backbone.with_cp=True instead"
+        )
     name = (cfg.get("optim_wrapper") or {}).get("constructor", "DefaultOptimWrapperConstructor")
     constructors = find_kinds(name, [OPTIM_WRAPPER_CONSTRUCTORS])
     if not constructors:
-        known = names_in(OPTIM_WRAPPER_CONSTRUCTORS)
-        yield f"optim_wrapper.constructor: no constructor is named {name!r}{nearest(name, known)}"
-    elif advice := _CLASSES.get(_name_of(constructors[0])):
+        near = nearest(name, names_in(OPTIM_WRAPPER_CONSTRUCTORS))
+        yield f"optim_wrapper.constructor: no constructor is named {name!r}{near}"
+    elif advice := _CLASSES.get(f"mmseg.{name}"):
         yield f"optim_wrapper.constructor: {name} {advice}"
-
-
-def _name_of(kind: Any) -> str:
-    return f"{kind.__module__.split('.')[0]}.{kind.__name__}"
-
-
-def _of_class(kind: type, node: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield faults of one component."""
-    advice = _CLASSES.get(_name_of(kind)) or advice_on(kind)
-    if advice is None and issubclass(kind, BaseSegDataset):
-        advice = "has one segmentation map per image; use MultiTaskDataset"
-    if advice:
-        yield f"{path}.type: {kind.__name__} {advice}"
-    if issubclass(kind, BaseDecodeHead) and path.startswith("model."):
-        yield from (f"{path}.{key}: {why}" for key, why in unread_keys(node).items())

@@ -24,39 +24,26 @@ def apply_protocol(cfg: Config) -> None:
     - 'B': labels are resized with the image, by nearest neighbours; predictions have that size.
     - 'C': the image is not resized, but padded to the size that it would be resized to.
 
-    Options of tasks that belong to a protocol (``Task.protocol_options``) are set where the config
-    does not set them. If they change a task's primary metric, reference scores do not compare with
-    it, and there is no Delta.
-
-    Raises:
-        InputError: if there is no such protocol, or a test pipeline is not of protocol A.
+    A protocol's options of tasks (``Task.protocol_options``) are set where the config does not set
+    them. Where they change a primary metric, reference scores do not compare, so there is no Delta.
     """
-    name = cfg.get("protocol", "A")
+    name, other_metric = cfg.get("protocol", "A"), False
     if name not in list(_ORDERS):  # of any type, hashable or not
         raise InputError(f"protocol must be one of {list(_ORDERS)}, got {name!r}")
-    if name == "A":
-        return
+    entries = [cfg, *dicts_in(dict(cfg.items()))] if name != "A" else []
     for loader in ("val_dataloader", "test_dataloader"):
-        for entry in dicts_in(cfg.get(loader)):
-            if "pipeline" in entry:
-                entry["pipeline"] = _changed(entry["pipeline"], name, loader)
-    entries, other_metric = list(dicts_in(dict(cfg.items()))), False
-    for key, task in (item for entry in entries for item in _tasks_of(entry)):
-        options = getattr(TASKS.get(str(task.get("type"))), "protocol_options", {}).get(name, {})
-        is_run = cfg.get("task") in (None, key)
-        other_metric |= is_run and "primary_metric" in options and "primary_metric" not in task
-        for option, value in options.items():
-            task.setdefault(option, value)
-    for entry in entries if other_metric else ():
-        if "reference" in entry:
+        for entry in (e for e in dicts_in(cfg.get(loader)) if name != "A" and "pipeline" in e):
+            entry["pipeline"] = _changed(entry["pipeline"], name, loader)
+    for tasks in (e["tasks"] for e in entries if isinstance(e.get("tasks"), Mapping)):
+        for key, task in tasks.items():
+            options = getattr(TASKS.get(str(task.get("type"))), "protocol_options", {})
+            for option, value in options.get(name, {}).items():
+                if option == "primary_metric" and option not in task:
+                    other_metric |= cfg.get("task") in (None, key)
+                task.setdefault(option, value)
+    for entry in entries:
+        if other_metric and "reference" in entry:
             entry["reference"] = None
-    if other_metric and "reference" in cfg:
-        cfg.reference = None
-
-
-def _tasks_of(entry: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    tasks = entry.get("tasks")
-    return list(tasks.items()) if isinstance(tasks, Mapping) else []
 
 
 def _changed(pipeline: Sequence[Mapping], name: str, loader: str) -> list[Mapping]:
@@ -71,12 +58,14 @@ def _changed(pipeline: Sequence[Mapping], name: str, loader: str) -> list[Mappin
     if name == "B":
         position = kinds.index("Resize")
         steps[position] = dict(steps[position], nearest_labels=True)
-        if order == _ORDERS["A"]:
-            steps.insert(position, steps.pop(kinds.index("LoadLabels")))
-    elif order == _ORDERS["A"]:
+    if order == _ORDERS["A"]:
         position = kinds.index("Resize")
-        size = {"size": tuple(steps[position]["scale"])} if "scale" in steps[position] else {}
-        steps[position] = dict(type="Pad", **size, pad_val=dict(img=MEAN_COLOR))
+        if name == "B":
+            steps.insert(position, steps.pop(kinds.index("LoadLabels")))
+        else:
+            scale = steps[position].get("scale")
+            steps[position] = dict(type="Pad", pad_val=dict(img=MEAN_COLOR))
+            steps[position].update({"size": scale} if scale else {})
     return steps
 
 
@@ -85,9 +74,6 @@ def reduce_to_task(cfg: Config) -> None:
 
     Of several datasets, those that do not label the task are left out, with their weights. A
     ``save_best`` of another task becomes this task's primary metric.
-
-    Raises:
-        InputError: if there is no such task, or no dataset labels it.
     """
     task, tasks = cfg.get("task"), cfg.get("tasks")
     if task is None:
@@ -116,14 +102,14 @@ def reduce_to_task(cfg: Config) -> None:
 def _keep_datasets(loader: Any, task: str, name: str) -> None:
     """Keep those of several datasets that label the task, with their weights."""
     sampler = loader.get("sampler") or {}
-    for index, entry in enumerate(list(dicts_in(loader.get("dataset")))):
-        if not isinstance(entry.get("datasets"), list):
-            continue
+    for entry in (
+        e for e in dicts_in(loader.get("dataset")) if isinstance(e.get("datasets"), list)
+    ):
         listed = [[d["tasks"] for d in dicts_in(m) if "tasks" in d] for m in entry["datasets"]]
         labels = [not own or any(task in tasks for tasks in own) for own in listed]
         if not any(labels):
             raise InputError(f"task={task!r}: no dataset of {name} labels it")
         entry["datasets"] = list(compress(entry["datasets"], labels))
         balance = sampler.get("balance")
-        if index == 0 and isinstance(balance, list) and len(balance) == len(labels):
+        if isinstance(balance, list) and entry is loader["dataset"]:
             sampler["balance"] = list(compress(balance, labels))
