@@ -187,7 +187,7 @@ def test_configs_with_edges_and_depth(folder):
     for cfg in (pascal, nyud):
         # the model's scores are those of the tasks alone: there is nothing to compare them with
         evaluator = EVALUATOR.build(cfg.test_evaluator)
-        assert evaluator.reference is None
+        assert not evaluator.reference
         assert list(evaluator.tasks) == list(cfg.model.tasks)
         encoder = dict(cfg.model.backbone, pretrained=None, tasks=list(cfg.model.tasks))
         kind = type(MODELS.build(encoder).peft).__name__

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from vmt_mm.analysis.experiment import load_experiments
 from vmt_mm.apis import MultiTaskInferencer, apply_tta, init_model
 from vmt_mm.config import load_config
-from vmt_mm.config.dump import resolved_text
+from vmt_mm.config.dump import config_text
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
 
@@ -142,7 +142,7 @@ def test_changes_after_loading_are_dumped(path, tmp_path):
 
 
 def test_a_config_with_all_values_spelled_out_keeps_them(path, tmp_path):
-    (tmp_path / "full.py").write_text(resolved_text(load_config(path)))
+    (tmp_path / "full.py").write_text(config_text(load_config(path), resolved=True))
     assert parts(load_config(tmp_path / "full.py")) == parts(load_config(path))
     with pytest.raises(InputError, match=r"data_root='new' reaches nothing.* set it there, as tr"):
         load_config(tmp_path / "full.py", dict(data_root="new"))

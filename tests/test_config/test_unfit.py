@@ -91,7 +91,10 @@ def _mmsegs(kind: str) -> dict:
         ),
         (dict(optim_wrapper=dict(constructor="TrainableOnly")), "no constructor is named"),
         (dict(train_dataloader=dict(shuffle=True)), "takes no 'shuffle'; set sampler.shuffle"),
-        (dict(train_cfg=dict(max_epochs=1, val_intervl=1)), "train_cfg takes no 'val_intervl'"),
+        (
+            dict(train_cfg=dict(max_epochs=1, val_intervl=1)),
+            "EpochBasedTrainLoop takes no 'val_intervl'",
+        ),
     ],
 )
 def test_parts_that_know_one_map(parts, message):

@@ -17,7 +17,7 @@ import vmt_mm
 from vmt_mm.checkpoints.adapter_file import from_json, is_adapter_file, to_json
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import frozen_keys
-from vmt_mm.config.safe_types import check_types
+from vmt_mm.config.components import check_types
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import export_adapter, load_adapter, merge_adapter
 from vmt_mm.loading.model import describe

@@ -7,7 +7,7 @@ import argparse
 from vmt_mm.apis import load_config
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.dump import resolved_text
+from vmt_mm.config.dump import config_text
 from vmt_mm.utils.console import ToolParser
 
 
@@ -22,7 +22,8 @@ def main() -> None:
     """Print."""
     args = parse_args()
     with friendly_errors():
-        print(resolved_text(load_config(args.config, args.cfg_options)), end="")
+        cfg = load_config(args.config, args.cfg_options)
+        print(config_text(cfg, resolved=True), end="")
 
 
 if __name__ == "__main__":

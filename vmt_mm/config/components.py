@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 from mmengine.registry import FUNCTIONS, Registry
@@ -13,9 +14,9 @@ from mmengine.runner import Runner
 
 import vmt_mm.registry as registries
 from vmt_mm.config.tree import LOADERS, walk
+from vmt_mm.errors import InputError
 
-#: Keys that the runner, `load_config` or `tools/test.py --tta` reads, besides those of the table
-#: of defaults.
+#: Keys that are read, besides those of the table of defaults.
 TOP_LEVEL = {
     *inspect.signature(Runner).parameters,
     *("runner_type", "custom_imports", "compile", "find_unused_parameters", "model_wrapper_cfg"),
@@ -34,9 +35,9 @@ _PLACES = {
     "optimizer": registries.OPTIMIZERS,
     "param_scheduler": registries.PARAM_SCHEDULERS,
 }
-#: Those whose components have names.
-_NAMED = ("task_heads", "tasks", "default_hooks")
 REGISTRIES = [r for r in vars(registries).values() if isinstance(r, Registry)] + [FUNCTIONS]
+#: Packages whose classes may be named as ``scope.Class`` in a config of unknown origin.
+_SCOPES = ["vmt_mm", "mmengine", "mmcv", "mmseg", "mmpretrain", "mmdet"]
 
 
 def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any, list[Any]]]:
@@ -52,27 +53,23 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any, list[Any]]]:
 def registries_for(path: str) -> list[Registry]:
     """Return the registry that a path asks for, or all of them."""
     names = re.sub(r"\[\d+\]", "", path).split(".")
-    place = names[-2] if names[-2:-1] and names[-2] in _NAMED else names[-1]
-    if place == "sampler" and names[0] not in LOADERS:  # of a head's pixels
-        return REGISTRIES
-    return [_PLACES[place]] if place in _PLACES else REGISTRIES
+    has_name = names[-2:-1] and names[-2] in ("task_heads", "tasks", "default_hooks")
+    place = names[-2] if has_name else names[-1]
+    known = place in _PLACES and (place != "sampler" or names[0] in LOADERS)  # a head's: of pixels
+    return [_PLACES[place]] if known else REGISTRIES
 
 
-def names_in(registry: Registry) -> set[str]:
-    """Return the names in a registry and in its parents."""
-    return set(registry.module_dict) | (names_in(registry.parent) if registry.parent else set())
+def names_in(*where: Registry) -> set[str]:
+    """Return the names in registries and in their parents."""
+    return {n for r in where for n in (*r.module_dict, *(names_in(r.parent) if r.parent else ()))}
 
 
 def find_kinds(kind: Any, where: Collection[Registry]) -> list[Any]:
     """Return what a config's ``type`` may mean in these registries."""
     if not isinstance(kind, str):
         return [kind]
-    found: list[Any] = []
-    for registry in where:
-        value = registry.get(kind) if "." in kind else find_registered(registry, kind)
-        if value is not None and value not in found:
-            found.append(value)
-    return found
+    found = [r.get(kind) if "." in kind else find_registered(r, kind) for r in where]
+    return [x for index, x in enumerate(found) if x is not None and x not in found[:index]]
 
 
 def find_registered(registry: Registry | None, name: str) -> Any:
@@ -85,15 +82,38 @@ def find_registered(registry: Registry | None, name: str) -> Any:
     return None
 
 
+def check_types(config: Mapping[str, Any], source: str) -> None:
+    """Raise InputError where a config of unknown origin names anything but registered classes.
+
+    mmengine's registries import what they do not know by its dotted name, and call it.
+    """
+    for path, entry in walk(config):
+        if (scope := entry.get("_scope_", "vmt_mm")) not in _SCOPES:
+            raise InputError(f"{source}: {path}._scope_ is {scope!r}, none of {_SCOPES}")
+        kind = entry.get("type") if path else None
+        scope, _, name = kind.rpartition(".") if isinstance(kind, str) else ("", "", "")
+        try:
+            where = vars(import_module(f"{scope}.registry")).values() if scope in _SCOPES else ()
+        except ImportError:  # not installed, or without registries of its own
+            where = ()
+        found = [r for r in where if isinstance(r, Registry)] if scope else REGISTRIES
+        if name and not any(find_registered(registry, name) for registry in found):
+            raise InputError(
+                f"{source}: its config's {path}.type {kind!r} is no registered class"
+                f"{nearest(name, names_in(*REGISTRIES))}; import the module of a class of your own "
+                "before"
+            )
+
+
 def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
     """Return argument -> default of a class or function, and whether it takes any others, too."""
     known: dict[str, Any] = {}
     owners = (
-        [vars(c)["__init__"] for c in kind.__mro__[:-1] if "__init__" in vars(c)]
+        [vars(owner).get("__init__") for owner in kind.__mro__[:-1]]
         if (inspect.isclass(kind))
         else [kind]
     )
-    for function in owners:
+    for function in filter(None, owners):
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
@@ -105,7 +125,7 @@ def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
     return known, True
 
 
-def nearest(key: str, known: Collection[str]) -> str:
+def nearest(key: str, known: Collection[str], cutoff: float = 0.6) -> str:
     """Return the nearest known name as the end of a message, or an empty string."""
-    near = get_close_matches(key, sorted(known), 1)
+    near = get_close_matches(key, sorted(known), 1, cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""

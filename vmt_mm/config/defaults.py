@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -54,43 +54,28 @@ def known_keys() -> set[str]:
 
 
 def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
-    """Give components the top-level values that they do not set themselves.
+    """Give components the top-level values that they do not set themselves, in place.
 
     A component's ``tasks`` may be a list of names: it then takes these of the top-level ones.
 
-    Args:
-        cfg: the config; changed.
-        given: top-level keys that must reach a component, since the user has just set them.
-
     Raises:
-        InputError: if a given key reaches nothing, or a listed name is unknown.
+        InputError: if one of the keys ``given`` reaches nothing, or a listed name is unknown.
     """
-    reached, own = set(), {}
+    filled, own = set(), {}
     for path, node, kinds in components({k: cfg[k] for k in cfg if k in TOP_LEVEL}):
-        for row in DEFAULTS:
-            kind = kinds[0] if kinds else None
-            if row.key not in cfg or not (isinstance(kind, type) and issubclass(kind, row.kind)):
-                continue
-            place = f"{path}.{row.argument}"
-            if row.argument in node:
-                chosen = _chosen(node[row.argument], cfg[row.key], place)
-                node[row.argument] = chosen
-                own.setdefault(row.key, place)
-            elif not set(row.unless) & set(node):
-                node[row.argument] = copy.deepcopy(cfg[row.key])
-                reached.add(row.key)
-    for key in (row.key for row in DEFAULTS if row.key in given and row.key not in reached):
-        hint = f"; set it there, as {own[key]}" if key in own else ""
+        kind = kinds[0] if kinds and isinstance(kinds[0], type) else object
+        for row in (row for row in DEFAULTS if row.key in cfg and issubclass(kind, row.kind)):
+            value, values, place = node.get(row.argument), cfg[row.key], f"{path}.{row.argument}"
+            if row.argument not in node and not set(row.unless) & set(node):
+                node[row.argument] = copy.deepcopy(values)
+                filled.add(row.key)
+            elif isinstance(value, (list, tuple)) and isinstance(values, Mapping):
+                if unknown := [name for name in value if name not in values]:
+                    raise InputError(f"{place}: {unknown} is none of the top-level {list(values)}")
+                node[row.argument] = {name: copy.deepcopy(values[name]) for name in value}
+            own.setdefault(row.key, place)
+    for key in (row.key for row in DEFAULTS if row.key in given and row.key not in filled):
         raise InputError(
             f"the top-level {key}={cfg[key]!r} reaches nothing: no component takes it without a "
-            f"value of its own{hint}"
+            f"value of its own; set it there, as {own.get(key, 'model...')}"
         )
-
-
-def _chosen(own: Any, values: Any, place: str) -> Any:
-    """Return a component's own value; of a list of names the top-level values."""
-    if not isinstance(own, (list, tuple)) or not isinstance(values, Mapping):
-        return own
-    if unknown := [name for name in own if name not in values]:
-        raise InputError(f"{place}: {unknown} is none of the top-level {list(values)}")
-    return {name: copy.deepcopy(values[name]) for name in own}

@@ -67,39 +67,35 @@ def _rebased(now: Any, before: Any, user_set: Any) -> Any:
     return now
 
 
-def config_text(cfg: Config) -> str:
+def config_text(cfg: Config, resolved: bool = False) -> str:
     """Return a config as Python text, which ``Config.fromfile`` and ``read_config_text`` read.
 
     Classes are written by the name under which they are registered, or by their path. Of a loaded
     config ``train_dataloader.batch_size`` is left out, which ``total_batch_size`` gives.
 
+    Args:
+        cfg: the config.
+        resolved: write derived values, too.
+
     Raises:
         InputError: if a value cannot be written as text; the message gives its key.
     """
-    content = cfg.to_dict()
+    content = plain_config(cfg) if resolved else _plain_entries(cfg.to_dict())
     loader = content.get("train_dataloader")
     if "_loaded" in vars(cfg) and content.get("total_batch_size") and isinstance(loader, dict):
         loader.pop("batch_size", None)
-    return _text_of(content)
-
-
-def resolved_text(cfg: Config) -> str:
-    """Return a config with all derived values as Python text."""
-    return _text_of(Config.to_dict(cfg))
+    lines = [f"{k} = {pformat(v, width=100, sort_dicts=False)}\n" for k, v in content.items()]
+    return "".join(lines).replace("{{", "{\\x7b")  # mmengine would read a variable of its own
 
 
 def plain_config(cfg: Config) -> dict[str, Any]:
     """Return a config with all derived values, in plain containers; classes by their names."""
-    return read_config_text(resolved_text(cfg), "the config")
+    return _plain_entries(Config.to_dict(cfg))
 
 
-def _text_of(content: dict[str, Any]) -> str:
-    lines = [
-        f"{key} = {pformat(_plain(value, key), width=100, sort_dicts=False)}\n"
-        for key, value in content.items()
-        if not inspect.isclass(value)  # what the file imported for its own use
-    ]
-    return "".join(lines).replace("{{", "{\\x7b")  # mmengine would read a variable of its own
+def _plain_entries(content: dict[str, Any]) -> dict[str, Any]:
+    entries = content.items()  # a class is what the file imported for its own use
+    return {key: _plain(value, key) for key, value in entries if not inspect.isclass(value)}
 
 
 class _Infinity(float):

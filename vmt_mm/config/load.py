@@ -47,10 +47,10 @@ def load_config(
     cfg.merge_from_dict(expand_home(dict(options or {})))
     for entry in dicts_in(dict(cfg.items())):
         entry.pop("_delete_", None)  # mmengine leaves it where there was nothing to delete
-    check_keys(cfg, {key.split(".")[0] for key in options or ()})
-    given = set(options or ())
+    given = {key.split(".")[0] for key in options or ()}
+    check_keys(cfg, given)
     if isinstance(source, (str, Path)):  # a component's own value may have been chosen by an option
-        given |= _set_again(source, cfg) - {key.split(".")[-1] for key in given}
+        given |= _set_again(source, cfg) - {key.split(".")[-1] for key in options or ()}
     _check_batch(cfg, world_size, training)
     user_set = cfg.to_dict()
     apply_protocol(cfg)

@@ -46,10 +46,8 @@ def rule_faults(cfg: Mapping[str, Any], training: bool) -> Iterator[str]:
                 why = f"{results.missing[key]} and so no {key}; set {place} to a task's metric"
                 yield from [f"{place}: {why}{f', such as {near!r}' * bool(near)}"] * training
             elif direction and rule not in (None, direction):
-                yield (
-                    f"{path}.rule: {rule!r} for {key!r}, of which {direction} is better, as its "
-                    "metric declares; leave `rule` out, or set it to None"
-                )
+                why = f"of which {direction} is better, as its metric declares; leave `rule` out"
+                yield f"{path}.rule: {rule!r} for {key!r}, {why}"
             elif direction and (node.get("greater_keys") or node.get("less_keys")):
                 yield f"{path}: {key!r} declares its rule; leave out greater_keys and less_keys"
             elif not direction and key in results.keys:
@@ -57,10 +55,8 @@ def rule_faults(cfg: Mapping[str, Any], training: bool) -> Iterator[str]:
             elif not direction and not results.may_have(key):
                 yield f"{place}: no metric of the validation writes {key!r}{hint}"
             elif not direction and rule is None:
-                yield (
-                    f"{place}: the metric that writes {key!r} does not declare which way it is "
-                    f"better; set {path}.rule to 'greater' or 'less'"
-                )
+                rule = f"set {path}.rule to 'greater' or 'less'"
+                yield f"{place}: {key!r} does not declare which way it is better; {rule}"
 
 
 def _choosers(
