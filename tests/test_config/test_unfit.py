@@ -93,7 +93,7 @@ def _mmsegs(kind: str) -> dict:
         (dict(train_dataloader=dict(shuffle=True)), "takes no 'shuffle'; set sampler.shuffle"),
         (
             dict(train_cfg=dict(max_epochs=1, val_intervl=1)),
-            "EpochBasedTrainLoop takes no 'val_intervl'",
+            "Loop takes no 'val_intervl'",
         ),
     ],
 )
