@@ -73,20 +73,16 @@ _CLASSES = {
 }
 
 
-def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
-    """Raise InputError for keys and types that nothing knows, with the nearest right ones.
+def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
+    """Raise InputError for keys and types of a config that nothing knows, with the nearest ones.
 
-    In a file, a top-level variable may have any name that is not nearly a known one.
-
-    Args:
-        cfg: the merged config.
-        options: top-level keys that the options brought in.
+    In a file, a top-level variable may have any name that is not nearly a known one; not so in
+    ``options``, the top-level keys that options brought in.
     """
-    cfg, known, entries = dict(cfg.items()), known_keys(), []
-    for path, node in walk({key: value for key, value in cfg.items() if key in known}):
-        if path in _UNTYPED and "type" not in node:
-            entries.append((path, node, _UNTYPED[path]))
-    entries += components({key: value for key, value in cfg.items() if key in known})
+    known = known_keys()
+    read = {key: value for key, value in cfg.items() if key in known}
+    untyped = [(p, node) for p, node in walk(read) if p in _UNTYPED and "type" not in node]
+    entries = [*((p, node, _UNTYPED[p]) for p, node in untyped), *components(read)]
     faults = [*_names(cfg, known, options), *_unfit(cfg, entries)]
     for entry in entries:
         faults.extend(_arguments(*entry))
@@ -94,7 +90,7 @@ def check_keys(cfg: Mapping[str, Any], options: Collection[str] = ()) -> None:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
 
 
-def _names(cfg: Mapping, known: Collection[str], options: Collection[str]) -> Iterator[str]:
+def _names(cfg: Any, known: Collection[str], options: Collection[str]) -> Iterator[str]:
     """Yield names of the top level, of hooks and of the environment that nothing reads."""
     for key in (key for key in cfg if key not in known):
         near = "" if key == "test_pipeline" else nearest(key, known, _SIMILAR)

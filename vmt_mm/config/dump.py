@@ -16,7 +16,7 @@ from vmt_mm.errors import InputError
 _NOTHING = object()
 #: What the text of a config may consist of, besides the calls ``dict(...)`` and ``float('inf')``.
 _LITERALS = (ast.Constant, ast.Dict, ast.List, ast.Tuple, ast.keyword, ast.expr_context)
-_LITERALS += (ast.UnaryOp, ast.unaryop)
+_LITERALS += (ast.UnaryOp, ast.unaryop, ast.Call)
 
 
 class OrderedConfig(Config):
@@ -80,7 +80,7 @@ def config_text(cfg: Config, resolved: bool = False) -> str:
     Raises:
         InputError: if a value cannot be written as text; the message gives its key.
     """
-    content = plain_config(cfg) if resolved else _plain_entries(cfg.to_dict())
+    content = plain_config(cfg, resolved)
     loader = content.get("train_dataloader")
     if "_loaded" in vars(cfg) and content.get("total_batch_size") and isinstance(loader, dict):
         loader.pop("batch_size", None)
@@ -88,14 +88,11 @@ def config_text(cfg: Config, resolved: bool = False) -> str:
     return "".join(lines).replace("{{", "{\\x7b")  # mmengine would read a variable of its own
 
 
-def plain_config(cfg: Config) -> dict[str, Any]:
-    """Return a config with all derived values, in plain containers; classes by their names."""
-    return _plain_entries(Config.to_dict(cfg))
-
-
-def _plain_entries(content: dict[str, Any]) -> dict[str, Any]:
-    entries = content.items()  # a class is what the file imported for its own use
-    return {key: _plain(value, key) for key, value in entries if not inspect.isclass(value)}
+def plain_config(cfg: Config, resolved: bool = True) -> dict[str, Any]:
+    """Return a config in plain containers, with derived values or without; classes by name."""
+    content = Config.to_dict(cfg) if resolved else cfg.to_dict()
+    # a class is what the file imported for its own use
+    return {k: _plain(value, k) for k, value in content.items() if not inspect.isclass(value)}
 
 
 class _Infinity(float):
@@ -141,16 +138,15 @@ def read_config_text(text: Any, source: str) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for statement in statements:
         place = f"{source}, line {statement.lineno}"
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if [type(target) for target in targets] != [ast.Name]:
-            raise InputError(f"{place}: no assignment `name = value`")
-        functions = []
-        for node in ast.walk(statement.value):
-            is_call = isinstance(node, ast.Call) and ast.unparse(node.func) in ("dict", "float")
-            if is_call:
-                functions.append(node.func)
-            elif not isinstance(node, _LITERALS) and node not in functions:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                called = [node.func for node in ast.walk(value) if isinstance(node, ast.Call)]
+            case _:
+                raise InputError(f"{place}: no assignment `name = value`")
+        named = [function for function in called if ast.unparse(function) in ("dict", "float")]
+        for node in ast.walk(value):
+            if not isinstance(node, _LITERALS) and node not in named:
                 raise InputError(f"{place}: {ast.unparse(node)[:60]} is no literal")
-        code = compile(ast.Expression(statement.value), source, "eval")
-        config[targets[0].id] = eval(code, {"__builtins__": {}, "dict": dict, "float": float})
+        code = compile(ast.Expression(value), source, "eval")
+        config[name] = eval(code, {"__builtins__": {}, "dict": dict, "float": float})
     return config

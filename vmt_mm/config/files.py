@@ -40,7 +40,7 @@ def check_start(load_from: object, work_dir: str) -> None:
 
 def check_work_dir(cfg: Mapping[str, Any]) -> None:
     """Refuse a work dir that is a dataset's root, or lies in a folder that is read of it."""
-    work_dir = cfg.get("work_dir")
+    work_dir: str = cfg.get("work_dir") or ""
     for root, *parts in data_folders(cfg) if work_dir else ():
         check_outputs(dict(work_dir=work_dir), parts, may_hold=True)  # under other names
         if Path(work_dir).is_dir() and root.is_dir() and Path(work_dir).samefile(root):

@@ -34,7 +34,11 @@ def check_inputs(cfg: Config, training: bool) -> None:
         raise InputError("the config has no `model`")
     faults = [*_values(cfg, loaders)]
     for name in loaders:
-        faults += [*_tasks(cfg, name), *_data(cfg, name)]
+        faults += _tasks(cfg, name)
+        for entry in datasets_in(cfg.get(name)):
+            find_problem = getattr(DATASETS.get(entry["type"]), "find_problem", lambda **_: None)
+            keys = {key: entry[key] for key in ("data_root", "ann_file") if key in entry}
+            faults += filter(None, [find_problem(**keys)])
     faults += [*_weights(cfg, training), *rule_faults(cfg, training)]
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
@@ -95,14 +99,6 @@ def _tasks(cfg: Config, name: str) -> Iterator[str]:
                 have, wanted = other.describe_output(), own[task].describe_output()
                 if have != wanted:
                     yield f"{place}: task {task!r} is {have}, in the model {wanted}"
-
-
-def _data(cfg: Config, name: str) -> Iterator[str]:
-    for entry in datasets_in(cfg.get(name)):
-        find_problem = getattr(DATASETS.get(entry["type"]), "find_problem", None)
-        keys = {key: entry[key] for key in ("data_root", "ann_file") if key in entry}
-        if find_problem and (problem := find_problem(**keys)):
-            yield problem
 
 
 def _weights(cfg: Config, training: bool) -> Iterator[str]:

@@ -116,17 +116,21 @@ def _set_again(source: str | Path, cfg: Config) -> set[str]:
 
 def _check_batch(cfg: Config, world_size: int, training: bool) -> None:
     """Check the batch; one that is given per process decides ``total_batch_size``."""
-    loader, name = cfg.get("train_dataloader"), "total_batch_size"
-    if loader is None:
-        return
-    if "batch_size" in loader:
+    loader, name, size = (
+        cfg.get("train_dataloader"),
+        "total_batch_size",
+        cfg.get("total_batch_size"),
+    )
+    if loader and "batch_size" in loader:
         name, size = "train_dataloader.batch_size", loader.batch_size
         cfg.total_batch_size = size and size * world_size
-    elif (size := cfg.get("total_batch_size")) is None and training:
+    if loader is None or not training:
+        return
+    if size is None and name == "total_batch_size":
         raise InputError("the config sets neither total_batch_size nor train_dataloader.batch_size")
-    if training and (type(size) is not int or size < 1):
+    if type(size) is not int or size < 1:
         raise InputError(f"{name} must be a positive whole number, got {size!r}")
-    if training and cfg.total_batch_size % world_size:
+    if cfg.total_batch_size % world_size:
         raise InputError(
             f"total_batch_size {size} does not divide over {world_size} processes; choose another "
             "number of processes, total_batch_size=N, or train_dataloader.batch_size=N per process"

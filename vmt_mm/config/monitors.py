@@ -28,12 +28,10 @@ def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return derived
 
 
-def rule_faults(cfg: Mapping[str, Any], training: bool) -> Iterator[str]:
-    """Yield what is wrong with the results that components depend on, in one line each.
+def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
+    """Yield what is wrong with the results that components of a config depend on.
 
-    Args:
-        cfg: a config, or the runner's arguments.
-        training: whether one is to run; only then a Delta that will not be there matters.
+    A Delta that will not be there matters only to a training.
     """
     for results, path, node, name, keys, rules in _choosers(cfg, cfg):
         place = f"{path}.{name}"

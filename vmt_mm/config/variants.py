@@ -46,9 +46,9 @@ def apply_protocol(cfg: Config) -> None:
             entry["reference"] = None
 
 
-def _changed(pipeline: Sequence[Mapping], name: str, loader: str) -> list[Mapping]:
+def _changed(pipeline: Sequence[Any], name: str, loader: str) -> list[dict[str, Any]]:
     """Return the pipeline of protocol A as one of B or C; one that is so already stays."""
-    steps, kinds = list(pipeline), [step.get("type") for step in pipeline]
+    steps, kinds = [dict(step) for step in pipeline], [step.get("type") for step in pipeline]
     order = [kind for kind in kinds if kind in ("Resize", "Pad", "LoadLabels")]
     if order not in (_ORDERS["A"], _ORDERS[name]):
         raise InputError(
@@ -56,16 +56,13 @@ def _changed(pipeline: Sequence[Mapping], name: str, loader: str) -> list[Mappin
             f"{loader} has {kinds}"
         )
     if name == "B":
-        position = kinds.index("Resize")
-        steps[position] = dict(steps[position], nearest_labels=True)
-    if order == _ORDERS["A"]:
-        position = kinds.index("Resize")
-        if name == "B":
-            steps.insert(position, steps.pop(kinds.index("LoadLabels")))
-        else:
-            scale = steps[position].get("scale")
-            steps[position] = dict(type="Pad", pad_val=dict(img=MEAN_COLOR))
-            steps[position].update({"size": scale} if scale else {})
+        steps[kinds.index("Resize")]["nearest_labels"] = True
+        if order == _ORDERS["A"]:
+            steps.insert(kinds.index("Resize"), steps.pop(kinds.index("LoadLabels")))
+    elif order == _ORDERS["A"]:
+        resize = steps[kinds.index("Resize")]
+        size = {"size": resize["scale"]} if "scale" in resize else {}
+        steps[kinds.index("Resize")] = dict(size, type="Pad", pad_val=dict(img=MEAN_COLOR))
     return steps
 
 
