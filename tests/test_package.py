@@ -80,7 +80,7 @@ def test_the_readmes_config_for_own_data(rooms):
     assert {n: t.out_channels for n, t in model.tasks.items()} == dict(floor=3, normals=3)
     evaluator = EVALUATOR.build(cfg.val_evaluator)
     assert [m.task for m in evaluator.metrics] == ["floor", "normals"]
-    assert evaluator.reference is None
+    assert not evaluator.reference
 
 
 def test_every_path_of_the_readme_exists():
