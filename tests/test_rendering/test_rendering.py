@@ -25,7 +25,7 @@ from vmt_mm.rendering.labels import (
 from vmt_mm.rendering.objects import Item, axis_matrix, make_person
 from vmt_mm.rendering.render import camera_rays, edges, lit, render, scene_generator
 from vmt_mm.rendering.scene import Camera, build_scene
-from vmt_mm.rendering.textures import Paint, random_rotation
+from vmt_mm.rendering.textures import paint, random_rotation
 
 Distance = Callable[[np.ndarray], np.ndarray]
 
@@ -140,7 +140,7 @@ def _looking_along_minus_z(solids: list[Solid], size: int) -> RenderedScene:
 
 
 def _backdrop() -> list[Solid]:
-    grey = Paint("plain", np.full(3, 0.5), np.full(3, 0.4), 1.0)
+    grey = paint("plain", (np.full(3, 0.5), np.full(3, 0.4)), 1.0)
     facing = axis_matrix(np.array([0.0, 0.0, 1.0]))
     floor = Solid(Plane(), np.eye(3), np.zeros(3), grey)
     return [floor, Solid(Plane(), facing, np.array([0.0, 0.0, -6.0]), grey, instance=1)]

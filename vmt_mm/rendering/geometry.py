@@ -1,14 +1,11 @@
 """Shapes that scenes are made of, and where rays hit them.
 
-Every shape is centred on the origin of its own frame, with its axis of symmetry along y. It has
+Every shape is centred on the origin of its own frame, with its axis of symmetry along y, within a
+radius ``bound``. ``intersect(origin, dirs)`` gives t (N,) of the first hits of origin (3,) + t *
+dirs (3, N) from outside, inf for a miss; ``normal(points)`` the outward unit normals (3, N).
 
-- ``bound``: radius of a sphere round the origin that holds it;
-- ``intersect(origin, dirs)``: t (N,) of the first hits of origin (3,) + t * dirs (3, N) from
-  outside, inf for a miss;
-- ``normal(points)``: outward unit normals (3, N) at surface points (3, N).
-
-Vectors are stored component first, ``(3, N)``, in metres: each component is then contiguous, and no
-matrix product goes through a BLAS, whose rounding may depend on its thread count.
+Vectors are (3, N), in metres: each component is then contiguous, and no matrix product goes through
+a BLAS, whose rounding may depend on its thread count.
 """
 
 from __future__ import annotations
@@ -21,9 +18,8 @@ from numpy.typing import NDArray
 from vmt_mm.rendering import labels
 from vmt_mm.rendering.textures import Array, Texture, rotate
 
-# Hits nearer than this (in units of the ray direction) are the ray's own origin.
-_T_MIN = 1e-6
-_TINY = 1e-12
+# Hits nearer than _T_MIN (in units of the ray direction) are the ray's own origin.
+_T_MIN, _TINY = 1e-6, 1e-12
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -44,10 +40,8 @@ def _roots(a: Array, half_b: Array, c: Array | float) -> tuple[Array, Array]:
     return (-half_b - root) / a, (-half_b + root) / a
 
 
-def _hit_side(
-    origin: Array, dirs: Array, mid: float, slope: float, low: float, high: float
-) -> Array:
-    """First hits (N,) with the side x^2 + z^2 = (mid + slope y)^2 for low <= y <= high (metres)."""
+def _hit_side(origin: Array, dirs: Array, mid: float, slope: float, *ends: float) -> Array:
+    """First hits (N,) with the side x^2 + z^2 = (mid + slope y)^2 between the heights ``ends``."""
     (ox, oy, oz), (dx, dy, dz) = origin, dirs
     reach = mid + slope * oy
     a = dx * dx + dz * dz - slope * slope * dy * dy
@@ -55,15 +49,8 @@ def _hit_side(
     best = np.full(dx.shape, np.inf)
     for t in _roots(a, half_b, ox * ox + oz * oz - reach * reach):
         y = oy + t * dy
-        best = np.where((t > _T_MIN) & (y >= low) & (y <= high) & (t < best), t, best)
+        best = np.where((t > _T_MIN) & (y >= ends[0]) & (y <= ends[1]) & (t < best), t, best)
     return best
-
-
-def _radial(points: Array) -> tuple[Array, Array, Array]:
-    """Distance (N,) from the y axis and the unit radial direction's x and z (N,) each."""
-    rho = np.hypot(points[0], points[2])
-    safe = np.maximum(rho, _TINY)
-    return rho, points[0] / safe, points[2] / safe
 
 
 class Plane:
@@ -141,12 +128,14 @@ class Frustum:
     def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
         best = _hit_side(origin, dirs, *self.side)
         for height, radius in ((-self.half, self.bottom), (self.half, self.top)):
-            end = self.end(radius).intersect(origin - np.array([0, height, 0]), dirs)
-            best = np.minimum(best, end)
+            start = origin - np.array([0, height, 0])
+            best = np.minimum(best, self.end(radius).intersect(start, dirs))
         return best
 
     def normal(self, points: Array) -> Array:  # noqa: D102
-        (rho, x, z), y, (mid, slope, *_) = _radial(points), points[1], self.side
+        (x, y, z), (mid, slope, *_) = points, self.side
+        rho = np.hypot(x, z)
+        x, z = (part / np.maximum(rho, _TINY) for part in (x, z))
         cosine = 1 / np.sqrt(1 + slope * slope)
         cap = np.abs(np.abs(y) - self.half) < np.abs(rho - (mid + slope * y)) * cosine
         up = np.where(cap, np.sign(y), -slope * cosine)
@@ -168,7 +157,8 @@ class Capsule(Frustum):
         self.side = mid, -sine / cosine, -half + bottom * sine, half + top * sine
 
     def normal(self, points: Array) -> Array:  # noqa: D102
-        (_, x, z), y, (*_, low, high) = _radial(points), points[1], self.side
+        (x, y, z), (*_, low, high) = points, self.side
+        x, z = (part / np.maximum(np.hypot(x, z), _TINY) for part in (x, z))
         side = np.stack([x * self._cosine, np.full_like(x, self._sine), z * self._cosine])
         ball = points.copy()
         ball[1] -= np.where(y > (low + high) / 2, self.half, -self.half)

@@ -9,17 +9,10 @@ import numpy as np
 
 from vmt_mm.rendering import labels
 from vmt_mm.rendering.geometry import Box, Capsule, Frustum, Solid, Sphere
-from vmt_mm.rendering.textures import Array, Face, Paint, Texture, linear, random_paint
+from vmt_mm.rendering.textures import Array, Texture, face, linear, paint, random_paint
 
-#: Classes with the ranges of footprint radii that they get on the floor, and those of small items.
-FLOOR_ITEMS = (
-    (labels.BOX, 0.4, 0.85),
-    (labels.BALL, 0.35, 0.65),
-    (labels.CYLINDER, 0.35, 0.7),
-    (labels.CONE, 0.4, 0.7),
-    (labels.TABLE, 0.8, 1.2),
-    (labels.LAMP, 0.4, 0.6),
-)
+#: Ranges of the footprint radii of the classes 1 to 6 on the floor, and classes of small items.
+FLOOR_SIZES = ((0.4, 0.85), (0.35, 0.65), (0.35, 0.7), (0.4, 0.7), (0.8, 1.2), (0.4, 0.6))
 TOP_ITEMS = (labels.BOX, labels.BALL, labels.CYLINDER, labels.CONE, labels.LAMP)
 # Lengths of people below are those of a person of this height and scale with the height.
 _REFERENCE_HEIGHT = 1.75
@@ -28,10 +21,7 @@ _UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 
 @dataclass
 class Item:
-    """One object instance: its solids, and the space it takes.
-
-    ``radius`` is that of the footprint; ``top`` is (height, half x, half z) of a flat top.
-    """
+    """One object: its footprint's radius, its solids, and (height, half x, half z) of a top."""
 
     category: int
     vivid: bool
@@ -86,10 +76,10 @@ def _make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     """Return a table: a top and four legs, all of them boxes."""
     w, d = rng.uniform(0.75, 1.0) * limit * 0.82, rng.uniform(0.6, 1.0) * limit * 0.57
     height, thick, leg = rng.uniform(0.55, 0.85), rng.uniform(0.02, 0.04), rng.uniform(0.025, 0.045)
-    paint = random_paint(rng, vivid, 2 * w)
-    legs = paint if rng.random() < 0.6 else random_paint(rng, vivid, 0.6)
+    wood = random_paint(rng, vivid, 2 * w)
+    legs = wood if rng.random() < 0.6 else random_paint(rng, vivid, 0.6)
     half = (height - 2 * thick) / 2
-    solids = [Solid(Box(w, thick, d), np.eye(3), (height - thick) * _UP, paint)]
+    solids = [Solid(Box(w, thick, d), np.eye(3), (height - thick) * _UP, wood)]
     for x, z in product((-1, 1), repeat=2):
         centre = np.array([x * (w - 1.3 * leg), half, z * (d - 1.3 * leg)])
         solids.append(Solid(Box(leg, half, leg), np.eye(3), centre, legs))
@@ -100,7 +90,7 @@ def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     """Return a lamp: a foot, a thin pole and a shade; as tall as ``limit`` lets it be."""
     height = min(rng.uniform(1.2, 1.9), limit * rng.uniform(3.5, 5.0))
     wide = height * rng.uniform(0.13, 0.18)
-    paint = random_paint(rng, vivid, 2 * wide)
+    cloth = random_paint(rng, vivid, 2 * wide)
     # A pole is often plain metal, vivid lamp or not.
     metal = random_paint(rng, vivid and rng.random() < 0.5, 0.5)
     foot, pole = 0.02 + 0.01 * height, 0.008 + 0.011 * height
@@ -110,29 +100,26 @@ def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
         shade = Frustum(wide, wide * rng.uniform(0.2, 0.8), half)
     middle = height - half
     half = (middle - foot) / 2
-    rows = (
-        (Frustum(0.75 * wide, 0.75 * wide, foot / 2), foot / 2, metal),
-        (Frustum(pole, pole, half), foot + half, metal),
-        (shade, middle, paint),
-    )
-    solids = [Solid(shape, np.eye(3), y * _UP, texture) for shape, y, texture in rows]
+    base = Frustum(0.75 * wide, 0.75 * wide, foot / 2)
+    solids = [
+        Solid(base, np.eye(3), foot / 2 * _UP, metal),
+        Solid(Frustum(pole, pole, half), np.eye(3), (foot + half) * _UP, metal),
+        Solid(shade, np.eye(3), middle * _UP, cloth),
+    ]
     return Item(labels.LAMP, vivid, wide, height, solids)
 
 
 def _clothes(rng: np.random.Generator, vivid: bool, scale: float) -> dict[str, Texture]:
     tone = linear(rng.uniform(0.045, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.35, 0.98))
     hair = linear(rng.uniform(0.04, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.06, 0.6))
-    skin = Paint("plain", tone, tone * 0.85, 0.3)
-    shirt = random_paint(rng, vivid, 0.5)
+    skin, shirt = paint("plain", (tone, tone * 0.85), 0.3), random_paint(rng, vivid, 0.5)
     # One bright garment is enough to make a person stand out, and often all there is.
     trousers = random_paint(rng, vivid and rng.random() < 0.7, 0.5)
     shoe = random_paint(rng, vivid and rng.random() < 0.5, 0.3)
-    sleeve = shirt if rng.random() < 0.55 else skin
-    shin = trousers if rng.random() < 0.7 else skin
-    face = Face(tone, hair, 0.105 * scale, rng.uniform(0.15, 0.7))
-    return dict(
-        face=face, skin=skin, shirt=shirt, sleeve=sleeve, trousers=trousers, shin=shin, shoe=shoe
-    )
+    wear = dict(skin=skin, shirt=shirt, trousers=trousers, shoe=shoe)
+    wear["sleeve"] = shirt if rng.random() < 0.55 else skin
+    wear["shin"] = trousers if rng.random() < 0.7 else skin
+    return dict(wear, face=face(tone, hair, 0.105 * scale, rng.uniform(0.15, 0.7)))
 
 
 def _direction(swing: float, spread: float, side: int) -> Array:

@@ -13,10 +13,6 @@ from vmt_mm.rendering.geometry import Plane, Solid, dot, nearest
 from vmt_mm.rendering.scene import Camera, Scene, build_scene
 from vmt_mm.rendering.textures import Array, rotate
 
-# Shadow rays end this far (metres) above the surface, lest it shade itself.
-_LIFT = 2e-3
-# The lens blurs by half a pixel at this image size (pixels), and in proportion elsewhere.
-_REFERENCE_SIZE = 192
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
@@ -63,7 +59,7 @@ def camera_rays(camera: Camera, size: int) -> Array:
 
 def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDArray[np.bool_]:
     """Return which points (3, N) face a light at (3,) and have nothing between them and it."""
-    rays = points + _LIFT * normals - light[:, None]
+    rays = points + 2e-3 * normals - light[:, None]  # above the surface, lest it shade itself
     visible = dot(rays, normals) < 0
     movable = [solid for solid in solids if not isinstance(solid.shape, Plane)]
     blocked, _ = nearest(movable, light, rays[:, visible])
@@ -71,7 +67,7 @@ def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDA
     return visible
 
 
-def _radiance(scene: Scene, gloss: Array, dirs: Array, points: Array, normals: Array,
+def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, normals: Array,
               albedo: Array) -> Array:  # fmt: skip
     """Return the light (3, N), linear RGB in arbitrary units, that reaches the pixels."""
     view = -dirs / np.sqrt(dot(dirs, dirs))
@@ -82,13 +78,13 @@ def _radiance(scene: Scene, gloss: Array, dirs: Array, points: Array, normals: A
     # A weak glow from the camera's side keeps surfaces in the shadow from going flat.
     glow = 0.12 * np.clip(dot(normals, view), 0, 1)
     diffuse = ambient * open_sky + glow
-    shine = np.zeros_like(diffuse)
+    shine, gloss = np.zeros_like(diffuse), np.array([s.gloss for s in scene.solids])[seen]
     for position, colour in scene.lights:
-        seen = lit(position, scene.solids, points, normals)
         to_light = position[:, None] - points
         distance = np.sqrt(dot(to_light, to_light))
         to_light /= distance
-        falloff = np.where(seen, 1.6 / (1 + (distance / 3.0) ** 2), 0.0)
+        visible = lit(position, scene.solids, points, normals)
+        falloff = np.where(visible, 1.6 / (1 + (distance / 3.0) ** 2), 0.0)
         diffuse += colour[:, None] * (falloff * np.clip(dot(normals, to_light), 0, 1))
         half = to_light + view
         half /= np.sqrt(dot(half, half))
@@ -99,22 +95,22 @@ def _radiance(scene: Scene, gloss: Array, dirs: Array, points: Array, normals: A
 
 def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Turn light (3, size * size) into an RGB photograph (size, size, 3)."""
-    exposed = light * (scene.exposure / max(float(dot(_LUMINANCE, light).mean()), 1e-6))
+    exposure, gamma, noise = scene.sensor
+    exposed = light * (exposure / max(float(dot(_LUMINANCE, light).mean()), 1e-6))
     # Reinhard's curve with a white point, so that highlights roll off instead of clipping.
     toned = exposed * (1 + exposed / 1.6**2) / (1 + 0.35 * exposed)
     image = np.clip(toned, 0, 1).T.reshape(size, size, 3)
-    sigma = 0.5 * size / _REFERENCE_SIZE
+    sigma = 0.5 * size / 192  # the lens blurs by half a pixel at 192 pixels
     if sigma > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    image = np.clip(image, 0, 1) ** (1 / scene.gamma)
-    image = image + rng.normal(0.0, scene.noise, image.shape)
+    image = np.clip(image, 0, 1) ** (1 / gamma)
+    image = image + rng.normal(0.0, noise, image.shape)
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
     """Render a scene; ``rng`` is that of the image's noise."""
-    camera, solids = scene.camera, scene.solids
-    dirs = camera_rays(camera, size)
+    camera, solids, dirs = scene.camera, scene.solids, camera_rays(scene.camera, size)
     depth, seen = nearest(solids, camera.position, dirs)
     points = camera.position[:, None] + depth * dirs
     normals, albedo = np.empty_like(points), np.empty_like(points)
@@ -122,9 +118,8 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
         solid, own = solids[number], np.flatnonzero(seen == number)
         local = solid.to_local(points[:, own])
         normals[:, own] = rotate(solid.rotation, solid.shape.normal(local))
-        albedo[:, own] = solid.texture.albedo(local)
-    gloss = np.array([solid.gloss for solid in solids])[seen]
-    light = _radiance(scene, gloss, dirs, points, normals, albedo)
+        albedo[:, own] = solid.texture(local)
+    light = _radiance(scene, seen, dirs, points, normals, albedo)
     rows = [(s.category, s.part, 255 * s.salient, s.instance) for s in solids]
     semseg, parts, saliency, instances = np.uint8(rows)[seen].T.reshape(4, size, size)
     turned = rotate(camera.rotation.T, normals).T.reshape(size, size, 3)
@@ -141,11 +136,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
 
 
 def render_scene(seed: int, split: str, index: int, size: int) -> RenderedScene:
-    """Render one scene at ``size`` x ``size`` pixels.
-
-    What the scene contains depends on ``seed``, ``split`` and ``index`` alone, so that another
-    size shows the same scene; the image, noise included, is a function of all four.
-    """
+    """Render a scene, which another size shows as well; the image is a function of all four."""
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     rng = scene_generator(seed, split, index)

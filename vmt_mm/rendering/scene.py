@@ -8,22 +8,16 @@ import numpy as np
 
 from vmt_mm.rendering import labels
 from vmt_mm.rendering.geometry import Plane, Solid
-from vmt_mm.rendering.objects import FLOOR_ITEMS, TOP_ITEMS, Item, make_item, make_person
-from vmt_mm.rendering.textures import (
-    Array,
-    Decals,
-    Paint,
-    Rectangle,
-    Texture,
-    linear,
-    random_paint,
-)
+from vmt_mm.rendering.objects import FLOOR_SIZES, TOP_ITEMS, Item, make_item, make_person
+from vmt_mm.rendering.textures import Array, Rectangle, Texture, decals, linear, paint, random_paint
 
 # Nothing is taller, so that the lights hang free and nothing pierces the ceiling.
 _TALLEST = 2.25
 _UP = np.array([0.0, 1.0, 0.0])
 #: Width, length and height of a room, centred on x = z = 0 with its floor at y = 0.
 Room = tuple[float, float, float]
+#: An item, the point (3,) it stands on, and how it is turned, (3, 3).
+_Placed = tuple[Item, Array, Array]
 
 
 @dataclass(frozen=True)
@@ -39,8 +33,8 @@ class Camera:
 class Scene:
     """Everything there is to render: the first six solids are the room's planes.
 
-    ``lights`` are positions and linear RGB colours, (3,) each. ``sky`` and ``ground`` are the
-    ambient light from above and below, linear RGB (3,); the last three are the sensor's.
+    ``lights`` are positions and colours. ``sky`` and ``ground`` are the ambient light's colours.
+    Colours are linear RGB (3,). ``sensor`` is its exposure, gamma and noise.
     """
 
     camera: Camera
@@ -48,21 +42,7 @@ class Scene:
     lights: list[tuple[Array, Array]]
     sky: Array
     ground: Array
-    exposure: float
-    gamma: float
-    noise: float
-
-
-def _plain(colour: Array) -> Paint:
-    return Paint("plain", colour, colour, 1.0)
-
-
-def _rug(rng: np.random.Generator, room: Room) -> tuple[Rectangle, Texture]:
-    size = rng.uniform(1.2, 2.6), rng.uniform(1.6, 3.2)
-    space = room[0] * 0.7, room[1] * 0.5
-    x, z = (rng.uniform(-0.5, 0.5) * max(r - s, 0.0) for s, r in zip(size, space, strict=True))
-    spot = x - size[0] / 2, z - size[1] / 2, x + size[0] / 2, z + size[1] / 2
-    return spot, random_paint(rng, rng.random() < 0.6, 1.2)
+    sensor: tuple[float, float, float]
 
 
 def _floor(rng: np.random.Generator, room: Room) -> Texture:
@@ -73,8 +53,14 @@ def _floor(rng: np.random.Generator, room: Room) -> Texture:
     value = rng.uniform(0.35, 0.85)
     first = linear(hue, sat, value)
     second = linear(hue, sat, value * rng.uniform(0.6, 0.85))
-    base = Paint(kind, first, second, periods[kind] * rng.uniform(0.8, 1.3))
-    return Decals(base, [_rug(rng, room)] if rng.random() < 0.5 else [])
+    base = paint(kind, (first, second), periods[kind] * rng.uniform(0.8, 1.3))
+    if rng.random() >= 0.5:
+        return base
+    w, d = rng.uniform(1.2, 2.6), rng.uniform(1.6, 3.2)  # of a rug
+    x = rng.uniform(-0.5, 0.5) * max(room[0] * 0.7 - w, 0.0)
+    z = rng.uniform(-0.5, 0.5) * max(room[1] * 0.5 - d, 0.0)
+    spot = x - w / 2, z - d / 2, x + w / 2, z + d / 2
+    return decals(base, [(spot, random_paint(rng, rng.random() < 0.6, 1.2))])
 
 
 def _wall(rng: np.random.Generator, base: Texture, width: float, height: float) -> Texture:
@@ -86,29 +72,29 @@ def _wall(rng: np.random.Generator, base: Texture, width: float, height: float) 
         x = (slot + 0.5) / count * width - width / 2
         z = rng.uniform(1.1 + h / 2, height - 0.15 - h / 2)
         rim = rng.uniform(0.02, 0.06)
-        frame = _plain(linear(rng.random(), 0.3, rng.uniform(0.1, 0.9)))
+        frame = paint("plain", (linear(rng.random(), 0.3, rng.uniform(0.1, 0.9)),) * 2, 1.0)
         spot = x - w / 2, z - h / 2, x + w / 2, z + h / 2
         inner = spot[0] + rim, spot[1] + rim, spot[2] - rim, spot[3] - rim
         patches += [(spot, frame), (inner, random_paint(rng, rng.random() < 0.7, 0.8))]
     if rng.random() < 0.6:
-        skirting = _plain(linear(0.1, 0.1, rng.uniform(0.2, 0.95)))
+        skirting = paint("plain", (linear(0.1, 0.1, rng.uniform(0.2, 0.95)),) * 2, 1.0)
         patches.append(((-99.0, -1.0, 99.0, rng.uniform(0.07, 0.15)), skirting))
-    return Decals(base, patches)
+    return decals(base, patches)
 
 
-def _wallpaper(rng: np.random.Generator) -> Paint:
+def _wallpaper(rng: np.random.Generator) -> Texture:
     hue, sat, value = rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.55, 0.95)
     pattern = str(rng.choice(["plain", "stripes", "noise", "tiles"], p=[0.45, 0.2, 0.25, 0.1]))
     other = linear(hue + rng.uniform(-0.1, 0.1), sat, value * rng.uniform(0.75, 0.95))
-    return Paint(pattern, linear(hue, sat, value), other, rng.uniform(0.4, 1.0))
+    return paint(pattern, (linear(hue, sat, value), other), rng.uniform(0.4, 1.0))
 
 
 def _planes(rng: np.random.Generator, room: Room) -> list[Solid]:
     """Return the floor, the ceiling and four walls as planes that face inward."""
     w, d, h = room[0] / 2, room[1] / 2, room[2]
-    paint = Paint("plain", linear(0.1, 0.05, 0.9), linear(0.1, 0.05, 0.8), 1.0)
+    white = paint("plain", (linear(0.1, 0.05, 0.9), linear(0.1, 0.05, 0.8)), 1.0)
     floor = Solid(Plane(), np.eye(3), np.zeros(3), _floor(rng, room), gloss=rng.uniform(0, 0.15))
-    planes = [floor, Solid(Plane(), np.diag([1.0, -1.0, -1.0]), h * _UP, paint)]
+    planes = [floor, Solid(Plane(), np.diag([1.0, -1.0, -1.0]), h * _UP, white)]
     paper = _wallpaper(rng)
     for x, z, width in ((w, 0.0, 2 * d), (-w, 0.0, 2 * d), (0.0, d, 2 * w), (0.0, -d, 2 * w)):
         normal = -np.sign([x, 0.0, z])
@@ -146,21 +132,16 @@ def _spot(
     """Return a point (3,) on the floor, in view, for a disc; None if forty tries found none."""
     ahead = -camera.rotation[[0, 2], 2]
     ahead = ahead / np.hypot(*ahead)
-    right = np.array([-ahead[1], ahead[0]])
+    right, near = np.array([-ahead[1], ahead[0]]), 1.4 + radius
     limits = np.array(room[:2]) / 2 - radius - 0.03
     for _ in range(40):
         # The power favours the foreground, where things are large enough to be told apart.
-        near = 1.4 + radius
         distance = near + (far - near) * rng.random() ** 1.45
         aside = rng.uniform(-0.92, 0.92) * camera.tan_half_fov * distance
         x, z = camera.position[[0, 2]] + distance * ahead + aside * right
         if abs(x) <= limits[0] and abs(z) <= limits[1]:
             return np.array([x, 0.0, z])
     return None
-
-
-#: An item, the point (3,) it stands on, and how it is turned, (3, 3).
-_Placed = tuple[Item, Array, Array]
 
 
 def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> list[_Placed]:
@@ -193,8 +174,9 @@ def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Pl
         if number < people:
             item = make_person(rng, flag)
         else:
-            category, low, high = FLOOR_ITEMS[rng.integers(len(FLOOR_ITEMS))]
-            item = make_item(category, rng, flag, rng.uniform(low, high))
+            number_of_class = rng.integers(len(FLOOR_SIZES))
+            limit = rng.uniform(*FLOOR_SIZES[number_of_class])
+            item = make_item(number_of_class + 1, rng, flag, limit)
         # People further off than five metres are mere specks; everything else may be anywhere.
         place = _spot(rng, camera, room, item.radius, min(far, 5.0) if number < people else far)
         if place is not None:
@@ -227,13 +209,7 @@ def build_scene(rng: np.random.Generator) -> Scene:
             solids.append(replace(solid, rotation=rotation, centre=centre, **what))
     lights = _lights(rng, room)
     level, cool = rng.uniform(0.2, 0.45), rng.uniform(-0.12, 0.12)
-    return Scene(
-        camera,
-        solids,
-        lights,
-        sky=level * np.array([1 - cool, 1.0, 1 + cool]),
-        ground=level * rng.uniform(0.5, 0.8) * np.array([1.05, 1.0, 0.92]),
-        exposure=rng.uniform(0.17, 0.3),
-        gamma=rng.uniform(2.0, 2.4),
-        noise=rng.uniform(0.004, 0.02),
-    )
+    sky = level * np.array([1 - cool, 1.0, 1 + cool])
+    ground = level * rng.uniform(0.5, 0.8) * np.array([1.05, 1.0, 0.92])
+    sensor = rng.uniform(0.17, 0.3), rng.uniform(2.0, 2.4), rng.uniform(0.004, 0.02)
+    return Scene(camera, solids, lights, sky, ground, sensor)

@@ -1,26 +1,20 @@
-"""Colours and procedural textures, evaluated in the frame of the surface that bears them."""
+"""Colours and procedural textures.
+
+A texture gives linear RGB (3, N) in 0..1 at points (3, N), in metres, of its surface's own frame.
+"""
 
 import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Texture = Callable[[Array], Array]
 Rectangle = tuple[float, float, float, float]
 # One lattice of random values serves all noise: a texture only looks at it with another offset.
 _LATTICE = np.random.default_rng(20).random((16, 16, 16))
-
-
-class Texture(Protocol):
-    """Anything that gives a surface its colour."""
-
-    def albedo(self, points: Array) -> Array:
-        """Return linear RGB (3, N) in 0..1 at local points (3, N) in metres."""
-        ...
 
 
 def rotate(matrix: Array, vectors: Array) -> Array:
@@ -91,55 +85,49 @@ _PATTERNS: dict[str, Callable[[Array], Array]] = dict(
 _OBJECT_PATTERNS = tuple(_PATTERNS)[:7]
 
 
-@dataclass(frozen=True)
-class Paint:
+def paint(
+    pattern: str,
+    colours: tuple[Array, Array],
+    period: float,
+    axes: Array | None = None,
+    offset: Array | float = 0.0,
+) -> Texture:
     """A pattern that mixes two linear RGB colours (3,); ``period`` in metres."""
+    first, second = (colour[:, None] for colour in colours)
 
-    pattern: str
-    first: Array
-    second: Array
-    period: float
-    axes: Array | None = None
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    def albedo(points: Array) -> Array:
+        turned = points if axes is None else rotate(axes, points)
+        weight = _PATTERNS[pattern](turned / period + offset)
+        return first * (1 - weight) + second * weight
 
-    def albedo(self, points: Array) -> Array:  # noqa: D102
-        turned = points if self.axes is None else rotate(self.axes, points)
-        weight = _PATTERNS[self.pattern](turned / self.period + np.array(self.offset)[:, None])
-        return self.first[:, None] * (1 - weight) + self.second[:, None] * weight
+    return albedo
 
 
-@dataclass(frozen=True)
-class Decals:
+def decals(base: Texture, patches: list[tuple[Rectangle, Texture]]) -> Texture:
     """A texture with rectangles (x0, z0, x1, z1) of others over it in the local x-z plane."""
 
-    base: Texture
-    patches: list[tuple[Rectangle, Texture]]
-
-    def albedo(self, points: Array) -> Array:  # noqa: D102
-        colour = self.base.albedo(points)
-        x, _, z = points
-        for (x0, z0, x1, z1), texture in self.patches:
+    def albedo(points: Array) -> Array:
+        colour, (x, _, z) = base(points), points
+        for (x0, z0, x1, z1), texture in patches:
             inside = np.flatnonzero((x >= x0) & (x <= x1) & (z >= z0) & (z <= z1))
             if inside.size:
-                colour[:, inside] = texture.albedo(points[:, inside])
+                colour[:, inside] = texture(points[:, inside])
         return colour
 
+    return albedo
 
-@dataclass(frozen=True)
-class Face:
+
+def face(skin: Array, hair: Array, radius: float, hairline: float) -> Texture:
     """Skin with hair at the top and the back of a head that looks along +z; colours (3,)."""
 
-    skin: Array
-    hair: Array
-    radius: float
-    hairline: float
-
-    def albedo(self, points: Array) -> Array:  # noqa: D102
-        x, y, z = points / self.radius
-        hair = (y > self.hairline + 1.3 * z) | (y > 1.0)
+    def albedo(points: Array) -> Array:
+        x, y, z = points / radius
+        hairy = (y > hairline + 1.3 * z) | (y > 1.0)
         eyes = (np.abs(np.abs(x) - 0.38) < 0.17) & (np.abs(y - 0.15) < 0.13) & (z > 0)
-        colour = np.where(hair, self.hair[:, None], self.skin[:, None])
-        return np.where(eyes & ~hair, 0.03, colour)
+        colour = np.where(hairy, hair[:, None], skin[:, None])
+        return np.where(eyes & ~hairy, 0.03, colour)
+
+    return albedo
 
 
 def _random_colour(rng: np.random.Generator, vivid: bool) -> Array:
@@ -148,13 +136,13 @@ def _random_colour(rng: np.random.Generator, vivid: bool) -> Array:
     return linear(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
 
-def random_paint(rng: np.random.Generator, vivid: bool, scale: float) -> Paint:
+def random_paint(rng: np.random.Generator, vivid: bool, scale: float) -> Texture:
     """Return a paint for a thing about ``scale`` metres large, saturated iff ``vivid``."""
     first, second = _random_colour(rng, vivid), _random_colour(rng, vivid)
     if vivid and rng.random() < 0.3:
         second = _random_colour(rng, False)
     pattern = _OBJECT_PATTERNS[rng.integers(len(_OBJECT_PATTERNS))]
-    period = scale * rng.uniform(0.25, 0.7)
+    period = max(scale * rng.uniform(0.25, 0.7), 0.1)
     upright = rng.random() < 0.6 or pattern == "gradient"
     axes = None if upright else random_rotation(rng)
-    return Paint(pattern, first, second, max(period, 0.1), axes, tuple(rng.uniform(0, 16, 3)))
+    return paint(pattern, (first, second), period, axes, rng.uniform(0, 16, 3)[:, None])
