@@ -75,8 +75,7 @@ class Box:
     def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
         inverse, start = 1.0 / _nonzero(dirs), origin[:, None]
         one, two = (-self.half - start) * inverse, (self.half - start) * inverse
-        near = np.minimum(one, two).max(axis=0)
-        far = np.maximum(one, two).min(axis=0)
+        near, far = np.minimum(one, two).max(axis=0), np.maximum(one, two).min(axis=0)
         return np.where((near <= far) & (near > _T_MIN), near, np.inf)
 
     def normal(self, points: Array) -> Array:  # noqa: D102
@@ -95,7 +94,7 @@ class Sphere:
 
     def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
         rest = float(origin @ origin) - self.bound**2
-        near, _ = _roots(dot(dirs, dirs), dot(origin, dirs), rest)
+        near = _roots(dot(dirs, dirs), dot(origin, dirs), rest)[0]
         return np.where(near > _T_MIN, near, np.inf)
 
     def normal(self, points: Array) -> Array:  # noqa: D102
@@ -180,20 +179,15 @@ class Solid:
     category: int = labels.BACKGROUND
     salient: bool = False
 
-    def to_local(self, points: Array) -> Array:
-        """Return points (3, N) of the parent's frame in the shape's own frame."""
-        return rotate(self.rotation.T, points - self.centre[:, None])
-
     def intersect(self, origin: Array, dirs: Array) -> Array:
         """Return t (N,) of the first hits of rays given in the parent's frame."""
-        start = self.rotation.T @ (origin - self.centre)
-        return self.shape.intersect(start, rotate(self.rotation.T, dirs))
+        turn = self.rotation.T
+        return self.shape.intersect(turn @ (origin - self.centre), rotate(turn, dirs))
 
 
 def nearest(solids: list[Solid], origin: Array, dirs: Array) -> tuple[Array, NDArray[np.intp]]:
     """Return t (N,) of the first hits of rays with any solid, and the solids' indices (N,)."""
-    best = np.full(dirs.shape[1], np.inf)
-    index = np.full(dirs.shape[1], -1, dtype=np.intp)
+    best, index = np.full(dirs.shape[1], np.inf), np.full(dirs.shape[1], -1)
     unit = dirs / np.sqrt(dot(dirs, dirs))
     for number, solid in enumerate(solids):
         centre, bound = solid.centre - origin, 1.001 * solid.shape.bound

@@ -42,10 +42,8 @@ def axis_matrix(axis: Array) -> Array:
 
 def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     """Return an item of a class with a footprint radius up to ``limit``."""
-    if category == labels.TABLE:
-        return _make_table(rng, vivid, limit)
-    if category == labels.LAMP:
-        return _make_lamp(rng, vivid, limit)
+    if category in (labels.TABLE, labels.LAMP):
+        return (_make_table if category == labels.TABLE else _make_lamp)(rng, vivid, limit)
     turn, top = np.eye(3), None
     if category == labels.BOX:
         w, d = rng.uniform(0.5, 1.0, 2) * limit / np.sqrt(2)
@@ -80,9 +78,8 @@ def _make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     legs = wood if rng.random() < 0.6 else random_paint(rng, vivid, 0.6)
     half = (height - 2 * thick) / 2
     solids = [Solid(Box(w, thick, d), np.eye(3), (height - thick) * _UP, wood)]
-    for x, z in product((-1, 1), repeat=2):
-        centre = np.array([x * (w - 1.3 * leg), half, z * (d - 1.3 * leg)])
-        solids.append(Solid(Box(leg, half, leg), np.eye(3), centre, legs))
+    for x, z in product((1.3 * leg - w, w - 1.3 * leg), (1.3 * leg - d, d - 1.3 * leg)):
+        solids.append(Solid(Box(leg, half, leg), np.eye(3), np.array([x, half, z]), legs))
     return Item(labels.TABLE, vivid, float(np.hypot(w, d)), height, solids, top=(height, w, d))
 
 

@@ -20,11 +20,9 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 class RenderedScene:
     """An image of S x S pixels with its labels, all exact at the pixels' centres.
 
-    ``image`` uint8 (S, S, 3) RGB; ``semseg`` uint8 (S, S) index into ``CLASSES``;
-    ``human_parts`` uint8 (S, S) index into ``PART_CLASSES``, None when no person is visible;
-    ``saliency`` and ``edge`` uint8 (S, S), 0 or 255; ``normals`` float32 (S, S, 3), unit, camera
-    frame with x right, y up and z towards the camera; ``depth`` float32 (S, S), metres along the
-    optical axis; ``instances`` uint8 (S, S), 0..5 the room's planes, from 6 on the objects.
+    ``image`` is RGB. ``semseg`` and ``human_parts`` are indices of classes; there are no parts
+    where no person is visible. ``saliency`` and ``edge`` are 0 or 255. ``normals`` (S, S, 3): x
+    right, y up, z towards the camera; ``depth`` in metres. ``instances`` 0 to 5 are the planes.
     """
 
     image: NDArray[np.uint8]
@@ -72,12 +70,11 @@ def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, 
     """Return the light (3, N), linear RGB in arbitrary units, that reaches the pixels."""
     view = -dirs / np.sqrt(dot(dirs, dirs))
     up = 0.5 + 0.5 * normals[1]
-    # Corners get less of the ambient light: a cheap approximation of its occlusion by the floor.
+    # Corners get less of the ambient light.
     open_sky = 0.7 + 0.3 * np.clip(points[1] / 0.4, 0, 1) * (1 - up) + 0.3 * up
     ambient = scene.sky[:, None] * up + scene.ground[:, None] * (1 - up)
     # A weak glow from the camera's side keeps surfaces in the shadow from going flat.
-    glow = 0.12 * np.clip(dot(normals, view), 0, 1)
-    diffuse = ambient * open_sky + glow
+    diffuse = ambient * open_sky + 0.12 * np.clip(dot(normals, view), 0, 1)
     shine, gloss = np.zeros_like(diffuse), np.array([s.gloss for s in scene.solids])[seen]
     for position, colour in scene.lights:
         to_light = position[:, None] - points
@@ -116,7 +113,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
     normals, albedo = np.empty_like(points), np.empty_like(points)
     for number in np.unique(seen):
         solid, own = solids[number], np.flatnonzero(seen == number)
-        local = solid.to_local(points[:, own])
+        local = rotate(solid.rotation.T, points[:, own] - solid.centre[:, None])
         normals[:, own] = rotate(solid.rotation, solid.shape.normal(local))
         albedo[:, own] = solid.texture(local)
     light = _radiance(scene, seen, dirs, points, normals, albedo)

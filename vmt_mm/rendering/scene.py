@@ -174,9 +174,8 @@ def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Pl
         if number < people:
             item = make_person(rng, flag)
         else:
-            number_of_class = rng.integers(len(FLOOR_SIZES))
-            limit = rng.uniform(*FLOOR_SIZES[number_of_class])
-            item = make_item(number_of_class + 1, rng, flag, limit)
+            category = 1 + rng.integers(len(FLOOR_SIZES))
+            item = make_item(category, rng, flag, rng.uniform(*FLOOR_SIZES[category - 1]))
         # People further off than five metres are mere specks; everything else may be anywhere.
         place = _spot(rng, camera, room, item.radius, min(far, 5.0) if number < people else far)
         if place is not None:

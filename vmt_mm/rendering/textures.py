@@ -42,8 +42,7 @@ def random_rotation(rng: np.random.Generator) -> Array:
 
 def _noise(points: Array) -> Array:
     """Return smooth noise (N,) in 0..1 at points (3, N), one lattice cell per unit."""
-    base = np.floor(points)
-    frac = points - base
+    frac = points - (base := np.floor(points))
     frac = frac * frac * (3 - 2 * frac)
     cells = [(base.astype(np.int64) + step) & 15 for step in (0, 1)]
     shares = 1 - frac, frac
@@ -57,8 +56,7 @@ def _noise(points: Array) -> Array:
 def _planks(p: Array) -> Array:
     """Boards along z, five times as long as wide, each of its own shade, with dark joints."""
     row = np.floor(p[0]).astype(np.int64)
-    along = p[2] / 5 + _LATTICE[row & 15, 3, 5] * 7
-    board = np.floor(along).astype(np.int64)
+    board = np.floor(p[2] / 5 + _LATTICE[row & 15, 3, 5] * 7).astype(np.int64)
     return np.where(p[0] - row < 0.07, 1.0, _LATTICE[row & 15, board & 15, 0] * 0.7)
 
 
