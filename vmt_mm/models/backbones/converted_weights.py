@@ -29,12 +29,9 @@ class Imported(NamedTuple):
 
 
 def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
-    """Bring a Swin checkpoint to mmseg's keys: of the official repository, timm, mmpretrain, mmseg.
+    """Bring a Swin checkpoint, ``source``, of any origin to mmseg's keys.
 
-    Args:
-        state: its tensors.
-        source: its name, for messages.
-        arch: name in ``ARCHITECTURES``; None takes the one of these sizes.
+    ``arch`` is a name in ``ARCHITECTURES``; None takes the one of these sizes.
     """
     origin = origins.swin_origin(state, source)
     own = origins.to_mmseg_keys(state, origin)
@@ -46,9 +43,8 @@ def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) 
         raise InputError(f"{source} is an incomplete Swin checkpoint: {error} is missing") from None
     depths = tuple(_count(own, f"stages.{n}.blocks.") for n in range(4))
     found = dict(embed_dims=width, depths=depths, num_heads=tuple(t.shape[1] for t in tables))
-    config: dict[str, Any] = dict(
-        type="MultiTaskSwin", arch=_choose(arch, found, ARCHITECTURES, source)
-    )
+    name = _choose(arch, found, ARCHITECTURES, source)
+    config: dict[str, Any] = dict(type="MultiTaskSwin", arch=name)
     window = (isqrt(tables[0].shape[0]) + 1) // 2
     if window != 7:
         config["window_size"] = window
@@ -56,9 +52,9 @@ def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) 
 
 
 def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
-    """Bring a ViT checkpoint to mmpretrain's keys: of DINOv2's or MAE's, timm, mmpretrain.
+    """Bring a ViT checkpoint, ``source``, of any origin to mmpretrain's keys.
 
-    As :func:`import_swin`; ``arch`` is a name in mmpretrain's ``VisionTransformer.arch_zoo``.
+    ``arch`` is a name in mmpretrain's ``VisionTransformer.arch_zoo``; None takes the one that fits.
     """
     origin = origins.vit_origin(state, source)
     own = origins.to_mmpretrain_keys(state)
@@ -77,19 +73,20 @@ def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -
         patch_size=patch,
         layer_scale_init_value=1e-5 if "layers.0.attn.gamma1.weight" in own else 0.0,
     )
-    options: dict[str, tuple[bool, Any]] = dict(
-        with_cls_token=("cls_token" not in own, False),
-        layer_cfgs=("layers.0.ffn.w12.weight" in own, dict(ffn_type="swiglu_fused")),
-        qkv_bias=("layers.0.attn.qkv.bias" not in own, False),
-        pre_norm=("pre_norm.weight" in own, True),
-    )
-    config |= {key: value for key, (needed, value) in options.items() if needed}
+    if "cls_token" not in own:
+        config["with_cls_token"] = False
+    if "layers.0.ffn.w12.weight" in own:
+        config["layer_cfgs"] = dict(ffn_type="swiglu_fused")
+    if "layers.0.attn.qkv.bias" not in own:
+        config["qkv_bias"] = False
+    if "pre_norm.weight" in own:
+        config["pre_norm"] = True
     return _checked(Imported(own, origin, config), source)
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered modules there are below a prefix."""
-    return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+    return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
 
 
 def _choose(
@@ -99,11 +96,9 @@ def _choose(
     if arch is not None and arch not in known:
         raise InputError(f"--arch {arch!r} is none of {sorted(known)}")
     fitting = [n for n, sizes in known.items() if all(sizes[k] == v for k, v in found.items())]
-    if arch is not None and arch not in fitting:
-        hint = f"; it fits {fitting}" if fitting else ""
-        raise InputError(f"{source} is no {arch!r}: it has {dict(found)}{hint}")
-    if not fitting:
-        raise InputError(f"{source} is of no known architecture, {sorted(known)}: {dict(found)}")
+    if not fitting or arch not in (None, *fitting):
+        kind = repr(arch) if arch else f"known architecture {sorted(known)}"
+        raise InputError(f"{source} is no {kind}: it has {found}; it fits {fitting}")
     return arch or max(fitting, key=len)  # of the short and the long name, the long one
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -43,14 +43,6 @@ _OTHERS = (
 )
 
 
-class _Place(NamedTuple):
-    """A backbone in a file: lower ranks are taken first, ``text`` says where it is."""
-
-    rank: int
-    text: str
-    tensors: Mapping[str, Tensor]
-
-
 def find_encoder(content: object, source: str) -> dict[str, Tensor]:
     """The tensors of the backbone in a file, without the prefix of their keys.
 
@@ -67,21 +59,18 @@ def find_encoder(content: object, source: str) -> dict[str, Tensor]:
     places = [place for names, tensors in dicts for place in _places(names, tensors, averaged)]
     if not places:
         return dict(max((tensors for _, tensors in dicts), key=len))
-    chosen, *rest = sorted(places, key=lambda place: place.rank)
-    others = [p for p in rest if not _equal(chosen.tensors, p.tensors)]
-    texts = ", ".join(place.text for place in others)
-    if others and others[0].rank == chosen.rank:
+    (rank, text, chosen), *rest = sorted(places, key=lambda place: place[0])
+    others = [place for place in rest if not _equal(chosen, place[2])]
+    texts = ", ".join(place[1] for place in others)
+    if others and others[0][0] == rank:
         raise InputError(
-            f"{source} holds several encoders, below {chosen.text} and {texts}; write the right "
+            f"{source} holds several encoders, below {text} and {texts}; write the right "
             "one to a file of its own"
         )
     if others:
-        print_log(
-            f"{source} holds several encoders: the one below {chosen.text} is taken, not that "
-            f"below {texts}",
-            "current",
-        )
-    return dict(chosen.tensors)
+        taken = f"the one below {text} is taken, not that below {texts}"
+        print_log(f"{source} holds several encoders: {taken}", "current")
+    return chosen
 
 
 def describe_file(state: Mapping[str, Tensor]) -> str:
@@ -108,8 +97,8 @@ def _dicts_of_tensors(
 
 def _places(
     names: tuple[str, ...], tensors: Mapping[str, Tensor], averaged: bool
-) -> Iterator[_Place]:
-    """Every backbone in one dictionary; ``averaged``: the file's plain weights are averages."""
+) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
+    """Rank (lowest first), place in words and tensors of every backbone in one dictionary."""
     matches = ((key, _FIRST_BLOCK.search(key)) for key in tensors)
     prefixes = {key[: match.start()] for key, match in matches if match}
     for prefix in sorted(prefix for prefix in prefixes if not _STAGE.search(prefix)):
@@ -119,7 +108,7 @@ def _places(
         ranks = [_TEACHERS, set() if averaged else _AVERAGES]
         rank = next((r for r, words in enumerate(ranks) if parts & words), 2)
         rank += rank == 2 and bool(parts & (_STUDENTS | (_AVERAGES if averaged else set())))
-        yield _Place(rank, "".join(f"[{name!r}]" for name in names) + start or "the top", own)
+        yield rank, "".join(f"[{name!r}]" for name in names) + start or "the top", own
 
 
 def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

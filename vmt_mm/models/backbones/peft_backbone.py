@@ -45,13 +45,13 @@ class PEFTBackbone(Backbone):
     Attributes:
         parts: name of a module, or of a parameter outside modules -> the part that it is run in;
             a block is a part of its own name.
-        added_keys: state-dict keys of the method's parameters.
+        added_keys, resized_keys: state-dict keys of the method's parameters, and of parameters that
+            were interpolated from the file of weights.
         batch_tasks: train tasks whose parameters differ in one batch, if they allow it; a task's
             loss then gives the other tasks' own parameters gradients of 0 instead of none.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels, strides: of the four feature maps.
         pretrained_path: the file of all frozen weights; None if they are not from one file.
-        resized_keys: state-dict keys of parameters that were interpolated from that file.
     """
 
     #: Arguments of the libraries' backbones that are refused -> what to use.
@@ -85,7 +85,8 @@ class PEFTBackbone(Backbone):
         self.task_names = tuple(tasks)
         self.pretrained, self.allow_random_backbone = pretrained, allow_random_backbone
         for block in self.blocks:
-            self._module(block.name).ffn.add_identity = False  # run_block adds it
+            ffn: Any = self.get_submodule(f"{block.name}.ffn")
+            ffn.add_identity = False  # run_block adds it
         self.requires_grad_(False)
         own = set(self.state_dict())
         self.peft = build_method(peft)
@@ -100,9 +101,6 @@ class PEFTBackbone(Backbone):
     def blocks_of(self, stage: int) -> list[int]:
         """Indices of a stage's blocks."""
         return [index for index, block in enumerate(self.blocks) if block.stage == stage]
-
-    def _module(self, name: str) -> Any:
-        return self.get_submodule(name)
 
     def _find_part(self, key: str) -> str:
         """The part that uses a parameter."""
@@ -126,7 +124,9 @@ class PEFTBackbone(Backbone):
         """Take every stream through block ``index``, whose attention takes tokens and geometry."""
         name = self.blocks[index].name
         recompute = self.with_cp and torch.is_grad_enabled()
-        streams.block(name, partial(self._block, self._module(name), index, geometry), recompute)
+        streams.block(
+            name, partial(self._block, self.get_submodule(name), index, geometry), recompute
+        )
 
     def _block(
         self, block: Any, index: int, geometry: tuple, call: PerTaskCall, x: Tensor
@@ -137,10 +137,10 @@ class PEFTBackbone(Backbone):
         y = x + call(partial(method.after_attn, index), attended)
         side = call(partial(method.parallel_to_mlp, index), y)
         x = y + call(partial(method.after_mlp, index), block.ffn(block.norm2(y)))
-        if isinstance(side.scale, Tensor):
-            x = x + side.scale * side.residual
-        elif side.residual is not None:
-            x = torch.add(x, side.residual, alpha=side.scale)
+        if side.residual is not None:
+            number = not isinstance(side.scale, Tensor)
+            residual = side.residual if number else side.scale * side.residual
+            x = torch.add(x, residual, alpha=side.scale if number else 1)
         return x, side.task_feature
 
     def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
@@ -152,14 +152,9 @@ class PEFTBackbone(Backbone):
     ) -> dict[str, tuple[Map, ...]]:
         """Run the backbone: once, or once per task if the PEFT method needs it.
 
-        Args:
-            images: (B, 3, H, W), normalised, of any size.
-            tasks: the tasks wanted; None wants all.
-            lazy: leave maps that are resampled from another grid as ``LazyResize``, for heads
-                that begin with a 1x1 convolution.
-
-        Returns:
-            Task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share maps.
+        Images (B, 3, H, W) are normalised, of any size; ``tasks`` None wants all. ``lazy`` leaves
+        maps of another grid as ``LazyResize``, for heads that begin with a 1x1 convolution. Gives
+        task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share maps.
         """
         if self.image_channels not in (None, images.shape[1]):
             raise InputError(
@@ -185,9 +180,8 @@ class PEFTBackbone(Backbone):
         need("2.6", "compile_features")
         self._compiled_loop = torch.compile(type(self).forward_features, **options)
 
-    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
-        """Load the tensors of a checkpoint, strictly; the architecture knows its origins."""
-        raise NotImplementedError
+    #: (self, state, source): loads a checkpoint strictly; the architecture knows its origins.
+    load_frozen: Callable[..., None]
 
     def load_pretrained(self, source: str | None = None) -> None:
         """Load the file that the config declares as ``pretrained``, or another ``source``."""
@@ -203,10 +197,8 @@ class PEFTBackbone(Backbone):
         elif self.allow_random_backbone:
             super().init_weights()
         else:
-            raise InputError(
-                "the backbone has no pretrained weights: set `pretrained`, or "
-                "`allow_random_backbone=True` for random weights"
-            )
+            hint = "set `pretrained`, or `allow_random_backbone=True` for random weights"
+            raise InputError(f"the backbone has no pretrained weights: {hint}")
         self.peft.reset_from_pretrained(self)
         self._is_init = True
 
@@ -245,12 +237,8 @@ def embed_patches(embed: Any, images: Tensor) -> Tensor:
 
     Its own forward makes sizes constants when it is traced; the padding is the same.
     """
-    conv, (rows, columns), (height, width) = (
-        embed.projection,
-        patch_grid(embed, images),
-        images.shape[2:],
-    )
-    high, wide = conv.stride
+    conv, (height, width) = embed.projection, images.shape[2:]
+    (high, wide), (rows, columns) = conv.stride, patch_grid(embed, images)
     if tuple(conv.kernel_size) != (high, wide):  # overlapping patches
         return embed(images)[0]
     images = F.pad(images, (0, columns * wide - width, 0, rows * high - height))

@@ -21,9 +21,8 @@ _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 def locate(pretrained: str) -> str:
     """Turn ``pretrained`` into a path or a URL.
 
-    Args:
-        pretrained: a path, an ``http(s)://`` address, ``vmt_mm://NAME`` for weights that ship
-            with the package, or ``mmpretrain://NAME`` for a model of mmpretrain's zoo.
+    It is a path, an ``http(s)://`` address, ``vmt_mm://NAME`` for weights that ship with the
+    package, or ``mmpretrain://NAME`` for a model of mmpretrain's zoo.
     """
     if pretrained.startswith(_ZOO_SCHEME):
         return _address_in_zoo(pretrained)
@@ -73,13 +72,8 @@ def load_strictly(
 ) -> None:
     """Load a checkpoint that has the backbone's keys; the PEFT method's parameters stay.
 
-    Args:
-        backbone: where to.
-        state: the tensors.
-        source: name of their file, for messages.
-        origin: who wrote the file, for messages.
-        may_miss: whether a key of the backbone may be absent.
-        resize: (key, tensor, the backbone's) -> the tensor, in the backbone's shape if it can be.
+    ``origin`` tells who wrote the file ``source``. ``may_miss`` tells whether a key may be absent;
+    ``resize`` brings a tensor (key, tensor, the backbone's) to the backbone's shape, if it can.
     """
     added = getattr(backbone, "added_keys", ())
     own = {key: value for key, value in backbone.state_dict().items() if key not in added}

@@ -57,6 +57,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         kwargs: further arguments of mmseg's ``SwinTransformer``.
     """
 
+    load_frozen = load_swin
     unread = dict(
         PEFTBackbone.unread,
         use_abs_pos_embed="Swin's positions are those of its windows",
@@ -84,7 +85,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         self.blocks = tuple(
             BlockSpec.of(stage, channels, f"stages.{stage}.blocks.{number}", **_LAYERS)
             for stage, channels in enumerate(self.out_channels)
-            for number in range(len(self._module(f"stages.{stage}").blocks))
+            for number in range(len(self.stages[stage].blocks))
         )
         around = [f"stages.{n}.downsample" for n in range(3)] + [f"norm{n}" for n in range(4)]
         names = ["patch_embed", *around, *(block.name for block in self.blocks)]
@@ -102,14 +103,14 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         for stage in range(4):
             for index in self.blocks_of(stage):
                 self.run_block(streams, index, hw_shape)
-            tokens_of = streams.end_stage(f"norm{stage}", self._module(f"norm{stage}"), stage)
+            tokens_of = streams.end_stage(f"norm{stage}", self.get_submodule(f"norm{stage}"), stage)
             for name, tokens in tokens_of.items():
                 # channels-last in memory: the heads' linear layers read it without a copy
                 on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
                 maps[name].append(on_grid.permute(0, 3, 1, 2))
             if stage < 3:
                 part = f"stages.{stage}.downsample"
-                streams.apply(part, partial(self.merge_patches, self._module(part), hw_shape))
+                streams.apply(part, partial(self.merge_patches, self.get_submodule(part), hw_shape))
                 hw_shape = ((hw_shape[0] + 1) // 2, (hw_shape[1] + 1) // 2)
         return {name: tuple(levels) for name, levels in maps.items()}
 
@@ -129,7 +130,3 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         # a token's channels in the order of an unfolding: neighbours within each channel
         x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], high * wide, 4 * channels)
         return merging.reduction(x if merging.norm is None else merging.norm(x))
-
-    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
-        """Load a Swin checkpoint of any origin, strictly."""
-        load_swin(self, state, source)

@@ -22,9 +22,8 @@ from vmt_mm.peft.parameter_swap import call_with
 class PerTaskCall:
     """Calls a function of the method at once, or per task on that task's images.
 
-    Args:
-        of_tasks: for every task, calls a function with the task's parameters in place; empty if all
-            images have the same parameters.
+    ``of_tasks`` calls a function with a task's parameters in place; it is empty if all images have
+    the same parameters.
     """
 
     def __init__(self, of_tasks: Sequence[Callable[..., Any]] = ()) -> None:
@@ -55,11 +54,9 @@ def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
 class Stream:
     """One pass through the backbone.
 
-    Attributes:
-        tasks: the tasks that it serves.
-        x: input of the next part; (B, L, d) between blocks, (T B, L, d) if joined.
-        kept: ``SideOutput.task_feature`` of the stage's blocks.
-        joined: the tasks have images of their own in ``x``, one task after the other.
+    It serves ``tasks``; ``x`` is the input of the next part, (B, L, d) between blocks; ``kept`` are
+    the task features of the stage's blocks. If ``joined``, the tasks have images of their own, one
+    task after the other, (T B, L, d).
     """
 
     tasks: tuple[str, ...]
@@ -95,13 +92,8 @@ class TaskStreams:
     through the method. Not in prediction: the batch size may change the rounding, and a task's
     result must not depend on which others are asked for.
 
-    Args:
-        backbone: its parts are run.
-        method: its PEFT method.
-        part_of: key of a parameter that differs between tasks -> the part that uses it.
-        tasks: the tasks wanted.
-        x: input of the first part.
-        join: take tasks that differ through in one batch, if their parameters allow it.
+    ``part_of`` gives the part that uses a parameter that differs between tasks, by its key; ``x``
+    is the input of the first part; ``join`` allows one batch for tasks that differ.
     """
 
     def __init__(
@@ -176,7 +168,6 @@ class TaskStreams:
         parameters = self._parameters.get(part, {})
         if parameters:
             self._streams = [own for stream in self._streams for own in stream.split()]
-        return [
-            (stream, partial(call_with, self._backbone, parameters.get(stream.tasks[0], {})))
-            for stream in self._streams
-        ]
+        own = [parameters.get(stream.tasks[0], {}) for stream in self._streams]
+        calls = [partial(call_with, self._backbone, values) for values in own]
+        return list(zip(self._streams, calls, strict=True))

@@ -53,20 +53,16 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
     State-dict keys are mmpretrain's, whose class builds the parts; a PEFT method only adds keys.
 
     Args:
-        tasks: names of the tasks.
         arch: name in mmpretrain's ``VisionTransformer.arch_zoo``, or a dict of ``embed_dims``,
             ``num_layers``, ``num_heads`` and ``feedforward_channels``.
         out_indices: index of the last block of each of the four groups; None makes equal groups.
-        peft: config of the PEFT method; None adapts nothing.
-        pretrained: weights of the frozen backbone, of mmpretrain, timm or DINOv2's repository; see
-            :func:`vmt_mm.models.backbones.pretrained.locate`.
-        allow_random_backbone: accept a backbone without pretrained weights.
-        with_cp: recompute each block in the backward pass instead of keeping its activations.
         kwargs: further arguments of mmpretrain's ``VisionTransformer``: ``img_size`` (of the grid
             of position embeddings), ``patch_size``, ``layer_scale_init_value`` (above 0 if the
             weights have LayerScale, as DINOv2's), ``with_cls_token``, ...
+        tasks, peft, pretrained, allow_random_backbone, with_cp: see :class:`MultiTaskSwin`.
     """
 
+    load_frozen = load_vit
     unread = dict(
         PEFTBackbone.unread,
         out_type="heads get maps, with the class token left out",
@@ -143,10 +139,6 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         grids, mode = (self.patch_resolution, grid), self.interpolate_mode
         x = x + self.resize_pos_embed(self.pos_embed, *grids, mode, self.num_extra_tokens)
         return self.pre_norm(self.drop_after_pos(x))
-
-    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
-        """Load a ViT checkpoint of any origin, strictly."""
-        load_vit(self, state, source)
 
 
 def _group_ends(out_indices: Sequence[int] | None, depth: int) -> list[int]:

@@ -26,11 +26,9 @@ _APART = -100.0
 class Windows(NamedTuple):
     """How the tokens of B maps fall into windows; windows of one mask form a group.
 
-    Attributes:
-        order: (B n N,) row, among those of the maps, of every token in its window.
-        inverse: (B n N,) place in ``order`` of every row of the maps.
-        sizes: windows in each group.
-        masks: of each group: (N, N), (B n, 1, N, N), or None if nothing is apart.
+    ``order`` (B n N,) is the row, among those of the maps, of every token in its window, and
+    ``inverse`` the place in ``order`` of every row. Of each group: the number of windows, and the
+    mask, (N, N) or (B n, 1, N, N), None if nothing is apart.
     """
 
     order: Tensor
