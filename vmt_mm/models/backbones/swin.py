@@ -79,13 +79,14 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         if arch not in ARCHITECTURES:
             raise InputError(f"MultiTaskSwin: `arch` {arch!r} is none of {list(ARCHITECTURES)}")
         refuse_unread(MultiTaskSwin, kwargs)
-        super().__init__(drop_path_rate=drop_path_rate, **{**ARCHITECTURES[arch], **kwargs})
+        sizes = {**ARCHITECTURES[arch], **kwargs}
+        super().__init__(drop_path_rate=drop_path_rate, **sizes)
         self.with_cp = with_cp
         self.out_channels = tuple(self.num_features)
         self.blocks = tuple(
             BlockSpec.of(stage, channels, f"stages.{stage}.blocks.{number}", **_LAYERS)
             for stage, channels in enumerate(self.out_channels)
-            for number in range(len(self.stages[stage].blocks))
+            for number in range(sizes["depths"][stage])
         )
         around = [f"stages.{n}.downsample" for n in range(3)] + [f"norm{n}" for n in range(4)]
         names = ["patch_embed", *around, *(block.name for block in self.blocks)]

@@ -84,7 +84,7 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
             raise InputError(f"MultiTaskViT is made of mmpretrain's parts: {MISSING}")
         refuse_unread(MultiTaskViT, kwargs)
         try:
-            super().__init__(arch=arch, out_type="featmap", **kwargs)
+            VisionTransformer.__init__(self, arch=arch, out_type="featmap", **kwargs)
         except AssertionError as error:  # mmpretrain names the wrong setting
             raise InputError(f"MultiTaskViT: {error}") from None
         self.with_cp = with_cp
