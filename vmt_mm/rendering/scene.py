@@ -120,9 +120,9 @@ def _camera(rng: np.random.Generator, room: Room) -> Camera:
     return Camera(position, np.stack([right, up, -ahead], axis=1), tan_half)
 
 
-def _yaw_matrix(angle: float) -> Array:
-    """Return the rotation (3, 3) about y by an angle in radians."""
-    c, s = np.cos(angle), np.sin(angle)
+def _random_yaw(rng: np.random.Generator) -> Array:
+    """Return a rotation (3, 3) about y."""
+    c, s = np.cos(angle := rng.uniform(0, 2 * np.pi)), np.sin(angle)
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
@@ -146,11 +146,9 @@ def _spot(
 
 def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> list[_Placed]:
     """Return small items on the flat top of ``base``: up to three on a table, one on a box."""
-    if base.top is None:
-        return []
-    placed, (height, half_x, half_z) = [], base.top
+    placed, (height, half_x, half_z) = [], base.top or (0, 0, 0)
     wide = base.category == labels.TABLE
-    count = int(rng.integers(0, 4)) if wide else int(rng.random() < 0.4)
+    count = int(rng.integers(0, 4) if wide else rng.random() < 0.4)
     for slot in range(count):
         limit = min(half_x / count, half_z) * rng.uniform(0.65, 0.95)
         category = TOP_ITEMS[rng.integers(len(TOP_ITEMS))]
@@ -160,7 +158,7 @@ def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> 
         along = ((slot + 0.5) / count * 2 - 1) * half_x
         across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
         place = turn @ np.array([along, height, across]) + below
-        placed.append((item, place, turn @ _yaw_matrix(rng.uniform(0, 2 * np.pi))))
+        placed.append((item, place, turn @ _random_yaw(rng)))
     return placed
 
 
@@ -179,22 +177,10 @@ def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Pl
         # People further off than five metres are mere specks; everything else may be anywhere.
         place = _spot(rng, camera, room, item.radius, min(far, 5.0) if number < people else far)
         if place is not None:
-            turn = _yaw_matrix(rng.uniform(0, 2 * np.pi))
-            placed += [(item, place, turn), *_on_top(rng, item, place, turn)]
+            turn = _random_yaw(rng)
+            above = _on_top(rng, item, place, turn) if item.top else []
+            placed += [(item, place, turn), *above]
     return placed
-
-
-def _lights(rng: np.random.Generator, room: Room) -> list[tuple[Array, Array]]:
-    """Return one or two lights below the ceiling, higher than anything that stands there."""
-    lights = []
-    for strength in (1.0, 0.45)[: 1 + int(rng.random() < 0.35)]:
-        x, z = rng.uniform(-0.42, 0.42) * room[0], rng.uniform(-0.42, 0.3) * room[1]
-        warm = rng.uniform(-0.5, 1.0)
-        colour = np.array([1 + 0.18 * warm, 1.0, 1 - 0.3 * warm])
-        if rng.random() < 0.15:
-            colour = colour * (0.55 + 0.45 * linear(rng.random(), 0.5, 1.0))
-        lights.append((np.array([x, room[2] - rng.uniform(0.05, 0.2), z]), colour * strength))
-    return lights
 
 
 def build_scene(rng: np.random.Generator) -> Scene:
@@ -206,7 +192,14 @@ def build_scene(rng: np.random.Generator) -> Scene:
         for solid in item.solids:
             rotation, centre = turn @ solid.rotation, turn @ solid.centre + place
             solids.append(replace(solid, rotation=rotation, centre=centre, **what))
-    lights = _lights(rng, room)
+    lights = []
+    for strength in (1.0, 0.45)[: 1 + int(rng.random() < 0.35)]:
+        x, z = rng.uniform(-0.42, 0.42) * room[0], rng.uniform(-0.42, 0.3) * room[1]
+        warm = rng.uniform(-0.5, 1.0)
+        colour = np.array([1 + 0.18 * warm, 1.0, 1 - 0.3 * warm])
+        if rng.random() < 0.15:
+            colour = colour * (0.55 + 0.45 * linear(rng.random(), 0.5, 1.0))
+        lights.append((np.array([x, room[2] - rng.uniform(0.05, 0.2), z]), colour * strength))
     level, cool = rng.uniform(0.2, 0.45), rng.uniform(-0.12, 0.12)
     sky = level * np.array([1 - cool, 1.0, 1 + cool])
     ground = level * rng.uniform(0.5, 0.8) * np.array([1.05, 1.0, 0.92])

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.progress import track
 
 from vmt_mm.rendering.render import render_scene
@@ -20,11 +19,6 @@ RENDERER_VERSION = 1
 MANIFEST = "shapes.json"
 
 
-def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Encode depths (H, W) in metres as millimetres; 0, which means invalid, never occurs."""
-    return np.clip(np.rint(depth * 1000), 1, 65535).astype(np.uint16)
-
-
 def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
     root, seed, split, index, size = job
     scene = render_scene(seed, split, index, size)
@@ -35,7 +29,7 @@ def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
         saliency=scene.saliency,
         edge=scene.edge,
         normals=encode_normals(scene.normals),
-        depth=encode_depth(scene.depth),
+        depth=np.clip(np.rint(scene.depth * 1000), 1, 65535).astype(np.uint16),  # millimetres
     )
     for folder, values in files.items():
         path = root / folder / f"{split}_{index:05d}{'.jpg' if folder == 'images' else '.png'}"
