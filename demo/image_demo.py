@@ -35,8 +35,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def predict(args: argparse.Namespace) -> None:
+@friendly_errors()
+def main() -> None:
     """Predict, and write or show the picture."""
+    args = parse_args()
     check_opacity(args.opacity)
     if args.out_file:
         check_image_target(Path(args.out_file), "--out-file")
@@ -57,13 +59,6 @@ def predict(args: argparse.Namespace) -> None:
         return
     cv2.imshow(title, panel[..., ::-1])
     cv2.waitKey()
-
-
-def main() -> None:
-    """Predict one image."""
-    args = parse_args()
-    with friendly_errors():
-        predict(args)
 
 
 if __name__ == "__main__":

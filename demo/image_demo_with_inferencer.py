@@ -31,8 +31,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def predict(args: argparse.Namespace) -> None:
+@friendly_errors()
+def main() -> None:
     """Predict all inputs and say where the files are."""
+    args = parse_args()
     result = build_inferencer(args, turn_by_exif=args.turn_by_exif)(
         args.img,
         return_datasamples=False,
@@ -44,13 +46,6 @@ def predict(args: argparse.Namespace) -> None:
         on_error=args.on_error,
     )
     print(f"predictions of {result['images']:,} image(s): {args.out_dir}")
-
-
-def main() -> None:
-    """Predict all inputs."""
-    args = parse_args()
-    with friendly_errors():
-        predict(args)
 
 
 if __name__ == "__main__":

@@ -68,8 +68,10 @@ def strips(
         )
 
 
-def predict(args: argparse.Namespace) -> None:
+@friendly_errors()
+def main() -> None:
     """Predict every frame, write and show it; Ctrl-C or Escape ends the input there."""
+    args = parse_args()
     check_args(args)
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(args.video))
@@ -95,13 +97,6 @@ def show(strip: np.ndarray, wait_ms: int) -> bool:
     """Show a frame; tell whether to go on."""
     cv2.imshow("predictions", strip[..., ::-1])
     return cv2.waitKey(wait_ms) != _ESCAPE
-
-
-def main() -> None:
-    """Predict one video."""
-    args = parse_args()
-    with friendly_errors():
-        predict(args)
 
 
 if __name__ == "__main__":

@@ -9,24 +9,21 @@ from mmengine.config import Config
 from rich.console import Console
 
 from vmt_mm.analysis.tables import metrics_table
-from vmt_mm.apis import apply_tta, load_config
-from vmt_mm.cli.arguments import add_config_arguments, add_run_arguments, apply_run_arguments
+from vmt_mm.apis import apply_tta
+from vmt_mm.cli.arguments import load_run_config, run_parser
 from vmt_mm.cli.launch import distributed
 from vmt_mm.config.files import files_read
 from vmt_mm.config.inputs import check_inputs
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.structures.predictions import check_predictions
 from vmt_mm.tasks import build_tasks
-from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_folder_target, check_outputs, write_json
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = ToolParser(description=__doc__)
-    add_config_arguments(parser)
+    parser = run_parser(__doc__)
     parser.add_argument("checkpoint", help="checkpoint file")
-    add_run_arguments(parser)
     parser.add_argument("--out", help="folder to write every prediction to, one folder a task")
     parser.add_argument("--show-dir", help="folder to write a panel of every image to")
     parser.add_argument(
@@ -37,7 +34,6 @@ def parse_args() -> argparse.Namespace:
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
-    apply_run_arguments(cfg, args)
     cfg.load_from, cfg.resume = args.checkpoint, False
     for name, folder in (("--out", args.out), ("--show-dir", args.show_dir)):
         if folder:
@@ -59,7 +55,7 @@ def check_targets(cfg: Config, args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace, world_size: int) -> None:
     """Evaluate, print a table, write metrics.json."""
-    cfg = load_config(args.config, args.cfg_options, world_size, training=False)
+    cfg = load_run_config(args, world_size, training=False)
     apply_args(cfg, args)
     check_inputs(cfg, training=False)
     check_targets(cfg, args)

@@ -8,20 +8,16 @@ import os
 import torch
 from mmengine.config import Config
 
-from vmt_mm.apis import load_config
-from vmt_mm.cli.arguments import add_config_arguments, add_run_arguments, apply_run_arguments
+from vmt_mm.cli.arguments import load_run_config, run_parser
 from vmt_mm.cli.launch import distributed
 from vmt_mm.config.inputs import check_inputs
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.errors import InputError
-from vmt_mm.utils.console import ToolParser
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = ToolParser(description=__doc__)
-    add_config_arguments(parser)
-    add_run_arguments(parser)
+    parser = run_parser(__doc__)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -38,7 +34,6 @@ def parse_args() -> argparse.Namespace:
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
-    apply_run_arguments(cfg, args)
     cfg.randomness = dict(cfg.get("randomness", {}))
     if args.seed is not None:
         cfg.randomness["seed"] = args.seed
@@ -57,7 +52,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, world_size: int) -> None:
     """Train."""
-    cfg = load_config(args.config, args.cfg_options, world_size)
+    cfg = load_run_config(args, world_size, training=True)
     apply_args(cfg, args)
     check_inputs(cfg, training=True)
     MultiTaskRunner.from_cfg(cfg).train()

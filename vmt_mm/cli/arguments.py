@@ -12,7 +12,9 @@ from mmengine.config import Config, DictAction
 from vmt_mm.apis.inference import is_adapter
 from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.cli.launch import LAUNCHERS
+from vmt_mm.config.load import load_config
 from vmt_mm.errors import InputError
+from vmt_mm.utils.console import ToolParser
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -89,15 +91,20 @@ def check_display() -> None:
         raise InputError("there is no display to show a window on: write to a file instead")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--work-dir`` and ``--launcher``."""
+def run_parser(description: str) -> ToolParser:
+    """A parser with what trainings and tests take: config, options, work dir and launcher."""
+    parser = ToolParser(description=description)
+    add_config_arguments(parser)
     parser.add_argument("--work-dir", help="folder for logs and results")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="job launcher")
     # older launchers pass it; torchrun sets the environment variable instead
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return parser
 
 
-def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Write launcher and work dir into the config."""
+def load_run_config(args: argparse.Namespace, world_size: int, training: bool) -> Config:
+    """Load the config of :func:`run_parser`, with launcher and work dir."""
+    cfg = load_config(args.config, args.cfg_options, world_size, training)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    return cfg
