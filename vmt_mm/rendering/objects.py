@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -116,7 +117,7 @@ def _clothes(rng: np.random.Generator, vivid: bool, scale: float) -> dict[str, T
     wear = dict(skin=skin, shirt=shirt, trousers=trousers, shoe=shoe)
     wear["sleeve"] = shirt if rng.random() < 0.55 else skin
     wear["shin"] = trousers if rng.random() < 0.7 else skin
-    return dict(wear, face=face(tone, hair, 0.105 * scale, rng.uniform(0.15, 0.7)))
+    return dict(wear, face=partial(face, tone, hair, 0.105 * scale, rng.uniform(0.15, 0.7)))
 
 
 def _direction(swing: float, spread: float, side: int) -> Array:

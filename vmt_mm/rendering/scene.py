@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def _floor(rng: np.random.Generator, room: Room) -> Texture:
     x = rng.uniform(-0.5, 0.5) * max(room[0] * 0.7 - w, 0.0)
     z = rng.uniform(-0.5, 0.5) * max(room[1] * 0.5 - d, 0.0)
     spot = x - w / 2, z - d / 2, x + w / 2, z + d / 2
-    return decals(base, [(spot, random_paint(rng, rng.random() < 0.6, 1.2))])
+    return partial(decals, base, [(spot, random_paint(rng, rng.random() < 0.6, 1.2))])
 
 
 def _wall(rng: np.random.Generator, base: Texture, width: float, height: float) -> Texture:
@@ -79,7 +80,7 @@ def _wall(rng: np.random.Generator, base: Texture, width: float, height: float) 
     if rng.random() < 0.6:
         skirting = paint("plain", (linear(0.1, 0.1, rng.uniform(0.2, 0.95)),) * 2, 1.0)
         patches.append(((-99.0, -1.0, 99.0, rng.uniform(0.07, 0.15)), skirting))
-    return decals(base, patches)
+    return partial(decals, base, patches)
 
 
 def _wallpaper(rng: np.random.Generator) -> Texture:

@@ -83,13 +83,8 @@ _PATTERNS: dict[str, Callable[[Array], Array]] = dict(
 _OBJECT_PATTERNS = tuple(_PATTERNS)[:7]
 
 
-def paint(
-    pattern: str,
-    colours: tuple[Array, Array],
-    period: float,
-    axes: Array | None = None,
-    offset: Array | float = 0.0,
-) -> Texture:
+def paint(pattern: str, colours: tuple[Array, Array], period: float, axes: Array | None = None,
+          offset: Array | float = 0.0) -> Texture:  # fmt: skip
     """A pattern that mixes two linear RGB colours (3,); ``period`` in metres."""
     first, second = (colour[:, None] for colour in colours)
 
@@ -101,31 +96,23 @@ def paint(
     return albedo
 
 
-def decals(base: Texture, patches: list[tuple[Rectangle, Texture]]) -> Texture:
+def decals(base: Texture, patches: list[tuple[Rectangle, Texture]], points: Array) -> Array:
     """A texture with rectangles (x0, z0, x1, z1) of others over it in the local x-z plane."""
-
-    def albedo(points: Array) -> Array:
-        colour, (x, _, z) = base(points), points
-        for (x0, z0, x1, z1), texture in patches:
-            inside = np.flatnonzero((x >= x0) & (x <= x1) & (z >= z0) & (z <= z1))
-            if inside.size:
-                colour[:, inside] = texture(points[:, inside])
-        return colour
-
-    return albedo
+    colour, (x, _, z) = base(points), points
+    for (x0, z0, x1, z1), texture in patches:
+        inside = np.flatnonzero((x >= x0) & (x <= x1) & (z >= z0) & (z <= z1))
+        if inside.size:
+            colour[:, inside] = texture(points[:, inside])
+    return colour
 
 
-def face(skin: Array, hair: Array, radius: float, hairline: float) -> Texture:
+def face(skin: Array, hair: Array, radius: float, hairline: float, points: Array) -> Array:
     """Skin with hair at the top and the back of a head that looks along +z; colours (3,)."""
-
-    def albedo(points: Array) -> Array:
-        x, y, z = points / radius
-        hairy = (y > hairline + 1.3 * z) | (y > 1.0)
-        eyes = (np.abs(np.abs(x) - 0.38) < 0.17) & (np.abs(y - 0.15) < 0.13) & (z > 0)
-        colour = np.where(hairy, hair[:, None], skin[:, None])
-        return np.where(eyes & ~hairy, 0.03, colour)
-
-    return albedo
+    x, y, z = points / radius
+    hairy = (y > hairline + 1.3 * z) | (y > 1.0)
+    eyes = (np.abs(np.abs(x) - 0.38) < 0.17) & (np.abs(y - 0.15) < 0.13) & (z > 0)
+    colour = np.where(hairy, hair[:, None], skin[:, None])
+    return np.where(eyes & ~hairy, 0.03, colour)
 
 
 def _random_colour(rng: np.random.Generator, vivid: bool) -> Array:
