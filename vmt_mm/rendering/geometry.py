@@ -101,22 +101,8 @@ class Sphere:
         return points / np.sqrt(dot(points, points))
 
 
-class Disc:
-    """A flat disc round the origin, seen from both sides."""
-
-    def __init__(self, radius: float) -> None:
-        self.bound = radius
-
-    def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
-        t = -origin[1] / _nonzero(dirs[1])
-        x, z = origin[0] + t * dirs[0], origin[2] + t * dirs[2]
-        return np.where((x * x + z * z <= self.bound * self.bound) & (t > _T_MIN), t, np.inf)
-
-
 class Frustum:
     """A cylinder, cone or truncated cone with its radii at y = -half and y = +half."""
-
-    end: type[Disc | Sphere] = Disc
 
     def __init__(self, bottom: float, top: float, half: float) -> None:
         self.bottom, self.top, self.half = bottom, top, half
@@ -128,8 +114,13 @@ class Frustum:
         best = _hit_side(origin, dirs, *self.side)
         for height, radius in ((-self.half, self.bottom), (self.half, self.top)):
             start = origin - np.array([0, height, 0])
-            best = np.minimum(best, self.end(radius).intersect(start, dirs))
+            best = np.minimum(best, self._hit_end(start, dirs, radius))
         return best
+
+    def _hit_end(self, start: Array, dirs: Array, radius: float) -> Array:
+        t = -start[1] / _nonzero(dirs[1])
+        x, z = start[0] + t * dirs[0], start[2] + t * dirs[2]
+        return np.where((x * x + z * z <= radius * radius) & (t > _T_MIN), t, np.inf)
 
     def normal(self, points: Array) -> Array:  # noqa: D102
         (x, y, z), (mid, slope, *_) = points, self.side
@@ -144,8 +135,6 @@ class Frustum:
 class Capsule(Frustum):
     """Hull of a ball at y = -half and one at y = +half, of radii that may differ."""
 
-    end = Sphere
-
     def __init__(self, bottom: float, top: float, half: float) -> None:
         super().__init__(bottom, top, half)
         self.bound = half + max(bottom, top)
@@ -154,6 +143,9 @@ class Capsule(Frustum):
         # The side runs at distance (bottom - sine * (y + half)) / cosine from the axis.
         mid = (bottom - sine * half) / cosine
         self.side = mid, -sine / cosine, -half + bottom * sine, half + top * sine
+
+    def _hit_end(self, start: Array, dirs: Array, radius: float) -> Array:
+        return Sphere(radius).intersect(start, dirs)
 
     def normal(self, points: Array) -> Array:  # noqa: D102
         (x, y, z), (*_, low, high) = points, self.side

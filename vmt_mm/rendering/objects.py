@@ -17,7 +17,7 @@ FLOOR_SIZES = ((0.4, 0.85), (0.35, 0.65), (0.35, 0.7), (0.4, 0.7), (0.8, 1.2), (
 TOP_ITEMS = (labels.BOX, labels.BALL, labels.CYLINDER, labels.CONE, labels.LAMP)
 # Lengths of people below are those of a person of this height and scale with the height.
 _REFERENCE_HEIGHT = 1.75
-_UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
+UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 
 
 @dataclass
@@ -67,7 +67,7 @@ def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float
         radius = rng.uniform(0.45, 0.8) * limit
         half = rng.uniform(0.5, 1.5) * radius
         shape, size = Frustum(radius, radius, half), 2 * half
-    solid = Solid(shape, turn, half * _UP, random_paint(rng, vivid, size))
+    solid = Solid(shape, turn, half * UP, random_paint(rng, vivid, size))
     return Item(category, vivid, radius, 2 * half, [solid], top)
 
 
@@ -78,7 +78,7 @@ def _make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     wood = random_paint(rng, vivid, 2 * w)
     legs = wood if rng.random() < 0.6 else random_paint(rng, vivid, 0.6)
     half = (height - 2 * thick) / 2
-    solids = [Solid(Box(w, thick, d), np.eye(3), (height - thick) * _UP, wood)]
+    solids = [Solid(Box(w, thick, d), np.eye(3), (height - thick) * UP, wood)]
     for x, z in product((1.3 * leg - w, w - 1.3 * leg), (1.3 * leg - d, d - 1.3 * leg)):
         solids.append(Solid(Box(leg, half, leg), np.eye(3), np.array([x, half, z]), legs))
     return Item(labels.TABLE, vivid, float(np.hypot(w, d)), height, solids, top=(height, w, d))
@@ -100,9 +100,9 @@ def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     half = (middle - foot) / 2
     base = Frustum(0.75 * wide, 0.75 * wide, foot / 2)
     solids = [
-        Solid(base, np.eye(3), foot / 2 * _UP, metal),
-        Solid(Frustum(pole, pole, half), np.eye(3), (foot + half) * _UP, metal),
-        Solid(shade, np.eye(3), middle * _UP, cloth),
+        Solid(base, np.eye(3), foot / 2 * UP, metal),
+        Solid(Frustum(pole, pole, half), np.eye(3), (foot + half) * UP, metal),
+        Solid(shade, np.eye(3), middle * UP, cloth),
     ]
     return Item(labels.LAMP, vivid, wide, height, solids)
 
@@ -139,9 +139,9 @@ def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array
     # Probability, ranges of the upper arm's swing and spread, where the lower arm bends, how far.
     poses = (
         (0.4, (-0.1, 0.2), (0.1, 0.35), _FORWARD, (0.1, 0.9)),  # swings with the legs
-        (0.18, (0.8, 1.7), (0.05, 0.4), _UP, (0.1, 0.9)),  # reaches
-        (0.18, (0.0, 0.4), (2.0, 2.8), inward + _UP, (0.1, 0.8)),  # is raised
-        (0.12, (-0.1, 0.4), (1.1, 1.7), _FORWARD + 0.8 * _UP, (0.1, 1.2)),  # is spread
+        (0.18, (0.8, 1.7), (0.05, 0.4), UP, (0.1, 0.9)),  # reaches
+        (0.18, (0.0, 0.4), (2.0, 2.8), inward + UP, (0.1, 0.8)),  # is raised
+        (0.12, (-0.1, 0.4), (1.1, 1.7), _FORWARD + 0.8 * UP, (0.1, 1.2)),  # is spread
         (0.12, (-0.5, 0.0), (0.7, 0.9), inward, (1.5, 1.7)),  # rests on the hip
     )
     pose = rng.choice(len(poses), p=[pose[0] for pose in poses])
@@ -157,21 +157,18 @@ def make_person(rng: np.random.Generator, vivid: bool) -> Item:
     wear = _clothes(rng, vivid, s)
     stride, bulk = rng.uniform(-0.55, 0.55), rng.uniform(0.88, 1.15)
     chest, hips = (0.118 * s * bulk, 0.108 * s * bulk), (0.108 * s * bulk,) * 2
-
-    def at(x: float, y: float, z: float = 0.0) -> Array:
-        return np.array([x, y, z]) * s
-
     # Each limb's ends, radii there, texture and part.
-    limbs = [
-        (at(-0.15, 1.41), at(0.15, 1.41), (0.075 * s,) * 2, "shirt", labels.TORSO),
-        (at(-0.085, 1.33), at(-0.07, 0.98), chest, "shirt", labels.TORSO),
-        (at(0.085, 1.33), at(0.07, 0.98), chest, "shirt", labels.TORSO),
-        (at(-0.065, 0.93), at(0.065, 0.93), hips, "trousers", labels.TORSO),
-        (at(0, 1.42), at(0, 1.55, 0.015), (0.058 * s,) * 2, "skin", labels.TORSO),
-        (at(0, 1.6, 0.025), at(0, 1.645, 0.02), (0.09 * s, 0.105 * s), "face", labels.HEAD),
-    ]
+    trunk = (
+        ((-0.15, 1.41, 0), (0.15, 1.41, 0), (0.075 * s,) * 2, "shirt", labels.TORSO),
+        ((-0.085, 1.33, 0), (-0.07, 0.98, 0), chest, "shirt", labels.TORSO),
+        ((0.085, 1.33, 0), (0.07, 0.98, 0), chest, "shirt", labels.TORSO),
+        ((-0.065, 0.93, 0), (0.065, 0.93, 0), hips, "trousers", labels.TORSO),
+        ((0, 1.42, 0), (0, 1.55, 0.015), (0.058 * s,) * 2, "skin", labels.TORSO),
+        ((0, 1.6, 0.025), (0, 1.645, 0.02), (0.09 * s, 0.105 * s), "face", labels.HEAD),
+    )
+    limbs = [(np.array(start) * s, np.array(end) * s, *look) for start, end, *look in trunk]
     for side in (-1, 1):
-        hip, shoulder = at(side * 0.095, 0.90), at(side * 0.19, 1.42)
+        hip, shoulder = np.array([[side * 0.095, 0.90, 0], [side * 0.19, 1.42, 0]]) * s
         swing, spread = side * stride + rng.uniform(-0.08, 0.08), rng.uniform(0.02, 0.14)
         # Knees only bend backward, the trailing one more.
         flex = rng.uniform(0.05, 0.25) + max(0.0, -swing) * rng.uniform(0.2, 1.0)
@@ -200,6 +197,6 @@ def make_person(rng: np.random.Generator, vivid: bool) -> Item:
         ends += [[*(centre - reach), radii[0]], [*(centre + reach), radii[1]]]
     x, y, z, radius = np.array(ends).T
     lowest = (y - radius).min()
-    solids = [replace(solid, centre=solid.centre - lowest * _UP) for solid in solids]
+    solids = [replace(solid, centre=solid.centre - lowest * UP) for solid in solids]
     reach, height = (np.hypot(x, z) + radius).max(), (y + radius).max() - lowest
     return Item(labels.PERSON, vivid, float(reach), float(height), solids)

@@ -9,12 +9,11 @@ import numpy as np
 
 from vmt_mm.rendering import labels
 from vmt_mm.rendering.geometry import Plane, Solid
-from vmt_mm.rendering.objects import FLOOR_SIZES, TOP_ITEMS, Item, make_item, make_person
+from vmt_mm.rendering.objects import FLOOR_SIZES, TOP_ITEMS, UP, Item, make_item, make_person
 from vmt_mm.rendering.textures import Array, Rectangle, Texture, decals, linear, paint, random_paint
 
 # Nothing is taller, so that the lights hang free and nothing pierces the ceiling.
 _TALLEST = 2.25
-_UP = np.array([0.0, 1.0, 0.0])
 #: Width, length and height of a room, centred on x = z = 0 with its floor at y = 0.
 Room = tuple[float, float, float]
 #: An item, the point (3,) it stands on, and how it is turned, (3, 3).
@@ -95,11 +94,11 @@ def _planes(rng: np.random.Generator, room: Room) -> list[Solid]:
     w, d, h = room[0] / 2, room[1] / 2, room[2]
     white = paint("plain", (linear(0.1, 0.05, 0.9), linear(0.1, 0.05, 0.8)), 1.0)
     floor = Solid(Plane(), np.eye(3), np.zeros(3), _floor(rng, room), gloss=rng.uniform(0, 0.15))
-    planes = [floor, Solid(Plane(), np.diag([1.0, -1.0, -1.0]), h * _UP, white)]
+    planes = [floor, Solid(Plane(), np.diag([1.0, -1.0, -1.0]), h * UP, white)]
     paper = _wallpaper(rng)
     for x, z, width in ((w, 0.0, 2 * d), (-w, 0.0, 2 * d), (0.0, d, 2 * w), (0.0, -d, 2 * w)):
         normal = -np.sign([x, 0.0, z])
-        axes = np.stack([np.cross(normal, _UP), normal, _UP], axis=1)
+        axes = np.stack([np.cross(normal, UP), normal, UP], axis=1)
         base = _wallpaper(rng) if rng.random() < 0.25 else paper
         planes.append(Solid(Plane(), axes, np.array([x, 0.0, z]), _wall(rng, base, width, h)))
     return [replace(plane, instance=number) for number, plane in enumerate(planes)]
@@ -113,7 +112,7 @@ def _camera(rng: np.random.Generator, room: Room) -> Camera:
     pitch = np.radians(rng.uniform(2, 8) + 9 * (height - 0.9))
     roll = np.radians(rng.uniform(-4, 4))
     ahead = np.array([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
-    right = np.cross(ahead, _UP)
+    right = np.cross(ahead, UP)
     right /= np.linalg.norm(right)
     up = np.cross(right, ahead)
     right, up = np.cos(roll) * right + np.sin(roll) * up, np.cos(roll) * up - np.sin(roll) * right

@@ -31,13 +31,11 @@ def linear(hue: float, saturation: float, value: float) -> Array:
 def random_rotation(rng: np.random.Generator) -> Array:
     """Return a uniformly distributed rotation matrix (3, 3)."""
     w, x, y, z = (q := rng.normal(size=4)) / np.sqrt((q * q).sum())
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ])  # fmt: skip
 
 
 def _noise(points: Array) -> Array:

@@ -44,11 +44,10 @@ def manifest(train: int, val: int, size: int, seed: int) -> dict[str, int]:
 
 
 def write_dataset(root: Path, train: int, val: int, size: int, seed: int, workers: int = 2) -> None:
-    """Render a dataset into the folder ``root``; the same arguments write the same bytes.
+    """Render ``train`` and ``val`` scenes of a size in pixels into a folder.
 
-    ``train`` and ``val`` count scenes, ``size`` is in pixels. ``shapes.json`` comes last, so a
-    folder that holds it is complete. With more than one worker the calling script must guard its
-    entry point with ``if __name__ == "__main__"``, as it is imported again.
+    The same arguments write the same bytes. A folder that holds ``shapes.json`` is complete. With
+    more than one worker the calling script must guard its entry point, as it is imported again.
     """
     if size < 1 or min(train, val) < 0:
         raise ValueError("the size must be positive and no split may have a negative count")
