@@ -58,7 +58,7 @@ def check_args(args: argparse.Namespace) -> None:
 def strips(
     inferencer: MultiTaskInferencer, reader: VideoReader, args: argparse.Namespace
 ) -> Iterator[np.ndarray]:
-    """Frames beside their predictions, RGB, all of one size."""
+    """Frames and their predictions, RGB, all of one size."""
     model = inferencer.model
     height = None if args.output_height == -1 else args.output_height
     for frame in track(reader, "predicting", total=len(reader) or None):

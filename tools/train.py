@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         "--resume",
         nargs="?",
         const="auto",
-        help="go on from this checkpoint, or from the newest whole one in the work dir",
+        help="go on from this checkpoint, or from the newest complete one in the work dir",
     )
     parser.add_argument("--amp", action="store_true", help="train in bfloat16")
     parser.add_argument("--seed", type=int, help="seed of everything random")

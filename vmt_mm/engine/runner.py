@@ -152,7 +152,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         meta = dict(meta or {}, vmt_mm=self._description(), processes=self._gather_state())
         path, write = Path(out_dir) / filename, super().save_checkpoint
 
-        def write_atomically() -> None:
+        def _write_atomically() -> None:
             try:
                 with atomic_write(path) as partial:
                     write(out_dir, partial.name, *args, meta=meta, **kwargs)
@@ -163,7 +163,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
                     f"{newest_checkpoint(self.work_dir) or 'the start'}"
                 ) from error
 
-        on_main(write_atomically)
+        on_main(_write_atomically)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks; what they leave in a checkpoint to be saved becomes plain."""

@@ -55,6 +55,7 @@ class Format:
 
 
 def _check_onnx() -> None:
+    """Raise InputError if a package is missing."""
     for name in ("onnx", "onnxruntime"):
         _import(name)
 
@@ -124,6 +125,7 @@ def _load_onnx(path: Path) -> Forward:
     session = _open_session(path, "ORT_ENABLE_ALL", intra_op_num_threads=torch.get_num_threads())
 
     def run(images: Tensor) -> list[Tensor]:
+        """One tensor per task."""
         values = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
         return [torch.from_numpy(value) for value in values]
 
@@ -161,6 +163,7 @@ def _write_program(
 
 
 def _load_program(path: Path) -> Forward:
+    """Read a program; without gradients."""
     return torch.no_grad()(torch.export.load(str(path)).module())
 
 

@@ -111,6 +111,7 @@ def _legend(task: Task, shown: Iterable[np.ndarray], meta: Mapping) -> _Entries:
 
 
 def _add_legend(axis: Axes, entries: _Entries) -> None:
+    """Add a legend of two columns below a tile."""
     if entries:
         frame = dict(edgecolor="gray", linewidth=0.5)
         handles = [Patch(facecolor=np.array(c) / 255, label=name, **frame) for name, c in entries]

@@ -92,6 +92,7 @@ def write_video(
         growing = partial.with_name(f"{partial.name}{path.suffix}")  # which tells the container
 
         def add(frame: np.ndarray) -> None:
+            """Append a frame; the first one opens the file."""
             nonlocal size
             if size is None:
                 size = frame.shape[1::-1]

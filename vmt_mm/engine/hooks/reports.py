@@ -60,7 +60,7 @@ class LabelReportHook(Hook):
                     self._labelled.add(name)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Report on the epoch, or on the whole training of an iteration-based loop."""
+        """Report on the epoch, or on all of an iteration-based training."""
         self.after_val_epoch(runner)
         labelled = set().union(*all_gather_object(self._labelled))
         without = [name for name in self._tasks if name not in labelled]
