@@ -68,8 +68,7 @@ def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDA
 def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, normals: Array,
               albedo: Array) -> Array:  # fmt: skip
     """Return the light (3, N), linear RGB in arbitrary units, that reaches the pixels."""
-    view = -dirs / np.sqrt(dot(dirs, dirs))
-    up = 0.5 + 0.5 * normals[1]
+    view, up = -dirs / np.sqrt(dot(dirs, dirs)), 0.5 + 0.5 * normals[1]
     # Corners get less of the ambient light.
     open_sky = 0.7 + 0.3 * np.clip(points[1] / 0.4, 0, 1) * (1 - up) + 0.3 * up
     ambient = scene.sky[:, None] * up + scene.ground[:, None] * (1 - up)
@@ -84,8 +83,7 @@ def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, 
         falloff = np.where(visible, 1.6 / (1 + (distance / 3.0) ** 2), 0.0)
         diffuse += colour[:, None] * (falloff * np.clip(dot(normals, to_light), 0, 1))
         half = to_light + view
-        half /= np.sqrt(dot(half, half))
-        peak = np.clip(dot(half, normals), 0, 1) ** 32
+        peak = np.clip(dot(half / np.sqrt(dot(half, half)), normals), 0, 1) ** 32
         shine += colour[:, None] * (falloff * gloss * peak)
     return albedo * diffuse + shine
 
@@ -100,8 +98,7 @@ def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) ->
     sigma = 0.5 * size / 192  # the lens blurs by half a pixel at 192 pixels
     if sigma > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    image = np.clip(image, 0, 1) ** (1 / gamma)
-    image = image + rng.normal(0.0, noise, image.shape)
+    image = np.clip(image, 0, 1) ** (1 / gamma) + rng.normal(0.0, noise, image.shape)
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 
 

@@ -33,8 +33,8 @@ class Camera:
 class Scene:
     """Everything there is to render: the first six solids are the room's planes.
 
-    ``lights`` are positions and colours. ``sky`` and ``ground`` are the ambient light's colours.
-    Colours are linear RGB (3,). ``sensor`` is its exposure, gamma and noise.
+    ``lights`` are positions and colours, ``sky`` and ``ground`` the ambient light's colours, linear
+    RGB (3,); ``sensor`` is its exposure, gamma and noise.
     """
 
     camera: Camera
@@ -113,8 +113,7 @@ def _camera(rng: np.random.Generator, room: Room) -> Camera:
     roll = np.radians(rng.uniform(-4, 4))
     ahead = np.array([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
     right = np.cross(ahead, UP)
-    right /= np.linalg.norm(right)
-    up = np.cross(right, ahead)
+    up = np.cross(right := right / np.linalg.norm(right), ahead)
     right, up = np.cos(roll) * right + np.sin(roll) * up, np.cos(roll) * up - np.sin(roll) * right
     tan_half = float(np.tan(np.radians(50 + 20 * rng.random() ** 1.5) / 2))
     return Camera(position, np.stack([right, up, -ahead], axis=1), tan_half)
@@ -130,8 +129,7 @@ def _spot(
     rng: np.random.Generator, camera: Camera, room: Room, radius: float, far: float
 ) -> Array | None:
     """Return a point (3,) on the floor, in view, for a disc; None if forty tries found none."""
-    ahead = -camera.rotation[[0, 2], 2]
-    ahead = ahead / np.hypot(*ahead)
+    ahead = -camera.rotation[[0, 2], 2] / np.hypot(*camera.rotation[[0, 2], 2])
     right, near = np.array([-ahead[1], ahead[0]]), 1.4 + radius
     limits = np.array(room[:2]) / 2 - radius - 0.03
     for _ in range(40):
@@ -153,12 +151,11 @@ def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> 
         limit = min(half_x / count, half_z) * rng.uniform(0.65, 0.95)
         category = TOP_ITEMS[rng.integers(len(TOP_ITEMS))]
         item = make_item(category, rng, bool(rng.random() < 0.4), limit)
-        if height + item.height > _TALLEST:
-            continue
-        along = ((slot + 0.5) / count * 2 - 1) * half_x
-        across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
-        place = turn @ np.array([along, height, across]) + below
-        placed.append((item, place, turn @ _random_yaw(rng)))
+        if height + item.height <= _TALLEST:
+            along = ((slot + 0.5) / count * 2 - 1) * half_x
+            across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
+            place = turn @ np.array([along, height, across]) + below
+            placed.append((item, place, turn @ _random_yaw(rng)))
     return placed
 
 

@@ -78,7 +78,6 @@ _PATTERNS: dict[str, Callable[[Array], Array]] = dict(
     planks=_planks,
     tiles=_tiles,
 )
-_OBJECT_PATTERNS = tuple(_PATTERNS)[:7]
 
 
 def paint(pattern: str, colours: tuple[Array, Array], period: float, axes: Array | None = None,
@@ -124,7 +123,7 @@ def random_paint(rng: np.random.Generator, vivid: bool, scale: float) -> Texture
     first, second = _random_colour(rng, vivid), _random_colour(rng, vivid)
     if vivid and rng.random() < 0.3:
         second = _random_colour(rng, False)
-    pattern = _OBJECT_PATTERNS[rng.integers(len(_OBJECT_PATTERNS))]
+    pattern = tuple(_PATTERNS)[rng.integers(7)]  # the last two are for rooms
     period = max(scale * rng.uniform(0.25, 0.7), 0.1)
     upright = rng.random() < 0.6 or pattern == "gradient"
     axes = None if upright else random_rotation(rng)
