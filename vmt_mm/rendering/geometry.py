@@ -34,9 +34,8 @@ def _nonzero(values: Array) -> Array:
 
 def _roots(a: Array, half_b: Array, c: Array | float) -> tuple[Array, Array]:
     """Roots of a t^2 + 2 half_b t + c = 0, NaN where there are none; two (N,) arrays."""
-    disc = half_b * half_b - a * c
+    disc, a = half_b * half_b - a * c, _nonzero(a)
     root = np.sqrt(np.where(disc >= 0, disc, np.nan))
-    a = _nonzero(a)
     return (-half_b - root) / a, (-half_b + root) / a
 
 

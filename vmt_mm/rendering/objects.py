@@ -15,8 +15,6 @@ from vmt_mm.rendering.textures import Array, Texture, face, linear, paint, rando
 #: Ranges of the footprint radii of the classes 1 to 6 on the floor, and classes of small items.
 FLOOR_SIZES = ((0.4, 0.85), (0.35, 0.65), (0.35, 0.7), (0.4, 0.7), (0.8, 1.2), (0.4, 0.6))
 TOP_ITEMS = (labels.BOX, labels.BALL, labels.CYLINDER, labels.CONE, labels.LAMP)
-# Lengths of people below are those of a person of this height and scale with the height.
-_REFERENCE_HEIGHT = 1.75
 UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 
 
@@ -36,8 +34,7 @@ def axis_matrix(axis: Array) -> Array:
     """Return a rotation (3, 3) that turns y into ``axis`` (3,), and keeps z near z if it can."""
     y = axis / np.linalg.norm(axis)
     side = np.array([1.0, 0.0, 0.0]) if abs(y[2]) > 0.9 else np.cross(y, _FORWARD)
-    x = side - (side @ y) * y
-    x /= np.linalg.norm(x)
+    x = (x := side - (side @ y) * y) / np.linalg.norm(x)
     return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
@@ -111,7 +108,6 @@ def _clothes(rng: np.random.Generator, vivid: bool, scale: float) -> dict[str, T
     tone = linear(rng.uniform(0.045, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.35, 0.98))
     hair = linear(rng.uniform(0.04, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.06, 0.6))
     skin, shirt = paint("plain", (tone, tone * 0.85), 0.3), random_paint(rng, vivid, 0.5)
-    # One bright garment is enough to make a person stand out, and often all there is.
     trousers = random_paint(rng, vivid and rng.random() < 0.7, 0.5)
     shoe = random_paint(rng, vivid and rng.random() < 0.5, 0.3)
     wear = dict(skin=skin, shirt=shirt, trousers=trousers, shoe=shoe)
@@ -129,8 +125,7 @@ def _direction(swing: float, spread: float, side: int) -> Array:
 def _bend(direction: Array, towards: Array, angle: float) -> Array:
     """Turn a unit ``direction`` (3,) by ``angle`` radians towards another vector (3,)."""
     across = towards - (towards @ direction) * direction
-    across /= np.linalg.norm(across)
-    return np.cos(angle) * direction + np.sin(angle) * across
+    return np.cos(angle) * direction + np.sin(angle) * (across / np.linalg.norm(across))
 
 
 def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array, Array]:
@@ -153,7 +148,7 @@ def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array
 
 def make_person(rng: np.random.Generator, vivid: bool) -> Item:
     """Return a person of 1.45 to 1.9 m who stands on y = 0 and faces +z."""
-    s = rng.uniform(1.45, 1.9) / _REFERENCE_HEIGHT
+    s = rng.uniform(1.45, 1.9) / 1.75  # lengths below are those of a person of 1.75 m
     wear = _clothes(rng, vivid, s)
     stride, bulk = rng.uniform(-0.55, 0.55), rng.uniform(0.88, 1.15)
     chest, hips = (0.118 * s * bulk, 0.108 * s * bulk), (0.108 * s * bulk,) * 2
@@ -170,8 +165,7 @@ def make_person(rng: np.random.Generator, vivid: bool) -> Item:
     for side in (-1, 1):
         hip, shoulder = np.array([[side * 0.095, 0.90, 0], [side * 0.19, 1.42, 0]]) * s
         swing, spread = side * stride + rng.uniform(-0.08, 0.08), rng.uniform(0.02, 0.14)
-        # Knees only bend backward, the trailing one more.
-        flex = rng.uniform(0.05, 0.25) + max(0.0, -swing) * rng.uniform(0.2, 1.0)
+        flex = rng.uniform(0.05, 0.25) + max(0.0, -swing) * rng.uniform(0.2, 1.0)  # of the knee
         knee = hip + _direction(swing, spread, side) * 0.43 * s
         shin = _direction(swing - flex, spread * 0.5, side)
         ankle = knee + shin * 0.40 * s

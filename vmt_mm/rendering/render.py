@@ -13,16 +13,14 @@ from vmt_mm.rendering.geometry import Plane, Solid, dot, nearest
 from vmt_mm.rendering.scene import Camera, Scene, build_scene
 from vmt_mm.rendering.textures import Array, rotate
 
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-
 
 @dataclass(frozen=True)
 class RenderedScene:
     """An image of S x S pixels with its labels, all exact at the pixels' centres.
 
-    ``image`` is RGB. ``semseg`` and ``human_parts`` are indices of classes; there are no parts
-    where no person is visible. ``saliency`` and ``edge`` are 0 or 255. ``normals`` (S, S, 3): x
-    right, y up, z towards the camera; ``depth`` in metres. ``instances`` 0 to 5 are the planes.
+    ``semseg`` and ``human_parts`` (None without a person) are classes, ``saliency`` and ``edge`` 0
+    or 255, ``depth`` metres, ``normals`` x right, y up, z towards the camera; ``instances`` 0 to 5
+    are the planes.
     """
 
     image: NDArray[np.uint8]
@@ -91,7 +89,8 @@ def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, 
 def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Turn light (3, size * size) into an RGB photograph (size, size, 3)."""
     exposure, gamma, noise = scene.sensor
-    exposed = light * (exposure / max(float(dot(_LUMINANCE, light).mean()), 1e-6))
+    luminance = float(dot(np.array([0.2126, 0.7152, 0.0722]), light).mean())
+    exposed = light * (exposure / max(luminance, 1e-6))
     # Reinhard's curve with a white point, so that highlights roll off instead of clipping.
     toned = exposed * (1 + exposed / 1.6**2) / (1 + 0.35 * exposed)
     image = np.clip(toned, 0, 1).T.reshape(size, size, 3)

@@ -12,8 +12,6 @@ from vmt_mm.rendering.geometry import Plane, Solid
 from vmt_mm.rendering.objects import FLOOR_SIZES, TOP_ITEMS, UP, Item, make_item, make_person
 from vmt_mm.rendering.textures import Array, Rectangle, Texture, decals, linear, paint, random_paint
 
-# Nothing is taller, so that the lights hang free and nothing pierces the ceiling.
-_TALLEST = 2.25
 #: Width, length and height of a room, centred on x = z = 0 with its floor at y = 0.
 Room = tuple[float, float, float]
 #: An item, the point (3,) it stands on, and how it is turned, (3, 3).
@@ -33,8 +31,7 @@ class Camera:
 class Scene:
     """Everything there is to render: the first six solids are the room's planes.
 
-    ``lights`` are positions and colours, ``sky`` and ``ground`` the ambient light's colours, linear
-    RGB (3,); ``sensor`` is its exposure, gamma and noise.
+    ``lights`` are positions and linear RGB; ``sensor`` is its exposure, gamma and noise.
     """
 
     camera: Camera
@@ -151,7 +148,7 @@ def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> 
         limit = min(half_x / count, half_z) * rng.uniform(0.65, 0.95)
         category = TOP_ITEMS[rng.integers(len(TOP_ITEMS))]
         item = make_item(category, rng, bool(rng.random() < 0.4), limit)
-        if height + item.height <= _TALLEST:
+        if height + item.height <= 2.25:  # so that the lights hang free
             along = ((slot + 0.5) / count * 2 - 1) * half_x
             across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
             place = turn @ np.array([along, height, across]) + below

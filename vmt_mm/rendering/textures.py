@@ -1,7 +1,4 @@
-"""Colours and procedural textures.
-
-A texture gives linear RGB (3, N) in 0..1 at points (3, N), in metres, of its surface's own frame.
-"""
+"""Procedural textures: linear RGB (3, N) in 0..1 at points (3, N), metres, of a shape's frame."""
 
 import colorsys
 from collections.abc import Callable

@@ -23,11 +23,8 @@ def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
     root, seed, split, index, size = job
     scene = render_scene(seed, split, index, size)
     files = dict(
+        {name: getattr(scene, name) for name in ("semseg", "human_parts", "saliency", "edge")},
         images=scene.image,
-        semseg=scene.semseg,
-        human_parts=scene.human_parts,
-        saliency=scene.saliency,
-        edge=scene.edge,
         normals=encode_normals(scene.normals),
         depth=np.clip(np.rint(scene.depth * 1000), 1, 65535).astype(np.uint16),  # millimetres
     )
