@@ -63,9 +63,7 @@ class Adapter(PEFTMethod):
 class LowRankAdapter(Adapter):
     """An adapter whose projections are products of two factors, without LayerNorm.
 
-    Args:
-        rank: r of both projections.
-        ratio, scale: see :class:`Adapter`.
+    ``rank`` is r of both projections.
     """
 
     def __init__(self, ratio: int = 8, rank: int = 8, scale: float = 1.0) -> None:

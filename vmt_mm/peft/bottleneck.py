@@ -35,10 +35,7 @@ def check_positive(method: nn.Module, **settings: int) -> None:
 
 
 class LowRankLinear(nn.Module):
-    """x A^T B^T + b, of rank r: A (r, in), B (out, r).
-
-    Low-rank adapter of VL-Adapter, https://arxiv.org/abs/2112.06825.
-    """
+    """x A^T B^T + b, of rank r: A (r, in), B (out, r). https://arxiv.org/abs/2112.06825."""
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
         super().__init__()

@@ -17,7 +17,6 @@ from vmt_mm.peft.method import Backbone, PEFTMethod, task_embeddings
 from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
-#: Where a block's two adapters act.
 _PLACES = ("after_attn", "after_mlp")
 
 
@@ -67,9 +66,7 @@ class AdapterGenerator(nn.Module):
 class Hyperformer(PEFTMethod):
     """Two generated adapters per block and task, after attention and after the MLP.
 
-    Args:
-        ratio: rho = d / k, a divisor of every block's channels.
-        embedding: E, length of a task's embedding.
+    ``ratio`` is rho = d / k; ``embedding`` is E, the length of a task's embedding.
     """
 
     per_task_forward = True

@@ -67,11 +67,9 @@ class LoRA(PEFTMethod):
     """Low-rank updates of chosen linear layers of every block.
 
     Args:
-        rank: r.
-        alpha: the update is scaled by alpha / r; None means alpha = r.
+        rank, alpha: r; the update is scaled by alpha / r, None means alpha = r.
         targets: any of q, k, v, proj, fc1, fc2.
-        dropout: on the input of A.
-        train_norm: unfreeze the norm before the attention, too.
+        dropout, train_norm: on the input of A; unfreeze the norm before the attention, too.
     """
 
     def __init__(

@@ -72,11 +72,9 @@ class PEFTMethod(nn.Module):
     Modules per block are ``self.blocks``. Parameters of one task are entries of a ``ParameterDict``
     or ``ModuleDict`` whose keys are the tasks, so that tasks can be added, removed and renamed.
 
-    Attributes:
-        per_task_forward: the backbone runs once per task, with :meth:`parameters_for` that task in
-            place; otherwise one pass serves all tasks.
-        counts_output_norms: trainable output norms count as the backbone's, as the paper counts
-            BitFit's, and not separately.
+    With ``per_task_forward`` the backbone runs once per task, with :meth:`parameters_for` that task
+    in place; otherwise one pass serves all tasks. With ``counts_output_norms`` trainable output
+    norms count as the backbone's, as the paper counts BitFit's, and not separately.
     """
 
     per_task_forward: bool = False
@@ -152,7 +150,6 @@ def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
     """Full names of the layers of one role in every block; an InputError if one has none."""
     for block in backbone.blocks:
         if role not in block.layers:
-            raise InputError(
-                f"{method}: the backbone's blocks have no {role!r}, only {sorted(block.layers)}"
-            )
+            known = sorted(block.layers)
+            raise InputError(f"{method}: the backbone's blocks have no {role!r}, only {known}")
     return [block.layers[role] for block in backbone.blocks]

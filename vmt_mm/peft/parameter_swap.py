@@ -16,35 +16,26 @@ def call_with(
     What ``torch.func.functional_call`` does for a module's forward, and ONNX's tracer can follow.
     ``root`` is changed while the function runs: callers on several threads need a lock.
     """
-    places = [_place(root, key) for key in parameters]
-    own = [owner[name] for owner, name in places]
+    own = {key: find_parameter(root, key) for key in parameters}
     try:
-        for (owner, name), value in zip(places, parameters.values(), strict=True):
-            owner[name] = value
+        _replace(root, parameters)
         return function(*args)
     finally:
-        for (owner, name), value in zip(places, own, strict=True):
-            owner[name] = value
+        _replace(root, own)
 
 
 def find_parameter(root: nn.Module, key: str) -> Tensor | None:
-    """The parameter of that key; None if its place is empty.
-
-    Raises:
-        KeyError: if ``root`` has no such place.
-    """
-    owner, name = _place(root, key)
-    return owner[name]
+    """The parameter of that key; None if its place is empty, a KeyError if there is none."""
+    owner, _, name = key.rpartition(".")
+    return root.get_submodule(owner)._parameters[name]
 
 
 def unregister(root: nn.Module, keys: Iterable[str]) -> None:
     """Empty the places of parameters that are swapped in per task: not saved, not counted."""
-    for key in keys:
-        owner, name = _place(root, key)
-        owner[name] = None
+    _replace(root, dict.fromkeys(keys))
 
 
-def _place(root: nn.Module, key: str) -> tuple[dict[str, Any], str]:
-    """The dictionary that holds a parameter, and its name there."""
-    owner, _, name = key.rpartition(".")
-    return root.get_submodule(owner)._parameters, name
+def _replace(root: nn.Module, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        owner, _, name = key.rpartition(".")
+        root.get_submodule(owner)._parameters[name] = value

@@ -20,9 +20,7 @@ class PerTask(PEFTMethod):
     The backbone's own parameters stay as they are, frozen; the places of those that the method
     created are empty between passes. The copies' keys are ``copies.<task>.<key>``, with ``__`` for
     the dots of the key, which PyTorch does not allow in a name.
-
-    Args:
-        method: config of a method that serves all tasks in one pass, with the same features.
+    ``method`` is the config of a method that serves all tasks in one pass, with the same features.
     """
 
     per_task_forward = True
@@ -32,9 +30,8 @@ class PerTask(PEFTMethod):
         self.method = own = build_method(method)
         self._name = type(own).__name__
         if own.per_task_forward or type(own).task_features is not PEFTMethod.task_features:
-            raise InputError(
-                f"PerTask: {self._name} gives each task features of its own; use it without PerTask"
-            )
+            reason = f"{self._name} gives each task features of its own"
+            raise InputError(f"PerTask: {reason}; use it without PerTask")
         self.counts_output_norms = own.counts_output_norms
         # in a block, the method acts with the task's copies in place
         self.after_attn, self.after_mlp = own.after_attn, own.after_mlp

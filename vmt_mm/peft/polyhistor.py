@@ -68,10 +68,8 @@ class HyperNetworkPair(nn.Module):
 class Polyhistor(Adapter):
     """A ReLU bottleneck parallel to every MLP, whose two matrices are generated per task.
 
-    Args:
-        ratio: rho = d / k, a divisor of every block's channels.
-        embedding: E, length of a task's embedding.
-        rank: r of the generated matrices.
+    ``ratio`` is rho = d / k; ``embedding`` is E, the length of a task's embedding; ``rank`` is r of
+    the generated matrices.
     """
 
     per_task_forward = True
@@ -136,10 +134,8 @@ class PolyhistorLite(Polyhistor):
         """Create the templates' hypernetworks and the scaling kernels."""
         narrowest = min(channels)
         if any(d % narrowest for d in channels):
-            raise InputError(
-                f"PolyhistorLite: every block's channels must be a multiple of the narrowest's, "
-                f"got {sorted(set(channels))}"
-            )
+            rule = "every block's channels must be a multiple of the narrowest's"
+            raise InputError(f"PolyhistorLite: {rule}, got {sorted(set(channels))}")
         self.templates = self._pair(narrowest)
         scales = [d // narrowest for d in channels]
         self.kernels: Any = nn.ModuleList(

@@ -1,7 +1,6 @@
 """Methods that only choose which of the backbone's parameters are trained.
 
-BitFit: Ben Zaken et al., ACL 2022, https://arxiv.org/abs/2106.10199. Relative bias: the tables of
-Swin, https://arxiv.org/abs/2103.14030, Eq. 4, as in Polyhistor, https://arxiv.org/abs/2210.03265.
+BitFit: https://arxiv.org/abs/2106.10199. Relative bias: Polyhistor, https://arxiv.org/abs/2210.03265.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ class FullFineTuning(PEFTMethod):
 
 @PEFT_METHODS.register_module()
 class BitFit(PEFTMethod):
-    """Trains every parameter whose name has ``bias``: tables of relative positions included.
-
-    The biases of the output norms are among them, and count as the backbone's.
-    """
+    """Trains every parameter named ``bias``: tables of relative positions and output norms too."""
 
     counts_output_norms = True
 

@@ -119,8 +119,6 @@ class VMTAdapterLite(VMTAdapter):
         """F of one block, whose projections are sums of Kronecker products."""
         m = self.options["terms"]
         if channels % m or hidden % m:
-            raise InputError(
-                f"VMTAdapterLite: `m` must divide every block's channels d and k = d / ratio, got "
-                f"m {m} for d {channels}, k {hidden}"
-            )
+            rule = "`m` must divide every block's channels d and k = d / ratio"
+            raise InputError(f"VMTAdapterLite: {rule}, got m {m} for d {channels}, k {hidden}")
         return KroneckerBottleneck(channels, hidden, **self.options)

@@ -1,8 +1,7 @@
 """Find a backbone in a file of any training: below which entries and which prefix its keys are.
 
-Frameworks nest weights in entries (``state_dict``, ``model``, ``teacher``) and put prefixes before
-keys (``module.``, ``model.``, ``_orig_mod.``, ``encoder.``, ``backbone.``). None of these names is
-asked for: the keys of the first block's attention tell.
+No name of an entry (``state_dict``, ``teacher``) or prefix (``module.``, ``backbone.``) is asked
+for: the keys of the first block's attention tell.
 """
 
 from __future__ import annotations
@@ -28,19 +27,11 @@ _FIRST_BLOCK = re.compile(
 _STAGE = re.compile(r"(^|\.)(layers|stages)\.\d+$")
 #: Of several backbones in a file, the one below such a name is taken: first names first.
 _TEACHERS = {"teacher", "target_encoder"}
-_AVERAGES = {
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "averaged_model"
-}  # fmt: skip
+_AVERAGES = {"state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"} | {
+    "averaged_model"
+}
 #: Taken last.
 _STUDENTS = {"student", "momentum_encoder", "encoder_k", "target_generator"}
-#: Other files, by a key that they have.
-_OTHERS = (
-    (r"encoder\.layer\.0\.attention\.attention\.", "a Hugging Face ViT or Dinov2"),
-    (r"encoder\.layers\.0\.blocks\.0\.attention\.self\.", "a Hugging Face Swin"),
-    (r"features\.1\.0\.attn\.qkv\.", "a Swin of torchvision"),
-    (r"encoder\.layers\.encoder_layer_0\.", "a ViT of torchvision"),
-    (r"layer1\.0\.conv1\.", "a ResNet"),
-)
 
 
 def find_encoder(content: object, source: str) -> dict[str, Tensor]:
@@ -71,15 +62,6 @@ def find_encoder(content: object, source: str) -> dict[str, Tensor]:
         taken = f"the one below {text} is taken, not that below {texts}"
         print_log(f"{source} holds several encoders: {taken}", "current")
     return chosen
-
-
-def describe_file(state: Mapping[str, Tensor]) -> str:
-    """What a file is whose keys the backbone does not know, in words for a message."""
-    sample = f"keys like {', '.join(sorted(state)[:3])}"
-    for pattern, name in _OTHERS:
-        if any(re.search(rf"(^|\.){pattern}", key) for key in state):
-            return f"it looks like {name}, which is not supported here; {sample}"
-    return sample
 
 
 def _dicts_of_tensors(

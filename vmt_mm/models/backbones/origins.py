@@ -1,9 +1,7 @@
 """Bring Swin and ViT checkpoints of any origin to the libraries' keys, and load them strictly.
 
 Swin to mmseg's keys: the official repository, timm (old and new layouts), mmpretrain, mmseg. ViT to
-mmpretrain's: mmpretrain; timm, and MAE's and DeiT's repositories, which share its layout; DINOv2's
-repository. The mappings were derived from the models' definitions; see
-https://arxiv.org/abs/2103.14030, https://arxiv.org/abs/2010.11929, https://arxiv.org/abs/2304.07193.
+mmpretrain's: mmpretrain; timm, and MAE's and DeiT's repositories, which share its layout; DINOv2's.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmt_mm.checkpoints.keys import is_recomputed
+from vmt_mm.checkpoints.keys import is_recomputed, some
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.encoder_in_file import describe_file
 from vmt_mm.models.backbones.pretrained import load_strictly
 from vmt_mm.peft import Backbone
 
@@ -60,7 +57,7 @@ def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
         # mmpretrain's classifier has one final norm, which it names after the last stage.
         classifier = "norm3.weight" in state and "norm0.weight" not in state
         return "mmpretrain" if classifier else "mmseg"
-    raise InputError(f"{source} is no Swin checkpoint: {describe_file(state)}")
+    raise InputError(f"{source} is no Swin checkpoint: keys like {some(sorted(state))}")
 
 
 def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
@@ -120,7 +117,7 @@ def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
     if "blocks.0.attn.qkv.weight" in keys and "cls_token" in keys:
         # timm drops the mask token of DINOv2's pretraining; MAE has one, but no LayerScale
         return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= keys else "timm"
-    raise InputError(f"{source} is no ViT checkpoint: {describe_file(state)}")
+    raise InputError(f"{source} is no ViT checkpoint: keys like {some(sorted(state))}")
 
 
 def to_mmpretrain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,10 +132,9 @@ def _rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
 
 
 def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
-    """Load a ViT checkpoint of any origin strictly.
+    """Load a ViT checkpoint of any origin strictly; positions of another grid are interpolated.
 
-    Position embeddings of another (square) grid are interpolated as mmpretrain does. A model
-    without a class token leaves a checkpoint's out, and its position.
+    A model without a class token leaves a checkpoint's out, and its position.
     """
     origin, state = vit_origin(state, source), to_mmpretrain_keys(state)
     if "cls_token" in state and backbone.cls_token is None:

@@ -71,11 +71,7 @@ class PEFTBackbone(Backbone):
     _compiled_loop: Callable[..., Any] | None = None
 
     def init_peft(
-        self,
-        tasks: Sequence[str],
-        peft: dict | None,
-        pretrained: str | None,
-        allow_random_backbone: bool,
+        self, tasks: Sequence[str], peft: dict | None, pretrained: str | None, allow_random: bool
     ) -> None:
         """Freeze everything and attach the method of config ``peft``; None adapts nothing."""
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
@@ -83,7 +79,7 @@ class PEFTBackbone(Backbone):
         if dotted := [name for name in tasks if "." in name]:
             raise InputError(f"backbone: a task's name may hold no dot, got {dotted}")
         self.task_names = tuple(tasks)
-        self.pretrained, self.allow_random_backbone = pretrained, allow_random_backbone
+        self.pretrained, self.allow_random_backbone = pretrained, allow_random
         for block in self.blocks:
             ffn: Any = self.get_submodule(f"{block.name}.ffn")
             ffn.add_identity = False  # run_block adds it
@@ -118,7 +114,7 @@ class PEFTBackbone(Backbone):
     def start_streams(self, tasks: Sequence[str], x: Tensor) -> TaskStreams:
         """The streams of one call, which begin at ``x``."""
         join = self.batch_tasks and self.training and torch.is_grad_enabled()
-        return TaskStreams(self, self.peft, self._part_of, tasks, x, join)
+        return TaskStreams(self, self._part_of, tasks, x, join)
 
     def run_block(self, streams: TaskStreams, index: int, *geometry: Any) -> None:
         """Take every stream through block ``index``, whose attention takes tokens and geometry."""

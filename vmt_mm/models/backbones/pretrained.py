@@ -33,27 +33,22 @@ def locate(pretrained: str) -> str:
         name = pretrained.removeprefix(_PACKAGE_SCHEME)
         path = Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():
-        raise InputError(
-            f"pretrained weights {pretrained!r} do not exist; set the file of the backbone's "
-            "weights with --cfg-options pretrained=FILE"
-        )
+        hint = "set the file with --cfg-options pretrained=FILE"
+        raise InputError(f"pretrained weights {pretrained!r} do not exist; {hint}")
     return str(path)
 
 
 def _address_in_zoo(pretrained: str) -> str:
     """Address of a zoo model's weights, from the list that is installed with mmpretrain."""
-    name = pretrained.removeprefix(_ZOO_SCHEME)
     try:
         from mmpretrain.apis import ModelHub
 
-        if address := ModelHub.get(name).weights:
-            return address
-    except (ImportError, ValueError) as error:
-        if isinstance(error, ImportError):
-            raise InputError(f"pretrained {pretrained!r} needs mmpretrain: {error}") from None
-    raise InputError(
-        f"pretrained {pretrained!r}: mmpretrain's zoo has no model of this name with weights"
-    )
+        address = ModelHub.get(pretrained.removeprefix(_ZOO_SCHEME)).weights
+    except (ImportError, ValueError):
+        address = None
+    if not address:
+        raise InputError(f"pretrained {pretrained!r}: mmpretrain's zoo has no model of this name")
+    return address
 
 
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:

@@ -27,15 +27,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = dict(
     base=dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     large=dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
 )
-_LAYERS = dict(
-    qkv="attn.w_msa.qkv",
-    proj="attn.w_msa.proj",
-    fc1="ffn.layers.0.0",
-    fc2="ffn.layers.1",
-    norm1="norm1",
-    norm2="norm2",
-    relative_position_table="attn.w_msa.relative_position_bias_table",
-)
+_MLP = dict(fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="norm1", norm2="norm2")
+_LAYERS = dict(_MLP, qkv="attn.w_msa.qkv", proj="attn.w_msa.proj")
+_LAYERS["relative_position_table"] = "attn.w_msa.relative_position_bias_table"
 
 
 @MODELS.register_module()
@@ -49,8 +43,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         tasks: names of the tasks.
         arch: one of ``ARCHITECTURES``.
         peft: config of the PEFT method; None adapts nothing.
-        pretrained: weights of the frozen backbone, of the official repository, timm, mmpretrain
-            or mmseg; see :func:`vmt_mm.models.backbones.pretrained.locate`.
+        pretrained: file of the frozen backbone's weights, see ``pretrained.locate``.
         allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         drop_path_rate: stochastic depth; has no effect in frozen layers.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vmt_mm.checkpoints.keys import PEFT
-from vmt_mm.peft import Backbone, PEFTMethod, SideOutput
+from vmt_mm.peft import PEFTMethod, SideOutput
 from vmt_mm.peft.parameter_swap import call_with
 
 
@@ -97,21 +97,16 @@ class TaskStreams:
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        method: PEFTMethod,
-        part_of: Mapping[str, str],
-        tasks: Sequence[str],
-        x: Tensor,
-        join: bool = False,
+        self, backbone: Any, part_of: Mapping[str, str], tasks: Sequence[str], x: Tensor, join: bool
     ) -> None:
-        self._backbone, self._method, self._join = backbone, method, join
+        self._backbone, self._join = backbone, join
+        self._method: PEFTMethod = backbone.peft
         self._streams = [Stream(tuple(tasks), x)]
         #: part -> task -> key -> tensor
         self._parameters: dict[str, dict[str, dict[str, Tensor]]] = {}
-        if method.per_task_forward:
+        if self._method.per_task_forward:
             for task in tasks:
-                for key, value in method.parameters_for(task).items():
+                for key, value in self._method.parameters_for(task).items():
                     self._parameters.setdefault(part_of[key], {}).setdefault(task, {})[key] = value
 
     def apply(self, part: str, function: Callable[[Tensor], Tensor]) -> None:

@@ -29,16 +29,9 @@ try:
 except ImportError as error:  # all else here runs without mmpretrain
     MISSING = error
 
-_LAYERS = dict(
-    qkv="attn.qkv",
-    proj="attn.proj",
-    fc1="ffn.layers.0.0",
-    fc2="ffn.layers.1",
-    norm1="ln1",
-    norm2="ln2",
-)
-#: With SwiGLU.
-_GATED = dict(_LAYERS, fc1="ffn.w12", fc2="ffn.w3")
+_COMMON = dict(qkv="attn.qkv", proj="attn.proj", norm1="ln1", norm2="ln2")
+_LAYERS = dict(_COMMON, fc1="ffn.layers.0.0", fc2="ffn.layers.1")
+_GATED = dict(_COMMON, fc1="ffn.w12", fc2="ffn.w3")  # with SwiGLU
 
 
 @MODELS.register_module()
