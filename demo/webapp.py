@@ -33,8 +33,7 @@ from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import encode_image, write_image
 from vmt_mm.visualization import draw_overlay
 
-#: Seconds after which uploads, archives and predictions are removed.
-_KEPT = 3600
+_KEPT = 3600  # seconds until uploads, archives and predictions are removed
 _SUFFIXES = [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"]
 
 
@@ -202,18 +201,13 @@ def serve(args: argparse.Namespace) -> None:
     if args.tasks is not None:
         raise InputError("--tasks: choose the tasks on the page")
     if args.config == EMBEDDED_ADAPTER and not Path(args.config).is_file():
-        raise InputError(
-            f"{args.config}: the embedded model is missing: train one by `make demo` and give its "
-            "config and checkpoint"
-        )
+        raise InputError(f"{args.config}: the embedded model is missing; train one by `make demo`")
     inferencer = build_inferencer(args, show_progress=False, turn_by_exif=True)
     folder = Path(tempfile.mkdtemp(prefix="vmt_mm-webapp-")).resolve()
     theme = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("monospace",))
+    title = f"vmt_mm: {Path(args.config).stem}"
     try:
-        page = build_page(
-            inferencer, f"vmt_mm: {Path(args.config).stem}", folder, args.max_megapixels
-        )
-        page.launch(
+        build_page(inferencer, title, folder, args.max_megapixels).launch(
             server_name=args.host, server_port=args.port, share=False, ssr_mode=False, theme=theme,
             enable_monitoring=False, footer_links=[], max_file_size="64mb",
             allowed_paths=[str(folder)],

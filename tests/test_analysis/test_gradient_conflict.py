@@ -22,9 +22,10 @@ from run_hooks import At, Killed, kill
 from small_runs import LENGTH, SmallRun
 from torch import nn
 
-import vmt_mm.analysis.hooks as hook_module
+from vmt_mm.analysis import gradient_conflict
 from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
+    GradientConflictHook,
     add_cosines,
     conflict_table,
     draw_conflicts,
@@ -36,7 +37,6 @@ from vmt_mm.analysis.gradient_conflict import (
     task_losses,
     write_record,
 )
-from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import render_table
 from vmt_mm.engine.loops import seed_iteration
 from vmt_mm.errors import InputError
@@ -252,7 +252,7 @@ def test_the_gradients_are_those_of_the_training(small_run, monkeypatch):
         seen.append({f"loss_{task}": loss.item() for task, loss in losses.items()})
         return measure_conflict(losses, parameters)
 
-    monkeypatch.setattr(hook_module, "measure_conflict", keep)
+    monkeypatch.setattr(gradient_conflict, "measure_conflict", keep)
     small = small_run({**NO_CHECKPOINTS, "train_cfg.max_epochs": 1}, GradientConflictHook())
     small.train()
     for number, losses in enumerate(seen, start=1):

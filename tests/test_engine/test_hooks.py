@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from vmt_mm.analysis.hooks import ParameterTableHook, parameter_table
+from vmt_mm.analysis.counts import ParameterTableHook, parameter_table
 from vmt_mm.engine.hooks import reports
 from vmt_mm.engine.hooks.checkpoint import CheckpointHook
 from vmt_mm.engine.hooks.reports import MultiTaskVisualizationHook, PredictionWriterHook

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vmt_mm.analysis.gradient_conflict import (
     RECORD_FILE,
+    GradientConflictHook,
     Record,
     conflict_table,
     draw_conflicts,
@@ -34,7 +35,6 @@ from vmt_mm.analysis.gradient_conflict import (
     task_losses,
     write_record,
 )
-from vmt_mm.analysis.hooks import GradientConflictHook
 from vmt_mm.analysis.tables import print_table
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors

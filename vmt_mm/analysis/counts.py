@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vmt_mm.analysis.experiment import Experiment
-from vmt_mm.analysis.tables import table_of
+from vmt_mm.analysis.tables import render_table, table_of
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.peft import PEFTMethod
+from vmt_mm.registry import HOOKS
 from vmt_mm.utils.compat import CPU_ATTENTION_FLOPS
+from vmt_mm.utils.modules import unwrap
 
 #: Row of Tables 2 and 3 -> millions of trainable parameters of (encoder, encoder and decoders), as
 #: printed: Swin-T, four tasks of PASCAL-Context, All-MLP decoders. 2.21 + 2.55 is 4.76, not 4.56.
@@ -164,3 +168,21 @@ def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[st
         )
         for name, module, inputs in parts
     ]
+
+
+@HOOKS.register_module()
+class ParameterTableHook(Hook):
+    """Logs a table of trainable and all parameters before training."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the table."""
+        runner.logger.info(f"parameters\n{parameter_table(unwrap(runner.model))}")
+
+
+def parameter_table(model: nn.Module) -> str:
+    """Table of a multi-task model's parameters: encoder, output norms, each head, sum."""
+    rows = []
+    for part, (trainable, total) in count_parameters(model).items():
+        share = f"{100 * trainable / total:.2f} %" if total else "-"
+        rows.append(dict(part=part, trainable=f"{trainable:,}", all=f"{total:,}", share=share))
+    return render_table(table_of(None, rows))

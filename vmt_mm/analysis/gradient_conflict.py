@@ -17,13 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from mmengine.dist import all_gather, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from rich.table import Table
 from torch import Tensor, nn
 
-from vmt_mm.analysis.tables import table_of
+from vmt_mm.analysis.tables import render_table, table_of
 from vmt_mm.errors import InputError
+from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.utils.files import write_json
+from vmt_mm.utils.files import write_image, write_json
+from vmt_mm.utils.modules import unwrap
+from vmt_mm.utils.random_state import restored_generators
 from vmt_mm.visualization.figure import draw_figure
 
 #: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` of every pair
@@ -31,6 +37,8 @@ from vmt_mm.visualization.figure import draw_figure
 #: several processes an iteration has one of each.
 Record = dict[str, Any]
 RECORD_FILE = "gradient_conflict.json"
+#: Entry of the message hub, and so of checkpoints, that holds the record.
+_KEY = "gradient_conflict"
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
@@ -189,3 +197,67 @@ def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
     figure.supxlabel(r"$\cos\,\phi_{ij}$ of the gradients by the shared parameters")
     figure.supylabel("share of the values")
     return draw_figure(figure)
+
+
+@HOOKS.register_module()
+class GradientConflictHook(Hook):
+    r"""Measures the cosine between the gradients of every two tasks (Eq. 8 of VMT-Adapter).
+
+    Each process measures on the batch that the iteration trains on, in a forward and T backward
+    passes of its own, which leave the training bit for bit as it is. The work dir gets
+    ``gradient_conflict.json`` after every epoch and ``gradient_conflict.png`` at the end.
+
+    Args:
+        interval: measure every so many iterations.
+        parameters: regular expression that chooses shared parameters of the encoder by their names,
+            such as ``(down|up)\.weight``; None takes all.
+    """
+
+    def __init__(self, interval: int = 1, parameters: str | None = None) -> None:
+        if type(interval) is not int or interval < 1:
+            raise InputError(f"`interval` must be a positive whole number, got {interval!r}")
+        self.interval, self.parameters = interval, parameters
+        self.record = new_record(())
+
+    def before_train(self, runner: Runner) -> None:
+        """Continue the record of a resumed run; refuse a model that shares nothing."""
+        model, hub = unwrap(runner.model), runner.message_hub
+        find_candidates(model, self.parameters)
+        self.record = new_record(model.tasks)
+        earlier = hub.get_info(_KEY, None) if runner.iter else None
+        if earlier and earlier["tasks"] == self.record["tasks"]:
+            self.record = earlier
+        hub.update_info(_KEY, self.record)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Measure on the batch that is trained on next."""
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        model = unwrap(runner.model)
+        device = next(model.parameters()).device
+        buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+        with restored_generators([] if device.type == "cpu" else [device]):
+            with runner.optim_wrapper.optim_context(model):  # mixed precision, if the training's is
+                data = model.data_preprocessor(data_batch, True)
+                losses = task_losses(model, data["inputs"], data["data_samples"])
+            candidates = find_candidates(model, self.parameters)
+            cosines, self.record["shared_parameters"] = measure_conflict(losses, candidates)
+        for buffer, value in buffers.items():  # statistics of normalisation
+            buffer.copy_(value)
+        add_cosines(self.record, runner.iter + 1, [row.tolist() for row in all_gather(cosines)])
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Write what was measured so far."""
+        if is_main_process():
+            write_record(Path(runner.work_dir) / RECORD_FILE, self.record)
+
+    def after_train(self, runner: Runner) -> None:
+        """Log the table and draw the picture."""
+        if is_main_process() and self.record["iterations"]:
+            self.after_train_epoch(runner)
+            records = {Path(runner.work_dir).name: self.record}
+            runner.logger.info(f"gradient conflict\n{render_table(conflict_table(records))}")
+            picture = (Path(runner.work_dir) / RECORD_FILE).with_suffix(".png")
+            write_image(picture, draw_conflicts(records))
