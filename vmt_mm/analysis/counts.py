@@ -150,9 +150,7 @@ def count_operations(run: Callable[[], object]) -> int:
 def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[str, Any]]:
     """``name``, ``flops`` and ``parameters`` of the encoder, for all tasks, and of each head.
 
-    Args:
-        model: with any weights.
-        shape: (H, W) of the image.
+    They are those of one image of shape (H, W).
     """
     with contextlib.redirect_stdout(io.StringIO()):  # mmseg reports missing weights
         model.backbone.init_weights()

@@ -25,19 +25,17 @@ _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 
 
 
 class PlainPipeline:
-    """A straightforward pipeline for a data set's samples, with none of this package's code.
+    """A data set's samples by steps one after another, in float32, as the field's code has it.
 
-    It decodes the files, makes everything float32, as the field's multi-task code does, and
-    rotates, zooms, flips and resizes image and labels one step after another, by linear
-    interpolation or the nearest pixel. Labels with three channels are unit vectors.
+    Labels with three channels are unit vectors, which turn with the image.
     """
 
     def __init__(self, dataset: MultiTaskDataset) -> None:
         warps = [t for t in dataset.pipeline.transforms if isinstance(t, RandomWarp)]
         if not warps or warps[0].on_device:
             raise InputError(
-                "the training pipeline has no RandomWarp on the CPU, which the plain one imitates; "
-                "set augment_on_device=False"
+                "the training pipeline has no RandomWarp on the CPU to compare with; set "
+                "augment_on_device=False"
             )
         self.dataset, self.warp = dataset, warps[0]
 

@@ -71,17 +71,9 @@ def load_experiments(
 
 
 def repeat_tasks(names: Sequence[str], count: int) -> dict[str, str]:
-    """New name -> one of ``names``, taken again and again: a, b, a_2, ... -> a, b, a, ...
-
-    Two tasks never get one name.
-    """
-    sources: dict[str, str] = {}
-    for name in islice(cycle(names), count):
-        new, number = name, 2
-        while new in sources or (new != name and new in names):
-            new, number = f"{name}_{number}", number + 1
-        sources[new] = name
-    return sources
+    """New name -> one of ``names``, taken in turn: a, b, a_2, b_3, ... -> a, b, a, b, ..."""
+    turn = enumerate(islice(cycle(names), count))
+    return {name if i < len(names) else f"{name}_{i}": name for i, name in turn}
 
 
 def _with_tasks(model: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:

@@ -28,8 +28,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import write_image, write_json
-from vmt_mm.utils.modules import unwrap
-from vmt_mm.utils.random_state import restored_generators
+from vmt_mm.utils.modules import restored_generators, unwrap
 from vmt_mm.visualization.figure import draw_figure
 
 #: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` of every pair
