@@ -97,10 +97,8 @@ class MultiTaskEvaluator(Evaluator):
 class Results:
     """What an evaluator writes."""
 
-    #: Key -> which way it is better, in the order of the results.
-    keys: dict[str, Direction] = field(default_factory=dict)
-    #: Declared keys that this evaluator will not write -> why, in words.
-    missing: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, Direction] = field(default_factory=dict)  # in the order of the results
+    missing: dict[str, str] = field(default_factory=dict)  # declared, but not written -> why
     #: Prefixes below which metrics that declare nothing may write any key; None for no prefix.
     open: set[str | None] = field(default_factory=set)
 

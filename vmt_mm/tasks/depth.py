@@ -23,8 +23,8 @@ from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 _PER_METRE, _MOST = 1000, 65535
 #: Metres below and above which most depths of a data set hardly lie.
 _NEAR, _FAR = 0.05, 500.0
-#: Shares of pixels nearer, farther, and with the largest value that are not plausible.
-_SHARES = dict(near=0.5, far=0.01, most=0.01)
+#: Shares of pixels nearer and farther that are not plausible.
+_SHARES = dict(near=0.5, far=0.01)
 
 
 class DepthMap(LabelSpec):
@@ -78,8 +78,8 @@ class DepthMap(LabelSpec):
         scaled = values[0] * (self.scale or _PER_METRE)
         if scaled.max(initial=0) > _MOST + 0.5:
             warnings.warn(
-                f"depth above {self._most:g} m is written as {self._most:g} m, the most that 16 "
-                "bits hold; set suffix='.tiff' on the task if labels are TIFF files of metres",
+                f"depth above {_MOST / (self.scale or _PER_METRE):g} m is written as that, the "
+                "most in 16 bits; set suffix='.tiff' on the task if labels are such files",
                 stacklevel=2,
             )
         return np.rint(np.clip(scaled, 0, _MOST)).astype(np.uint16)
@@ -87,29 +87,22 @@ class DepthMap(LabelSpec):
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count also implausible depths."""
         counts = super().count(label)
-        tests = dict(near=(label > 0) & (label < _NEAR), far=label > _FAR, most=label == self._most)
+        tests = dict(near=(label > 0) & (label < _NEAR), far=label > _FAR)
         counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
-        """Depths of another unit, and such that did not fit into 16 bits."""
+        """Depths of another unit."""
         rules = dict(
             near=f"below {_NEAR:g} m: set `scale` of the task to the files' values per metre",
             far=f"above {_FAR:g} m: set `scale`=1000 of the task if files hold millimetres; write "
             "0 where such a value means none",
-            most=f"{self._most:g} m, the most that 16 bits hold: depth beyond was cut off, or they "
-            "mean none and should be 0",
         )
         return super().find_suspicion(counts) + [
             f"{counts.facts[name] / counts.valid:.0%} of the depths are {rule}"
             for name, rule in rules.items()
             if counts.facts[name] > _SHARES[name] * counts.valid
         ]
-
-    @property
-    def _most(self) -> np.float32:
-        """Metres, the most that 16 bits hold."""
-        return np.float32(_MOST) / np.float32(self.scale or _PER_METRE)
 
     def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
         """Divide by the zoom where ``zoom_divides`` says so."""

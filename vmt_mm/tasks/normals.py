@@ -36,9 +36,6 @@ _NONE = dict(black=0, grey=128)
 #: Vertical component of steep normals, the share of pixels that must have such ones to prove
 #: anything, and the share of these that must point down.
 _STEEP, _ENOUGH, _MOSTLY = 0.7, 0.02, 0.8
-#: Least component of what points to a side; shares of pixels that face away from the camera, and
-#: to the same side, if x and z are swapped.
-_ASIDE, _SWAPPED, _NEARLY = 0.1, 0.1, 0.9
 
 
 class NormalMap(LabelSpec):
@@ -98,34 +95,28 @@ class NormalMap(LabelSpec):
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count where normals point."""
         counts = super().count(label)
-        x, y, z = label[..., 0], label[..., 1], label[..., 2]
         counts.facts.update(
-            left=int((x < -_ASIDE).sum()), right=int((x > _ASIDE).sum()), away=int((z < 0).sum()),
-            up=int((y > _STEEP).sum()), down=int((y < -_STEEP).sum()),
-        )  # fmt: skip
+            away=int((label[..., 2] < 0).sum()),
+            up=int((label[..., 1] > _STEEP).sum()),
+            down=int((label[..., 1] < -_STEEP).sum()),
+        )
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
         """Normals that face away from the camera, or down where floors and tables face up."""
         found, valid = super().find_suspicion(counts), counts.valid
         up, down, away = (counts.facts[name] for name in ("up", "down", "away"))
-        aside = max(counts.facts["left"], counts.facts["right"])
         turned_z = 2 * away > valid
         turned_y = up + down > _ENOUGH * valid and down > _MOSTLY * (up + down)
-        if away > _SWAPPED * valid and aside > _NEARLY * valid:
-            seen = "red and blue are probably swapped (BGR)"
-            fits = self.axes.translate(str.maketrans("xz", "zx"))
-        elif valid and (turned_y or turned_z):
-            seen = "the files have another frame"
-            # In most frames with z into the scene y points down: so it is if nothing speaks for up.
-            fits = turned_frame(self.axes, (False, turned_y or (turned_z and down >= up), turned_z))
-        else:
+        if not valid or not (turned_y or turned_z):
             return found
+        # In most frames with z into the scene y points down: so it is if nothing speaks for up.
+        fits = turned_frame(self.axes, (False, turned_y or (turned_z and down >= up), turned_z))
         return [
             *found,
             f"{away / valid:.0%} of the normals face away from the camera and "
-            f"{down / (up + down or 1):.0%} of the steep ones point down: {seen}; set "
-            f"frame={fits!r} on the task",
+            f"{down / (up + down or 1):.0%} of the steep ones point down: the files have another "
+            f"frame; set frame={fits!r} on the task",
         ]
 
     def valid(self, target: Tensor) -> Tensor:

@@ -41,15 +41,22 @@ class ClassIndex(LabelSpec):
         colors: Sequence[Color] | None = None,
         ignore_color: Color | None = None,
     ) -> None:
-        if colors is None and ignore_color is not None:
-            raise InputError("`ignore_color` needs `colors`, a list of each class's RGB")
-        if colors is not None and reduce_zero_label:
-            raise InputError("`reduce_zero_label` is for files of indices, not of `colors`")
+        if reduce_zero_label if colors else ignore_color:
+            raise InputError("`ignore_color` needs `colors`, and `reduce_zero_label` indices")
         self.num_classes = num_classes
         self.reduce_zero_label = reduce_zero_label
         self.colors: dict[Color, int] = {}
-        if colors is not None:
-            self.colors = _indices_of(colors, num_classes, ignore_color)
+        if colors is None:
+            return
+        listed = [*colors] if ignore_color is None else [*colors, ignore_color]
+        table = [tuple(np.ravel(color).tolist()) for color in listed]
+        valid = all(len(color) == 3 and set(color) <= set(range(256)) for color in table)
+        if not valid or len(colors) != num_classes or len(set(table)) < len(table):
+            raise InputError(
+                f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
+                f"class, and `ignore_color` another; got {len(colors)}: {colors!r}"[:400]
+            )
+        self.colors = dict(zip(table, [*range(num_classes), IGNORE], strict=False))
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read indices (H, W), uint8; raise InputError if one is out of range."""
@@ -87,21 +94,6 @@ class ClassIndex(LabelSpec):
             )
         index = np.array([self.colors[color] for color in found], np.uint8)
         return index[inverse].reshape(values.shape[:2])
-
-
-def _indices_of(
-    colors: Sequence[Color], num_classes: int, ignore_color: Color | None
-) -> dict[Color, int]:
-    """Colour -> class index; InputError unless they are different colours, one per class."""
-    listed = [*colors] if ignore_color is None else [*colors, ignore_color]
-    table = [tuple(np.ravel(color).tolist()) for color in listed]
-    valid = all(len(color) == 3 and set(color) <= set(range(256)) for color in table)
-    if not valid or len(colors) != num_classes or len(set(table)) < len(table):
-        raise InputError(
-            f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
-            f"class, and `ignore_color` another; got {len(colors)}: {colors!r}"[:400]
-        )
-    return dict(zip(table, [*range(num_classes), IGNORE], strict=False))
 
 
 @TASKS.register_module()

@@ -53,10 +53,7 @@ class Task:
         self.loss_weight = float(loss_weight)
         if suffix is not None:
             if not isinstance(suffix, str) or "/" in suffix or not Path(f"id{suffix}").suffix:
-                raise InputError(
-                    "suffix must be how the names of label files end, such as '.png' or "
-                    f"'_mask.png', got {suffix!r}"
-                )
+                raise InputError(f"suffix must be how the names of labels end, got {suffix!r}")
             self.label = copy.copy(self.label)
             self.label.suffixes = (suffix,)
 
