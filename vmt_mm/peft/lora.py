@@ -25,8 +25,7 @@ class LoRALinear(nn.Linear):
     """W x + b + scale B A x; the layer's own keys stay, ``lora_A`` and ``lora_B`` are added.
 
     The output has ``parts`` equal parts (q, k, v of a fused layer); each of the ``chosen`` ones has
-    a pair of factors of rank r. ``dropout`` acts on the input of A. The layer is replaced, and its
-    parameters are taken over.
+    a pair of factors of rank r. ``dropout`` acts on the input of A.
     """
 
     def __init__(

@@ -62,10 +62,9 @@ class SideOutput(NamedTuple):
 class PEFTMethod(nn.Module):
     """A way to adapt a frozen backbone; this base adapts nothing.
 
-    The backbone freezes all its parameters, then calls :meth:`attach` in its ``__init__``. After
-    that no parameter appears and no ``requires_grad`` changes, since distributed wrappers and
-    optimizers are built from then on. Once the frozen weights are loaded, the backbone calls
-    :meth:`reset_from_pretrained`, and never again after a resume.
+    The backbone freezes all its parameters, then calls :meth:`attach` in its ``__init__``; later no
+    parameter appears and no ``requires_grad`` changes, as DDP and optimizers need. Once the frozen
+    weights are loaded, it calls :meth:`reset_from_pretrained`, and never again after a resume.
 
     A subclass creates its parameters as its own (keys ``peft.<...>``) or in wrapped leaf layers, or
     unfreezes the backbone's. It keeps no state between calls and does not write into its inputs.

@@ -105,7 +105,7 @@ def _choose(
 def _checked(imported: Imported, source: str) -> Imported:
     """Check the tensors against the backbone of this config."""
     config = dict(imported.config)
-    backbone = MODELS.build(dict(config, tasks=["any"], peft=dict(type="DecodersOnly")))
+    backbone = MODELS.build(dict(config, tasks=["any"]))
     if faults := key_faults(backbone.state_dict(), imported.state, origins.swin_may_miss):
         raise InputError(f"{source} does not fit {config}: {'; '.join(faults)}")
     return imported

@@ -86,14 +86,11 @@ class Stream:
 class TaskStreams:
     """The streams of one call of the backbone.
 
-    Parts before the first one whose parameters differ between tasks are computed once; from there
-    on every task has a stream of its own. In training, if all these parameters are the method's
-    own, the tasks' images go through the frozen layers in one batch instead, and per task only
-    through the method. Not in prediction: the batch size may change the rounding, and a task's
-    result must not depend on which others are asked for.
-
-    ``part_of`` gives the part that uses a parameter that differs between tasks, by its key; ``x``
-    is the input of the first part; ``join`` allows one batch for tasks that differ.
+    Parts before the first one whose parameters differ between tasks (``part_of``: key -> its part)
+    are computed once; from there on every task has a stream of its own. With ``join``, if these
+    parameters are the method's own, the tasks' images go through the frozen layers in one batch,
+    and per task only through the method. Only in training: the batch size may change the rounding,
+    and a prediction must not depend on which other tasks are asked for.
     """
 
     def __init__(
@@ -122,8 +119,7 @@ class TaskStreams:
     ) -> None:
         """Run a block on every stream: ``function(call, x)`` gives x and the block's task feature.
 
-        ``call`` calls the method; with ``recompute``, activations are computed again in the
-        backward pass.
+        ``call`` calls the method; ``recompute`` keeps no activations for the backward pass.
         """
         first, parameters = self._streams[0], self._parameters.get(part, {})
         own = all(key.startswith(PEFT) for of_task in parameters.values() for key in of_task)

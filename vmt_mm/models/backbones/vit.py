@@ -40,18 +40,15 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
 
     The blocks form four groups. The output of the last block of each goes through the final norm;
     the tokens of patches, put back on their grid, are resampled bilinearly to the level's stride.
-    So all four maps have d channels, and the pyramid has no parameters. The class token takes part
-    in the stream and in what a method adds to it, but reaches no head.
-
-    State-dict keys are mmpretrain's, whose class builds the parts; a PEFT method only adds keys.
+    The class token is in the stream, but reaches no head. State-dict keys are mmpretrain's, whose
+    class builds the parts; a PEFT method only adds keys.
 
     Args:
         arch: name in mmpretrain's ``VisionTransformer.arch_zoo``, or a dict of ``embed_dims``,
             ``num_layers``, ``num_heads`` and ``feedforward_channels``.
         out_indices: index of the last block of each of the four groups; None makes equal groups.
-        kwargs: further arguments of mmpretrain's ``VisionTransformer``: ``img_size`` (of the grid
-            of position embeddings), ``patch_size``, ``layer_scale_init_value`` (above 0 if the
-            weights have LayerScale, as DINOv2's), ``with_cls_token``, ...
+        kwargs: of mmpretrain's ``VisionTransformer``: ``img_size`` (of the grid of positions),
+            ``patch_size``, ``layer_scale_init_value`` (above 0 for DINOv2's weights), ...
         tasks, peft, pretrained, allow_random_backbone, with_cp: see :class:`MultiTaskSwin`.
     """
 

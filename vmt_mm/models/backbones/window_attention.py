@@ -4,8 +4,7 @@ Swin: https://arxiv.org/abs/2103.14030, section 3.2. Letters: B images, L = H W 
 h heads, n windows of an image, N tokens of a window.
 
 One gather rolls and cuts; windows of the same mask lie side by side, so that each of the four masks
-is one (N, N) matrix; PyTorch's fused attention keeps no scores. In an exported model the number of
-windows may be a symbol: there all windows form one group, in their own order.
+is one (N, N) matrix. In an exported model, where their number may be a symbol, all form one group.
 """
 
 from __future__ import annotations
