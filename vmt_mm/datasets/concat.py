@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mmengine.dataset
@@ -35,7 +35,7 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
         if not isinstance(datasets, (list, tuple)) or not datasets:
             raise InputError(f"ConcatDataset: `datasets` must list one at least, got {datasets!r}")
         # In place of mmengine's constructor, which asks for the same metainfo in all members.
-        self.datasets = [DATASETS.build(d) if isinstance(d, Mapping) else d for d in datasets]
+        self.datasets = [DATASETS.build(d) if isinstance(d, dict) else d for d in datasets]
         self._metainfo = _merge_metainfo(self.datasets)
         self._fully_initialized = False
         if not lazy_init:

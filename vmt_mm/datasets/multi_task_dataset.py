@@ -93,7 +93,7 @@ class MultiTaskDataset(BaseDataset):
             raise InputError(problem)
         self.on_error, self.part, self.cache = on_error, part or (0, 1), cache
         self.id_prefix = f"{Path(id_prefix).as_posix()}/" if id_prefix else ""
-        self._stored: SampleCache | None = None
+        self._root, self._stored = Path(data_root), None
         self.tasks = build_tasks(tasks)
         self.label_specs = {name: task.label for name, task in self.tasks.items()}
         with own_scope():  # of the pipeline's transforms
@@ -115,7 +115,7 @@ class MultiTaskDataset(BaseDataset):
         for name, meta in given.items():
             if not isinstance(meta, Mapping):
                 raise InputError(f"{rule}, got {name}={meta!r}")
-            known = dict.fromkeys(meta, _META)
+            known: dict[str, Sequence[str]] = dict.fromkeys(meta, _META)
             if name not in self.tasks:  # classes of tasks that are left out here may stay
                 known[name] = without
             for word in known.keys() - set(_META):
@@ -144,8 +144,8 @@ class MultiTaskDataset(BaseDataset):
         readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
-        root = Path(self.data_root)
-        folder = root / "cache" if self.cache is True else Path(self.cache).expanduser()
+        root = self._root
+        folder = root / "cache" if self.cache is True else Path(str(self.cache)).expanduser()
         check_outputs(
             dict(cache=folder), [root / part for part in ("images", "splits", *self.label_specs)]
         )
@@ -153,9 +153,9 @@ class MultiTaskDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
-        root = Path(self.data_root)
+        root = self._root
         first, step = self.part
-        listed = read_ids(Path(self.ann_file))
+        listed = read_ids(Path(str(self.ann_file)))
         ids = listed[first::step]
         if not ids:
             raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from itertools import islice
 from math import inf
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ class SeededSampler(DefaultSampler):
         if length is not None and (type(length) is not int or length < 1):
             raise InputError(f"SeededSampler: length must be a whole number > 0, got {length!r}")
         self._size = len(dataset)
-        self._shares: list[tuple[int, int]] | None = None
+        self._shares: list[tuple[int, int]] = []
         if balance is not None or length is not None:
             total = self._size if length is None else length
             self._shares = _shares_of(dataset, balance, total)
@@ -109,7 +110,7 @@ class SeededSampler(DefaultSampler):
     def __iter__(self) -> Iterator[SeededIndex]:
         """Yield this process's draws of the epoch."""
         start, self._start = self._start, 0
-        drawn = range(self._size) if self._shares is None else self._drawn()
+        drawn = self._drawn() if self._shares else range(self._size)
         for place in islice(super().__iter__(), start, None):
             number = drawn[place]
             yield SeededIndex(number % self._size, (self.seed, self.epoch, number))
@@ -135,7 +136,7 @@ def _shares_of(
 ) -> list[tuple[int, int]]:
     """Size of each member, and its samples of an epoch by largest remainders."""
     members = [dataset] if balance is None else list(getattr(dataset, "datasets", ()))
-    weights = [1] * len(members) if balance in (None, "datasets") else balance
+    weights: Any = [1] * len(members) if balance in (None, "datasets") else balance
     numbers = isinstance(weights, (list, tuple)) and all(type(w) in (int, float) for w in weights)
     if not (numbers and 0 < len(weights) == len(members) and all(0 < w < inf for w in weights)):
         raise InputError(

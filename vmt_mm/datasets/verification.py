@@ -41,11 +41,9 @@ def look_at_labels(dataset: Any) -> list[str]:
         end = time.monotonic() + _SECONDS / len(members)
         for name, (counts, problems) in _look(member, end).items():
             problems += member.label_specs[name].find_suspicion(counts)
-            said += [
-                f"{Path(member.data_root) / name}: {what} ({counts.images} label(s) were looked at;"
-                " tools/misc/verify_dataset.py reads all)"
-                for what in problems
-            ]
+            folder, looked = Path(str(member.data_root)) / name, f"{counts.images} label(s)"
+            more = f"({looked} were looked at; tools/misc/verify_dataset.py reads all)"
+            said += [f"{folder}: {what} {more}" for what in problems]
     return said
 
 

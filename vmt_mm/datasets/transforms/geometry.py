@@ -124,8 +124,8 @@ class RandomWarp(BaseTransform):
         image = results["img"]
         source, fill = tuple(image.shape[:2]), self._fill_of(results)
         flip = bool(np.random.uniform() < self.flip_prob)
-        angle, scale = np.random.uniform(*self.rotate), np.random.uniform(*self.scale)
-        warp = make_warp(source, self.size[::-1], flip, angle, scale)
+        angle, scale = (np.random.uniform(low, high) for low, high in (self.rotate, self.scale))
+        warp = make_warp(source, (self.size[1], self.size[0]), flip, angle, scale)
         map_labels(results, lambda spec, x: x if self.on_device else spec.warp(x, warp), source)
         if self.on_device:
             specs = {task: results["label_specs"][task] for task in results.get("labels", {})}
@@ -263,7 +263,7 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
             raise InputError("RandomCrop takes crop_size (height, width) or size (width, height)")
         if not 0 < cat_max_ratio <= 1:
             raise InputError(f"RandomCrop: cat_max_ratio must be in (0, 1], got {cat_max_ratio}")
-        box = crop_size if size is None else size[::-1]
+        box: Any = crop_size if size is None else size[::-1]
         super().__init__(box if isinstance(box, int) else tuple(box), cat_max_ratio)
         self.cat_tasks = cat_tasks
 

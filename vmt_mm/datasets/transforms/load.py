@@ -180,7 +180,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return np.clip(scaled, 0, 255).astype(np.float32)
 
 
-def _is_range(values: object) -> bool:
+def _is_range(values: Any) -> bool:
     numbers = isinstance(values, (list, tuple)) and all(isinstance(v, (int, float)) for v in values)
     return numbers and len(values) == 2 and -math.inf < values[0] < values[1] < math.inf
 
@@ -295,8 +295,8 @@ class PackMultiTaskInputs(BaseTransform):
             sample.set_metainfo({DeferredWarp.key: deferred})
             _check_size(results, "image", size, deferred.source)
         for task, label in results.get("labels", {}).items():
-            warped = deferred and task not in deferred.specs
-            wanted = deferred.warp.size if warped else expected
+            warped = deferred is not None and task not in deferred.specs
+            wanted = deferred.warp.size if deferred and warped else expected
             _check_size(results, f"label of task {task!r}", label.shape[:2], wanted)
             sample.set_label(task, results["label_specs"][task].to_tensor(label))
         return dict(inputs=from_numpy(channels_first(image)), data_samples=sample)
