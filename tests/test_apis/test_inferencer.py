@@ -135,14 +135,9 @@ def test_a_damaged_video(inferencer, tmp_path):
 def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     out = tmp_path / "out"
     shutil.copy(folder / "image_000.png", folder / "image_000.jpg")
-    with pytest.raises(InputError, match="would both be written as 'image_000'"):
+    with pytest.raises(InputError, match="2 inputs would be written as 'image_000'"):
         inferencer(folder, out_dir=out)
     (folder / "image_000.jpg").unlink()
-    write_video(folder / "clip.avi")
-    (folder / "clip").mkdir()
-    shutil.copy(folder / "image_000.png", folder / "clip/000000.png")
-    with pytest.raises(InputError, match="frames of"):
-        inferencer(folder, out_dir=out)
     for same in (folder, tmp_path):
         with pytest.raises(InputError, match="which is read"):
             inferencer(folder / "image_000.png", out_dir=same)
@@ -154,7 +149,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     [
         ("missing.png", {}, "missing.png: no such file"),
         ("missing/*.png", {}, "holds no image"),
-        ("", {}, "expected a path or an array"),
+        ("", {}, "expected a path or array"),
         ([], {}, "the list is empty"),
         ([3], {}, "got int"),
         (_IMAGE.astype(float), {}, "input 00000000: holds float64 values"),

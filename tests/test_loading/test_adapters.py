@@ -212,8 +212,8 @@ def test_a_missing_encoder_is_named(adapter, tmp_path):
     [
         (dict(kind=None), "is not an adapter file"),
         (dict(format_version="2"), "has format 2; this vmt_mm reads 1"),
-        (dict(config=None), "damaged adapter file, its metadata is wrong"),
-        (dict(config="{]"), "damaged adapter file, its metadata is wrong"),
+        (dict(config=None), "damaged adapter file, wrong metadata"),
+        (dict(config="{]"), "damaged adapter file, wrong metadata"),
         (dict(config="3"), "config and description must be dictionaries"),
         (dict(confih="{}"), r"unknown entries \['confih'\]"),
         (dict(sha256='"0"'), "its content and its checksum differ"),
@@ -293,7 +293,7 @@ def test_configs_survive_json(scenes, tmp_path):
     found = from_json(json.loads(json.dumps(to_json(content, "config"))))
     assert found == content
     assert isinstance(found["a"][1][1], tuple)
-    with pytest.raises(InputError, match=r"config.a\[0\] is .*holds only numbers, texts"):
+    with pytest.raises(InputError, match=r"config.a\[0\] is .*holds only plain values"):
         to_json(dict(a=[{1, 2}]), "config")
     # a class is written by its name
     cfg = config(scenes, {"model.tasks.semseg.type": Segmentation})

@@ -69,7 +69,7 @@ def test_wrong_input_of_the_adapters_tools(tool, config, whole, tmp_path):
         (("export_adapter", config, "none.pth", out), "none.pth: no such checkpoint"),
         (("export_adapter", config, last, tmp_path / "out.pth"), "must end with .safetensors"),
         (("export_adapter", config, locate(SOURCE), out), "not a checkpoint of a multi-task model"),
-        (("merge", locate(SOURCE), tmp_path / "out.pth"), "is no adapter file"),
+        (("merge", locate(SOURCE), tmp_path / "out.pth"), "is not an adapter file"),
         (("merge", "none.safetensors", tmp_path / "out.pth"), "no such adapter file"),
     ):
         output = tool(*command, code=1)
@@ -148,7 +148,7 @@ def test_import_of_a_swin(tool, tmp_path):
         output = tool("import_swin", tmp_path / f"{name}.pth", tmp_path / "no.safetensors",
                       "--arch", arch, code=1)  # fmt: skip
         assert re.search(f"^error: .*{message}", output, re.MULTILINE), output
-    assert "must end in" in tool("import_swin", tmp_path / "official.pth", "a.pth", code=1)
+    assert "must end with" in tool("import_swin", tmp_path / "official.pth", "a.pth", code=1)
     assert not (tmp_path / "no.safetensors").exists()
 
 

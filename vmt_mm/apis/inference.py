@@ -32,7 +32,7 @@ def init_model(
     device: str | torch.device | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Build a model and load its trained weights.
+    """Build a model in eval mode, with trained weights, ``cfg``, and names in ``dataset_meta``.
 
     Args:
         config_or_adapter: a config file, a config or dictionary, or an adapter file
@@ -40,13 +40,6 @@ def init_model(
         checkpoint: the config's checkpoint. With None the heads predict noise, as a warning says.
         device: None takes the best one there is.
         cfg_options: merged into the config; of an adapter's only ``pretrained`` can be set.
-
-    Returns:
-        The model in eval mode, with ``cfg`` and ``dataset_meta``: task -> ``dict(classes=...,
-        palette=...)``, where the dataset names classes.
-
-    Raises:
-        InputError: if a file is missing or damaged, or the checkpoint fits another model.
     """
     device = check_device(device)
     if isinstance(config_or_adapter, (str, Path)):
@@ -81,20 +74,15 @@ def init_model(
 def inference_model(
     model: Any, images: Image | Sequence[Image], tasks: Sequence[str] | None = None
 ) -> Any:
-    """Predict one image, or several in one batch.
+    """Predict one image, or several in one batch, which gives a list.
+
+    Each is a ``MultiTaskDataSample`` with ``pred_<task>`` (C, H, W) at the image's own size.
 
     Args:
         model: of :func:`init_model`.
         images: path, or array of pixels, or a list of these. Arrays are (H, W, 3) BGR uint8, or
             what the config's ``LoadImageFromFile`` takes: grey, 16-bit, four channels.
         tasks: the tasks to run; None runs all. The other heads are not run.
-
-    Returns:
-        A ``MultiTaskDataSample`` with ``pred_<task>`` (C, H, W) at the image's own size, on the
-        model's device; a list of them where a list was given.
-
-    Raises:
-        InputError: if a task is unknown, or a file or an array is not an image.
     """
     several = isinstance(images, (list, tuple))
     pipeline = InferencePipeline(model.cfg)
@@ -114,8 +102,7 @@ def predict_batch(
 
 def is_adapter(config_or_adapter: object) -> bool:
     """Whether an argument names an adapter file rather than a config, by its ending."""
-    given = isinstance(config_or_adapter, (str, Path))
-    return given and str(config_or_adapter).endswith(".safetensors")
+    return str(config_or_adapter).endswith(".safetensors")
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -123,7 +110,7 @@ def check_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device if device is not None else get_device())
         torch.empty(0, device=found)
+        return found
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
-    return found
+        text = f"device {str(device)!r} cannot be used: {error}"
+        raise InputError(text.split("\n")[0]) from None

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from rich.progress import Progress
+from torch import nn
 
 from vmt_mm.apis.inference import init_model, predict_batch
 from vmt_mm.apis.inputs import check_ids, list_sources, read_images
@@ -26,30 +27,22 @@ from vmt_mm.visualization import draw_panel
 
 
 class MultiTaskInferencer:
-    """Predicts every task, or some, of any number of images.
+    """Predicts every task, or some, of any number of images; threads take turns.
 
-    Images are read one batch at a time, and each prediction has its image's own size. Threads take
-    turns in running the model.
+    ``skipped`` lists the inputs of the last call that could not be read, name -> why.
 
     Args:
-        model: config file, config, adapter file, or a model of :func:`init_model`.
+        model: of :func:`init_model`, or what that takes: config, adapter file.
         weights: the config's checkpoint.
         device: where to run; None takes the best device there is.
         cfg_options: merged into the config.
         show_progress: show a bar.
-        turn_by_exif: turn files as their EXIF orientation says, as viewers do; None leaves it to
-            the config's ``LoadImageFromFile``, whose default is not to.
-
-    Attributes:
-        skipped: of the last call, name of each input that could not be read -> why.
+        turn_by_exif: turn files as their EXIF orientation says; None leaves it to the config.
 
     Examples:
         >>> inferencer = MultiTaskInferencer('config.py', 'checkpoint.pth')
         >>> [sample] = inferencer('room.jpg')
-        >>> sample.prediction('semseg').shape
-        torch.Size([1, 480, 640])
         >>> for sample in inferencer.stream('photos/', batch_size=8, tasks=['normals']): ...
-        >>> inferencer('photos/', out_dir='out', return_datasamples=False)  # flat memory
     """
 
     def __init__(
@@ -61,10 +54,10 @@ class MultiTaskInferencer:
         show_progress: bool = True,
         turn_by_exif: bool | None = None,
     ) -> None:
-        if hasattr(model, "data_preprocessor"):
-            self.model = model if device is None else model.to(device)
+        if not isinstance(model, nn.Module):
+            self.model: Any = init_model(model, weights, device, cfg_options)
         else:
-            self.model = init_model(model, weights, device, cfg_options)
+            self.model = model if device is None else model.to(device)
         self._files = [path for path in (model, weights) if isinstance(path, (str, Path))]
         self.cfg = self.model.cfg
         self.pipeline = InferencePipeline(self.cfg, turn_by_exif)
@@ -73,16 +66,7 @@ class MultiTaskInferencer:
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Any, return_datasamples: bool = True, **kwargs: Any) -> Any:
-        """Predict all inputs; see :meth:`stream` for further arguments.
-
-        Args:
-            inputs: path of an image, a video or a folder, glob, array, or a list of these.
-            return_datasamples: keep every prediction and return them; needs memory for all.
-            kwargs: of :meth:`stream`.
-
-        Returns:
-            The samples in the order of the inputs; else ``dict(images=N, skipped=...)``.
-        """
+        """Predict all inputs, see :meth:`stream`; return samples, or a count and what failed."""
         stream = self.stream(inputs, **kwargs)
         if return_datasamples:
             return list(stream)
@@ -98,7 +82,7 @@ class MultiTaskInferencer:
         opacity: float = 1.0,
         on_error: str = "raise",
     ) -> Iterator[MultiTaskDataSample]:
-        """Predict the inputs one batch at a time; what was yielded is not kept.
+        """Predict the inputs one batch at a time, each at its own size; nothing yielded is kept.
 
         Args:
             inputs: path of an image, a video or a folder, glob, array, or a list of these.
@@ -107,15 +91,7 @@ class MultiTaskInferencer:
             out_dir: predictions go to ``<out_dir>/<task>/<id>.png`` in the format of the labels.
             panels: write ``<out_dir>/panels/<id>.png`` too: the image next to all predictions.
             opacity: of predictions in panels, 0..1; 1 hides the image below.
-            on_error: 'raise' ends at the first file that cannot be read; 'skip' leaves those out,
-                lists them at the end, and keeps them in ``skipped``.
-
-        Yields:
-            Samples with ``pred_<task>`` (C, H, W) at the image's own size.
-
-        Raises:
-            InputError: before the first image if an option is wrong, an input does not exist, or
-                two would be written to one file; later if a file cannot be read.
+            on_error: 'raise' at a file that cannot be read, or 'skip' it and list it at the end.
         """
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be a positive whole number, got {batch_size!r}")
@@ -147,16 +123,7 @@ class MultiTaskInferencer:
     def draw(
         self, image: np.ndarray, sample: MultiTaskDataSample, opacity: float = 1.0
     ) -> np.ndarray:
-        """Draw a panel: the image next to the predictions that the sample has.
-
-        Args:
-            image: (H, W[, C]), as the pipeline reads it.
-            sample: its predictions.
-            opacity: of the predictions, 0..1.
-
-        Returns:
-            RGB image, uint8.
-        """
+        """The image (H, W[, C]), as the pipeline reads it, next to its predictions: RGB, uint8."""
         model, shown = self.model, cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB)
         tasks = {k: v for k, v in model.tasks.items() if sample.prediction(k) is not None}
         return draw_panel(shown, sample, tasks, model.dataset_meta, opacity)

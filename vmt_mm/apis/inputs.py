@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,11 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 @dataclass(frozen=True)
 class Source:
-    """One image, or the frames of one video.
+    """One image, or the frames of one video."""
 
-    Attributes:
-        id: name of its outputs, a path without suffix; frames append their number.
-        path: the file, None for an array.
-        array: the image where there is no file.
-    """
-
-    id: str
+    id: str  # name of its outputs, a path without suffix; frames append their number
     path: Path | None = None
-    array: np.ndarray | None = None
+    array: np.ndarray | None = None  # where there is no file
 
     @property
     def name(self) -> str:
@@ -61,14 +56,8 @@ def list_sources(inputs: Any, take: Callable[[np.ndarray, str], np.ndarray]) -> 
     """List images and videos in the order given; those of folders and globs sorted by name.
 
     The id of a file is its name, or in a folder or a glob its path below that (below the part
-    without wildcards); that of an array is its position. Hidden files are left out.
-
-    Args:
-        inputs: path, glob or array, or a list of these.
-        take: turns an array of pixels into an image; gets the name for errors, too.
-
-    Raises:
-        InputError: if a path does not exist, a folder or glob holds no image, or nothing is given.
+    without wildcards); that of an array is its position. Hidden files are left out. ``take`` turns
+    an array of pixels into an image, and gets its name for errors.
     """
     sources: list[Source] = []
     for given in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
@@ -84,27 +73,18 @@ def list_sources(inputs: Any, take: Callable[[np.ndarray, str], np.ndarray]) -> 
 
 def check_ids(sources: Sequence[Source]) -> None:
     """Raise InputError if two inputs would be written as one file."""
-    known: dict[str, Source] = {}
-    for source in sources:
-        other = known.setdefault(source.id, source)
-        if other is not source:
-            raise InputError(
-                f"{source.name} and {other.name} would both be written as {source.id!r}: give the "
-                "folder above them, whose structure is kept, or rename one"
-            )
-    for source in sources:
-        video = known.get(source.id.rpartition("/")[0])
-        if video is not None and video.is_video:
-            raise InputError(f"{source.name} may be written as frames of {video.name}: rename one")
+    ids = Counter(source.id for source in sources)
+    if twice := [sample_id for sample_id, count in ids.items() if count > 1]:
+        raise InputError(
+            f"{ids[twice[0]]} inputs would be written as {twice[0]!r}: give the folder above them, "
+            "or rename them"
+        )
 
 
 def read_images(
     sources: Sequence[Source], pipeline: InferencePipeline, skipped: dict[str, str] | None
 ) -> Iterator[tuple[str, str | None, np.ndarray]]:
-    """Yield id, path and image of every image and frame.
-
-    Files that cannot be read are listed in ``skipped``, name -> error; with None they raise.
-    """
+    """Yield id, path and image of all; files that cannot be read go to ``skipped``, or raise."""
     for source in sources:
         try:
             yield from source.read(pipeline)
@@ -130,6 +110,5 @@ def _from_path(text: str) -> list[Source]:
         raise InputError(f"{text}: no such file or folder")
     found = [p for p in found if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)]
     if not found:
-        endings = ", ".join((*IMAGE_SUFFIXES, *VIDEOS))
-        raise InputError(f"{text}: holds no image or video; expected {endings}")
+        raise InputError(f"{text}: holds no image or video")
     return [Source(p.relative_to(root).with_suffix("").as_posix(), p) for p in found]

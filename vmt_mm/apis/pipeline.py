@@ -55,21 +55,16 @@ class InferencePipeline:
         silent = self._has_warned or self.reader.turn_by_exif
         if not silent and orientation_of(content) != 1:
             self._has_warned = True
-            print_log(
-                f"{path}: viewers turn this image by its EXIF orientation; it is predicted as its "
-                "pixels are stored, as in training; turn_by_exif=True turns it",
-                "current",
-                logging.WARNING,
-            )
+            text = f"{path}: viewers turn this image by its EXIF orientation; it is predicted as "
+            text += "its pixels are stored, as in training; turn_by_exif=True turns it"
+            print_log(text, "current", logging.WARNING)
         return self.reader.decode(content, path)
 
     def take(self, pixels: object, name: str) -> np.ndarray:
         """Turn an array of stored pixels, which errors call ``name``, into an image, as files."""
         if not isinstance(pixels, np.ndarray):
-            raise InputError(
-                f"{name}: expected a path or an array (H, W, 3) BGR uint8, got "
-                f"{type(pixels).__name__}"
-            )
+            kind = type(pixels).__name__
+            raise InputError(f"{name}: expected a path or array (H, W, 3) BGR uint8, got {kind}")
         return self.reader.take(pixels, name)
 
     def __call__(self, image: Image) -> dict[str, Any]:
@@ -81,12 +76,9 @@ class InferencePipeline:
     def prepare(
         self, image: np.ndarray, sample_id: str | None = None, path: str | None = None
     ) -> dict[str, Any]:
-        """The model's inputs of an image that :meth:`read` or :meth:`take` gave.
+        """The model's inputs of an image (H, W[, C]) that :meth:`read` or :meth:`take` gave.
 
-        Args:
-            image: (H, W[, C]).
-            sample_id: name of the sample; by default its file's name without suffix.
-            path: its file.
+        ``sample_id`` is by default the name of the file ``path`` without suffix.
         """
         image = image.astype(np.float32) if self.reader.to_float32 else image
         size = image.shape[:2]

@@ -1,13 +1,10 @@
-"""Files with what a training has added to a frozen backbone: ``.safetensors``, without pickle.
-
-Everything that is not a tensor is JSON in the file's metadata.
-"""
+"""Files with what a training has added to a frozen backbone: tensors, the rest as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +24,15 @@ _ENTRIES = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter file holds.
+    """What an adapter file holds."""
 
-    ``tensors`` lack the frozen backbone, which ``frozen`` describes. ``dataset_meta`` maps every
-    task to ``dict(classes=..., palette=...)``. ``metrics`` are of a validation of exactly these
-    weights, None if none is known; ``version`` is that of the package that wrote the file.
-    """
-
-    tensors: Mapping[str, Tensor] = field(repr=False)
-    config: Mapping[str, Any] = field(repr=False)
-    description: Mapping[str, Any] = field(repr=False)
-    frozen: Mapping[str, Any]
-    dataset_meta: Mapping[str, Mapping[str, Any]] = field(repr=False)
-    metrics: Mapping[str, float] | None
-    version: str
+    tensors: Mapping[str, Tensor]  # without those of the frozen backbone
+    config: Mapping[str, Any]  # the whole config, in plain containers
+    description: Mapping[str, Any]  # of the model, see `loading.model.describe`
+    frozen: Mapping[str, Any]  # of the backbone, see `FrozenRecord`
+    dataset_meta: Mapping[str, Mapping[str, Any]]  # task -> dict(classes=..., palette=...)
+    metrics: Mapping[str, float] | None  # of a validation of exactly these weights
+    version: str  # of the package that wrote it
 
     @property
     def tasks(self) -> list[str]:
@@ -69,13 +61,13 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         description=to_json(adapter.description, "description"),
         frozen_encoder=dict(adapter.frozen),
         tasks=adapter.tasks,
-        classes={task: _listed(of_task.get("classes")) for task, of_task in meta.items()},
-        palettes={task: _listed(of_task.get("palette")) for task, of_task in meta.items()},
-        metrics=None if adapter.metrics is None else dict(adapter.metrics),
+        classes={task: of_task.get("classes") for task, of_task in meta.items()},
+        palettes={task: of_task.get("palette") for task, of_task in meta.items()},
+        metrics=adapter.metrics,
         package_version=adapter.version,
         format_version=FORMAT_VERSION,
     )
-    metadata = {key: json.dumps(value) for key, value in values.items()}
+    metadata = {k: json.dumps(v, default=lambda array: array.tolist()) for k, v in values.items()}
     write_tensors(path, adapter.tensors, dict(metadata, kind=KIND))
 
 
@@ -95,7 +87,7 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
             raise InputError(f"{path} has format {version}; this vmt_mm reads {FORMAT_VERSION}")
         if unknown := sorted(values.keys() - _ENTRIES):
             raise KeyError(f"unknown entries {unknown}")
-        metrics, named = values["metrics"], {"classes": "classes", "palette": "palettes"}
+        named = {"classes": "classes", "palette": "palettes"}
         adapter = Adapter(
             tensors=read_tensors(path, device),
             config=from_json(values["config"]),
@@ -105,16 +97,13 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
                 task: {k: v for k, e in named.items() if (v := values[e][task]) is not None}
                 for task in values["tasks"]
             },
-            metrics=None if metrics is None else dict(metrics),
+            metrics=values["metrics"],
             version=str(values["package_version"]),
         )
         if not all(isinstance(d, dict) for d in (adapter.config, adapter.description)):
             raise TypeError("config and description must be dictionaries")
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: damaged adapter file, its metadata is wrong ({what})") from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: damaged adapter file, wrong metadata ({error!r})") from error
     return adapter
 
 
@@ -130,10 +119,7 @@ def to_json(value: Any, path: str) -> Any:
         return [to_json(child, f"{path}[{index}]") for index, child in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise InputError(
-        f"{path} is {value!r}, but an adapter file holds only numbers, texts, lists and "
-        "dictionaries; write a class by its registered name"
-    )
+    raise InputError(f"{path} is {value!r}, but an adapter file holds only plain values")
 
 
 def from_json(value: Any) -> Any:
@@ -146,10 +132,3 @@ def from_json(value: Any) -> Any:
     if content.keys() == {_TUPLE}:
         return tuple(content[_TUPLE])
     return dict(content[_PAIRS]) if content.keys() == {_PAIRS} else content
-
-
-def _listed(value: Any) -> list[Any] | None:
-    """Tuples and arrays of names or colours as lists."""
-    if value is None or hasattr(value, "tolist"):
-        return None if value is None else value.tolist()
-    return [list(item) if isinstance(item, (list, tuple)) else item for item in value]

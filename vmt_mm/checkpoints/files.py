@@ -1,8 +1,4 @@
-"""Read checkpoints without running code of theirs, and find the one to resume.
-
-Loading a pickle runs what its author wrote into it. So files are read with ``weights_only=True``,
-and what is written holds tensors, numbers, texts and plain containers only.
-"""
+"""Read checkpoints without running code that a pickle may hold, and find the one to resume."""
 
 from __future__ import annotations
 
@@ -27,18 +23,13 @@ from vmt_mm.utils import compat
 
 #: Written when a signal ends a training between two regular checkpoints.
 INTERRUPTED = "interrupted.pth"
-#: File with the metrics of the last validation and its iteration.
-LAST_VALIDATION = "last_validation.json"
-#: Entry of the message hub, and so of checkpoints, with the same content.
-VALIDATED = "last_validation"
+#: File, and entry of the message hub, with metrics and iteration of the last validation.
+LAST_VALIDATION, VALIDATED = "last_validation.json", "last_validation"
 _HISTORY = "__history__"
 
 
 class _Ignored:
-    """Takes the place of mmengine's ``HistoryBuffer``, and of ``getattr``, while a file is read.
-
-    Through the real ones a file could reach any function.
-    """
+    """Takes the place of what a file could use to reach any function."""
 
     def __init__(self, *args: Any) -> None: ...
 
@@ -106,8 +97,8 @@ def _downloaded(address: str) -> str:
 def to_plain(content: Any) -> Any:
     """Turn NumPy's numbers and arrays, mmengine's logs and subclasses of dict into plain types."""
     if isinstance(content, HistoryBuffer):
-        log, count = content.data
-        return {_HISTORY: to_plain(dict(log=log, count=count, max_length=content.max_length))}
+        log, count = map(to_plain, content.data)
+        return {_HISTORY: dict(log=log, count=count, max_length=content.max_length)}
     if isinstance(content, np.generic):
         return content.item()
     if isinstance(content, np.ndarray):
@@ -141,10 +132,9 @@ def validated_iteration(work_dir: str | Path) -> int | None:
 
 
 def newest_checkpoint(work_dir: str | Path) -> str | None:
-    """Path of the checkpoint with the most iterations; None where none can be resumed.
+    """The checkpoint with the most iterations, there or next to that of ``last_checkpoint``.
 
-    Looks in the work dir, and next to the file that its ``last_checkpoint`` names. Damaged files
-    are skipped with a warning; InputError if all are, since a new run would overwrite them.
+    Damaged ones are skipped with a warning; InputError if all are: a new run would overwrite them.
     """
     folders, pointer = {Path(work_dir)}, Path(work_dir) / "last_checkpoint"
     if pointer.is_file() and (last := pointer.read_text().strip()):
@@ -161,10 +151,8 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
         if "iter" in meta and "optimizer" in content:
             found.append((meta["iter"], path.stat().st_mtime, str(path)))
     if damaged and not found:
-        raise InputError(
-            f"{work_dir}: all checkpoints are damaged ({', '.join(sorted(damaged))}); move them "
-            "away to start again"
-        )
+        names = ", ".join(sorted(damaged))
+        raise InputError(f"{work_dir}: all checkpoints are damaged ({names}); move them away")
     for path in damaged:
         text = f"{path}: skipped, the checkpoint is damaged; resuming from {max(found)[2]}"
         print_log(text, "current", logging.WARNING)

@@ -1,8 +1,4 @@
-"""Which tensors of a model are frozen, and how a checkpoint says so instead of holding them.
-
-Frozen weights are a copy of the file that ``pretrained`` names. A checkpoint need not repeat them,
-if it says which file that was and what its content was.
-"""
+"""Frozen tensors, of which a checkpoint holds only the file that they came from and a checksum."""
 
 from __future__ import annotations
 

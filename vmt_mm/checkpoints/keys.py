@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,10 +28,7 @@ def is_recomputed(key: str) -> bool:
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the prefixes of wrappers and of other frameworks.
-
-    The heads tell what precedes all keys of a multi-task model (``model.heads.semseg...``).
-    """
+    """The same tensors without the prefixes of wrappers, and without what precedes ``heads.``."""
     plain = {_DISTRIBUTED.sub("", _COMPILED.sub(r"\1", str(k))): v for k, v in state.items()}
     before = {k.partition(f".{HEADS}")[0] + "." for k in plain if f".{HEADS}" in k}
     if len(before) == 1 and not any(k.startswith(HEADS) for k in plain):
@@ -54,11 +52,8 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 def _plain(value: Any) -> Any:
     """Tuples as lists, tensors of one number as the number."""
-    if isinstance(value, Mapping):
-        return {key: _plain(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(child) for child in value]
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    text = json.dumps(value, default=lambda x: x.item() if hasattr(x, "item") else str(x))
+    return json.loads(text)
 
 
 def key_faults(
@@ -99,8 +94,7 @@ def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
 def places_of_tasks(keys: Iterable[str], tasks: Collection[str]) -> dict[str, int]:
     """Key that serves one task alone -> which of its dotted parts is the task.
 
-    What belongs to one task is in a container whose entries are the tasks, no more and no fewer:
-    ``heads.<task>...``, ``peft.blocks.0.alpha.<task>``.
+    It is in a container whose entries are exactly the tasks: ``heads.<task>...``.
     """
     split = {key: tuple(key.split(".")) for key in keys}
     entries: dict[tuple[str, ...], set[str]] = defaultdict(set)

@@ -34,15 +34,17 @@ def with_new_names(node: Any) -> Any:
     for key, child in node.items():
         if not _is_removed(child):
             key = KEYS.get(f"{node.get('type')}.{key}") or KEYS.get(key, key)
-            child = with_new_names(child)
-            renamed = VALUES.get(key, {})
-            new[key] = renamed.get(child, child) if isinstance(child, str) else child
+            values = VALUES.get(key, {})
+            new[key] = (
+                values[child]
+                if isinstance(child, str) and child in values
+                else with_new_names(child)
+            )
     return new
 
 
 def _is_removed(node: Any) -> bool:
-    kind = node.get("type") if isinstance(node, Mapping) else None
-    return isinstance(kind, str) and kind in REMOVED
+    return isinstance(node, Mapping) and str(node.get("type")) in REMOVED
 
 
 def refuse_old_names(config: Mapping[str, Any], source: str) -> None:

@@ -1,8 +1,4 @@
-"""The state of an optimizer and of its schedules, by the names of parameters and of classes.
-
-PyTorch numbers parameters in the order in which an optimizer got them. That order follows the
-order of tasks in a config, which must not decide anything.
-"""
+"""The state of an optimizer by names of parameters, not by their order, and of its schedules."""
 
 from __future__ import annotations
 
@@ -17,9 +13,6 @@ from vmt_mm.checkpoints.keys import differences, some
 
 #: Options that say how a step is computed, not which step; newer PyTorch adds them.
 _HOW = {"fused", "foreach", "capturable", "differentiable", "decoupled_weight_decay"}
-#: What :func:`named_state` adds to PyTorch's state dict.
-_ADDED = ("kind", "wrapper", "shapes")
-_INITIAL = "initial_"
 #: Arguments of a schedule that change, and those that follow from the training's length.
 _CHANGING = {"last_step", "verbose"}
 _OF_LENGTH = {"end", "total_iters", "total_steps", "T_max"}
@@ -34,6 +27,7 @@ def named_state(wrapper: OptimWrapper, model: nn.Module) -> dict[str, Any]:
     names = {id(parameter): name for name, parameter in parameters.items()}
     groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
     flat = [name for group in groups for name in group]
+    pairs = zip(state["param_groups"], groups, strict=True)
     return {
         **state,
         "kind": type(optimizer).__name__,
@@ -44,20 +38,16 @@ def named_state(wrapper: OptimWrapper, model: nn.Module) -> dict[str, Any]:
         ),
         "shapes": {name: list(parameters[name].shape) for name in flat},
         "state": {flat[k] if isinstance(k, int) else k: v for k, v in state["state"].items()},
-        "param_groups": [
-            {**group, "params": own}
-            for group, own in zip(state["param_groups"], groups, strict=True)
-        ],
+        "param_groups": [{**group, "params": own} for group, own in pairs],
     }
 
 
 def by_position(
     saved: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[int]]:
-    """Undo :func:`named_state` for an optimizer whose own named state is ``own``.
+    """Undo :func:`named_state` for an optimizer whose own is ``own``; ValueError if it differs.
 
-    Also returns, for each of its groups, the saved group's position. Raises ValueError if the
-    state belongs to another optimizer, or to other parameters.
+    Also returns, for each of its groups, the saved group's position.
     """
     if "kind" not in saved:
         raise ValueError("its optimizer's state does not name the parameters")
@@ -71,16 +61,12 @@ def by_position(
     members = [set(group["params"]) for group in theirs]
     order = [members.index(set(group["params"])) for group in ours]
     positions = {name: i for i, name in enumerate(n for g in ours for n in g["params"])}
-    groups = [
-        {
-            **group,
-            **theirs[index],
-            **{key: group[key] for key in _HOW & group.keys()},
-            "params": [positions[name] for name in group["params"]],
-        }
-        for index, group in zip(order, ours, strict=True)
-    ]
-    rest = {key: value for key, value in saved.items() if key not in _ADDED}
+    groups = []
+    for index, group in zip(order, ours, strict=True):
+        how = {key: group[key] for key in _HOW & group.keys()}
+        numbers = [positions[name] for name in group["params"]]
+        groups.append({**group, **theirs[index], **how, "params": numbers})
+    rest = {key: v for key, v in saved.items() if key not in ("kind", "wrapper", "shapes")}
     state = {positions.get(name, name): value for name, value in saved["state"].items()}
     return {**rest, "state": state, "param_groups": groups}, order
 
@@ -92,10 +78,10 @@ def _facts(state: Mapping[str, Any]) -> dict[str, Any]:
     facts |= {f"shape of {name}": shape for name, shape in state["shapes"].items()}
     for group in state["param_groups"]:
         left_out = {*_HOW, "params", "param_names"}
-        if f"{_INITIAL}momentum" in group:
+        if "initial_momentum" in group:
             left_out.add("betas")  # mmengine's schedules of Adam's momentum change it
-        options = {k: v for k, v in group.items() if k not in left_out and _INITIAL not in k}
-        options |= {k.removeprefix(_INITIAL): v for k, v in group.items() if _INITIAL in k}
+        options = {k: v for k, v in group.items() if k not in left_out and "initial_" not in k}
+        options |= {k.removeprefix("initial_"): v for k, v in group.items() if "initial_" in k}
         facts |= {f"{key} of {n}": v for key, v in options.items() for n in group["params"]}
     return facts
 
@@ -114,10 +100,10 @@ def match_schedules(
     order: Sequence[int],
     lengths: Collection[int],
 ) -> list[dict[str, Any]]:
-    """Undo :func:`save_schedules`; raise ValueError if the schedules ``own`` are different ones.
+    """Undo :func:`save_schedules` for the schedules ``own``; ValueError if they differ.
 
-    ``order`` is that of :func:`by_position`. A schedule that ends with the training, of which
-    ``lengths`` are epochs and iterations, continues as planned, however long the training is now.
+    ``order`` is that of :func:`by_position`, ``lengths`` are epochs and iterations of the training;
+    a schedule that ends with it continues as planned, however long it is now.
     """
     kinds = [s["kind"] for s in saved], [type(s).__name__ for s in own]
     if kinds[0] != kinds[1]:

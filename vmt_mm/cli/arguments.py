@@ -16,6 +16,8 @@ from vmt_mm.config.load import load_config
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 
+_OPTIONS = dict(nargs="+", action=DictAction, help="KEY=VALUE, merged into the config")
+
 
 def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
     """Add ``config``, or ``configs`` where ``several`` are taken, and ``--cfg-options``."""
@@ -23,60 +25,35 @@ def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False)
         parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
     else:
         parser.add_argument("config", help="config file")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
-    )
+    parser.add_argument("--cfg-options", **_OPTIONS)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add ``config``, ``checkpoint``, ``--device``, ``--cfg-options`` and ``--tasks``.
-
-    Args:
-        parser: where to.
-        default: of ``config``; None asks for one.
-    """
+    """Add what :func:`build_inferencer` reads; ``config`` may be left out if it has a default."""
     optional = {} if default is None else dict(nargs="?", default=default)
     parser.add_argument("config", help="config file, or an adapter file (.safetensors)", **optional)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file of the config")
     parser.add_argument("--device", help="cpu, cuda:0, ...; by default the best there is")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
-    )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run these tasks alone")
+    parser.add_argument("--cfg-options", **_OPTIONS)
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run only these tasks")
 
 
 def add_exif_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--turn-by-exif``; without it the config decides."""
-    parser.add_argument(
-        "--turn-by-exif",
-        action="store_true",
-        default=None,
-        help="turn images as their EXIF orientation says, as viewers do",
-    )
+    text = "turn images as their EXIF orientation says, as viewers do"
+    parser.add_argument("--turn-by-exif", action="store_true", default=None, help=text)
 
 
 def check_model_arguments(args: argparse.Namespace) -> None:
     """Raise InputError if there is a config and no checkpoint."""
     if args.checkpoint is None and not is_adapter(args.config):
-        raise InputError(
-            f"{args.config}: a config needs a checkpoint beside it; an adapter file (.safetensors) "
-            "needs none"
-        )
+        raise InputError(f"{args.config}: a config needs a checkpoint; an adapter file does not")
 
 
 def build_inferencer(
     args: argparse.Namespace, show_progress: bool = True, turn_by_exif: bool | None = None
 ) -> MultiTaskInferencer:
-    """Load what :func:`add_model_arguments` asked for.
-
-    Args:
-        args: the command line.
-        show_progress: see :class:`MultiTaskInferencer`.
-        turn_by_exif: see :class:`MultiTaskInferencer`.
-
-    Raises:
-        InputError: if there is a config and no checkpoint, or a file is missing or does not fit.
-    """
+    """Load what :func:`add_model_arguments` asked for."""
     check_model_arguments(args)
     return MultiTaskInferencer(
         args.config, args.checkpoint, args.device, args.cfg_options, show_progress, turn_by_exif
@@ -85,9 +62,8 @@ def build_inferencer(
 
 def check_display() -> None:
     """Raise InputError where no window can be opened; OpenCV would end the program instead."""
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
+    displays = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not displays:
         raise InputError("there is no display to show a window on: write to a file instead")
 
 

@@ -18,23 +18,14 @@ from vmt_mm.utils.files import DISK_FULL
 
 #: How gloo and nccl say that the other end of a connection has gone.
 _PEER_GONE = re.compile(r"[Cc]onnection (closed|reset) by (remote )?peer")
-
-
-#: Errors of a path that may not be used or leads nowhere, whoever gave it.
-_WRONG_PATH = (
-    errno.EACCES,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-)
+#: Errors of a path that leads nowhere or may not be used.
+_WRONG_PATH = {errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
+_WRONG_PATH |= {errno.EPERM, errno.EROFS}
 
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Print an error of the user's, of a path, or of a full disk, as one message, and exit with 1.
+    """Print an error of the user, of a path, or of a full disk as one message, and exit with 1.
 
     Of several processes that fail alike, one prints.
     """
@@ -50,10 +41,7 @@ def friendly_errors() -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        _fail(
-            f"the disk is full{where}: what was written before is whole; make room, and go on with "
-            "--resume if this was a training"
-        )
+        _fail(f"the disk is full{where}: make room, and use --resume if this was a training")
     except RuntimeError as error:
         if not _PEER_GONE.search(str(error)):
             raise
@@ -61,20 +49,14 @@ def friendly_errors() -> Iterator[None]:
 
 
 def _fail(message: str) -> NoReturn:
-    if _is_first_to_say(message):
+    """Exit; print the message unless another process of the group has printed the same."""
+    first = True
+    if dist.is_initialized():
+        try:
+            key = f"said/{hashlib.sha1(message.encode()).hexdigest()}"
+            first = dist.distributed_c10d._get_default_store().add(key, 1) == 1
+        except (RuntimeError, AttributeError):  # its keeper has gone, or a later PyTorch hides it
+            pass
+    if first:
         print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(1)
-
-
-def _is_first_to_say(message: str) -> bool:
-    """Whether no other process of this run has asked this of the same message before.
-
-    The process group must not have been left yet; where there is none, every process is first.
-    """
-    if not dist.is_initialized():
-        return True
-    try:
-        key = f"said/{hashlib.sha1(message.encode()).hexdigest()}"
-        return dist.distributed_c10d._get_default_store().add(key, 1) == 1
-    except (RuntimeError, AttributeError):  # its keeper has gone, or a later PyTorch hides it
-        return True

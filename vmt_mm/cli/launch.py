@@ -18,23 +18,15 @@ from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
 
 LAUNCHERS = ("none", "pytorch", "slurm")
-#: Seconds in which the threads of a process group end what they are about.
-_PAUSE = 0.1
 
 
 @contextmanager
 def distributed(launcher: str) -> Iterator[int]:
     """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
 
-    mmengine's own start needs a GPU in every process; here CPU processes use gloo. Errors end the
-    program as :func:`friendly_errors` says, before the group is left.
-
-    What runs within must be a function of its own that keeps no model behind: a group that a model
-    still refers to is not ended by its destruction, and one of its threads that lets go of a tensor
-    while the interpreter exits aborts the process.
-
-    Args:
-        launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+    mmengine's own start needs a GPU in every process; here CPU processes use gloo. What runs within
+    must be a function that keeps no model behind: a group that a model still refers to does not
+    end, and one of its threads that frees a tensor while the interpreter exits aborts the process.
     """
     with friendly_errors():
         _join(launcher)
@@ -42,8 +34,10 @@ def distributed(launcher: str) -> Iterator[int]:
         with friendly_errors():
             yield get_world_size()
     except BaseException as error:
-        if dist.is_initialized():  # else a debugger may want to look at them
-            _clear_frames(error)
+        found: BaseException | None = error
+        while dist.is_initialized() and found is not None:
+            traceback.clear_frames(found.__traceback__)  # their variables hold the model
+            found = found.__context__
         raise
     finally:
         if dist.is_initialized():
@@ -52,49 +46,30 @@ def distributed(launcher: str) -> Iterator[int]:
 
 
 def leave_group() -> None:
-    """Destroy the process group once gloo's threads have let go of the last tensors.
-
-    For that they need the interpreter's lock, which PyTorch before 2.5 holds while it waits for
-    them to end: without the pause a run may hang here for ever.
-    """
-    time.sleep(_PAUSE)
+    """Destroy the process group once gloo's threads have let go of the last tensors."""
+    time.sleep(0.1)  # they need the interpreter's lock, which PyTorch before 2.5 holds meanwhile
     dist.destroy_process_group()
 
 
-def _clear_frames(error: BaseException | None) -> None:
-    """Let go of the variables that an error's frames hold, and those of the errors before it."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
-
-
 def _join(launcher: str) -> None:
+    """Join the group; on CPUs by the variables of torchrun, which slurm's are turned into."""
     if launcher not in LAUNCHERS:
         raise InputError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
     if launcher == "none":
         return
     if torch.cuda.is_available():
-        if int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
-            raise InputError(
-                f"more processes than the {torch.cuda.device_count()} GPU(s) of this machine; "
-                "CUDA_VISIBLE_DEVICES= (empty) runs them on the CPU"
-            )
+        count = torch.cuda.device_count()
+        if int(os.environ.get("LOCAL_RANK", 0)) >= count:
+            raise InputError(f"more processes than the {count} GPU(s) of this machine")
         init_dist(launcher, backend="nccl")
         return
     if launcher == "slurm":
-        _export_slurm()
+        if "MASTER_ADDR" not in os.environ:
+            command = ["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]]
+            hosts = subprocess.run(command, check=True, capture_output=True, text=True)
+            os.environ["MASTER_ADDR"] = hosts.stdout.split()[0]
+        os.environ.setdefault("MASTER_PORT", "29500")
+        os.environ["RANK"] = os.environ["SLURM_PROCID"]
+        os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
+        os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
     dist.init_process_group("gloo")
-
-
-def _export_slurm() -> None:
-    """Set the variables that ``init_process_group`` reads, from slurm's."""
-    if "MASTER_ADDR" not in os.environ:
-        nodes = os.environ["SLURM_NODELIST"]
-        hosts = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
-        )
-        os.environ["MASTER_ADDR"] = hosts.stdout.split()[0]
-    os.environ.setdefault("MASTER_PORT", "29500")
-    os.environ["RANK"] = os.environ["SLURM_PROCID"]
-    os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
-    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
