@@ -44,7 +44,7 @@ def init_model(
     device = check_device(device)
     if isinstance(config_or_adapter, (str, Path)):
         config_or_adapter = os.path.expanduser(config_or_adapter)
-    if is_adapter(config_or_adapter):
+    if str(config_or_adapter).endswith(".safetensors"):
         options = dict(cfg_options or {})
         pretrained = options.pop("pretrained", None)
         if checkpoint is not None or options:
@@ -98,11 +98,6 @@ def predict_batch(
     """Predict what the pipeline made of images, in its order; each as it is predicted alone."""
     batch = model.data_preprocessor(pseudo_collate(samples), False)
     return model(**batch, mode="predict", tasks=tasks)
-
-
-def is_adapter(config_or_adapter: object) -> bool:
-    """Whether an argument names an adapter file rather than a config, by its ending."""
-    return str(config_or_adapter).endswith(".safetensors")
 
 
 def check_device(device: str | torch.device | None) -> torch.device:

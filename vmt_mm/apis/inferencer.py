@@ -38,11 +38,6 @@ class MultiTaskInferencer:
         cfg_options: merged into the config.
         show_progress: show a bar.
         turn_by_exif: turn files as their EXIF orientation says; None leaves it to the config.
-
-    Examples:
-        >>> inferencer = MultiTaskInferencer('config.py', 'checkpoint.pth')
-        >>> [sample] = inferencer('room.jpg')
-        >>> for sample in inferencer.stream('photos/', batch_size=8, tasks=['normals']): ...
     """
 
     def __init__(
@@ -89,8 +84,8 @@ class MultiTaskInferencer:
             batch_size: images that are run together, where their sizes allow it.
             tasks: the tasks to run; None runs all. The other heads are not run.
             out_dir: predictions go to ``<out_dir>/<task>/<id>.png`` in the format of the labels.
-            panels: write ``<out_dir>/panels/<id>.png`` too: the image next to all predictions.
-            opacity: of predictions in panels, 0..1; 1 hides the image below.
+            panels: write ``<out_dir>/panels/<id>.png`` too, the image next to all predictions.
+            opacity: of predictions in panels, 0..1.
             on_error: 'raise' at a file that cannot be read, or 'skip' it and list it at the end.
         """
         if type(batch_size) is not int or batch_size < 1:

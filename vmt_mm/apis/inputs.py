@@ -17,7 +17,6 @@ from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.utils.layout import IMAGE_SUFFIXES, is_hidden, walk_files
 from vmt_mm.visualization.video import VideoReader
 
-#: Endings by which videos are told from images.
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 

@@ -76,10 +76,7 @@ class InferencePipeline:
     def prepare(
         self, image: np.ndarray, sample_id: str | None = None, path: str | None = None
     ) -> dict[str, Any]:
-        """The model's inputs of an image (H, W[, C]) that :meth:`read` or :meth:`take` gave.
-
-        ``sample_id`` is by default the name of the file ``path`` without suffix.
-        """
+        """The model's inputs of an image (H, W[, C]) that :meth:`read` or :meth:`take` gave."""
         image = image.astype(np.float32) if self.reader.to_float32 else image
         size = image.shape[:2]
         known = dict(sample_id=sample_id or (Path(path).stem if path else None), img_path=path)

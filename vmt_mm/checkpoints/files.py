@@ -46,10 +46,7 @@ _SAFE_TYPES: list[Any] = [
 
 
 def read_checkpoint(location: str, map_location: str | torch.device = "cpu") -> Any:
-    """Read a PyTorch checkpoint, an adapter or another ``.safetensors`` file; also from a URL.
-
-    Raises InputError if it is missing, damaged, or holds more than data.
-    """
+    """Read a PyTorch checkpoint, adapter or ``.safetensors`` file, from a path or a URL, safely."""
     location = os.path.expanduser(location)
     if location.startswith(("http://", "https://")):
         location = _downloaded(location)

@@ -41,10 +41,7 @@ class FrozenRecord:
 
 
 def frozen_keys(model: Any) -> set[str]:
-    """Keys of the frozen parameters that the backbone's file can give back.
-
-    Those that the PEFT method added, or that trained before new tasks joined, are not among them.
-    """
+    """Keys of frozen parameters that no method added and no training changed."""
     backbone = getattr(model, "backbone", None)
     parameters = backbone.named_parameters() if backbone is not None else ()
     frozen = {key for key, parameter in parameters if not parameter.requires_grad}
@@ -53,10 +50,7 @@ def frozen_keys(model: Any) -> set[str]:
 
 
 def keys_left_out(model: Any) -> set[str]:
-    """Keys that a checkpoint of this model need not hold; empty if no file has them.
-
-    Interpolated tensors are not among them: another machine may round them differently.
-    """
+    """Keys that a checkpoint need not hold, if a file has them, but for interpolated tensors."""
     backbone = getattr(model, "backbone", None)
     if backbone is None or getattr(backbone, "pretrained_path", None) is None:
         return set()

@@ -92,10 +92,7 @@ def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:
 
 
 def places_of_tasks(keys: Iterable[str], tasks: Collection[str]) -> dict[str, int]:
-    """Key that serves one task alone -> which of its dotted parts is the task.
-
-    It is in a container whose entries are exactly the tasks: ``heads.<task>...``.
-    """
+    """Key in a container whose entries are exactly the tasks -> which dotted part is the task."""
     split = {key: tuple(key.split(".")) for key in keys}
     entries: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for parts in split.values():

@@ -20,7 +20,7 @@ VALUES: dict[Any, dict[str, str]] = {
     "type": {"DrawSampler": "SeededSampler"},
     "on_error": {"abort": "raise", "stop": "raise"},
 }
-#: Types of dictionaries that have no successor, and are left out.
+#: Types without a successor, whose dictionaries are left out.
 REMOVED = {"StepTimeHook"}
 
 
@@ -34,12 +34,8 @@ def with_new_names(node: Any) -> Any:
     for key, child in node.items():
         if not _is_removed(child):
             key = KEYS.get(f"{node.get('type')}.{key}") or KEYS.get(key, key)
-            values = VALUES.get(key, {})
-            new[key] = (
-                values[child]
-                if isinstance(child, str) and child in values
-                else with_new_names(child)
-            )
+            child = with_new_names(child)
+            new[key] = VALUES.get(key, {}).get(child, child) if isinstance(child, str) else child
     return new
 
 
@@ -50,7 +46,5 @@ def _is_removed(node: Any) -> bool:
 def refuse_old_names(config: Mapping[str, Any], source: str) -> None:
     """Raise InputError if the config in the file ``source`` uses old names."""
     if with_new_names(config) != config:
-        raise InputError(
-            f"{source} was written by an earlier version, and its config uses names that have "
-            f"changed: run python tools/model_converters/update_file.py {source} NEW"
-        )
+        tool = "python tools/model_converters/update_file.py"
+        raise InputError(f"{source} is of an earlier version: run {tool} {source} NEW")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from vmt_mm.apis.inference import is_adapter
 from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.cli.launch import LAUNCHERS
 from vmt_mm.config.load import load_config
@@ -46,7 +45,7 @@ def add_exif_argument(parser: argparse.ArgumentParser) -> None:
 
 def check_model_arguments(args: argparse.Namespace) -> None:
     """Raise InputError if there is a config and no checkpoint."""
-    if args.checkpoint is None and not is_adapter(args.config):
+    if args.checkpoint is None and not str(args.config).endswith(".safetensors"):
         raise InputError(f"{args.config}: a config needs a checkpoint; an adapter file does not")
 
 

@@ -25,10 +25,7 @@ _WRONG_PATH |= {errno.EPERM, errno.EROFS}
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Print an error of the user, of a path, or of a full disk as one message, and exit with 1.
-
-    Of several processes that fail alike, one prints.
-    """
+    """Print an error of the user, of a path, or of a full disk as one message, and exit with 1."""
     logging.raiseExceptions = False  # a log that cannot be written must not bury the message
     try:
         yield

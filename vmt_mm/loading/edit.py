@@ -32,10 +32,9 @@ Names = Mapping[str, Any]
 def edit_tasks(
     path: str | Path, out: Path, remove: Sequence[str] = (), rename: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Write a checkpoint or adapter file without some tasks, or with other names for them.
+    """Write a checkpoint or adapter file with tasks removed and renamed; return their names.
 
-    All that a file says of its tasks is edited, its config too; what only resuming needs is left
-    out. Returns the names of the tasks in the file ``out``, which is of the same kind.
+    All that it says of its tasks is edited, its config too; what only resuming needs is left out.
     """
     path = Path(path)
     check_out(out, path.suffix, [path])

@@ -28,10 +28,7 @@ _NOT_IDENTITY = {
 
 
 def build_model(cfg: Config, source: str, pretrained: str | None = None) -> Any:
-    """Build the model of the config in the file ``source``, without its weights.
-
-    ``pretrained`` replaces the config's. Raises InputError if there is no multi-task model in it.
-    """
+    """Build the model of the config in ``source``; ``pretrained`` replaces the config's."""
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
     try:
         if pretrained is not None:
@@ -119,8 +116,7 @@ def restore_frozen(
 ) -> None:
     """Load the frozen backbone that the checkpoint ``file`` does not hold, unless it is there.
 
-    It comes from the config's ``pretrained``, or else from the file that the checkpoint names.
-    Raises InputError if there is none, or its content is not what ``record`` says.
+    It comes from the config's ``pretrained`` or the file in ``record``, and must be what that says.
     """
     backbone = model.backbone
     if record and backbone.pretrained_path and fingerprint(model, absent) == record.sha256:
@@ -147,10 +143,7 @@ def restore_frozen(
 
 
 def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint says of its multi-task model, to tell it from another one.
-
-    ``encoder`` and ``peft``: type and all arguments; ``tasks``: name -> kind and channels.
-    """
+    """What a checkpoint says of its multi-task model, to tell it from another one."""
     if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
         return {}
     backbone, tasks = model_cfg["backbone"], model.tasks.items()
