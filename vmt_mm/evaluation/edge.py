@@ -129,10 +129,14 @@ def nms_thin(values: np.ndarray) -> np.ndarray:
     shorter. What lies outside the image counts as higher: a map that rises towards its border has
     no crest there.
     """
-    options = dict(borderType=cv2.BORDER_REPLICATE)
-    smooth = cv2.sepFilter2D(values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, **options)
+    smooth = cv2.sepFilter2D(
+        values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REPLICATE
+    )
     # The Hessian's eigenvector of the smaller eigenvalue has the double angle of (-a, -b).
-    a, b = (cv2.filter2D(smooth, cv2.CV_32F, k, **options) for k in (_STRAIGHT, _SLANTED))
+    a, b = (
+        cv2.filter2D(smooth, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
+        for kernel in (_STRAIGHT, _SLANTED)
+    )
     (right, of_right), (down, of_down) = (_middles(smooth, *step) for step in ((0, 1), (1, 0)))
     is_down = np.where((a == 0) & (b == 0), of_down < of_right, a > 0)
     crest = np.where(is_down, down, right)

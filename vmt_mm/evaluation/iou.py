@@ -67,7 +67,9 @@ class SegmentationMetric(TaskMetric):
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction]:
         """The means that were asked for, and the numbers of every class."""
         means = {"aAcc", "absent_classes", *(f"m{kind}" for kind in self.kinds)}
-        declared: dict[str, Direction] = {k: v for k, v in self.directions.items() if k in means}
+        declared: dict[str, Direction] = {
+            k: v for k, v in (self.directions or {}).items() if k in means
+        }
         declared["images"] = None
         for kind in self.kinds:
             for name in class_names(meta, self.num_classes):

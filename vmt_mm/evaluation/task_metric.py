@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-#: Which way a result is better; None for one that is not a quality, such as a count.
-Direction = Literal["greater", "less"] | None
+#: Which way a result is better, 'greater' or 'less'; None for a count, which is not a quality.
+Direction = str | None
 #: Counts of one image by name, or of all images, stacked along the first axis.
 Counts = dict[str, np.ndarray]
 

@@ -166,5 +166,7 @@ def channels_first(array: np.ndarray) -> np.ndarray:
     if array.ndim == 2 or moved.flags.c_contiguous or array.dtype not in CV2_TYPES:
         return np.ascontiguousarray(moved)
     planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
-    cv2.split(array, tuple(planes))  # several times as fast as NumPy's strided copy
+    cv2.split(
+        array, [planes[k] for k in range(len(planes))]
+    )  # several times as fast as NumPy's strided copy
     return planes

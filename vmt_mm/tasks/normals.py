@@ -82,12 +82,12 @@ class NormalMap(LabelSpec):
         """Unit vectors (H, W, 3), float32."""
         planes = channels_first(values)
         vectors = [_components(planes[k]) * np.float32(s) for k, s in components(self.axes)]
-        return _units(vectors, planes.any(axis=0), _SHORTEST)
+        return _units(vectors, np.logical_or.reduce(planes), _SHORTEST)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Vectors (3, H, W) to an RGB image (H, W, 3), uint8, in the frame of the files."""
         planes = values.astype(np.float32)
-        known = planes.any(axis=0)
+        known = np.logical_or.reduce(planes)
         image = encode_normals(from_camera_frame(_units(planes, known), self.axes))
         image[~known] = _NONE[self.none]
         return image
@@ -191,7 +191,8 @@ def _check_lengths(values: np.ndarray, tolerance: float, share: float, path: str
 def _interpolate(label: np.ndarray, resample: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Resample (H, W, 3), leaving invalid neighbours out, and re-normalise."""
     planes = channels_first(label)
-    weighted = resample(cv2.merge([*planes, planes.any(axis=0).astype(np.float32)]))
+    known = np.logical_or.reduce(planes).astype(np.float32)
+    weighted = resample(cv2.merge([planes[0], planes[1], planes[2], known]))
     # Invalid vectors are zero and so add nothing; the length of the sum does not matter.
     x, y, z, weight = channels_first(weighted)
     return _units((x, y, z), weight >= _MIN_VALID)

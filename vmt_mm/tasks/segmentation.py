@@ -131,11 +131,12 @@ class Segmentation(Task):
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
             raise InputError(f"num_classes must be 2..{IGNORE}, got {num_classes!r}")
         self.out_channels = num_classes
+        listed = None if isinstance(colors, str) else colors
         if isinstance(colors, str):
             if colors != "voc":
                 raise InputError(f"colors must be a list of RGB colours or 'voc', got {colors!r}")
-            colors, ignore_color = voc_palette(num_classes).tolist(), ignore_color or _VOC_BORDER
-        self.label = ClassIndex(num_classes, reduce_zero_label, colors, ignore_color)
+            listed, ignore_color = voc_palette(num_classes).tolist(), ignore_color or _VOC_BORDER
+        self.label = ClassIndex(num_classes, reduce_zero_label, listed, ignore_color)
         super().__init__(name, **kwargs)
         self.options = dict(skip_background=skip_background, absent=absent, iou_metrics=iou_metrics)
 

@@ -68,8 +68,8 @@ class Geometry(NamedTuple):
 
 def _columns(numbers: np.ndarray, device: torch.device | str) -> tuple[Tensor, ...]:
     """Columns of an array (N, k) on a device, each (N, 1, 1, 1) float32."""
-    numbers = torch.tensor(numbers, dtype=torch.float32)[..., None, None, None]
-    return numbers.to(device, non_blocking=True).unbind(1)
+    tensor = torch.tensor(numbers, dtype=torch.float32)[..., None, None, None]
+    return tensor.to(device, non_blocking=True).unbind(1)
 
 
 class BatchWarp:
@@ -128,7 +128,9 @@ class BatchWarp:
         """Values (N, C, H, W) at these places."""
         if tuple(values.shape[2:]) != self._framed:
             raise ValueError(f"expected a stack of {self._framed}, got {tuple(values.shape[2:])}")
-        if values.dtype is UINT16:  # which PyTorch stores, but does not gather
+        if (
+            UINT16 is not None and values.dtype is UINT16
+        ):  # which PyTorch stores, but does not gather
             return self._take(values.view(torch.int16), index).view(UINT16)
         index = index.expand(-1, values.shape[1], -1)
         return values.flatten(2).gather(2, index).unflatten(2, self.size)
