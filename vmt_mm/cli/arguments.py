@@ -39,8 +39,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = N
 
 def add_exif_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--turn-by-exif``; without it the config decides."""
-    text = "turn images as their EXIF orientation says, as viewers do"
-    parser.add_argument("--turn-by-exif", action="store_true", default=None, help=text)
+    parser.add_argument("--turn-by-exif", action="store_true", default=None, help="as viewers do")
 
 
 def check_model_arguments(args: argparse.Namespace) -> None:
@@ -72,7 +71,6 @@ def run_parser(description: str) -> ToolParser:
     add_config_arguments(parser)
     parser.add_argument("--work-dir", help="folder for logs and results")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="job launcher")
-    # older launchers pass it; torchrun sets the environment variable instead
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser
 

@@ -24,9 +24,7 @@ LAUNCHERS = ("none", "pytorch", "slurm")
 def distributed(launcher: str) -> Iterator[int]:
     """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
 
-    mmengine's own start needs a GPU in every process; here CPU processes use gloo. What runs within
-    must be a function that keeps no model behind: a group that a model still refers to does not
-    end, and one of its threads that frees a tensor while the interpreter exits aborts the process.
+    What runs within must keep no model behind: a group that a model refers to does not end.
     """
     with friendly_errors():
         _join(launcher)
