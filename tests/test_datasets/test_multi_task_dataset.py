@@ -188,10 +188,17 @@ def test_a_sample_that_no_pipeline_accepts_ends(root):
 
 def test_class_names_must_be_as_many_as_classes(root):
     names = dict(semseg=dict(classes=("a", "b")))
-    _refused("2 class names.*'semseg'.*4", str(root), TASKS, metainfo=names)
+    _refused(
+        r"`classes` of task 'semseg' .*\(4,\).*num_classes is 4, got \(2,\)",
+        str(root),
+        TASKS,
+        metainfo=names,
+    )
     names["semseg"]["classes"] += ("c", "d")
     assert _dataset(root, metainfo=names).metainfo["semseg"]["classes"] == ("a", "b", "c", "d")
-    _refused("21 class names.*'semseg'.*4", str(root), TASKS, kind=PASCALContextMT)
+    _refused(
+        r"`classes` of task 'semseg' .*\(4,\).*got \(21,\)", str(root), TASKS, kind=PASCALContextMT
+    )
 
 
 def test_pascal_has_21_classes_and_7_parts(root):

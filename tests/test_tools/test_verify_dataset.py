@@ -255,8 +255,8 @@ def test_the_contact_sheet_shows_every_task(root):
     entries = [entry for of_split in result.entries.values() for entry in of_split]
     for count in (1, 4, 5, 9):
         chosen = choose_entries(entries, count)
-        assert len({e.sample_id for e in chosen}) == len(chosen) == min(count, 5)
-    assert any("normals" in e.labels for e in choose_entries(entries, 4))
+        assert len({e["sample_id"] for e in chosen}) == len(chosen) == min(count, 5)
+    assert any("normals" in e["label_paths"] for e in choose_entries(entries, 4))
     assert choose_entries([], 4) == []
 
 

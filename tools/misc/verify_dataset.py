@@ -26,7 +26,7 @@ from vmt_mm.config.files import files_read
 from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.transforms.load import displayable
-from vmt_mm.datasets.verification import Entry, Verification, choose_entries, verify
+from vmt_mm.datasets.verification import Verification, choose_entries, verify
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.structures import MultiTaskDataSample
@@ -138,14 +138,13 @@ def write_pictures(
 
 
 def load(
-    entry: Entry, tasks: Mapping[str, Task], reader: LoadImageFromFile
+    entry: dict, tasks: Mapping[str, Task], reader: LoadImageFromFile
 ) -> tuple[np.ndarray, MultiTaskDataSample] | None:
     """An RGB image (H, W, 3) and its labels as a sample; None if the image cannot be used."""
     steps = [reader, dict(type="LoadLabels"), dict(type="PackMultiTaskInputs")]
-    info = dict(img_path=entry.image, sample_id=entry.sample_id, label_paths=dict(entry.labels))
     specs = {name: task.label for name, task in tasks.items()}
     try:
-        item = Compose(steps)(dict(info, label_specs=specs, on_error="skip", skipped={}))
+        item = Compose(steps)(dict(entry, label_specs=specs, on_error="skip", skipped={}))
     except InputError:
         return None
     image = displayable(item["inputs"].numpy().transpose(1, 2, 0))

@@ -26,14 +26,7 @@ from vmt_mm.utils.files import atomic_write, check_folder_target
 
 
 class SampleCache:
-    """The decoded files of samples in a folder, which several datasets may share.
-
-    Args:
-        folder: the folder.
-        data_root: the dataset's folder.
-        label_specs: specs of the tasks.
-        reader: reads the images.
-    """
+    """The decoded files of samples in a folder, which several datasets may share."""
 
     def __init__(
         self,
@@ -65,7 +58,8 @@ class SampleCache:
         arrays = {}
         for name, file in files.items():
             with suppress(InputError):
-                arrays[name] = np.ascontiguousarray(self._decode(name, file))
+                read = self.reader.read if name == IMAGE else self.label_specs[name].read
+                arrays[name] = np.ascontiguousarray(read(file))
         try:
             with atomic_write(path) as partial:
                 save_file(arrays, partial, {"state": state})
@@ -75,11 +69,6 @@ class SampleCache:
                 "folder that can be written to and has room, or None for no cache"
             ) from error
         return arrays
-
-    def _decode(self, name: str, path: str) -> np.ndarray:
-        if name == IMAGE:
-            return self.reader.read(path)
-        return self.label_specs[name].read(path)
 
 
 def _state(path: str) -> list[int] | None:

@@ -20,7 +20,14 @@ from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import check_outputs
-from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, leads_outside, list_files, read_ids
+from vmt_mm.utils.layout import (
+    IMAGE_SUFFIXES,
+    Listing,
+    leads_outside,
+    list_files,
+    read_ids,
+    samples_of,
+)
 
 #: Keys of a task's metainfo.
 _META = ("classes", "palette")
@@ -130,8 +137,8 @@ class MultiTaskDataset(BaseDataset):
         root, path = Path(data_root).expanduser(), Path(ann_file).expanduser()
         layout = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
         if not root.is_dir():
-            found = f"data_root {str(root)!r} is not a folder"
-            return f"{found}: expected {layout}; set it with --cfg-options data_root=FOLDER"
+            advice = f"expected {layout}; set it with --cfg-options data_root=FOLDER"
+            return f"data_root {str(root)!r} is not a folder: {advice}"
         if not (root / path).is_file():
             return f"{root / path}: no such list of ids; the layout is {layout}"
         return None
@@ -162,24 +169,18 @@ class MultiTaskDataset(BaseDataset):
         images = list_files(root / "images", IMAGE_SUFFIXES)
         if missing := images.missing(ids):
             raise InputError(f"{self.ann_file}: {missing}")
-        labels = {
-            name: self._list_labels(list_files(root / name, spec.suffixes), ids, images.files)
-            for name, spec in self.label_specs.items()
-        }
-        return [
-            dict(
-                sample_id=self.id_prefix + i,
-                img_path=images.files[i],
-                label_paths={name: files[i] for name, files in labels.items() if i in files},
-            )
-            for i in ids
-        ]
+        specs = self.label_specs.items()
+        labels = {name: list_files(root / name, spec.suffixes) for name, spec in specs}
+        for name, listing in labels.items():
+            self._check_labels(name, listing, ids, images.files)
+        samples = samples_of(ids, images, labels)
+        return [dict(s, sample_id=self.id_prefix + s["sample_id"]) for s in samples]
 
-    def _list_labels(
-        self, listing: Listing, ids: Sequence[str], images: Mapping[str, str]
-    ) -> Mapping[str, str]:
-        """A task's files by id; warn of those that belong to no image, or raise if no id fits."""
-        folder, task = listing.folder, listing.folder.name
+    def _check_labels(
+        self, task: str, listing: Listing, ids: Sequence[str], images: Mapping[str, str]
+    ) -> None:
+        """Warn of a task's files that belong to no image; raise InputError if no id fits."""
+        folder = listing.folder
         if not folder.is_dir():
             problem = f"no folder with the labels of task {task!r}"
             raise InputError(f"{folder}: {problem}; leave the task out of this dataset's `tasks`")
@@ -192,7 +193,6 @@ class MultiTaskDataset(BaseDataset):
         elif listing.files and not matched:
             text = f"{said}; the {len(listing.files)} file(s) in {folder} are of other images"
             print_log(text, "current", logging.WARNING)
-        return listing.files
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on one sample; a :class:`SeededIndex` decides its random numbers."""
@@ -211,12 +211,8 @@ class MultiTaskDataset(BaseDataset):
     def _run_pipeline(self, index: int, skipped: dict[str, str]) -> Any:
         """One sample, or None if it cannot be used; notes the files that it skips."""
         info = self.get_data_info(index)
-        info.update(
-            label_specs=self.label_specs,
-            on_error=self.on_error,
-            skipped=skipped,
-            stored=self._stored[info] if self._stored else {},
-        )
+        info.update(label_specs=self.label_specs, on_error=self.on_error, skipped=skipped)
+        info["stored"] = self._stored[info] if self._stored else {}
         try:
             return self.pipeline(dict(info))
         except CorruptFileError as error:

@@ -74,10 +74,7 @@ class SeededSampler(DefaultSampler):
     next epoch: so they come equally often, up to one.
 
     Args:
-        dataset: the dataset.
-        shuffle: see ``DefaultSampler``.
-        seed: see ``DefaultSampler``.
-        round_up: see ``DefaultSampler``.
+        dataset, shuffle, seed, round_up: see ``DefaultSampler``.
         balance: 'datasets' gives every member of a ``ConcatDataset`` the same share of an epoch; a
             list gives shares in proportion to these weights, one per member.
         length: samples of an epoch, over all processes; None takes as many as the dataset has.
@@ -120,13 +117,12 @@ class SeededSampler(DefaultSampler):
         drawn, offset = [], 0
         for member, (size, share) in enumerate(self._shares):
             begin, end = self.epoch * share, (self.epoch + 1) * share
-            first = begin // size
-            for turn in range(first, (end - 1) // size + 1):
+            for repeat, turn in enumerate(range(begin // size, (end - 1) // size + 1)):
                 order = np.arange(size)
                 if self.shuffle:
                     order = np.random.default_rng([self.seed, member, turn, 2]).permutation(size)
                 part = order[max(0, begin - turn * size) : end - turn * size]
-                drawn.extend((part + offset + (turn - first) * self._size).tolist())
+                drawn.extend((part + offset + repeat * self._size).tolist())
             offset += size
         return drawn
 
@@ -137,8 +133,8 @@ def _shares_of(
     """Size of each member, and its samples of an epoch by largest remainders."""
     members = [dataset] if balance is None else list(getattr(dataset, "datasets", ()))
     weights: Any = [1] * len(members) if balance in (None, "datasets") else balance
-    numbers = isinstance(weights, (list, tuple)) and all(type(w) in (int, float) for w in weights)
-    if not (numbers and 0 < len(weights) == len(members) and all(0 < w < inf for w in weights)):
+    listed = isinstance(weights, (list, tuple)) and 0 < len(weights) == len(members)
+    if not listed or not all(type(w) in (int, float) and 0 < w < inf for w in weights):
         raise InputError(
             "SeededSampler: balance must be 'datasets' or a list of positive weights, one for each "
             f"member of a ConcatDataset; got {balance!r} for {len(members)} member(s)"

@@ -23,11 +23,9 @@ class ShapesMT(MultiTaskDataset):
     """Rendered rooms with objects and people; rendered into ``data_root`` if it is not there.
 
     Args:
-        data_root: see :class:`MultiTaskDataset`.
-        tasks: see :class:`MultiTaskDataset`.
+        data_root, tasks, kwargs: see :class:`MultiTaskDataset`.
         render: ``dict(train=..., val=..., size=..., seed=...)``: scenes of both splits, side in
             pixels, and seed.
-        kwargs: see :class:`MultiTaskDataset`.
     """
 
     METAINFO = dict(
@@ -77,8 +75,6 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
     except (OSError, ValueError):
         found = "no rendered scenes"
     if found != wanted:
-        raise InputError(
-            f"{root}: is there, but holds {found}, and the config renders {wanted}; choose a new "
-            "data_root"
-        )
+        problem = f"is there, but holds {found}, and the config renders {wanted}"
+        raise InputError(f"{root}: {problem}; choose a new data_root")
     return True

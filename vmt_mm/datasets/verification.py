@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -21,13 +21,12 @@ from vmt_mm.datasets.transforms.load import size_problem
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import LabelCounts, Task
 from vmt_mm.utils.image_files import orientation_of
-from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, read_ids
+from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, read_ids, samples_of
 from vmt_mm.utils.processes import run_parallel
 
-#: Labels of a task that a look reads, samples that it goes through, and its seconds.
-_LABELS, _SAMPLES, _SECONDS = 32, 1024, 4.0
-#: Share of a label's pixels that may break the layout in a look: resampling made some of them.
-_BROKEN = 0.02
+#: Labels of a task that a look reads, samples that it goes through, its seconds, and the share of
+#: a label's pixels that may break the layout: resampling made some of them.
+_LABELS, _SAMPLES, _SECONDS, _BROKEN = 32, 1024, 4.0, 0.02
 
 
 def look_at_labels(dataset: Any) -> list[str]:
@@ -68,14 +67,6 @@ def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts,
     return found
 
 
-class Entry(NamedTuple):
-    """One image of a split, and the label files that it has, by task."""
-
-    sample_id: str
-    image: str
-    labels: Mapping[str, str]
-
-
 @dataclass
 class Checked:
     """Problems of an image and its labels, whether viewers turn it, counts of labels by task."""
@@ -90,7 +81,7 @@ class Verification:
     """What was found in a dataset: images and counts by split, problems, and notes."""
 
     root: Path
-    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    entries: dict[str, list[dict]] = field(default_factory=dict)
     summaries: dict[str, dict[str, LabelCounts]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -99,8 +90,7 @@ class Verification:
         """Plain types; ``names`` are those of the values, by task."""
         splits: dict[str, Any] = {}
         for split, summaries in self.summaries.items():
-            tasks: dict[str, Any] = {}
-            splits[split] = dict(images=len(self.entries[split]), tasks=tasks)
+            splits[split] = dict(images=len(self.entries[split]), tasks={})
             for task, counts in summaries.items():
                 known, seen = names.get(task, {}), counts.images_with
                 values = [
@@ -108,9 +98,9 @@ class Verification:
                     for value, pixels in sorted(counts.values.items())
                 ]
                 sums = dict(labelled_pixels=counts.valid, pixels=counts.pixels, values=values)
-                tasks[task] = dict(images=counts.images, **sums)
+                splits[split]["tasks"][task] = dict(images=counts.images, **sums)
         found = dict(data_root=str(self.root), sound=not self.problems, splits=splits)
-        return dict(found, problems=self.problems, notes=self.notes)
+        return found | dict(problems=self.problems, notes=self.notes)
 
     def table(self) -> Table:
         """One row per split and task."""
@@ -134,14 +124,9 @@ def verify(
     workers: int = 1,
     reader: LoadImageFromFile | None = None,
 ) -> Verification:
-    """Read every image and label of the splits of a folder in the one layout.
+    """Read every image and label of a folder's splits (name -> file with its ids).
 
-    Args:
-        root: the folder.
-        tasks: the tasks whose labels are read.
-        splits: name of a split -> file with its ids.
-        workers: processes.
-        reader: reads the images; None takes one with no options.
+    ``workers`` is the number of processes; without a ``reader`` of images, one with no options is.
     """
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder; expected a dataset there")
@@ -149,19 +134,19 @@ def verify(
         raise InputError(f"{missing[0]}: no such list of ids")
     result, reader = Verification(root), reader or LoadImageFromFile()
     _list_entries(result, tasks, splits)
-    jobs = list({e.sample_id: e for entries in result.entries.values() for e in entries}.values())
+    jobs = {entry["sample_id"]: entry for of in result.entries.values() for entry in of}
     read = partial(check_entry, tasks=tasks, reader=reader)
-    found = track(run_parallel(read, jobs, workers), "reading", total=len(jobs))
-    checked = {job.sample_id: check for job, check in zip(jobs, found, strict=True)}
+    found = run_parallel(read, list(jobs.values()), workers)
+    checked = dict(zip(jobs, track(found, "reading", total=len(jobs)), strict=True))
     totals = {task: LabelCounts() for task in tasks}
     for split, entries in result.entries.items():
         summaries = result.summaries[split] = {task: LabelCounts() for task in tasks}
         for entry in entries:
-            for task, counts in checked[entry.sample_id].counts.items():
+            for task, counts in checked[entry["sample_id"]].counts.items():
                 summaries[task].add(counts)
                 totals[task].add(counts)
     result.problems += [problem for check in checked.values() for problem in check.problems]
-    if turned := [job.image for job in jobs if checked[job.sample_id].turned]:
+    if turned := [jobs[i]["img_path"] for i, check in checked.items() if check.turned]:
         frame = "turned by it" if reader.turn_by_exif else "as their pixels are stored"
         result.notes.append(
             f"{len(turned)} image(s) have an EXIF orientation, as {turned[0]}; images and labels "
@@ -175,19 +160,21 @@ def verify(
     return result
 
 
-def check_entry(entry: Entry, tasks: Mapping[str, Task], reader: LoadImageFromFile) -> Checked:
+def check_entry(
+    entry: Mapping[str, Any], tasks: Mapping[str, Task], reader: LoadImageFromFile
+) -> Checked:
     """Read one image and its labels."""
-    check, size = Checked(), None
+    check, size, image = Checked(), None, entry["img_path"]
     with _noted(check.problems):
-        content = reader.fetch(entry.image)
+        content = reader.fetch(image)
         check.turned = orientation_of(content) != 1
-        size = reader.decode(content, entry.image).shape[:2]
-    for name, path in entry.labels.items():
+        size = reader.decode(content, image).shape[:2]
+    for name, path in entry["label_paths"].items():
         spec = tasks[name].label
         with _noted(check.problems):
             label = spec.decode(path)
             spec.check_file(path)
-            if size and (problem := size_problem(path, label.shape[:2], entry.image, size)):
+            if size and (problem := size_problem(path, label.shape[:2], image, size)):
                 raise InputError(problem)
             check.counts[name] = spec.count(label)
     return check
@@ -228,19 +215,16 @@ def _list_entries(
         missing = images.missing(ids)
         result.problems += [f"{path}: {what}" for what in (*twice, missing) if what]
         seen |= {i: split for i in ids if i not in seen}
-        result.entries[split] = [
-            Entry(i, images.files[i], {k: of.files[i] for k, of in labels.items() if i in of.files})
-            for i in ids
-            if i in images.files
-        ]
+        ids = [i for i in ids if i in images.files]
+        result.entries[split] = samples_of(ids, images, labels)
 
 
-def choose_entries(entries: Iterable[Entry], count: int) -> list[Entry]:
+def choose_entries(entries: Iterable[dict], count: int) -> list[dict]:
     """Choose images to look at, from all over: each task in turn gives one that has its label."""
     left, chosen = list(entries), []
-    tasks = sorted({name for entry in left for name in entry.labels}) or [""]
+    tasks = sorted({name for entry in left for name in entry["label_paths"]}) or [""]
     for turn in range(min(count, len(left))):
-        having = [e for e in left if tasks[turn % len(tasks)] in e.labels] or left
+        having = [e for e in left if tasks[turn % len(tasks)] in e["label_paths"]] or left
         chosen.append(having[(2 * turn + 1) * len(having) // (2 * count)])
         left.remove(chosen[-1])
     return chosen

@@ -87,17 +87,13 @@ def script_exporter_options() -> dict[str, Any]:
 
 def _cpu_attention_flops() -> dict[Any, Callable[..., int]]:
     """Operations of the fused attention of CPUs, which PyTorch's counter lacks; 2.3 has it."""
-
-    def forward(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
-        return flop_counter.sdpa_flop_count(q, k, v)
-
-    def backward(grad: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
-        return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
-
     name = "_scaled_dot_product_flash_attention_for_cpu"
-    formulas = {name: forward, f"{name}_backward": backward}
-    known = {getattr(torch.ops.aten, key, None): count for key, count in formulas.items()}
-    return {operator: count for operator, count in known.items() if operator is not None}
+    formulas = {
+        name: lambda *shapes, **_: flop_counter.sdpa_flop_count(*shapes[:3]),
+        f"{name}_backward": lambda *shapes, **_: flop_counter.sdpa_backward_flop_count(*shapes[:4]),
+    }
+    aten = torch.ops.aten
+    return {getattr(aten, key): count for key, count in formulas.items() if hasattr(aten, key)}
 
 
 #: ``custom_mapping`` of ``FlopCounterMode``: operator -> formula on shapes.

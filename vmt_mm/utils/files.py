@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from vmt_mm.errors import InputError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Suffix of files that are being written; what a killed process leaves behind ends with it.
 PARTIAL = ".part"
-_PARTIAL_NAME = re.compile(rf"\..+\.[a-z0-9_]{{8}}\{PARTIAL}")  # as `tempfile` makes them
 
 
 @contextmanager
@@ -43,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def remove_partial(folder: Path) -> list[Path]:
     """Remove what killed writers left in ``folder``; return it."""
-    left = sorted(p for p in folder.glob(f".*{PARTIAL}") if _PARTIAL_NAME.fullmatch(p.name))
+    left = sorted(folder.glob(f".*.{'[a-z0-9_]' * 8}{PARTIAL}"))  # as `tempfile` names them
     for path in left:
         path.unlink(missing_ok=True)
     return left
@@ -95,28 +93,23 @@ def check_file_target(path: Path, name: str = "") -> None:
 def check_image_target(path: Path, name: str = "") -> None:
     """As :func:`check_file_target`; the suffix must be that of an image format, too."""
     if not (path.suffix and cv2.haveImageWriter(str(path))):
-        problem = "no image format is known by this suffix; take .png"
-        raise InputError(f"{name} {path}: {problem}".strip())
+        raise InputError(f"{name} {path}: no image format has this suffix; take .png".strip())
     check_file_target(path, name)
 
 
 def check_outputs(
     outputs: Mapping[str, str | Path | None], inputs: Iterable[object], may_hold: bool = False
 ) -> None:
-    """Raise InputError if an output is, lies in, or holds something that is read.
+    """Raise InputError if an output (option -> path or None) is, lies in, or holds an input.
 
-    Args:
-        outputs: option -> file or folder to write; None is left out.
-        inputs: files and folders that are read; other objects and addresses are left out.
-        may_hold: whether a folder to write may hold what is read, as a work dir does.
+    Inputs that are no paths are left out; ``may_hold`` allows outputs that hold what is read.
     """
     paths = [i for i in inputs if isinstance(i, (str, Path)) and str(i) and "://" not in str(i)]
     read = [(path, place) for path in paths for place in _real_places(path)]
     for name, output in outputs.items():
         for real in () if output is None else _real_places(output):
             for path, place in read:
-                holds = not may_hold and real in place.parents
-                if real == place or place in real.parents or holds:
+                if real.is_relative_to(place) or (not may_hold and place.is_relative_to(real)):
                     problem = f"would overwrite {path}, or files in it, which is read"
                     raise InputError(f"{name} {output}: {problem}; choose another place")
 

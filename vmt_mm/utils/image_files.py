@@ -36,6 +36,11 @@ _JPEG_END, _WITHOUT_LENGTH = 0xD9, (0x01, 0xD8)
 Decode = Callable[[bytes], "np.ndarray | None"]
 
 
+def reason_of(error: Exception) -> str:
+    """The message of a decoder's error; OpenCV's without its source lines."""
+    return getattr(error, "err", None) or str(error)
+
+
 def find_damage(content: bytes) -> str | None:
     """Say why a file's content is incomplete; None if nothing is seen.
 
@@ -75,8 +80,7 @@ def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> n
         except CorruptFileError:
             raise
         except UNDECODABLE as error:
-            message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
-            reason = f"cannot be decoded ({message})"
+            reason = f"cannot be decoded ({reason_of(error)})"
     if image is None:
         raise CorruptFileError(f"{name}: {reason or 'cannot be decoded'}; expected an image")
     return image
@@ -85,14 +89,8 @@ def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> n
 def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) -> np.ndarray:
     """Decode a file to the values that it stores, or raise CorruptFileError, which names it.
 
-    Args:
-        content: the file.
-        name: what an error calls it.
-        plain: decodes the usual 8-bit JPEG and PNG, as stored.
-        turn: turn the image as its EXIF orientation says.
-
-    Returns:
-        (H, W) or (H, W, C): blue, green, red, then others; of a .npy file as they are.
+    ``plain`` decodes the usual 8-bit JPEG and PNG; ``turn`` turns as the EXIF orientation says.
+    Returns (H, W) or (H, W, C): blue, green, red, then others; of a .npy file as they are.
     """
     decode = plain if _is_plain(content) else lambda content: _decode_rare(content, name)
     image = decode_image(content, name, decode)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vmt_mm.errors import InputError
-from vmt_mm.utils.image_files import UNDECODABLE, find_damage, single_page
+from vmt_mm.utils.image_files import UNDECODABLE, find_damage, reason_of, single_page
 
 #: Suffixes of files that hold labels exactly, and of lossy ones, which are found to be refused.
 LOSSLESS = (".png", ".npy", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -33,14 +33,10 @@ _NOISE = 0.005
 
 
 def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a label file, whatever its suffix: PNG, .npy, TIFF, EXR, BMP, GIF or lossless WebP.
+    """Read a label file, whatever its suffix; InputError with ``rule`` if it is lossy or corrupt.
 
-    Returns:
-        Values (H, W) or (H, W, C) as stored: RGB(A), the indices of a palette image, bool where the
-        file has one bit per value; and the palette (256, 3), uint8 RGB, or None.
-
-    Raises:
-        InputError: if it cannot be decoded or is lossy; the message has the ``rule`` for the file.
+    Returns values (H, W) or (H, W, C) as stored: RGB(A), the indices of a palette image, bool where
+    the file has one bit per value; and the palette (256, 3), uint8 RGB, or None.
     """
     try:
         content = Path(path).read_bytes()
@@ -51,8 +47,7 @@ def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | N
     except InputError:
         raise
     except (*UNDECODABLE, LookupError) as error:
-        message = getattr(error, "err", None) or str(error)  # OpenCV's without its source lines
-        raise InputError(f"{path}: cannot be read ({message}); expected {rule}") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); expected {rule}") from None
     if lossy:
         raise InputError(
             f"{path}: the file is a {lossy}, which changes values; expected {rule}: write the "
@@ -189,20 +184,18 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
     if mask.dtype == bool:
         return mask * np.uint8(255 if values == "mask255" else 1)
     low, high = mask.min(), mask.max()
-    if not (low >= 0 and high <= 255) or (mask.dtype.kind == "f" and (mask % 1).any()):
+    if not 0 <= low <= high <= 255 or (mask.dtype.kind == "f" and (mask % 1).any()):
         raise InputError(f"{path}: expected {rule}, found {mask.dtype} values {low:g}..{high:g}")
     mask = mask.astype(np.uint8, copy=False)
     ones = mask == 1
     is_01 = bool(ones.any()) and not ((mask > 1) & (mask < 255)).any()
     if values == "mask01" and high > 1 and not is_01:
-        raise InputError(
-            f"{path}: expected {rule}, found {high}; leave `values` of the task at 'mask255' for "
-            "masks of 0..255"
-        )
+        advice = "leave `values` of the task at 'mask255' for masks of 0..255"
+        raise InputError(f"{path}: expected {rule}, found {high}; {advice}")
     if values == "mask255" and is_01 and (high == 1 or ones.mean() > _NOISE):
+        found = "0 and 1" if high == 1 else "0, 1 and 255"
         raise InputError(
-            f"{path}: expected {rule}, found {'0 and 1' if high == 1 else '0, 1 and 255'} alone, "
-            "of which 1 would be background; set values='mask01' on the task for masks of 0 and 1 "
-            "(255 = ignored)"
+            f"{path}: expected {rule}, found {found} alone, of which 1 would be background; set "
+            "values='mask01' on the task for masks of 0 and 1 (255 = ignored)"
         )
     return mask

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,14 +33,12 @@ class Listing:
 
     def missing(self, ids: Iterable[str]) -> str | None:
         """Say which ids have no file here; None if all have."""
-        unknown = [i for i in ids if i not in self.files]
-        if not unknown:
+        if not (unknown := [i for i in ids if i not in self.files]):
             return None
-        near = nearest_id(unknown[0], self.files)
+        near, found = nearest_id(unknown[0], self.files), f"{len(unknown)} id(s) without an image"
         if path := dict(self.others).get(unknown[0]):
             near = f", {path!r} has another ending than {', '.join(self.suffixes)}"
-        found = f"{len(unknown)} id(s) without an image in {self.folder}"
-        return f"{found}, the first is {unknown[0]!r}{near}"
+        return f"{found} in {self.folder}, the first is {unknown[0]!r}{near}"
 
     def unused(self, images: Collection[str]) -> str | None:
         """Say which files belong to none of the images (ids of every split); None if all do.
@@ -80,13 +79,23 @@ def read_ids(path: Path) -> list[str]:
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise InputError(f"{path}: holds no id")
-    seen: set[str] = set()
-    for i in ids:
-        if leads_outside(i) or i in seen:
-            rule = "must be a path below images/, without suffix"
-            raise InputError(f"{path}: id {i!r} {'is listed twice' if i in seen else rule}")
-        seen.add(i)
+    if outside := next(filter(leads_outside, ids), None):
+        raise InputError(f"{path}: id {outside!r} must be a path below images/, without suffix")
+    if twice := [i for i, count in Counter(ids).items() if count > 1]:
+        raise InputError(f"{path}: id {twice[0]!r} is listed twice")
     return ids
+
+
+def samples_of(ids: Iterable[str], images: Listing, labels: Mapping[str, Listing]) -> list[dict]:
+    """``sample_id``, ``img_path`` and ``label_paths`` by task, of images with these ids."""
+    return [
+        dict(
+            sample_id=i,
+            img_path=images.files[i],
+            label_paths={name: of.files[i] for name, of in labels.items() if i in of.files},
+        )
+        for i in ids
+    ]
 
 
 def leads_outside(name: str) -> bool:

@@ -24,15 +24,15 @@ def on_main(work: Callable[[], Result]) -> Result:
     """Run ``work`` on the first process; return its result, or raise its InputError, on all."""
     from mmengine.dist import broadcast_object_list, is_main_process  # pool workers need no torch
 
-    outcome: list[Any] = [None, None]
+    outcome: list[Any] = [None]
     if is_main_process():
         try:
             outcome[0] = work()
         except InputError as error:
-            outcome[1] = str(error)
+            outcome[0] = InputError(str(error))
     broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise InputError(outcome[1])
+    if isinstance(outcome[0], InputError):
+        raise outcome[0]
     return outcome[0]
 
 
@@ -76,10 +76,7 @@ def _end_with_parent() -> None:
 
 
 def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
-    """Let a loader worker survive the signals that a training answers with a last step.
-
-    ``then`` is the data loader's own ``worker_init_fn``.
-    """
+    """Let a loader worker survive the signals that a training answers; then call ``then``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # on other systems than Linux SIGTERM ends a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -64,18 +64,15 @@ def make_warp(
 
     Pixel centres lie at integers, so that the frame of a size-n axis is [-0.5, n - 0.5].
     """
-    (height, width), (out_height, out_width) = source, target
-    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    before, after = np.array(source[::-1], float), np.array(target[::-1], float)
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     # Image y points down: counter-clockwise as seen is clockwise in these coordinates.
     linear = scale * np.array([[cos, sin], [-sin, cos]])
     if flip:
         linear = linear @ np.diag([-1.0, 1.0])
-    stretch = np.array([out_width / width, out_height / height])
-    out_center = np.array([(out_width - 1) / 2, (out_height - 1) / 2])
-    linear = stretch[:, None] * linear
-    matrix = np.column_stack([linear, out_center - linear @ center])
-    return Warp(matrix, (out_height, out_width), flip, float(angle), float(scale))
+    linear = (after / before)[:, None] * linear
+    matrix = np.column_stack([linear, (after - 1) / 2 - linear @ ((before - 1) / 2)])
+    return Warp(matrix, tuple(target), flip, float(angle), float(scale))
 
 
 @TRANSFORMS.register_module()
@@ -106,14 +103,12 @@ class RandomWarp(BaseTransform):
         fill: Sequence[float] | float | None = None,
         on_device: bool = False,
     ) -> None:
-        for name, value, right, rule in (
-            ("scale", scale, 0 < scale[0] <= scale[1], "a range (low, high) above 0"),
-            ("rotate", rotate, rotate[0] <= rotate[1], "a range (low, high)"),
-            ("size", size, min(size) >= 1, "(width, height)"),
-            ("flip_prob", flip_prob, 0 <= flip_prob <= 1, "in 0..1"),
-        ):
-            if not right:
-                raise InputError(f"RandomWarp: {name} must be {rule}, got {value}")
+        ranges = 0 < scale[0] <= scale[1] and rotate[0] <= rotate[1]
+        if not (ranges and min(size) >= 1 and 0 <= flip_prob <= 1):
+            rule = "scale > 0 and rotate as (low, high), size (width, height), flip_prob in 0..1"
+            raise InputError(
+                f"RandomWarp needs {rule}; got {scale=}, {rotate=}, {size=}, {flip_prob=}"
+            )
         self.size, self.flip_prob = tuple(size), flip_prob
         self.rotate, self.scale = tuple(rotate), tuple(scale)
         self.fill = (fill,) if isinstance(fill, (int, float)) else fill and tuple(fill)
@@ -138,9 +133,10 @@ class RandomWarp(BaseTransform):
     def _fill_of(self, results: dict) -> tuple[float, ...]:
         """One value per channel of the image."""
         channels = 1 if results["img"].ndim == 2 else results["img"].shape[2]
-        fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
-        fill = () if results.get("own_units") else fill
-        fill = fill if self.fill is None else self.fill
+        fill = self.fill
+        if fill is None:
+            fill = MEAN_COLOR if channels == 3 else (round(sum(MEAN_COLOR) / 3),)
+            fill = () if results.get("own_units") else fill
         if len(fill) not in (1, channels):
             raise InputError(
                 f"{results.get('img_path')}: RandomWarp needs fill=(...), the value of new pixels "
@@ -164,12 +160,10 @@ class Resize(mmcv.transforms.Resize):
         """Resize the image and its labels."""
         if "content_shape" in results:
             raise InputError("Resize must stand before Pad")
-        before = results["img"].shape
+        before, nearest = results["img"].shape, self.nearest_labels
         results = super().transform(results)
         after = results["img"].shape[:2]
-        map_labels(
-            results, lambda spec, label: spec.resize(label, after, self.nearest_labels), before
-        )
+        map_labels(results, lambda spec, label: spec.resize(label, after, nearest), before)
         return results
 
 

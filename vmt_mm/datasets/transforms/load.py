@@ -24,12 +24,9 @@ from vmt_mm.utils.image_files import decode_stored, orientation_of
 
 #: Name of the image among a sample's cached arrays, which no task has.
 IMAGE = "images"
-#: Side of the black image that replaces one that is skipped; Resize brings it to size.
-_STAND_IN_SIDE = 64
-
-_META_KEYS = (
-    *("sample_id", "img_path", "ori_shape", "img_shape", "label_shape", "skipped", "flip"),
-)
+#: Shape of the image that replaces one that is skipped; Resize brings it to size.
+_STAND_IN = (64, 64, 3)
+_META_KEYS = ["sample_id", "img_path", "ori_shape", "img_shape", "label_shape", "skipped", "flip"]
 
 
 @TRANSFORMS.register_module()
@@ -80,8 +77,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     @property
     def settings(self) -> str:
         """What decides how an image is read."""
-        rules = self.color_type, self.value_range, self.turn_by_exif, self.imdecode_backend
-        return repr(rules)
+        return f"{self.color_type, self.value_range, self.turn_by_exif, self.imdecode_backend}"
 
     def transform(self, results: dict) -> dict:
         """Add ``img`` (H, W, 3) BGR, ``img_shape``, ``ori_shape``, and what kind of values it has.
@@ -90,8 +86,10 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         """
         path = results["img_path"]
         image = results.get("stored", {}).get(IMAGE)
-        if results.get("stand_in"):
-            image = self._stand_in(path)
+        if results.get("stand_in"):  # black, for one that cannot be read in a test
+            if self.as_stored:
+                raise InputError(f"{path}: cannot be read; remove it from the list of ids")
+            image = np.zeros(_STAND_IN[: 3 if self.color_type == "color" else 2], np.uint8)
         elif image is None:
             image = self.read(path)
         results["is_deep"] = image.dtype != np.uint8
@@ -100,13 +98,6 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
-
-    def _stand_in(self, path: str) -> np.ndarray:
-        """A black image in place of one that cannot be read, in a test."""
-        if self.as_stored:
-            raise InputError(f"{path}: cannot be read; remove it from the list of ids")
-        shape = (_STAND_IN_SIDE, _STAND_IN_SIDE, 3)
-        return np.zeros(shape if self.color_type == "color" else shape[:2], np.uint8)
 
     def read(self, path: str) -> np.ndarray:
         """Read an image (H, W, 3) BGR, or as ``color_type`` says."""
@@ -124,12 +115,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return self.take(decode_stored(content, name, self._decode_plain, self.turn_by_exif), name)
 
     def take(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Make an image of stored pixels (H, W[, C]); errors call them ``name``.
-
-        Returns:
-            (H, W, 3) for 'color', (H, W) for 'grayscale', (H, W[, C]) for 'unchanged'; uint8 or
-            float32.
-        """
+        """Make an image, uint8 or float32, of stored pixels (H, W[, C]), as ``color_type`` says."""
         if values.ndim == 3 and values.shape[2] == 1:
             values = values[..., 0]
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or not values.size:
@@ -147,14 +133,13 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
     def _three_channels(self, values: np.ndarray, name: str) -> np.ndarray:
         """Take an opaque alpha channel off; refuse other numbers of channels."""
-        channels = values.shape[2]
-        with_alpha = channels == 4 and values.dtype.kind == "u"
-        if with_alpha and (values[..., 3] == np.iinfo(values.dtype).max).all():
+        channels, kind = values.shape[2], values.dtype
+        if channels == 4 and kind.kind == "u" and (values[..., 3] == np.iinfo(kind).max).all():
             return np.ascontiguousarray(values[..., :3])
         if channels != 3:
-            found = "transparent pixels" if with_alpha else f"{channels} channels"
+            found = "transparent pixels" if channels == 4 else f"{channels} channels"
             raise CorruptFileError(
-                f"{name}: has {found} of {values.dtype}; save it with one or three, or set "
+                f"{name}: has {found} of {kind}; save it with one or three, or set "
                 f"LoadImageFromFile(color_type='unchanged') in all pipelines, {channels} values of "
                 f"data_preprocessor.mean and std, and backbone.in_channels={channels}"
             )
@@ -187,9 +172,8 @@ def _is_range(values: Any) -> bool:
 
 def reader_of(dataset: Any) -> LoadImageFromFile:
     """What reads a dataset's images, inside wrappers as well; of several datasets the first's."""
-    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
-    if inner[0] is not None:
-        return reader_of(inner[0])
+    if inner := getattr(dataset, "datasets", None) or getattr(dataset, "dataset", None):
+        return reader_of(inner[0] if isinstance(inner, list) else inner)
     steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
     return next((s for s in steps if isinstance(s, LoadImageFromFile)), LoadImageFromFile())
 
@@ -250,15 +234,13 @@ def size_problem(
     if tuple(label) == tuple(image):
         return None
     problem = f"{path}: label of size {label} (height, width), but {image_path} has {image}"
-    try:
+    if tuple(label) == tuple(image)[::-1] and Path(image_path).is_file():
         orientation = orientation_of(Path(image_path).read_bytes())
-    except OSError:
-        orientation = 1
-    if orientation >= 5 and tuple(label) == tuple(image)[::-1]:
-        problem += (
-            f"; its EXIF orientation is {orientation}: labels of the turned image need "
-            "LoadImageFromFile(turn_by_exif=True), others False, in all pipelines"
-        )
+        if orientation >= 5:
+            problem += (
+                f"; its EXIF orientation is {orientation}: labels of the turned image need "
+                "LoadImageFromFile(turn_by_exif=True), others False, in all pipelines"
+            )
     return problem
 
 
@@ -287,8 +269,8 @@ class PackMultiTaskInputs(BaseTransform):
         if "labels" in results:
             results["label_shape"] = expected
         results["img_shape"] = tuple(results.get("content_shape", size))
+        # `img_shape` says where the image ends; `pad_shape`, what a batch must not add to
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
-        # `img_shape` says where the image ends; this, what a batch must not add to
         sample = MultiTaskDataSample(metainfo=dict(metainfo, pad_shape=size))
         deferred: DeferredWarp | None = results.get(DeferredWarp.key)
         if deferred:
@@ -304,7 +286,5 @@ class PackMultiTaskInputs(BaseTransform):
 
 def _check_size(results: dict, what: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
     if tuple(size) != tuple(expected):
-        raise InputError(
-            f"{results.get('img_path')}: the {what} has size {tuple(size)}, expected {expected}; a "
-            "transform of the pipeline moves the image and not the labels"
-        )
+        found = f"{results.get('img_path')}: the {what} has size {tuple(size)}, expected {expected}"
+        raise InputError(f"{found}; a transform moves the image and not the labels")

@@ -26,12 +26,7 @@ def advice_on(kind: type) -> str | None:
 
 
 def refuse_unfit(transform: Any, source: str) -> None:
-    """Raise InputError for a transform of a pipeline that does not fit, inside others as well.
-
-    Args:
-        transform: a built one, or lists of them.
-        source: whose pipeline it is, for the message.
-    """
+    """Raise InputError, which names the ``source``, if one of built transforms does not fit."""
     if isinstance(transform, (list, tuple)):
         for inner in transform:
             refuse_unfit(inner, source)
