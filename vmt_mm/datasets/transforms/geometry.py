@@ -72,7 +72,7 @@ def make_warp(
         linear = linear @ np.diag([-1.0, 1.0])
     linear = (after / before)[:, None] * linear
     matrix = np.column_stack([linear, (after - 1) / 2 - linear @ ((before - 1) / 2)])
-    return Warp(matrix, tuple(target), flip, float(angle), float(scale))
+    return Warp(matrix, (target[0], target[1]), flip, float(angle), float(scale))
 
 
 @TRANSFORMS.register_module()
