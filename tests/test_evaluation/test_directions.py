@@ -81,7 +81,7 @@ def test_every_result_is_declared_in_its_order():
 def test_which_way_is_better(key, direction):
     results = results_of(_EVALUATOR, _META)
     assert key in results.keys
-    assert results.direction(key) == direction
+    assert results.keys.get(key) == direction
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ class MoreDepth(DepthMetric):
 def test_what_does_not_declare_may_write_anything_below_its_prefix():
     results = results_of(dict(_EVALUATOR, metrics=[dict(type="Undeclared", prefix="mine")]), {})
     assert results.may_have("mine/any")
-    assert results.direction("mine/any") is None
+    assert results.keys.get("mine/any") is None
     assert not results.may_have("depth/any")
     results = results_of([dict(type="MoreDepth", task="depth")], {})
     assert results.may_have("depth/log10")
-    assert results.direction("depth/rmse") == "less"
+    assert results.keys.get("depth/rmse") == "less"
 
 
 def test_metrics_without_our_evaluator_are_asked_too():
     floor = dict(type="SegmentationMetric", task="floor", num_classes=2)
     for evaluator in (floor, [floor], dict(type="Evaluator", metrics=[floor])):
-        assert results_of(evaluator, {}).direction("floor/mIoU") == "greater"
+        assert results_of(evaluator, {}).keys.get("floor/mIoU") == "greater"
     dumping = results_of([floor, dict(type="DumpResults", out_file_path="x.pkl")], {})
     assert not dumping.open
 

@@ -229,7 +229,7 @@ def test_set_without_valid_pixel_reports_no_score(
     with mock.patch("vmt_mm.evaluation.task_metric.print_log") as log:
         results = _evaluate(metric, [_sample([[0, 1]], label)])
     assert results == {}
-    assert "task 'semseg': mIoU is not reported, since none of 1 image(s)" in log.call_args.args[0]
+    assert "task 'semseg': mIoU is not reported: none of 1 image(s)" in log.call_args.args[0]
 
 
 @pytest.mark.parametrize("value", [4, 254])

@@ -209,7 +209,8 @@ def test_a_flip_may_exchange_classes_on_a_device():
     warp = make_warp((9, 12), (9, 12), True, angle=10)
     found = _warp_batch(_Sides(), [label], [warp])[0]
     assert torch.equal(found, _warp_alone(_Sides(), label, warp))
-    np.testing.assert_array_equal(_Sides().flip(np.uint8([[0, 1, 2, 255]])), [[255, 1, 2, 0]])
+    mirrored = _Sides().follow(np.uint8([[255, 2, 1, 0]]), Warp(flip=True))
+    np.testing.assert_array_equal(mirrored, [[255, 1, 2, 0]])
 
 
 def test_labels_that_were_not_framed_are_refused():

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vmt_mm.datasets.transforms import make_warp
 from vmt_mm.errors import InputError
-from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation, build_tasks
+from vmt_mm.tasks import Depth, Edge, Normals, Saliency, Segmentation, Warp, build_tasks
 from vmt_mm.tasks.labels import channels_first
 from vmt_mm.tasks.segmentation import voc_palette
 from vmt_mm.utils.files import write_image
@@ -137,13 +137,15 @@ def test_damaged_files_are_refused_by_name(tmp_path, task):
 def test_flip_mirrors_pixels_and_negates_x():
     spec, normals = TASKS["normals"].label, _unit_normals(4)
     before = normals.copy()
-    flipped = spec.flip(normals)
+    flipped = spec.follow(normals[:, ::-1].copy(), Warp(flip=True))
     for y, x in np.ndindex(H, W):
         np.testing.assert_array_equal(flipped[y, x], normals[y, W - 1 - x] * (-1, 1, 1))
     np.testing.assert_array_equal(normals, before)
     for task in ("semseg", "edge", "depth"):
         label = np.arange(H * W, dtype=np.uint8).reshape(H, W)
-        np.testing.assert_array_equal(TASKS[task].label.flip(label), label[:, ::-1])
+        mirrored = label[:, ::-1].copy()
+        found = TASKS[task].label.follow(mirrored, Warp(flip=True))
+        np.testing.assert_array_equal(found, mirrored)
 
 
 @pytest.mark.parametrize("angle", [-90.0, -13.0, 30.0, 180.0])

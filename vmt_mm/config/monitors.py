@@ -20,7 +20,7 @@ def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of ``cfg`` that depend on results, with rules; ``auto`` is resolved."""
     derived = {place: _copied(cfg[place]) for place in _PLACES if cfg.get(place)}
     for results, _, node, name, keys, _ in _choosers(cfg, derived):
-        rules = [results.direction(key) for key in keys]
+        rules = [results.keys.get(key) for key in keys]
         if node.get(name) == "auto":
             node[name] = keys[0]
         if all(rules):
@@ -38,7 +38,7 @@ def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
         if len(rules) != len(keys):
             yield f"{path}.rule: {len(rules)} rules for {len(keys)} keys"
         for key, rule in zip(keys, rules, strict=False):
-            direction, near = results.direction(key), results.nearest(key)
+            direction, near = results.keys.get(key), results.nearest(key)
             hint = f"; did you mean {near!r}?" if near else ""
             if key in results.missing:
                 why = f"{results.missing[key]} and so no {key}; set {place} to a task's metric"

@@ -18,7 +18,7 @@ class DepthMetric(TaskMetric):
 
     Reports ``rmse`` in metres, ``abs_rel`` = mean |p - g| / g, and ``delta_k``, the percentage of
     pixels with max(p / g, g / p) < 1.25^k for k = 1, 2, 3 (Eigen et al., arXiv:1406.2283, section
-    4.2). All are means over pixels, not of the images' means; a predicted 0 is within no limit.
+    4.2). All are means over pixels, not of the images' means.
     """
 
     directions = {"rmse": "less", "abs_rel": "less"} | {f"delta_{k}": "greater" for k in _DEGREES}
@@ -29,7 +29,7 @@ class DepthMetric(TaskMetric):
         if not valid.any():
             return {}
         p, g = prediction[0][valid].double(), label[0][valid].double()
-        difference, ratio = (p - g).abs(), torch.maximum(p / g, g / p)
+        difference, ratio = (p - g).abs(), torch.maximum(p / g, g / p)  # of 0: inf
         return dict(
             pixels=np.array(g.numel()),
             squares=np.array(float((difference**2).sum())),

@@ -1,9 +1,8 @@
 """Edges: F-score of boundaries at the best threshold of the whole set, and the loss.
 
-``boundaryF`` follows the optimal-dataset-scale F-measure of the BSDS benchmark (odsF; Arbelaez et
-al., TPAMI 2011, section 3.1), with one difference: the benchmark pairs predicted and labelled
-pixels one to one, while here each is right if the other set has a pixel within the tolerance.
-Precision, recall and F are never lower than the benchmark's; do not compare the two numbers.
+``boundaryF`` follows the BSDS benchmark's odsF (Arbelaez et al., TPAMI 2011, section 3.1), with one
+difference: the benchmark pairs predicted and labelled pixels one to one, here each is right if the
+other set has a pixel within the tolerance. So it is never lower, and the two do not compare.
 """
 
 from __future__ import annotations
@@ -20,15 +19,12 @@ from vmt_mm.evaluation.task_metric import Counts, TaskMetric, ratio
 from vmt_mm.registry import METRICS
 from vmt_mm.tasks.foreground import THRESHOLDS, weighted_bce
 
-#: The least probability whose complement float32 still tells from 1.
-_LEAST = 2.0**-24
+_LEAST = 2.0**-24  # the least probability whose complement float32 still tells from 1
 #: Binomial weights; integers keep the smoothed map, and so every comparison, exact.
 _SMOOTH = np.array([1, 4, 6, 4, 1], np.float32)
-#: Second derivatives d_xx - d_yy and 2 d_xy.
-_STRAIGHT = np.array([[0, -1, 0], [1, 0, 1], [0, -1, 0]], np.float32)
-_SLANTED = np.array([[0.5, 0, -0.5], [0, 0, 0], [-0.5, 0, 0.5]], np.float32)
-#: Length of a run that is not higher than what lies at its ends.
-_NONE = np.iinfo(np.int32).max
+_STRAIGHT = np.array([[0, -1, 0], [1, 0, 1], [0, -1, 0]], np.float32)  # d_xx - d_yy
+_SLANTED = np.array([[0.5, 0, -0.5], [0, 0, 0], [-0.5, 0, 0.5]], np.float32)  # 2 d_xy
+_NONE = np.iinfo(np.int32).max  # length of a run that is not higher than what lies at its ends
 
 
 @METRICS.register_module()
@@ -38,11 +34,8 @@ class EdgeMetric(TaskMetric):
     A prediction is taken in 8 bits, as in files, thinned by :func:`nms_thin`, and cut at 0.05, 0.1
     .. 0.95 (p > t). Precision is the share of the remaining pixels with a labelled edge within the
     tolerance, recall that of labelled edge pixels with a remaining one within it; ignored pixels
-    (255) are left out of both. The loss is the task's, over the pixels of the whole set.
-
-    Args:
-        tolerance: share of the label's diagonal; a pixel matches up to this distance.
-        positive_weight: of the loss, see :class:`~vmt_mm.tasks.foreground.Edge`.
+    (255) are left out of both. The loss is the task's, over the pixels of the whole set. Arguments
+    are those of :class:`~vmt_mm.tasks.foreground.Edge`.
     """
 
     directions = dict.fromkeys(("boundaryF", "precision", "recall"), "greater") | dict(
@@ -55,21 +48,19 @@ class EdgeMetric(TaskMetric):
         super().__init__(task, **kwargs)
         if not 0 <= tolerance < 1:
             raise InputError(f"{task}: tolerance must be in [0, 1), got {tolerance}")
-        self.tolerance = tolerance
-        self.positive_weight = positive_weight
+        self.tolerance, self.positive_weight = tolerance, positive_weight
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """Pixels that are predicted and right at every threshold, labelled and found."""
         valid = label != 255
         if not valid.any():
             return {}
-        # predictions are probabilities: one that has become exactly 0 or 1 counts as a logit of 17
+        # a probability that has become exactly 0 or 1 counts as a logit of 17
         logits = torch.logit(prediction.double(), eps=_LEAST)
         loss = weighted_bce(logits, label, valid, self.positive_weight)
-        pixels = int(valid.sum())
         bits = (prediction[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-        edges, known = label[0].cpu().numpy() == 1, valid[0].cpu().numpy()
-        thinned = np.where(known, nms_thin(bits), np.uint8(0))
+        edges = label[0].cpu().numpy() == 1
+        thinned = np.where(valid[0].cpu().numpy(), nms_thin(bits), np.uint8(0))
         radius = self.tolerance * float(np.hypot(*edges.shape))
         close = _widen(edges.astype(np.uint8), radius) > 0
         return dict(
@@ -77,29 +68,23 @@ class EdgeMetric(TaskMetric):
             right=_above(thinned[close]),
             label=np.array(int(edges.sum())),
             found=_above(_widen(thinned, radius)[edges]),
-            loss=np.array(float(loss) * pixels),
-            pixels=np.array(pixels),
+            loss=np.array(float(loss * valid.sum())),
+            pixels=np.array(int(valid.sum())),
         )
 
     def reduce(self, counts: Counts) -> dict[str, float]:
         """F, and precision and recall at its threshold, in percent; no F without a label."""
-        results = dict(loss=float(counts["loss"].sum() / counts["pixels"].sum()))
-        predicted, right, found = (
-            counts[k].sum(axis=0).astype(np.float64) for k in ("predicted", "right", "found")
-        )
-        label = counts["label"].sum()
-        if not label:
+        sums = {name: values.sum(axis=0).astype(np.float64) for name, values in counts.items()}
+        results = dict(loss=float(sums["loss"] / sums["pixels"]))
+        if not sums["label"]:
             return results
-        precision, recall = ratio(right, predicted, 0.0), found / label
+        precision = ratio(sums["right"], sums["predicted"], 0.0)
+        recall = sums["found"] / sums["label"]
         f_score = ratio(2 * precision * recall, precision + recall, 0.0)
         best = int(f_score.argmax())
-        return dict(
-            boundaryF=100 * float(f_score[best]),
-            precision=100 * float(precision[best]),
-            recall=100 * float(recall[best]),
-            threshold=float(THRESHOLDS[best]),
-            **results,
-        )
+        curves = dict(boundaryF=f_score, precision=precision, recall=recall)
+        scores = {name: 100 * float(values[best]) for name, values in curves.items()}
+        return dict(scores, threshold=float(THRESHOLDS[best]), **results)
 
 
 def _widen(values: np.ndarray, radius: float) -> np.ndarray:
@@ -111,10 +96,9 @@ def _widen(values: np.ndarray, radius: float) -> np.ndarray:
 
 def _above(bits: np.ndarray) -> np.ndarray:
     """Number of values, of 255ths, above every threshold."""
-    histogram = np.bincount(bits.ravel(), minlength=256)
     # t = k / 20: 255 t = 12.75 k is exact, and v > 255 t from the next integer on
     first = np.floor(12.75 * np.arange(1, len(THRESHOLDS) + 1)).astype(int) + 1
-    return histogram[::-1].cumsum()[::-1][first]
+    return np.bincount(bits.ravel(), minlength=256)[::-1].cumsum()[::-1][first]
 
 
 def nms_thin(values: np.ndarray) -> np.ndarray:
@@ -122,12 +106,10 @@ def nms_thin(values: np.ndarray) -> np.ndarray:
 
     Non-maximum suppression: the map is smoothed by a 5 x 5 binomial filter. The direction across
     a crest is the one, of right, down and the two diagonals, in which the smoothed map bends down
-    most. Pixels of equal value in this direction are one run, and of a run that is higher than
-    what lies before and behind it the middle stays, of an even number the later one of both: so
-    that of a band of probability 1, however wide, the line in its middle stays. Within such a band
-    the map bends nowhere, and the direction is the one, of right and down, in which the run is
-    shorter. What lies outside the image counts as higher: a map that rises towards its border has
-    no crest there.
+    most. Pixels of equal value in this direction are one run; of a run that is higher than what
+    lies before and behind it the middle stays, of an even number the later one of both. Within a
+    flat band the direction is the one, of right and down, in which the run is shorter. What lies
+    outside the image counts as higher: a map that rises towards its border has no crest there.
     """
     smooth = cv2.sepFilter2D(
         values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REPLICATE

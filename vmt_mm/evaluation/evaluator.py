@@ -22,13 +22,11 @@ def relative_gain(
 ) -> float:
     """Delta = (100 / T) sum_t (-1)^{l_t} (M_t - S_t) / S_t, l_t = 1 where lower is better, in %.
 
-    ``scores`` gives M_t of each task, ``reference`` S_t, in the paper of single-task fine-tuning.
+    ``scores`` gives M_t of each task, ``reference`` S_t.
     """
     check_directions({name: tasks[name] for name in reference})
-    gains = [
-        (1 if tasks[t].higher_is_better else -1) * (scores[t] - score) / score
-        for t, score in reference.items()
-    ]
+    signs = {t: 1 if tasks[t].higher_is_better else -1 for t in reference}
+    gains = [signs[t] * (scores[t] - score) / score for t, score in reference.items()]
     return 100 * float(np.mean(gains))
 
 
@@ -36,11 +34,10 @@ def check_directions(tasks: Mapping[str, Task]) -> None:
     """Raise InputError if the metric of a task does not declare which way the primary is better."""
     for name, task in tasks.items():
         if task.higher_is_better is None:
-            kind = (task.metric() or {}).get("type")
-            raise InputError(
-                f"task {name!r}: {kind} does not declare whether more {task.primary_metric} is "
-                f"better; set its directions = dict({task.primary_metric}='greater' or 'less')"
-            )
+            kind, key = (task.metric() or {}).get("type"), task.primary_metric
+            what = f"{kind} does not declare whether more {key} is better"
+            rule = f"set its directions = dict({key}='greater' or 'less')"
+            raise InputError(f"task {name!r}: {what}; {rule}")
 
 
 @EVALUATOR.register_module()
@@ -51,11 +48,9 @@ class MultiTaskEvaluator(Evaluator):
         tasks: name -> task config.
         metrics: further metrics, such as mmengine's ``DumpResults``.
         reference: task -> score of its primary metric, for every task; None reports no Delta.
-        collect_device: how processes exchange counts: 'cpu' through files in a folder that all
-            nodes see, 'gpu' over the network.
+        collect_device: of all metrics, see mmengine's ``BaseMetric``.
     """
 
-    #: Of what this evaluator adds to the metrics' results, see :class:`TaskMetric`.
     directions: ClassVar[Mapping[str, Direction]] = {"delta": "greater"}
 
     def __init__(
@@ -66,9 +61,11 @@ class MultiTaskEvaluator(Evaluator):
         collect_device: str = "cpu",
     ) -> None:
         self.tasks = build_tasks(tasks)
-        configs = [cfg for task in self.tasks.values() if (cfg := task.metric())]
-        collect = dict(collect_device=collect_device)
-        of_tasks = [METRICS.build(cfg, default_args=collect) for cfg in configs]
+        of_tasks = [
+            METRICS.build(cfg, default_args=dict(collect_device=collect_device))
+            for task in self.tasks.values()
+            if (cfg := task.metric())
+        ]
         with own_scope():
             super().__init__([*of_tasks, *metrics])
         self.reference = dict(reference) if reference else None
@@ -76,10 +73,8 @@ class MultiTaskEvaluator(Evaluator):
         if reference:
             are_positive = (isinstance(v, (int, float)) and v > 0 for v in reference.values())
             if reference.keys() != scored.keys() or not all(are_positive):
-                raise InputError(
-                    f"`reference` must give a positive score for each of {list(scored)}: "
-                    f"{reference}"
-                )
+                rule = f"must give a positive score for each of {list(scored)}"
+                raise InputError(f"`reference` {rule}, got {reference}")
             check_directions(scored)
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -97,25 +92,21 @@ class MultiTaskEvaluator(Evaluator):
 class Results:
     """What an evaluator writes."""
 
-    keys: dict[str, Direction] = field(default_factory=dict)  # in the order of the results
+    keys: dict[str, Direction] = field(default_factory=dict)  # result -> which way is better
     missing: dict[str, str] = field(default_factory=dict)  # declared, but not written -> why
     #: Prefixes below which metrics that declare nothing may write any key; None for no prefix.
     open: set[str | None] = field(default_factory=set)
 
     def may_have(self, key: str) -> bool:
         """Whether a validation may have this key."""
-        prefixes = {key[:place] for place, char in enumerate(key) if char == "/"}
+        prefixes = {key[:place] for place, char in enumerate(key) if char == "/"} | {None}
         known = key in self.keys or (key == "auto" and bool(self.open))
-        return known or None in self.open or bool(prefixes & self.open)
-
-    def direction(self, key: str) -> Direction:
-        """Which way a key is better; None where it is not a quality or not declared."""
-        return self.keys.get(key)
+        return known or bool(prefixes & self.open)
 
     def nearest(self, key: str) -> str:
         """The quality that was most likely meant, or the first; empty if there is none."""
         known = [k for k, way in self.keys.items() if way and k not in self.missing]
-        known = sorted(known, key=is_of_class)
+        known.sort(key=is_of_class)
         own = [k for k in known if k.startswith(f"{key.partition('/')[0]}/")]
         near = [k for k in known if k.split("/")[-1].lower() == key.lower()]  # as mmseg's keys
         if key not in self.keys:  # else a count: the task's main result instead
@@ -124,16 +115,12 @@ class Results:
 
 
 def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
-    """What an evaluator writes, by its config and the dataset's metainfo of the tasks.
-
-    The config is as mmengine's runner takes it: an evaluator with ``metrics``, a metric, or a list.
-    """
-    results = Results()
-    metrics = evaluator
+    """What an evaluator, a metric or a list of them writes, by its config and the metainfo."""
+    results, metrics = Results(), evaluator
     if isinstance(evaluator, Mapping) and "metrics" in evaluator:
         metrics = evaluator["metrics"]
         kind = _kind(EVALUATOR, evaluator.get("type", "Evaluator"))
-        if inspect.isclass(kind) and issubclass(kind, MultiTaskEvaluator):
+        if issubclass(kind, MultiTaskEvaluator):
             for task in build_tasks(evaluator["tasks"]).values():
                 _add(results, task.metric(), meta)
             results.keys.update(kind.directions)
@@ -147,22 +134,21 @@ def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
 
 
 def _kind(registry: Any, kind: Any) -> Any:
-    return registry.get(kind) if isinstance(kind, str) else kind
+    """The class that a config names, that of None where there is none."""
+    kind = registry.get(kind) if isinstance(kind, str) else kind
+    return kind if inspect.isclass(kind) else type(None)
 
 
 def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
     """Add what one metric, or the config of one, writes; nothing for None."""
-    if metric is None:
-        return
+    kind, prefix = type(metric), getattr(metric, "prefix", None)
     if isinstance(metric, Mapping):
         kind = _kind(METRICS, metric.get("type"))
         prefix = metric.get("prefix") or metric.get("task") or getattr(kind, "default_prefix", None)
-        if inspect.isclass(kind) and issubclass(kind, TaskMetric):
+        if issubclass(kind, TaskMetric):
             metric = METRICS.build(dict(metric))  # builds nothing but itself
-    else:
-        kind, prefix = type(metric), getattr(metric, "prefix", None)
-    if inspect.isclass(kind) and issubclass(kind, DumpResults):
-        return  # it only writes a file
+    if metric is None or issubclass(kind, DumpResults):  # which only writes a file
+        return
     declared = getattr(kind, "directions", None)
     if isinstance(metric, TaskMetric):
         prefix, declared = metric.prefix, metric.declare(meta.get(metric.task) or {})
@@ -174,4 +160,4 @@ def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
 
 def _is_known(kind: Any) -> bool:
     """Whether a class is not a user's own, which may write more than what it declares."""
-    return kind is not None and kind.__module__.split(".")[0] in ("vmt_mm", "mmengine", "mmseg")
+    return kind.__module__.split(".")[0] in ("vmt_mm", "mmengine", "mmseg")

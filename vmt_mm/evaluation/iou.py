@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,14 @@ IOU_METRICS = dict(
 class SegmentationMetric(TaskMetric):
     """IoU_c = TP / (TP + FP + FN) over the pixels of the whole set, and its mean over classes.
 
-    A table of all classes is logged, and their numbers are results, too: ``<task>/IoU/<class>``.
-    All are defined as in mmseg's ``IoUMetric``: a class without the pixels that a ratio divides by
-    has none, and is left out of its mean.
+    The numbers of all classes are logged, and are results, too: ``<task>/IoU/<class>``. All are
+    defined as in mmseg's ``IoUMetric``: the mean leaves out a class whose ratio would divide by 0.
 
     Args:
         num_classes: classes, background included.
         ignore_index: label of pixels that are left out.
         skip_background: leave out images whose label has no class but 0 and ignored.
-        absent: a class in neither labels nor predictions of the whole set is left out of the
-            mean ('skip') or counts 0 ('zero'), as every ratio without a denominator then.
+        absent: 'zero' counts a ratio without a denominator as 0, 'skip' leaves it out.
         iou_metrics: some of 'mIoU', 'mDice', 'mFscore', as mmseg's; 'mIoU' is always reported.
     """
 
@@ -56,25 +55,19 @@ class SegmentationMetric(TaskMetric):
             raise InputError(f"{task}: `absent` must be 'skip' or 'zero', got {absent!r}")
         asked = [iou_metrics] if isinstance(iou_metrics, str) else iou_metrics
         if not isinstance(asked, (list, tuple)) or not set(asked) <= set(IOU_METRICS):
-            raise InputError(
-                f"{task}: iou_metrics must be some of {list(IOU_METRICS)}, got {iou_metrics!r}"
-            )
+            known = list(IOU_METRICS)
+            raise InputError(f"{task}: iou_metrics must be some of {known}, got {iou_metrics!r}")
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.skip_background, self.absent = skip_background, absent
-        #: Kinds of numbers of every class, without repetitions.
         self.kinds = list(dict.fromkeys(k for key in ("mIoU", *asked) for k in IOU_METRICS[key]))
 
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction]:
         """The means that were asked for, and the numbers of every class."""
-        means = {"aAcc", "absent_classes", *(f"m{kind}" for kind in self.kinds)}
-        declared: dict[str, Direction] = {
-            k: v for k, v in (self.directions or {}).items() if k in means
-        }
-        declared["images"] = None
-        for kind in self.kinds:
-            for name in class_names(meta, self.num_classes):
-                declared[f"{kind}/{name}"] = "greater"
-        return declared
+        asked = {"aAcc", "absent_classes", *(f"m{kind}" for kind in self.kinds)}
+        means = {key: way for key, way in (self.directions or {}).items() if key in asked}
+        names = class_names(meta, self.num_classes)
+        classes = dict.fromkeys((f"{k}/{name}" for k in self.kinds for name in names), "greater")
+        return {**means, "images": None, **classes}
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
         """True positives, predicted and labelled pixels of every class."""
@@ -84,15 +77,11 @@ class SegmentationMetric(TaskMetric):
             return {}
         label, prediction = label[valid].long(), prediction[valid].long()
         if int(label.max()) >= self.num_classes:
-            raise InputError(
-                f"{self.task}: label value {int(label.max())} where classes are "
-                f"0..{self.num_classes - 1} and {self.ignore_index} = ignore"
-            )
+            rule = f"classes are 0..{self.num_classes - 1} and {self.ignore_index} = ignore"
+            raise InputError(f"{self.task}: label value {int(label.max())} where {rule}")
         pixels = dict(true=label[label == prediction], predicted=prediction, label=label)
-        return {
-            name: torch.bincount(values, minlength=self.num_classes).cpu().numpy()
-            for name, values in pixels.items()
-        }
+        count = partial(torch.bincount, minlength=self.num_classes)
+        return {name: count(values).cpu().numpy() for name, values in pixels.items()}
 
     def reduce(self, counts: Counts) -> dict[str, float]:
         """Means over classes in percent; the number of classes left out, where there are any."""
@@ -101,9 +90,9 @@ class SegmentationMetric(TaskMetric):
             for kind, values in self._ratios(counts).items()
         }
         accuracy = 100 * float(counts["true"].sum() / counts["label"].sum())
-        results = {"mIoU": means.pop("mIoU"), "aAcc": accuracy, **means}
-        absent = int(((counts["predicted"] + counts["label"]).sum(axis=0) == 0).sum())
-        return {**results, "absent_classes": float(absent)} if absent else results
+        absent = np.sum((counts["predicted"] + counts["label"]).sum(axis=0) == 0)
+        of_absent = dict(absent_classes=float(absent)) if absent else {}
+        return {"mIoU": means.pop("mIoU"), "aAcc": accuracy, **means, **of_absent}
 
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
         """The numbers of every class in percent, where it has them; also logged as a table."""

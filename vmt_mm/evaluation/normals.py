@@ -10,9 +10,7 @@ from torch import Tensor
 from vmt_mm.evaluation.task_metric import Counts, TaskMetric
 from vmt_mm.registry import METRICS
 
-_WITHIN = (11.25, 22.5, 30.0)
-#: Bins of the histogram from which the median comes: 0.05 degrees wide.
-_BINS = 3600
+_WITHIN, _BINS = (11.25, 22.5, 30.0), 3600
 
 
 @METRICS.register_module()
@@ -20,8 +18,7 @@ class NormalsMetric(TaskMetric):
     """Angle between predicted and labelled normals, over all valid pixels of the whole set.
 
     The mean is over pixels, not of the images' means; the median comes from a histogram of
-    0.05-degree bins, by linear interpolation; among an even number of pixels with a gap in the
-    middle it is the lower one.
+    0.05-degree bins, by linear interpolation.
     """
 
     directions = dict.fromkeys(("mErr", "median", "rmse"), "less") | {

@@ -13,7 +13,6 @@ from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import Counts, TaskMetric, ratio
 from vmt_mm.registry import METRICS
 
-#: 0.2, 0.25 .. 0.9.
 THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(15))
 
 
@@ -21,11 +20,9 @@ THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(15))
 class SaliencyMetric(TaskMetric):
     """Foreground Jaccard and F-measure at the best threshold, two-class IoU at 0.5.
 
-    Predictions are probabilities; no sigmoid is applied here.
-
     Args:
-        thresholds: probabilities of the Jaccard; a pixel is foreground above one.
-        f_thresholds: probabilities of the F-measure; None takes ``thresholds``.
+        thresholds: of the Jaccard, by default 0.2, 0.25 .. 0.9; foreground is above one.
+        f_thresholds: of the F-measure; None takes ``thresholds``.
         beta_squared: weight of precision against recall, F = (1 + b) P R / (b P + R).
         average: P and R of ``maxF`` are means over 'images', or of the pixels of the whole 'set'.
     """
@@ -35,21 +32,21 @@ class SaliencyMetric(TaskMetric):
     def __init__(
         self,
         task: str,
-        thresholds: Sequence[float] = THRESHOLDS,
+        thresholds: Sequence[float] | None = None,
         f_thresholds: Sequence[float] | None = None,
         beta_squared: float = 1.0,
         average: str = "images",
         **kwargs: Any,
     ) -> None:
         super().__init__(task, **kwargs)
+        thresholds = THRESHOLDS if thresholds is None else thresholds
         f_thresholds = thresholds if f_thresholds is None else f_thresholds
         for name, values in dict(thresholds=thresholds, f_thresholds=f_thresholds).items():
             if not len(values) or not all(0 <= t < 1 for t in values):
                 raise InputError(f"{task}: {name} must be numbers in [0, 1), got {values!r}")
-        if beta_squared <= 0:
-            raise InputError(f"{task}: beta_squared must be positive, got {beta_squared}")
-        if average not in ("images", "set"):
-            raise InputError(f"{task}: `average` must be 'images' or 'set', got {average!r}")
+        if beta_squared <= 0 or average not in ("images", "set"):
+            rule = "beta_squared must be positive, and average 'images' or 'set'"
+            raise InputError(f"{task}: {rule}, got {beta_squared} and {average!r}")
         self.thresholds, self.f_thresholds = tuple(thresholds), tuple(f_thresholds)
         self.beta_squared, self.average = beta_squared, average
 
@@ -69,12 +66,8 @@ class SaliencyMetric(TaskMetric):
             tail = histogram.flip(0).cumsum(0).flip(0)[1:]
             return tail[torch.argsort(order)].cpu().numpy()
 
-        return dict(
-            true=above(bucket[truth]),
-            predicted=above(bucket),
-            label=np.array(int(truth.sum())),
-            pixels=np.array(truth.numel()),
-        )
+        sizes = dict(label=np.array(int(truth.sum())), pixels=np.array(truth.numel()))
+        return dict(true=above(bucket[truth]), predicted=above(bucket), **sizes)
 
     def reduce(self, counts: Counts) -> dict[str, float]:
         """Everything in percent."""
@@ -97,9 +90,7 @@ class SaliencyMetric(TaskMetric):
     def _f_measure(self, true: np.ndarray, predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
         """F at every threshold (K,), of counts (N, K), (N, K) and (N, 1)."""
         if self.average == "set":
-            true, predicted, label = (
-                x.sum(axis=0, keepdims=True) for x in (true, predicted, label)
-            )
+            true, predicted, label = (x.sum(axis=0)[None] for x in (true, predicted, label))
         # nothing predicted: no wrong positive; nothing to find: nothing missed
         p, r = ratio(true, predicted, 1.0).mean(axis=0), ratio(true, label, 1.0).mean(axis=0)
         product = (1 + self.beta_squared) * p * r

@@ -12,20 +12,15 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-#: Which way a result is better, 'greater' or 'less'; None for a count, which is not a quality.
-Direction = str | None
-#: Counts of one image by name, or of all images, stacked along the first axis.
-Counts = dict[str, np.ndarray]
+Direction = str | None  # a result is better if 'greater' or 'less'; None for a count
+Counts = dict[str, np.ndarray]  # of one image, or of all images, stacked along the first axis
 
 
 class TaskMetric(BaseMetric):
     """Metric of one task: reads ``gt_<task>`` and ``pred_<task>``, reports ``<task>/<name>``.
 
-    Exact over processes: every image adds exactly one entry of counts, an empty one where it is
-    skipped, since the collection drops the sampler's repeated images by counting entries; nothing
-    is summed before all entries are together.
-
-    ``task`` is the task's name, and ``collect_device`` that of ``mmengine.evaluator.BaseMetric``.
+    Exact over processes: every image adds one entry of counts, an empty one where it is skipped,
+    since the collection drops the sampler's repeated images by counting entries.
     """
 
     #: Name of a result -> which way it is better, the main one first; None declares nothing.
@@ -56,16 +51,14 @@ class TaskMetric(BaseMetric):
         if entries:
             stacked = {key: np.stack([entry[key] for entry in entries]) for key in entries[0]}
             metrics = {**self.reduce(stacked), "images": float(len(entries))}
-            metrics.update(self.reduce_classes(stacked))
+            metrics |= self.reduce_classes(stacked)
         main = next(iter(self.directions or ()), None)
-        if not entries or (main is not None and main not in metrics):
-            print_log(
-                f"task {self.task!r}: {main or 'its metric'} is not reported, since none of "
-                f"{len(results)} image(s) has a label that counts (no file, all pixels ignored, or "
-                "nothing in it)",
-                "current",
-                logging.WARNING,
+        if not entries or (main and main not in metrics):
+            text = (
+                f"task {self.task!r}: {main or 'its metric'} is not reported: none of "
+                f"{len(results)} image(s) has a label that counts"
             )
+            print_log(text, "current", logging.WARNING)
         return metrics
 
     @abstractmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import MultiTaskDataSample
-from vmt_mm.tasks import Task
+from vmt_mm.tasks import Task, Warp
 
 
 @MODELS.register_module()
@@ -66,7 +66,7 @@ def _check_zoom(tasks: Mapping[str, Task]) -> None:
     """Raise InputError where a zoom changes a task's values."""
     for name, task in tasks.items():
         ones = np.ones((1, 1, task.out_channels), np.float32)
-        if not task.label.categorical and (task.label.zoom_values(ones, 2.0) != ones).any():
+        if not task.label.categorical and (task.label.follow(ones, Warp(scale=2.0)) != ones).any():
             raise InputError(
                 f"test-time augmentation: values of task {name!r} change with a zoom, so versions "
                 "of other sizes cannot be averaged; use flips only"

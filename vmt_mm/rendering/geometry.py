@@ -3,9 +3,7 @@
 Every shape is centred on the origin of its own frame, with its axis of symmetry along y, within a
 radius ``bound``. ``intersect(origin, dirs)`` gives t (N,) of the first hits of origin (3,) + t *
 dirs (3, N) from outside, inf for a miss; ``normal(points)`` the outward unit normals (3, N).
-
-Vectors are (3, N), in metres: each component is then contiguous, and no matrix product goes through
-a BLAS, whose rounding may depend on its thread count.
+Vectors are (3, N), in metres; no product goes through a BLAS, whose rounding depends on threads.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from numpy.typing import NDArray
 from vmt_mm.rendering import labels
 from vmt_mm.rendering.textures import Array, Texture, rotate
 
-# Hits nearer than _T_MIN (in units of the ray direction) are the ray's own origin.
-_T_MIN, _TINY = 1e-6, 1e-12
+_T_MIN, _TINY = 1e-6, 1e-12  # hits nearer than _T_MIN are the ray's own origin
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -78,11 +75,9 @@ class Box:
         return np.where((near <= far) & (near > _T_MIN), near, np.inf)
 
     def normal(self, points: Array) -> Array:  # noqa: D102
-        # The face is the one the point is nearest to; a ratio would favour thin sides at the rims.
         axis = np.argmin(np.abs(np.abs(points) - self.half), axis=0)
-        normals, column = np.zeros_like(points), np.arange(points.shape[1])
-        normals[axis, column] = np.where(points[axis, column] < 0, -1.0, 1.0)
-        return normals
+        is_axis = np.arange(3)[:, None] == axis
+        return np.where(is_axis, np.where(points < 0, -1.0, 1.0), 0.0)
 
 
 class Sphere:
@@ -92,8 +87,8 @@ class Sphere:
         self.bound = radius
 
     def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
-        rest = float(origin @ origin) - self.bound**2
-        near = _roots(dot(dirs, dirs), dot(origin, dirs), rest)[0]
+        away = float(origin @ origin) - self.bound**2
+        near = _roots(dot(dirs, dirs), dot(origin, dirs), away)[0]
         return np.where(near > _T_MIN, near, np.inf)
 
     def normal(self, points: Array) -> Array:  # noqa: D102
@@ -106,7 +101,7 @@ class Frustum:
     def __init__(self, bottom: float, top: float, half: float) -> None:
         self.bottom, self.top, self.half = bottom, top, half
         self.bound = float(np.hypot(half, max(bottom, top)))
-        #: The side: its distance from the axis at y = 0, its slope, and the heights of its rims.
+        # distance from the axis at y = 0, slope, and the heights of the rims
         self.side = (bottom + top) / 2, (top - bottom) / (2 * half), -half, half
 
     def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
@@ -139,9 +134,8 @@ class Capsule(Frustum):
         self.bound = half + max(bottom, top)
         self._sine = sine = (bottom - top) / (2 * half)
         self._cosine = cosine = np.sqrt(1 - sine * sine)
-        # The side runs at distance (bottom - sine * (y + half)) / cosine from the axis.
-        mid = (bottom - sine * half) / cosine
-        self.side = mid, -sine / cosine, -half + bottom * sine, half + top * sine
+        low, high = -half + bottom * sine, half + top * sine
+        self.side = (bottom - sine * half) / cosine, -sine / cosine, low, high
 
     def _hit_end(self, start: Array, dirs: Array, radius: float) -> Array:
         return Sphere(radius).intersect(start, dirs)
@@ -183,7 +177,7 @@ def nearest(solids: list[Solid], origin: Array, dirs: Array) -> tuple[Array, NDA
     for number, solid in enumerate(solids):
         centre, bound = solid.centre - origin, 1.001 * solid.shape.bound
         away = float(centre @ centre) - bound**2
-        # Rays outside the cone round the bounding sphere miss the solid.
+        # rays outside the cone round the bounding sphere miss the solid
         rays = np.flatnonzero(dot(centre, unit) > (np.sqrt(away) if away > 0 else -np.inf))
         t = solid.intersect(origin, dirs[:, rays])
         closer = t < best[rays]

@@ -40,8 +40,8 @@ def axis_matrix(axis: Array) -> Array:
 
 def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     """Return an item of a class with a footprint radius up to ``limit``."""
-    if category in (labels.TABLE, labels.LAMP):
-        return (_make_table if category == labels.TABLE else _make_lamp)(rng, vivid, limit)
+    if special := {labels.TABLE: _make_table, labels.LAMP: _make_lamp}.get(category):
+        return special(rng, vivid, limit)
     turn, top = np.eye(3), None
     if category == labels.BOX:
         w, d = rng.uniform(0.5, 1.0, 2) * limit / np.sqrt(2)
@@ -51,19 +51,16 @@ def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float
     elif category == labels.BALL:
         radius = half = rng.uniform(0.5, 0.95) * limit
         shape, size = Sphere(half), 2 * half
-    elif category == labels.CONE:
-        radius = rng.uniform(0.5, 0.9) * limit
-        half = rng.uniform(0.7, 1.5) * radius
-        shape, size = Frustum(radius, 0.0, half), 2 * half
-    elif rng.random() < 0.3:  # a cylinder that lies on its side
+    elif category == labels.CYLINDER and rng.random() < 0.3:  # it lies on its side
         length = rng.uniform(0.6, 0.9) * limit
         half = rng.uniform(0.3, 0.6) * length
         shape, radius, size = Frustum(half, half, length), float(np.hypot(length, half)), 2 * length
         turn = axis_matrix(np.array([1.0, 0.0, 0.0]))
     else:
-        radius = rng.uniform(0.45, 0.8) * limit
-        half = rng.uniform(0.5, 1.5) * radius
-        shape, size = Frustum(radius, radius, half), 2 * half
+        cone = category == labels.CONE
+        radius = rng.uniform(*((0.5, 0.9) if cone else (0.45, 0.8))) * limit
+        half = rng.uniform(0.7 if cone else 0.5, 1.5) * radius
+        shape, size = Frustum(radius, 0.0 if cone else radius, half), 2 * half
     solid = Solid(shape, turn, half * UP, random_paint(rng, vivid, size))
     return Item(category, vivid, radius, 2 * half, [solid], top)
 
@@ -86,7 +83,6 @@ def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     height = min(rng.uniform(1.2, 1.9), limit * rng.uniform(3.5, 5.0))
     wide = height * rng.uniform(0.13, 0.18)
     cloth = random_paint(rng, vivid, 2 * wide)
-    # A pole is often plain metal, vivid lamp or not.
     metal = random_paint(rng, vivid and rng.random() < 0.5, 0.5)
     foot, pole = 0.02 + 0.01 * height, 0.008 + 0.011 * height
     shade, half = Sphere(0.85 * wide), 0.85 * wide
@@ -96,11 +92,9 @@ def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
     middle = height - half
     half = (middle - foot) / 2
     base = Frustum(0.75 * wide, 0.75 * wide, foot / 2)
-    solids = [
-        Solid(base, np.eye(3), foot / 2 * UP, metal),
-        Solid(Frustum(pole, pole, half), np.eye(3), (foot + half) * UP, metal),
-        Solid(shade, np.eye(3), middle * UP, cloth),
-    ]
+    post = Frustum(pole, pole, half)
+    parts = (base, foot / 2, metal), (post, foot + half, metal), (shade, middle, cloth)
+    solids = [Solid(shape, np.eye(3), y * UP, look) for shape, y, look in parts]
     return Item(labels.LAMP, vivid, wide, height, solids)
 
 
@@ -130,7 +124,7 @@ def _bend(direction: Array, towards: Array, angle: float) -> Array:
 
 def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array, Array]:
     """Return the unit directions (3,) of an upper and a lower arm."""
-    start, inward = -side * stride, np.array([-side * 1.0, 0.0, 0.3])
+    inward = np.array([-side * 1.0, 0.0, 0.3])
     # Probability, ranges of the upper arm's swing and spread, where the lower arm bends, how far.
     poses = (
         (0.4, (-0.1, 0.2), (0.1, 0.35), _FORWARD, (0.1, 0.9)),  # swings with the legs
@@ -141,7 +135,7 @@ def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array
     )
     pose = rng.choice(len(poses), p=[pose[0] for pose in poses])
     _, swing, spread, towards, bend = poses[pose]
-    forward = (start if pose == 0 else 0.0) + rng.uniform(*swing)
+    forward = (0.0 if pose else -side * stride) + rng.uniform(*swing)
     upper = _direction(forward, rng.uniform(*spread), side)
     return upper, _bend(upper, towards, rng.uniform(*bend))
 

@@ -18,14 +18,13 @@ from vmt_mm.rendering.textures import Array, rotate
 class RenderedScene:
     """An image of S x S pixels with its labels, all exact at the pixels' centres.
 
-    ``semseg`` and ``human_parts`` (None without a person) are classes, ``saliency`` and ``edge`` 0
-    or 255, ``depth`` metres, ``normals`` x right, y up, z towards the camera; ``instances`` 0 to 5
-    are the planes.
+    ``semseg`` and ``human_parts`` are classes, ``saliency`` and ``edge`` 0 or 255, ``depth`` is in
+    metres, ``normals`` x right, y up, z towards the camera; ``instances`` 0 to 5 are the planes.
     """
 
     image: NDArray[np.uint8]
     semseg: NDArray[np.uint8]
-    human_parts: NDArray[np.uint8] | None
+    human_parts: NDArray[np.uint8] | None  # None without a person
     saliency: NDArray[np.uint8]
     normals: NDArray[np.float32]
     depth: NDArray[np.float32]
@@ -40,9 +39,8 @@ def scene_generator(seed: int, split: str, index: int) -> np.random.Generator:
 
 def edges(instances: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return 255 (S, S) where the instance differs from its right or lower neighbour's."""
-    edge = np.zeros(instances.shape, dtype=bool)
-    edge[:, :-1] |= instances[:, :-1] != instances[:, 1:]
-    edge[:-1] |= instances[:-1] != instances[1:]
+    wider = np.pad(instances, (0, 1), mode="edge")
+    edge = (instances != wider[:-1, 1:]) | (instances != wider[1:, :-1])
     return edge.astype(np.uint8) * 255
 
 
@@ -58,8 +56,7 @@ def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDA
     rays = points + 2e-3 * normals - light[:, None]  # above the surface, lest it shade itself
     visible = dot(rays, normals) < 0
     movable = [solid for solid in solids if not isinstance(solid.shape, Plane)]
-    blocked, _ = nearest(movable, light, rays[:, visible])
-    visible[visible] = blocked >= 1 - 1e-6
+    visible[visible] = nearest(movable, light, rays[:, visible])[0] >= 1 - 1e-6
     return visible
 
 
@@ -67,10 +64,9 @@ def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, 
               albedo: Array) -> Array:  # fmt: skip
     """Return the light (3, N), linear RGB in arbitrary units, that reaches the pixels."""
     view, up = -dirs / np.sqrt(dot(dirs, dirs)), 0.5 + 0.5 * normals[1]
-    # Corners get less of the ambient light.
     open_sky = 0.7 + 0.3 * np.clip(points[1] / 0.4, 0, 1) * (1 - up) + 0.3 * up
     ambient = scene.sky[:, None] * up + scene.ground[:, None] * (1 - up)
-    # A weak glow from the camera's side keeps surfaces in the shadow from going flat.
+    # a weak glow from the camera's side keeps surfaces in the shadow from going flat
     diffuse = ambient * open_sky + 0.12 * np.clip(dot(normals, view), 0, 1)
     shine, gloss = np.zeros_like(diffuse), np.array([s.gloss for s in scene.solids])[seen]
     for position, colour in scene.lights:
@@ -91,11 +87,10 @@ def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) ->
     exposure, gamma, noise = scene.sensor
     luminance = float(dot(np.array([0.2126, 0.7152, 0.0722]), light).mean())
     exposed = light * (exposure / max(luminance, 1e-6))
-    # Reinhard's curve with a white point, so that highlights roll off instead of clipping.
+    # Reinhard's curve with a white point: highlights roll off instead of clipping
     toned = exposed * (1 + exposed / 1.6**2) / (1 + 0.35 * exposed)
     image = np.clip(toned, 0, 1).T.reshape(size, size, 3)
-    sigma = 0.5 * size / 192  # the lens blurs by half a pixel at 192 pixels
-    if sigma > 0.2:
+    if (sigma := 0.5 * size / 192) > 0.2:  # the lens blurs by half a pixel at 192 pixels
         image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     image = np.clip(image, 0, 1) ** (1 / gamma) + rng.normal(0.0, noise, image.shape)
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
@@ -115,22 +110,14 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
     light = _radiance(scene, seen, dirs, points, normals, albedo)
     rows = [(s.category, s.part, 255 * s.salient, s.instance) for s in solids]
     semseg, parts, saliency, instances = np.uint8(rows)[seen].T.reshape(4, size, size)
+    image, parts = _develop(scene, light, size, rng), parts if parts.any() else None
     turned = rotate(camera.rotation.T, normals).T.reshape(size, size, 3)
-    return RenderedScene(
-        image=_develop(scene, light, size, rng),
-        semseg=semseg,
-        human_parts=parts if parts.any() else None,
-        saliency=saliency,
-        normals=np.ascontiguousarray(turned, dtype=np.float32),
-        depth=depth.reshape(size, size).astype(np.float32),
-        edge=edges(instances),
-        instances=instances,
-    )
+    vectors = np.ascontiguousarray(turned, dtype=np.float32)
+    metres, edge = depth.reshape(size, size).astype(np.float32), edges(instances)
+    return RenderedScene(image, semseg, parts, saliency, vectors, metres, edge, instances)
 
 
 def render_scene(seed: int, split: str, index: int, size: int) -> RenderedScene:
     """Render a scene, which another size shows as well; the image is a function of all four."""
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, not {size}")
     rng = scene_generator(seed, split, index)
     return render(build_scene(rng), size, rng)

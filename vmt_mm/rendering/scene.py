@@ -12,10 +12,8 @@ from vmt_mm.rendering.geometry import Plane, Solid
 from vmt_mm.rendering.objects import FLOOR_SIZES, TOP_ITEMS, UP, Item, make_item, make_person
 from vmt_mm.rendering.textures import Array, Rectangle, Texture, decals, linear, paint, random_paint
 
-#: Width, length and height of a room, centred on x = z = 0 with its floor at y = 0.
-Room = tuple[float, float, float]
-#: An item, the point (3,) it stands on, and how it is turned, (3, 3).
-_Placed = tuple[Item, Array, Array]
+Room = tuple[float, float, float]  # width, length, height; the floor's middle is the origin
+_Placed = tuple[Item, Array, Array]  # an item, the point (3,) it stands on, its rotation (3, 3)
 
 
 @dataclass(frozen=True)
@@ -29,17 +27,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is to render: the first six solids are the room's planes.
-
-    ``lights`` are positions and linear RGB; ``sensor`` is its exposure, gamma and noise.
-    """
+    """Everything there is to render."""
 
     camera: Camera
-    solids: list[Solid]
-    lights: list[tuple[Array, Array]]
+    solids: list[Solid]  # the first six are the room's planes
+    lights: list[tuple[Array, Array]]  # positions and linear RGB
     sky: Array
     ground: Array
-    sensor: tuple[float, float, float]
+    sensor: tuple[float, float, float]  # exposure, gamma and noise
 
 
 def _floor(rng: np.random.Generator, room: Room) -> Texture:
@@ -48,9 +43,8 @@ def _floor(rng: np.random.Generator, room: Room) -> Texture:
     wooden = kind == "planks" or rng.random() < 0.2
     hue, sat = (rng.uniform(0.05, 0.11), rng.uniform(0.2, 0.5)) if wooden else (rng.random(), 0.1)
     value = rng.uniform(0.35, 0.85)
-    first = linear(hue, sat, value)
-    second = linear(hue, sat, value * rng.uniform(0.6, 0.85))
-    base = paint(kind, (first, second), periods[kind] * rng.uniform(0.8, 1.3))
+    colours = linear(hue, sat, value), linear(hue, sat, value * rng.uniform(0.6, 0.85))
+    base = paint(kind, colours, periods[kind] * rng.uniform(0.8, 1.3))
     if rng.random() >= 0.5:
         return base
     w, d = rng.uniform(1.2, 2.6), rng.uniform(1.6, 3.2)  # of a rug
@@ -96,15 +90,14 @@ def _planes(rng: np.random.Generator, room: Room) -> list[Solid]:
     for x, z, width in ((w, 0.0, 2 * d), (-w, 0.0, 2 * d), (0.0, d, 2 * w), (0.0, -d, 2 * w)):
         normal = -np.sign([x, 0.0, z])
         axes = np.stack([np.cross(normal, UP), normal, UP], axis=1)
-        base = _wallpaper(rng) if rng.random() < 0.25 else paper
-        planes.append(Solid(Plane(), axes, np.array([x, 0.0, z]), _wall(rng, base, width, h)))
+        wall = _wall(rng, _wallpaper(rng) if rng.random() < 0.25 else paper, width, h)
+        planes.append(Solid(Plane(), axes, np.array([x, 0.0, z]), wall))
     return [replace(plane, instance=number) for number, plane in enumerate(planes)]
 
 
 def _camera(rng: np.random.Generator, room: Room) -> Camera:
     x, height = rng.uniform(-0.28, 0.28) * room[0], rng.uniform(1.1, 1.9)
     position = np.array([x, height, rng.uniform(0.3, 0.9) - room[1] / 2])
-    # Looking to the middle of the room, give or take, keeps at least two walls in view.
     yaw = np.arctan2(-x, room[1] * 0.6) + rng.uniform(-0.5, 0.5)
     pitch = np.radians(rng.uniform(2, 8) + 9 * (height - 0.9))
     roll = np.radians(rng.uniform(-4, 4))
@@ -130,7 +123,7 @@ def _spot(
     right, near = np.array([-ahead[1], ahead[0]]), 1.4 + radius
     limits = np.array(room[:2]) / 2 - radius - 0.03
     for _ in range(40):
-        # The power favours the foreground, where things are large enough to be told apart.
+        # the power favours the foreground, where things are large
         distance = near + (far - near) * rng.random() ** 1.45
         aside = rng.uniform(-0.92, 0.92) * camera.tan_half_fov * distance
         x, z = camera.position[[0, 2]] + distance * ahead + aside * right
@@ -168,7 +161,7 @@ def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Pl
         else:
             category = 1 + rng.integers(len(FLOOR_SIZES))
             item = make_item(category, rng, flag, rng.uniform(*FLOOR_SIZES[category - 1]))
-        # People further off than five metres are mere specks; everything else may be anywhere.
+        # people farther off than five metres are mere specks
         place = _spot(rng, camera, room, item.radius, min(far, 5.0) if number < people else far)
         if place is not None:
             turn = _random_yaw(rng)
@@ -184,15 +177,15 @@ def build_scene(rng: np.random.Generator) -> Scene:
     for instance, (item, place, turn) in enumerate(_furniture(rng, camera, room), start=6):
         what = dict(instance=instance, category=item.category, salient=item.vivid)
         for solid in item.solids:
-            rotation, centre = turn @ solid.rotation, turn @ solid.centre + place
-            solids.append(replace(solid, rotation=rotation, centre=centre, **what))
+            where = dict(rotation=turn @ solid.rotation, centre=turn @ solid.centre + place)
+            solids.append(replace(solid, **where, **what))
     lights = []
     for strength in (1.0, 0.45)[: 1 + int(rng.random() < 0.35)]:
         x, z = rng.uniform(-0.42, 0.42) * room[0], rng.uniform(-0.42, 0.3) * room[1]
         warm = rng.uniform(-0.5, 1.0)
         colour = np.array([1 + 0.18 * warm, 1.0, 1 - 0.3 * warm])
         if rng.random() < 0.15:
-            colour = colour * (0.55 + 0.45 * linear(rng.random(), 0.5, 1.0))
+            colour *= 0.55 + 0.45 * linear(rng.random(), 0.5, 1.0)
         lights.append((np.array([x, room[2] - rng.uniform(0.05, 0.2), z]), colour * strength))
     level, cool = rng.uniform(0.2, 0.45), rng.uniform(-0.12, 0.12)
     sky = level * np.array([1 - cool, 1.0, 1 + cool])

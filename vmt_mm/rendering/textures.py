@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Texture = Callable[[Array], Array]
 Rectangle = tuple[float, float, float, float]
-# One lattice of random values serves all noise: a texture only looks at it with another offset.
+# One lattice of random values serves all noise, with another offset for each texture.
 _LATTICE = np.random.default_rng(20).random((16, 16, 16))
 
 
@@ -66,8 +66,7 @@ def _tiles(p: Array) -> Array:
 _PATTERNS: dict[str, Callable[[Array], Array]] = dict(
     plain=lambda p: 0.25 * _noise(p),
     stripes=lambda p: np.floor(p[0] * 2) % 2,
-    # A shift off the lattice keeps faces that lie at a cell border from flickering.
-    checker=lambda p: np.floor(p * 2 + 0.137).sum(axis=0) % 2,
+    checker=lambda p: np.floor(p * 2 + 0.137).sum(axis=0) % 2,  # off the borders of cells
     noise=lambda p: np.clip(1.8 * (0.65 * _noise(p * 2) + 0.35 * _noise(p * 5)) - 0.4, 0, 1),
     speckle=lambda p: np.clip(8 * (_noise(p * 5) - 0.62), 0, 1),
     gradient=lambda p: 0.5 + 0.5 * np.sin(p[1] * 2),
@@ -105,8 +104,7 @@ def face(skin: Array, hair: Array, radius: float, hairline: float, points: Array
     x, y, z = points / radius
     hairy = (y > hairline + 1.3 * z) | (y > 1.0)
     eyes = (np.abs(np.abs(x) - 0.38) < 0.17) & (np.abs(y - 0.15) < 0.13) & (z > 0)
-    colour = np.where(hairy, hair[:, None], skin[:, None])
-    return np.where(eyes & ~hairy, 0.03, colour)
+    return np.where(hairy, hair[:, None], np.where(eyes, 0.03, skin[:, None]))
 
 
 def _random_colour(rng: np.random.Generator, vivid: bool) -> Array:

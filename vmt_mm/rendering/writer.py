@@ -13,10 +13,8 @@ from vmt_mm.utils.files import encode_image
 from vmt_mm.utils.normal_frames import encode_normals
 from vmt_mm.utils.processes import run_parallel
 
-# To be raised whenever the same arguments give other pixels.
-RENDERER_VERSION = 1
-#: File that tells what a folder was rendered with.
-MANIFEST = "shapes.json"
+RENDERER_VERSION = 1  # to be raised whenever the same arguments give other pixels
+MANIFEST = "shapes.json"  # tells what a folder was rendered with
 
 
 def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
@@ -43,8 +41,8 @@ def manifest(train: int, val: int, size: int, seed: int) -> dict[str, int]:
 def write_dataset(root: Path, train: int, val: int, size: int, seed: int, workers: int = 2) -> None:
     """Render ``train`` and ``val`` scenes of a size in pixels into a folder.
 
-    The same arguments write the same bytes. A folder that holds ``shapes.json`` is complete. With
-    more than one worker the calling script must guard its entry point, as it is imported again.
+    The same arguments write the same bytes. A folder that holds ``shapes.json`` is complete. The
+    calling script must guard its entry point: workers import it again.
     """
     if size < 1 or min(train, val) < 0:
         raise ValueError("the size must be positive and no split may have a negative count")

@@ -19,20 +19,13 @@ from vmt_mm.tasks.task import Task
 from vmt_mm.tasks.warps import Geometry
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 
-#: File values per metre of integers, and the most that 16 bits hold.
-_PER_METRE, _MOST = 1000, 65535
-#: Metres below and above which most depths of a data set hardly lie.
-_NEAR, _FAR = 0.05, 500.0
-#: Shares of pixels nearer and farther that are not plausible.
-_SHARES = dict(near=0.5, far=0.01)
+_PER_METRE, _MOST = 1000, 65535  # file values per metre of integers, and the most of 16 bits
+#: Metres of implausible depths, and the shares of pixels that must not have such ones.
+_NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01)
 
 
 class DepthMap(LabelSpec):
-    """Depth in files of integers or floating-point numbers; in memory metres, 0 for none.
-
-    0, negative, infinite values and NaN are no depth. Surfaces are never blended across an edge:
-    every pixel keeps the depth of one source pixel. Arguments are those of :class:`Depth`.
-    """
+    """Depth in files of integers or floats; in memory metres, 0 for none (negative, inf, NaN)."""
 
     fill = 0
     suffixes = (".png", *FLOATS, *LOSSY)
@@ -40,14 +33,13 @@ class DepthMap(LabelSpec):
     def __init__(self, zoom_divides: bool = False, scale: float | None = None) -> None:
         if scale is not None and not (isinstance(scale, (int, float)) and 0 < scale < inf):
             raise InputError(f"scale must be file values per metre, above 0, got {scale!r}")
-        self.zoom_divides = zoom_divides
-        self.scale = scale
+        self.zoom_divides, self.scale = zoom_divides, scale
 
     @property
     def suffix(self) -> str:
         """'.tiff', with float32, if the suffix of labels is that of such files; else '.png'."""
-        (suffix, *others) = self.suffixes
-        return ".png" if others or not suffix.lower().endswith(FLOATS) else ".tiff"
+        is_set = len(self.suffixes) == 1
+        return ".tiff" if is_set and self.suffixes[0].lower().endswith(FLOATS) else ".png"
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read values (H, W), unsigned integers or float32, as the file has them."""
@@ -57,10 +49,8 @@ class DepthMap(LabelSpec):
         if values.dtype.kind == "f":
             return values.astype(np.float32, copy=False)
         if palette is not None or (values.dtype.itemsize == 1 and self.scale is None):
-            raise InputError(
-                f"{path}: expected {rule}, got 8 bits; if they do hold depth, set `scale` of the "
-                "task to their values per metre"
-            )
+            hint = "if they do hold depth, set `scale` of the task to their values per metre"
+            raise InputError(f"{path}: expected {rule}, got 8 bits; {hint}")
         return values if values.dtype.kind == "u" else values.clip(min=0).astype(np.uint32)
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
@@ -77,18 +67,16 @@ class DepthMap(LabelSpec):
             return values[0].astype(np.float32) * np.float32(self.scale or 1)
         scaled = values[0] * (self.scale or _PER_METRE)
         if scaled.max(initial=0) > _MOST + 0.5:
-            warnings.warn(
-                f"depth above {_MOST / (self.scale or _PER_METRE):g} m is written as that, the "
-                "most in 16 bits; set suffix='.tiff' on the task if labels are such files",
-                stacklevel=2,
-            )
+            most = f"{_MOST / (self.scale or _PER_METRE):g} m"
+            rule = "set suffix='.tiff' on the task if labels are such files"
+            warnings.warn(f"depth above {most} is written as that; {rule}", stacklevel=2)
         return np.rint(np.clip(scaled, 0, _MOST)).astype(np.uint16)
 
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count also implausible depths."""
         counts = super().count(label)
-        tests = dict(near=(label > 0) & (label < _NEAR), far=label > _FAR)
-        counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
+        near, far = (label > 0) & (label < _NEAR), label > _FAR
+        counts.facts.update(near=int(near.sum()), far=int(far.sum()))
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
@@ -114,11 +102,9 @@ class Depth(Task):
     """Metric depth: L1; root mean square error.
 
     Args:
-        zoom_divides: divide depth by the zoom, as if the camera had moved nearer; by default a
-            zoom is a change of focal length and leaves depth alone.
+        zoom_divides: divide depth by the zoom, as if the camera had moved nearer.
         max_depth: metres that are drawn as the far end of the colour scale.
-        scale: values per metre of label files; None takes 1000 for integers (millimetres) and 1 for
-            floating-point numbers (metres).
+        scale: values per metre of label files; None takes 1000 for integers, 1 for floats.
     """
 
     primary_metric = "rmse"
@@ -132,9 +118,8 @@ class Depth(Task):
         scale: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.label = DepthMap(zoom_divides, scale)
+        self.label, self.max_depth = DepthMap(zoom_divides, scale), max_depth
         super().__init__(name, **kwargs)
-        self.max_depth = max_depth
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """L1 in metres, mean over the valid pixels."""

@@ -32,7 +32,7 @@ class ForegroundMask(LabelSpec):
         self.values = values
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read values (H, W), uint8, see :func:`~vmt_mm.utils.label_files.read_mask`."""
+        """Read values (H, W), uint8."""
         return read_mask(path, self.values)
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
@@ -51,9 +51,7 @@ class ForegroundMask(LabelSpec):
 class ForegroundTask(Task):
     """One foreground probability per pixel, by a sigmoid.
 
-    Args:
-        values: of label files: 'mask255', foreground > 127; 'mask01', foreground = 1, 255 =
-            ignored.
+    ``values`` of label files: 'mask255', foreground > 127; 'mask01', foreground = 1, 255 = ignored.
     """
 
     out_channels = 1
@@ -67,9 +65,7 @@ class ForegroundTask(Task):
         """Probability of foreground, (N, 1, H, W) float in 0..1."""
         return logits.sigmoid()
 
-    def to_scores(self, logits: Tensor) -> Tensor:
-        """The probability itself."""
-        return self.to_prediction(logits)
+    to_scores = to_prediction
 
     def from_scores(self, scores: Tensor) -> Tensor:
         """A mean of probabilities is one."""
@@ -85,10 +81,7 @@ class ForegroundTask(Task):
 def weighted_bce(
     logits: Tensor, target: Tensor, valid: Tensor, positive_weight: Tensor | float
 ) -> Tensor:
-    """BCE with weight w on positive (1) and 1 - w on other pixels, mean over the valid ones.
-
-    Tensors are (N, 1, H, W). The result is 0 and attached to the graph where no pixel is valid.
-    """
+    """BCE of (N, 1, H, W), weight w on positives (1), 1 - w on others; mean over valid pixels."""
     positive = (target == 1) & valid
     weight = valid * (1 - positive_weight) + positive * (2 * positive_weight - 1)
     total = F.binary_cross_entropy_with_logits(
@@ -103,8 +96,7 @@ class Edge(ForegroundTask):
 
     Args:
         positive_weight: weight of boundary pixels; the others get 1 minus it.
-        tolerance: of the metric, as a share of the image's diagonal; BSDS takes 0.0075, for NYUD
-            0.011 is usual.
+        tolerance: of the metric, as a share of the diagonal; 0.0075 for BSDS, 0.011 for NYUD.
     """
 
     primary_metric = "boundaryF"
@@ -134,10 +126,7 @@ class Saliency(ForegroundTask):
 
     Args:
         primary_metric: 'mIoU' or 'maxF', which represents the task.
-        thresholds: of the metric; None takes its own, 0.2, 0.25 .. 0.9.
-        f_thresholds: of the metric's F-measure; None takes the metric's.
-        beta_squared: of the metric's F-measure.
-        average: of the metric's F-measure, 'images' or 'set'.
+        thresholds: and the others are those of ``SaliencyMetric``; None takes its own.
     """
 
     primary_metric = "mIoU"
@@ -159,9 +148,8 @@ class Saliency(ForegroundTask):
         if primary_metric not in ("mIoU", "maxF"):
             raise InputError(f"primary_metric must be one of mIoU, maxF, got {primary_metric!r}")
         self.primary_metric = primary_metric
-        self.options = dict(f_thresholds=f_thresholds, beta_squared=beta_squared, average=average)
-        if thresholds is not None:
-            self.options["thresholds"] = thresholds
+        cuts = dict(thresholds=thresholds, f_thresholds=f_thresholds)
+        self.options = dict(**cuts, beta_squared=beta_squared, average=average)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """BCE balanced by the batch: w = negatives / valid pixels on the positives, 1 - w else."""

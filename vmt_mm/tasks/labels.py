@@ -25,13 +25,13 @@ IGNORE = 255
 class LabelCounts:
     """Counts over the labels of one task; those of several images add up."""
 
-    images: int = 0  # labels counted
+    images: int = 0
     constant: int = 0  # labels all of whose valid pixels have one value
     pixels: int = 0
     valid: int = 0  # pixels that carry a label
-    values: Counter[int] = field(default_factory=Counter)  # value -> pixels, of integers
-    images_with: Counter[int] = field(default_factory=Counter)  # value -> images, of integers
-    facts: Counter[str] = field(default_factory=Counter)  # others of a kind of label -> pixels
+    values: Counter[int] = field(default_factory=Counter)  # value -> pixels, of 8-bit labels
+    images_with: Counter[int] = field(default_factory=Counter)  # value -> images, of 8-bit labels
+    facts: Counter[str] = field(default_factory=Counter)  # what else a kind counts -> pixels
 
     def add(self, other: LabelCounts) -> None:
         """Count other labels as well."""
@@ -42,19 +42,16 @@ class LabelCounts:
 class LabelSpec:
     """File format of a label and the effect of flip, rotation and zoom on its values.
 
-    In memory a label is an array (H, W) or (H, W, C). This base holds one value per pixel that is
-    never blended with a neighbour's: subclasses say how to ``read`` a file and, where it stores
-    less than the label in memory, how to ``interpret`` its values.
+    In memory a label is an array (H, W) or (H, W, C). In this base every pixel keeps the value of
+    one source pixel. Subclasses say how to ``read`` a file and how to ``interpret`` its values.
     """
 
-    #: Suffix of the files that predictions are written to.
-    suffix: str = ".png"
+    suffix: str = ".png"  # of the files that predictions are written to
     #: Suffixes that label files may have, the preferred one first; the content decides.
     suffixes: tuple[str, ...] = (".png",)
     #: What the integers 0, 1 .. in memory mean, in words; empty for plain numbers.
     value_names: ClassVar[tuple[str, ...]] = ()
-    #: Whether values are class indices.
-    categorical: ClassVar[bool] = False
+    categorical: ClassVar[bool] = False  # whether values are class indices
     #: Value of pixels without a label, also of those that a warp brings in from outside.
     fill: ClassVar[float] = IGNORE
 
@@ -87,10 +84,10 @@ class LabelSpec:
         known = label[valid]
         counts = LabelCounts(images=1, pixels=valid.size, valid=len(known))
         counts.constant = int(len(known) > 0 and bool((known == known[0]).all()))
-        if label.dtype.kind in "ui":
-            values, pixels = (x.tolist() for x in np.unique(known, return_counts=True))
-            counts.values.update(dict(zip(values, pixels, strict=True)))
-            counts.images_with.update(values)
+        if label.dtype == np.uint8 and len(known):  # 20 times as fast as np.bincount
+            pixels = cv2.calcHist([known], [0], None, [256], [0, 256]).ravel()
+            counts.values.update({v: int(pixels[v]) for v in np.flatnonzero(pixels).tolist()})
+            counts.images_with.update(counts.values.keys())
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
@@ -114,15 +111,18 @@ class LabelSpec:
         return from_numpy(channels_first(label))
 
     def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
-        """Let values (N, C, H, W), already resampled, follow flips, rotations and zooms.
-
-        The one place where a kind of label says this, for images and batches, on CPU and GPU.
-        """
+        """Let values (N, C, H, W), already resampled, follow flips, rotations and zooms."""
         return labels
+
+    def follow(self, label: np.ndarray, warp: Warp) -> np.ndarray:
+        """:meth:`transform_values` for one label (H, W[, C]), already resampled."""
+        values = self.to_tensor(label)[None]
+        values = self.transform_values(values, Geometry.of([warp]))[0].numpy()
+        return values[0] if label.ndim == 2 else values.transpose(1, 2, 0)
 
     def warp(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         """Resample the label by ``warp`` and let its values follow."""
-        return self._transformed(self.resample(label, warp), warp)
+        return self.follow(self.resample(label, warp), warp)
 
     def resample(self, label: np.ndarray, warp: Warp) -> np.ndarray:
         """Resample the label by ``warp``; values stay as they are."""
@@ -136,14 +136,6 @@ class LabelSpec:
         """Resize to ``size`` (H, W), as the label is best interpolated, or to nearest pixels."""
         return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
-    def flip(self, label: np.ndarray) -> np.ndarray:
-        """Mirror left and right."""
-        return self._transformed(label[:, ::-1].copy(), Warp(flip=True))
-
-    def zoom_values(self, label: np.ndarray, scale: float) -> np.ndarray:
-        """Let values follow a zoom of the image by ``scale``, > 1 enlarges."""
-        return self._transformed(label, Warp(scale=scale))
-
     def pad(self, label: np.ndarray, bottom: int, right: int) -> np.ndarray:
         """Append rows below and columns at the right that carry no label."""
         widths = [(0, bottom), (0, right)] + [(0, 0)] * (label.ndim - 2)
@@ -154,19 +146,12 @@ class LabelSpec:
         """Class and settings, in words."""
         return repr(type(self)), repr(sorted(vars(self).items()))
 
-    def _transformed(self, label: np.ndarray, warp: Warp) -> np.ndarray:
-        values = from_numpy(channels_first(label))[None]
-        values = self.transform_values(values, Geometry.of([warp]))[0].numpy()
-        return values[0] if label.ndim == 2 else values.transpose(1, 2, 0)
-
 
 def channels_first(array: np.ndarray) -> np.ndarray:
     """Rearrange (H, W[, C]) to (C, H, W), contiguous; not a copy where it need not be."""
     moved = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     if array.ndim == 2 or moved.flags.c_contiguous or array.dtype not in CV2_TYPES:
         return np.ascontiguousarray(moved)
-    planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
-    cv2.split(
-        array, [planes[k] for k in range(len(planes))]
-    )  # several times as fast as NumPy's strided copy
+    planes = np.empty(moved.shape, array.dtype)
+    cv2.split(array, list(planes))  # several times as fast as NumPy's strided copy
     return planes

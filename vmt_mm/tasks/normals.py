@@ -17,21 +17,13 @@ from vmt_mm.registry import TASKS
 from vmt_mm.tasks.labels import LabelCounts, LabelSpec, channels_first
 from vmt_mm.tasks.task import Task
 from vmt_mm.tasks.warps import BatchWarp, Geometry, Warp
+from vmt_mm.utils import normal_frames as frames
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
-from vmt_mm.utils.normal_frames import (
-    components,
-    encode_normals,
-    from_camera_frame,
-    parse_frame,
-    turned_frame,
-)
 
-#: At least this share of a pixel's interpolation weight must come from valid neighbours.
-_MIN_VALID = 0.5
-#: What 8 bits, and a mean of similar neighbours, make of a unit vector's length. A file of which
-#: nearly all sampled lengths are far off does not hold vectors. Shorter ones are grey, no normals.
+_MIN_VALID = 0.5  # share of a pixel's interpolation weight that valid neighbours must have
+#: What 8 bits make of a unit vector's length. A file of which nearly all sampled lengths are far
+#: off does not hold vectors. Shorter ones are grey, no normals.
 _TOLERANCE, _FAR_OFF, _NEARLY_ALL, _SAMPLED, _SHORTEST = 0.05, 0.2, 0.75, 1024, 0.1
-#: Code of a pixel without a normal by its colour.
 _NONE = dict(black=0, grey=128)
 #: Vertical component of steep normals, the share of pixels that must have such ones to prove
 #: anything, and the share of these that must point down.
@@ -39,11 +31,10 @@ _STEEP, _ENOUGH, _MOSTLY = 0.7, 0.02, 0.8
 
 
 class NormalMap(LabelSpec):
-    """RGB file with n = 2 v / 255 - 1, or of vectors; in memory unit vectors, (0, 0, 0) for none.
+    """RGB of 8 or 16 bits, n = 2 v / 255 - 1, or components; in memory unit vectors, 0 for none.
 
-    Files are RGB images of 8 or 16 bits, or floating-point components in -1..1 (.npy, TIFF, EXR).
     Black and grey pixels, zeros and NaN are no normal. In memory vectors are in the project's
-    frame, whatever that of the files. Arguments are those of :class:`Normals`.
+    frame, whatever that of the files.
     """
 
     fill = 0
@@ -52,7 +43,7 @@ class NormalMap(LabelSpec):
     def __init__(self, frame: str = "opengl", none: str = "black") -> None:
         if none not in _NONE:
             raise InputError(f"none must be one of {tuple(_NONE)}, got {none!r}")
-        self.axes = parse_frame(frame)
+        self.axes = frames.parse_frame(frame)
         self.none = none
 
     def check_file(self, path: str | Path, share: float = 0.0) -> None:
@@ -71,7 +62,7 @@ class NormalMap(LabelSpec):
             raise InputError(f"{path}: expected {rule}, got {values.dtype}")
         step = max(1, round((values.shape[0] * values.shape[1] / _SAMPLED) ** 0.5))
         sample = values[::step, ::step]
-        # Without a negative component they may be (n + 1) / 2, of which some are nearly units.
+        # without a negative component they may be (n + 1) / 2, of which some are nearly units
         shifted = values.dtype.kind == "f" and sample.min() >= 0
         _check_lengths(sample, _TOLERANCE if shifted else _FAR_OFF, _NEARLY_ALL, path)
         if not (_lengths(sample).size or _lengths(values).size):
@@ -81,25 +72,22 @@ class NormalMap(LabelSpec):
     def interpret(self, values: np.ndarray) -> np.ndarray:
         """Unit vectors (H, W, 3), float32."""
         planes = channels_first(values)
-        vectors = [_components(planes[k]) * np.float32(s) for k, s in components(self.axes)]
+        vectors = [_components(planes[k]) * np.float32(s) for k, s in frames.components(self.axes)]
         return _units(vectors, np.logical_or.reduce(planes), _SHORTEST)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Vectors (3, H, W) to an RGB image (H, W, 3), uint8, in the frame of the files."""
         planes = values.astype(np.float32)
         known = np.logical_or.reduce(planes)
-        image = encode_normals(from_camera_frame(_units(planes, known), self.axes))
+        image = frames.encode_normals(frames.from_camera_frame(_units(planes, known), self.axes))
         image[~known] = _NONE[self.none]
         return image
 
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count where normals point."""
-        counts = super().count(label)
-        counts.facts.update(
-            away=int((label[..., 2] < 0).sum()),
-            up=int((label[..., 1] > _STEEP).sum()),
-            down=int((label[..., 1] < -_STEEP).sum()),
-        )
+        counts, (_, y, z) = super().count(label), channels_first(label)
+        tests = dict(away=z < 0, up=y > _STEEP, down=y < -_STEEP)
+        counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
@@ -108,16 +96,15 @@ class NormalMap(LabelSpec):
         up, down, away = (counts.facts[name] for name in ("up", "down", "away"))
         turned_z = 2 * away > valid
         turned_y = up + down > _ENOUGH * valid and down > _MOSTLY * (up + down)
-        if not valid or not (turned_y or turned_z):
-            return found
-        # In most frames with z into the scene y points down: so it is if nothing speaks for up.
-        fits = turned_frame(self.axes, (False, turned_y or (turned_z and down >= up), turned_z))
-        return [
-            *found,
-            f"{away / valid:.0%} of the normals face away from the camera and "
-            f"{down / (up + down or 1):.0%} of the steep ones point down: the files have another "
-            f"frame; set frame={fits!r} on the task",
-        ]
+        if turned_y or turned_z:
+            # In most frames with z into the scene y points down: so it is if nothing speaks for up.
+            flips = (False, turned_y or (turned_z and down >= up), turned_z)
+            found.append(
+                f"{away / valid:.0%} of the normals face away from the camera and "
+                f"{down / (up + down or 1):.0%} of the steep ones point down: the files have "
+                f"another frame; set frame={frames.turned_frame(self.axes, flips)!r} on the task"
+            )
+        return found
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels with a normal, (N, 1, H, W)."""
@@ -143,7 +130,7 @@ class NormalMap(LabelSpec):
     def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
         """Mirror x, and turn x and y."""
         x, y, z = labels.split(1, dim=1)
-        x, (cos, sin) = torch.where(geometry.flip, -x, x), geometry[1:3]
+        x, (_, cos, sin, _) = torch.where(geometry.flip, -x, x), geometry
         return torch.cat([cos * x - sin * y, cos * y + sin * x, z], dim=1)
 
 
@@ -157,16 +144,11 @@ def _components(codes: np.ndarray) -> np.ndarray:
 def _units(
     vectors: Sequence[np.ndarray] | np.ndarray, keep: np.ndarray, shortest: float = 0.0
 ) -> np.ndarray:
-    """Unit vectors of planes x, y, z (H, W); (0, 0, 0) where not ``keep``, or not longer.
-
-    Returns:
-        (H, W, 3) float32 that lies in planes in memory, as the tensor will.
-    """
+    """Unit vectors (H, W, 3) of planes x, y, z; (0, 0, 0) where not ``keep`` or not longer."""
     x, y, z = vectors
     length = np.sqrt(x * x + y * y + z * z)
     length = np.where(keep & (length > shortest), length, np.float32(np.inf))
-    planes = np.stack([x / length, y / length, z / length])
-    planes += 0  # no negative zeros
+    planes = np.stack([x / length, y / length, z / length]) + 0  # no negative zeros
     return planes.transpose(1, 2, 0)
 
 
@@ -182,7 +164,7 @@ def _check_lengths(values: np.ndarray, tolerance: float, share: float, path: str
     wrong = np.abs(length - 1) > tolerance
     if length.size and wrong.mean() > share:
         raise InputError(
-            f"{path}: {wrong.mean():.1%} of the normals are not of unit length, they reach from "
+            f"{path}: {wrong.mean():.1%} of the normals are not of unit length but "
             f"{length.min():.2f} to {length.max():.2f}; expected components in -1..1, or their "
             "codes n = 2 v / 255 - 1 (65535 for 16 bits), and black or zeros for none"
         )
@@ -193,9 +175,8 @@ def _interpolate(label: np.ndarray, resample: Callable[[np.ndarray], np.ndarray]
     planes = channels_first(label)
     known = np.logical_or.reduce(planes).astype(np.float32)
     weighted = resample(cv2.merge([planes[0], planes[1], planes[2], known]))
-    # Invalid vectors are zero and so add nothing; the length of the sum does not matter.
-    x, y, z, weight = channels_first(weighted)
-    return _units((x, y, z), weight >= _MIN_VALID)
+    *vectors, weight = channels_first(weighted)  # invalid ones are zero and so add nothing
+    return _units(vectors, weight >= _MIN_VALID)
 
 
 @TASKS.register_module()
@@ -203,8 +184,7 @@ class Normals(Task):
     """Surface normals: L1 between unit vectors; angular error.
 
     Args:
-        frame: of the label files, and of predictions that are written: a name or axes, see
-            :func:`~vmt_mm.utils.normal_frames.parse_frame`.
+        frame: of files, a name or axes, see :func:`~vmt_mm.utils.normal_frames.parse_frame`.
         none: 'black' or 'grey', how files that are written show a pixel without a normal.
     """
 
@@ -228,9 +208,7 @@ class Normals(Task):
         """Unit vectors, (N, 3, H, W)."""
         return F.normalize(logits, dim=1)
 
-    def to_scores(self, logits: Tensor) -> Tensor:
-        """Unit vectors: a prediction counts by its direction alone."""
-        return self.to_prediction(logits)
+    to_scores = to_prediction  # a prediction counts by its direction alone
 
     def metric(self) -> dict:
         """Angles in degrees."""

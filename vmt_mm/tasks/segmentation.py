@@ -18,18 +18,12 @@ from vmt_mm.tasks.task import Task
 from vmt_mm.utils.label_files import LOSSLESS, LOSSY, read_classes, read_stored, with_channels
 
 Color = Sequence[int]
-#: With fewer classes, softmax over channels-last logits is slower than a copy to channels-first.
-_MANY_CLASSES = 16
-_IGNORE_COLOR = (224, 224, 224)
-#: PASCAL VOC's colour of borders, index 255.
-_VOC_BORDER = (224, 224, 192)
+_MANY_CLASSES = 16  # with fewer, softmax over channels-last logits is slower than a copy
+_IGNORE_COLOR, _VOC_BORDER = (224, 224, 224), (224, 224, 192)
 
 
 class ClassIndex(LabelSpec):
-    """Class indices, 255 = ignore; in files as they are, or as the colours of the classes.
-
-    Predictions are written as indices. Arguments are those of :class:`Segmentation`.
-    """
+    """Class indices, 255 = ignore; in files of labels also as the colours of the classes."""
 
     categorical = True
     suffixes = (*LOSSLESS, *LOSSY)
@@ -43,15 +37,13 @@ class ClassIndex(LabelSpec):
     ) -> None:
         if reduce_zero_label if colors else ignore_color:
             raise InputError("`ignore_color` needs `colors`, and `reduce_zero_label` indices")
-        self.num_classes = num_classes
-        self.reduce_zero_label = reduce_zero_label
-        self.colors: dict[Color, int] = {}
-        if colors is None:
-            return
-        listed = [*colors] if ignore_color is None else [*colors, ignore_color]
+        self.num_classes, self.reduce_zero_label = num_classes, reduce_zero_label
+        listed = [*(colors or ()), *([] if ignore_color is None else [ignore_color])]
         table = [tuple(np.ravel(color).tolist()) for color in listed]
         valid = all(len(color) == 3 and set(color) <= set(range(256)) for color in table)
-        if not valid or len(colors) != num_classes or len(set(table)) < len(table):
+        if colors is not None and (
+            not valid or len(colors) != num_classes or len(set(table)) < len(table)
+        ):
             raise InputError(
                 f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
                 f"class, and `ignore_color` another; got {len(colors)}: {colors!r}"[:400]
@@ -63,9 +55,9 @@ class ClassIndex(LabelSpec):
         if self.colors:
             return self._read_colors(path)
         if not self.reduce_zero_label:
-            return read_classes(path, self.num_classes, IGNORE)
+            return self.decode_prediction(path)
         values = read_classes(path, self.num_classes + 1, IGNORE)
-        return np.where((values == 0) | (values == IGNORE), np.uint8(IGNORE), values - np.uint8(1))
+        return np.where(values == IGNORE, np.uint8(IGNORE), values - np.uint8(1))  # 0 becomes 255
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Indices (1, H, W) to an image (H, W), uint8."""
@@ -84,8 +76,7 @@ class ClassIndex(LabelSpec):
         values = with_channels(values, 3, path, rule)
         if values.dtype != np.uint8:
             raise InputError(f"{path}: expected {rule}, got {values.dtype}")
-        red, green, blue = np.moveaxis(values.astype(np.int32), -1, 0)
-        codes, inverse = np.unique((red << 16) + (green << 8) + blue, return_inverse=True)
+        codes, inverse = np.unique(values @ np.array([65536, 256, 1]), return_inverse=True)
         found = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
         if unknown := [color for color in found if color not in self.colors]:
             raise InputError(
@@ -102,15 +93,12 @@ class Segmentation(Task):
 
     Args:
         num_classes: classes, background included.
-        skip_background: leave images without any foreground label out of the metric, as the
-            field does for human parts.
-        absent: 'skip' leaves classes that occur in neither labels nor predictions of the whole
-            set out of the mean IoU; 'zero' counts them as 0, as part of the field does.
+        skip_background: of the metric, as ``absent`` and ``iou_metrics``, see
+            :class:`~vmt_mm.evaluation.SegmentationMetric`.
         reduce_zero_label: in files 0 is ignored and class k is k + 1, as mmseg has it.
         colors: RGB of each class in files that show classes by colours; 'voc' for PASCAL VOC's, of
             which (224, 224, 192) is ignored; None for files of indices.
         ignore_color: RGB that is ignored, too.
-        iou_metrics: reported with mIoU: 'mDice', 'mFscore', as by mmseg's ``IoUMetric``.
     """
 
     primary_metric = "mIoU"
@@ -144,8 +132,7 @@ class Segmentation(Task):
         """Cross-entropy, mean over the valid pixels."""
         index = target[:, 0].long()
         pixels = logits.permute(0, 2, 3, 1)
-        # A list of pixels takes no copy of channels-last logits. For maps, CUDA has no
-        # deterministic algorithm.
+        # Channels-last logits need no copy as pixels; CUDA has no deterministic loss of maps.
         channels_last = pixels.is_contiguous() and self.out_channels >= _MANY_CLASSES
         if channels_last or torch.are_deterministic_algorithms_enabled():
             logits, index = pixels.flatten(0, 2), index.flatten()
@@ -190,18 +177,11 @@ class Segmentation(Task):
                 )
 
     def _palette(self, meta: Mapping) -> np.ndarray:
-        if meta.get("palette") is not None:
-            return np.array(meta["palette"], np.uint8)
-        if self.label.colors:
-            return np.array(list(self.label.colors)[: self.out_channels], np.uint8)
-        return voc_palette(self.out_channels)
+        known = [*self.label.colors][: self.out_channels] or voc_palette(self.out_channels)
+        return np.array(known if meta.get("palette") is None else meta["palette"], np.uint8)
 
 
 def voc_palette(num_classes: int) -> np.ndarray:
     """PASCAL VOC's colours, (num_classes, 3) uint8: bits of the index spread over R, G and B."""
-    index = np.arange(num_classes)
-    colors = np.zeros((num_classes, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colors.astype(np.uint8)
+    bits = np.arange(num_classes)[:, None] >> np.arange(24) & 1
+    return np.packbits(bits.reshape(-1, 8, 3).astype(np.uint8), axis=1)[:, 0]

@@ -33,14 +33,11 @@ class Task:
         suffix: how names of label files end after the image's id, such as '_mask.png'.
     """
 
-    #: Format of the label files and their behaviour under geometry.
     label: LabelSpec
-    #: Channels of the head's output.
-    out_channels: int
+    out_channels: int  # of the head's output
     #: Metric of ``metric()`` that represents the task in Delta; None while it has none.
     primary_metric: str | None = None
-    #: Whether ``draw`` shows bright lines of one pixel, to be kept where it is shown smaller.
-    has_lines: ClassVar[bool] = False
+    has_lines: ClassVar[bool] = False  # whether ``draw`` shows bright lines of one pixel
     #: Evaluation protocol -> arguments of the task that it sets where a config does not.
     protocol_options: ClassVar[Mapping[str, Mapping]] = {}
 
@@ -62,10 +59,9 @@ class Task:
         return f"{type(self).__name__} with {self.out_channels} channels"
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Unweighted loss of logits (N, C, H, W) float32 at the label's size (N, c, H, W).
+        """Unweighted loss of logits (N, C, H, W) float32 and labels (N, c, H, W), a scalar.
 
-        A scalar. Where no pixel is valid, it is 0 and attached to the graph, so that distributed
-        training sees a gradient for every parameter.
+        Without a valid pixel it is 0 and attached to the graph, for distributed training.
         """
         raise NotImplementedError
 
@@ -104,10 +100,7 @@ class Task:
         return None if direction is None else direction == "greater"
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Draw a label or a prediction (c, H, W) as RGB (H, W, 3), uint8.
-
-        ``meta`` is the dataset's metainfo of this task (``classes``, ``palette``), or empty.
-        """
+        """Draw a label or a prediction (c, H, W) as RGB (H, W, 3), uint8, by its metainfo."""
         raise NotImplementedError
 
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:

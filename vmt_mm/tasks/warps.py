@@ -17,18 +17,15 @@ from torch import Tensor
 
 from vmt_mm.utils.compat import UINT16
 
-#: Types that cv2.cvtColor and cv2.split take.
-CV2_TYPES = (np.uint8, np.uint16, np.float32)
-#: Channels that cv2.warpAffine can fill with one value each.
-_FILLED = 4
+CV2_TYPES = (np.uint8, np.uint16, np.float32)  # those of cv2.cvtColor and cv2.split
+_FILLED = 4  # channels that cv2.warpAffine can fill with one value each
 
 
 @dataclass(frozen=True)
 class Warp:
     """One affine map of an image: flip, rotation and zoom, and the resize of the frame."""
 
-    #: (2, 3), from source to output pixel centres, in cv2's (x, y) coordinates.
-    matrix: np.ndarray = field(default_factory=lambda: np.eye(2, 3))
+    matrix: np.ndarray = field(default_factory=lambda: np.eye(2, 3))  # source to output, (x, y)
     size: tuple[int, int] = (1, 1)  # (H, W) of the output
     flip: bool = False  # whether left and right are mirrored, before the rotation
     angle: float = 0.0  # of the rotation, in degrees, counter-clockwise as seen
@@ -39,7 +36,7 @@ class Warp:
         if isinstance(fill, tuple) and len(fill) > _FILLED:
             parts = (slice(k, k + _FILLED) for k in range(0, len(fill), _FILLED))
             return np.dstack([self.apply(array[..., p], interpolation, fill[p]) for p in parts])
-        # cv2 has vector code for 4 channels, not for 3: the values are the same, in half the time.
+        # cv2 takes half the time for 4 channels as for 3
         padded = array.shape[2:] == (3,) and array.dtype in CV2_TYPES
         if padded:
             array = cv2.cvtColor(array, cv2.COLOR_BGR2BGRA)
@@ -73,10 +70,7 @@ def _columns(numbers: np.ndarray, device: torch.device | str) -> tuple[Tensor, .
 
 
 class BatchWarp:
-    """The maps of N images, of any sizes (h, w), for tensors: what :class:`Warp` is for an array.
-
-    Sources are stacked by :func:`framed`. Coordinates are computed once for images and labels.
-    """
+    """:class:`Warp` of N images, for tensors: sources of any sizes (h, w), in :func:`framed`."""
 
     def __init__(
         self,
@@ -100,11 +94,8 @@ class BatchWarp:
     def linear(self, values: Tensor) -> Tensor:
         """Interpolate bilinearly, (N, C, h + 2, w + 2) to (N, C, H, W) float32."""
         corners, (right, down) = self._linear
-        upper_left, upper_right, lower_left, lower_right = (
-            self._take(values, index).float() for index in corners
-        )
-        upper = torch.lerp(upper_left, upper_right, right)
-        return torch.lerp(upper, torch.lerp(lower_left, lower_right, right), down)
+        a, b, c, d = (self._take(values, index).float() for index in corners)
+        return torch.lerp(torch.lerp(a, b, right), torch.lerp(c, d, right), down)
 
     @cached_property
     def _nearest(self) -> Tensor:
@@ -128,19 +119,14 @@ class BatchWarp:
         """Values (N, C, H, W) at these places."""
         if tuple(values.shape[2:]) != self._framed:
             raise ValueError(f"expected a stack of {self._framed}, got {tuple(values.shape[2:])}")
-        if (
-            UINT16 is not None and values.dtype is UINT16
-        ):  # which PyTorch stores, but does not gather
+        if UINT16 is not None and values.dtype is UINT16:  # PyTorch cannot gather it
             return self._take(values.view(torch.int16), index).view(UINT16)
         index = index.expand(-1, values.shape[1], -1)
         return values.flatten(2).gather(2, index).unflatten(2, self.size)
 
 
 def framed(sources: Sequence[Tensor], fill: float | Sequence[float]) -> Tensor:
-    """Stack (C, h, w) of any sizes to (N, C, max h + 2, max w + 2), with ``fill`` all around each.
-
-    ``fill`` is one value, or one per channel.
-    """
+    """Stack (C, h, w) of any sizes to (N, C, max h + 2, max w + 2), in a frame of ``fill``."""
     channels = sources[0].shape[0]
     height, width = (max(source.shape[axis] for source in sources) for axis in (1, 2))
     dtype = reduce(torch.promote_types, (source.dtype for source in sources))

@@ -16,11 +16,9 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
 from vmt_mm.visualization.overlay import blend
 
-#: Lengths in inches.
-_COLUMN, _TITLE, _LEGEND, _GAP = 2.6, 0.27, 0.2, 0.08
-_DPI = 100
-#: The first entries of a legend that are drawn; up to so many classes are named in histograms.
-_MAX_LEGEND, _MAX_NAMES = 12, 60
+_COLUMN, _TITLE, _LEGEND, _GAP = 2.6, 0.27, 0.2, 0.08  # inches
+#: Up to so many entries of a legend are drawn, and classes named in histograms.
+_DPI, _MAX_LEGEND, _MAX_NAMES = 100, 12, 60
 _Entries = list[tuple[str, tuple[int, int, int]]]
 
 
@@ -63,10 +61,8 @@ def draw_panel(
     rows = max(1, len(shown))
     lines = max((math.ceil(len(entries) / 2) for entries in legends.values()), default=0)
     width, height = _COLUMN, _COLUMN * image.shape[0] / image.shape[1]
-    size = (
-        (width + _GAP) * (rows + len(tasks)) + _GAP,
-        (height + _TITLE) * rows + _LEGEND * lines + 2 * _GAP,
-    )
+    across, down = rows + len(tasks), _LEGEND * lines + 2 * _GAP
+    size = (width + _GAP) * across + _GAP, (height + _TITLE) * rows + down
     figure = Figure(figsize=size, dpi=_DPI)
 
     def add(column: int, row: int, scale: int, text: str) -> Axes:
@@ -137,14 +133,11 @@ def draw_histogram(
 ) -> np.ndarray:
     """Draw how often each value occurs: one chart per task, one bar per split.
 
-    Args:
-        shares: task -> split -> value -> share of the labelled pixels.
-        names: task -> value -> name.
+    ``shares`` are those of the labelled pixels, by task, split and value; ``names`` of the values.
     """
-    figure = Figure(figsize=(12, 3.4 * len(shares)), dpi=100, layout="constrained")
-    for axis, (task, splits) in zip(
-        figure.subplots(len(shares), squeeze=False)[:, 0], shares.items(), strict=True
-    ):
+    figure = Figure(figsize=(12, 3.4 * len(shares)), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(len(shares), squeeze=False)[:, 0]
+    for axis, (task, splits) in zip(axes, shares.items(), strict=True):
         known = names.get(task, {})
         values = sorted({value for split in splits.values() for value in split} | set(known))
         places, width = np.arange(len(values)), 0.8 / max(len(splits), 1)

@@ -14,13 +14,7 @@ _TITLE_HEIGHT = 22
 
 
 def blend(image: np.ndarray, drawn: np.ndarray, opacity: float) -> np.ndarray:
-    """Lay a drawing (h, w, 3) over an image (H, W, 3), which is resized to the drawing's size.
-
-    Args:
-        image: uint8.
-        drawn: uint8, of the same channel order.
-        opacity: of the drawing, 0..1.
-    """
+    """Lay a drawing (h, w, 3), uint8, over an image (H, W, 3), which is resized to its size."""
     if opacity >= 1:
         return drawn
     if image.shape != drawn.shape:
@@ -29,11 +23,7 @@ def blend(image: np.ndarray, drawn: np.ndarray, opacity: float) -> np.ndarray:
 
 
 def draw_overlay(
-    image: np.ndarray,
-    sample: MultiTaskDataSample,
-    task: Task,
-    meta: Mapping,
-    opacity: float = 1.0,
+    image: np.ndarray, sample: MultiTaskDataSample, task: Task, meta: Mapping, opacity: float = 1.0
 ) -> np.ndarray:
     """Draw the prediction of one task over the image (H, W, 3); both are RGB, uint8."""
     values = sample.prediction(task.name).cpu().numpy()
@@ -64,11 +54,8 @@ def draw_strip(
 
 def _tile(title: str, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image of ``size`` (width, height) below its title."""
-    if image.shape[1::-1] != size:
-        smaller = size[0] < image.shape[1]
-        image = cv2.resize(
-            image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        )
+    how = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_LINEAR
+    image = cv2.resize(image, size, interpolation=how)
     bar, white = np.zeros((_TITLE_HEIGHT, size[0], 3), np.uint8), (255, 255, 255)
     cv2.putText(bar, title, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, white, 1, cv2.LINE_AA)
     return np.concatenate([bar, image])

@@ -71,10 +71,7 @@ def write_video(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a video that is complete at the end of the ``with`` block, or not there.
 
-    Args:
-        path: the file; its ending decides the container.
-        fps: frames per second.
-        fourcc: codec; None takes the usual one of the ending.
+    The ending of ``path`` decides the container, and the codec unless ``fourcc`` gives one.
 
     Yields:
         What appends an RGB frame (H, W, 3), uint8; all frames must have the same size.

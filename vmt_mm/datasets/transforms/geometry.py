@@ -182,7 +182,7 @@ class RandomResize(mmcv.transforms.RandomResize):
         results = super().transform(results)
         if self.ratio_range is not None:
             zoom, size = results["scale"][0] / self.scale[0], results["img"].shape
-            map_labels(results, lambda spec, label: spec.zoom_values(label, zoom), size)
+            map_labels(results, lambda spec, label: spec.follow(label, Warp(scale=zoom)), size)
         return results
 
 
@@ -202,7 +202,8 @@ class RandomFlip(mmcv.transforms.RandomFlip):
 
     def _flip(self, results: dict) -> None:
         super()._flip(results)
-        map_labels(results, lambda spec, label: spec.flip(label), results["img"].shape)
+        size, warp = results["img"].shape, Warp(flip=True)
+        map_labels(results, lambda spec, x: spec.follow(x[:, ::-1].copy(), warp), size)
         if not results.get("turned_back"):
             _mark_moved(results)
 
