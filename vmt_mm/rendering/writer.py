@@ -15,13 +15,14 @@ from vmt_mm.utils.processes import run_parallel
 
 RENDERER_VERSION = 1  # to be raised whenever the same arguments give other pixels
 MANIFEST = "shapes.json"  # tells what a folder was rendered with
+_MAPS = "semseg", "human_parts", "saliency", "edge"
 
 
 def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
     root, seed, split, index, size = job
     scene = render_scene(seed, split, index, size)
     files = dict(
-        {name: getattr(scene, name) for name in ("semseg", "human_parts", "saliency", "edge")},
+        {name: getattr(scene, name) for name in _MAPS},
         images=scene.image,
         normals=encode_normals(scene.normals),
         depth=np.clip(np.rint(scene.depth * 1000), 1, 65535).astype(np.uint16),  # millimetres
