@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -54,19 +55,18 @@ class Case(NamedTuple):
 def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
     """Build an experiment's models and images, with the same random values each time."""
     setting, device = {**SETTING, **setting}, get_device()
+    tasks, batch = setting["tasks"], setting["batch"]
     size = setting["size"] or tuple(experiment.cfg.get("image_size") or ())[::-1]
     if len(size) != 2:
         raise InputError(f"{experiment.path}: has no `image_size`, (width, height); give a size")
-    if min(setting["tasks"], setting["batch"], *size) < 1:
-        raise InputError(
-            f"tasks, batch and size must be 1 or more, got {setting['tasks']} task(s), "
-            f"{setting['batch']} image(s) of {size[0]} x {size[1]} pixels"
-        )
+    if min(tasks, batch, *size) < 1:
+        given = f"{tasks} task(s), {batch} image(s) of {size[0]} x {size[1]} pixels"
+        raise InputError(f"tasks, batch and size must be 1 or more, got {given}")
     experiment = use_variant(experiment, setting["variant"])
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
-        images = torch.randn(setting["batch"], 3, *size, device=device)
-        models = experiment.build_models(setting["tasks"])
+        images = torch.randn(batch, 3, *size, device=device)
+        models = experiment.build_models(tasks)
         for model in models:
             model.backbone.init_weights()  # mmseg prints that there is no file
             if setting["compile"]:
@@ -91,8 +91,8 @@ def make_run(
 ) -> Callable[[], object]:
     """The work of a mode, on images (B, 3, H, W).
 
-    'encoder': four maps of every task. 'infer': predictions at the images' size. 'train': a step of
-    the optimizer, on labels that are the predictions of the untrained model.
+    'encoder': four maps of every task. 'infer': predictions. 'train': a step of the optimizer, on
+    labels that are the predictions of the untrained model.
     """
     model.eval()
     if mode == "encoder":
@@ -118,7 +118,7 @@ def make_run(
 def run_alone(options: Mapping[str, Any], record: Record, times: int) -> None:
     """Build one case and run it, for a process that measures memory."""
     (experiment,) = load_experiments([record["config"]], options)
-    case = build_case(experiment, {key: record[key] for key in SETTING})
+    case = build_case(experiment, record)
     for _ in range(times):
         case.run()
 
@@ -128,21 +128,19 @@ def measure(
 ) -> list[Record]:
     """Time cases in turn; ``advance`` is called after each of (UNTIMED + repeats) runs of each.
 
-    Returns:
-        For each case its setting, ``median_s``, ``min_s``, ``ratio`` of the median to that with one
-        task (None where that is not timed), ``gflop``, ``images_per_s``, and the device.
+    ``ratio`` in a record is of ``median_s`` to that with one task, None where that is not timed.
     """
     if repeats < 1:
         raise InputError(f"repeats must be 1 or more, got {repeats}")
     about = dict(device=get_device(), threads=torch.get_num_threads(), peak_mem_bytes=None)
     gflops = []
     for case in cases:
-        eager = [model.eager_backward for model in case.models]
+        eager = any(model.eager_backward for model in case.models)
         for model in case.models:  # PyTorch's counter cannot follow a gradient in a forward pass
             model.eager_backward = False
         gflops.append(count_operations(case.run) / 1e9)
-        for model, value in zip(case.models, eager, strict=True):
-            model.eager_backward = value
+        for model in case.models:
+            model.eager_backward = eager
         advance()
     seconds = seconds_in_turn([case.run for case in cases], repeats, UNTIMED - 1, advance)
     records = [
@@ -174,7 +172,6 @@ def cost_table(records: Sequence[Record], rate: float) -> Table:
             "size": "{} x {}".format(*r["size"]),
             "tasks": str(r["tasks"]),
             "median, ms": f"{1e3 * r['median_s']:.1f}",
-            "min, ms": f"{1e3 * r['min_s']:.1f}",
             "ratio to 1 task": f"{r['ratio']:.2f}" if r["ratio"] else "-",
             "images/s": f"{r['images_per_s']:.2f}",
             "GFLOP": f"{r['gflop']:.1f}",
@@ -187,22 +184,20 @@ def cost_table(records: Sequence[Record], rate: float) -> Table:
 
 def draw(records: Sequence[Record]) -> np.ndarray:
     """Draw time, its ratio to one task, and peak memory against T, as an RGB image."""
-    panels = {"median_s": "median time, s", "ratio": "ratio to the time with one task (grey: T)",
+    panels = {"median_s": "median time, s", "ratio": "ratio to the time with one task",
               "peak_mem_bytes": "peak memory, bytes"}  # fmt: skip
-    lines = dict.fromkeys((r["config"], r["variant"], r["passes"]) for r in records)
-    tasks = sorted({r["tasks"] for r in records})
-    size = (16, 4.6 + 0.22 * ((len(lines) + 1) // 2))
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    lines: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r["tasks"]):
+        lines[record["config"], record["variant"], record["passes"]].append(record)
+    figure = Figure(figsize=(16, 4.6 + 0.11 * len(lines)), dpi=100, layout="constrained")
     axes = figure.subplots(1, len(panels))
-    axes[1].plot(tasks, tasks, color="0.75", linewidth=6, zorder=0)
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
-        for config, variant, passes in lines:
-            own = [r for r in records if (r["config"], r["variant"]) == (config, variant)]
-            points = sorted((r["tasks"], r[key]) for r in own if r[key] is not None)
+        for (config, variant, passes), own in lines.items():
+            values = np.array([r[key] for r in own], float)  # None becomes NaN
             style = "o-" if passes == "shared" else "s--"
             name = f"{Path(config).stem}, {variant} ({passes})"
-            axis.plot(*np.reshape(points, (-1, 2)).T, style, label=name)
-        axis.set(xlabel="number of tasks T", ylabel=label, xticks=tasks)
+            axis.plot([r["tasks"] for r in own], values, style, label=name)
+        axis.set(xlabel="number of tasks T", ylabel=label)
         axis.set_ylim(bottom=0)
     figure.suptitle(_title(records))
     entries = axes[0].get_legend_handles_labels()

@@ -24,20 +24,18 @@ Counts = Mapping[str, np.ndarray]
 
 def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
     """Count the pixels of every image and class in two folders of files with the same names."""
-    metric = SegmentationMetric(task.name, task.out_channels)
+    metric, rows = SegmentationMetric(task.name, task.out_channels), []
     files = list_files(predictions, (task.label.suffix,)).files
     if not files:
         raise InputError(f"{predictions}: holds no prediction *{task.label.suffix}")
     known = list_files(labels, task.label.suffixes).files
-    names, rows = sorted(files.keys() & known.keys()), []
+    names = sorted(files.keys() & known.keys())
     for name in names:
         prediction = from_numpy(task.label.decode_prediction(files[name]))
         label = from_numpy(task.label.decode(known[name]))
         if prediction.shape != label.shape:
-            raise InputError(
-                f"{files[name]}: is of size {tuple(prediction.shape)}, its label of "
-                f"{tuple(label.shape)}"
-            )
+            sizes = f"{tuple(prediction.shape)}, its label of {tuple(label.shape)}"
+            raise InputError(f"{files[name]}: is of size {sizes}")
         if counts := metric.measure(prediction, label):
             rows.append(counts)
     if not rows:
@@ -46,16 +44,12 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
 
 
 def compare(
-    methods: Sequence[Sequence[Counts]],
-    min_images: int,
-    samples: int,
-    seed: int,
-    level: float = 0.95,
+    methods: Sequence[Sequence[Counts]], min_images: int, samples: int, seed: int
 ) -> dict[str, Any]:
-    """Interval of the difference of two methods' mean IoU over images, in percent.
+    """95 % interval of the difference of two methods' mean IoU over images, in percent.
 
-    A method is the counts of each of its trainings, which are averaged. Resamples are the same for
-    all. Classes count that at least ``min_images`` images have.
+    A method is the counts of each of its trainings, which are averaged. Classes count that at least
+    ``min_images`` images have.
     """
     labels = methods[0][0]["label"]
     if any(not np.array_equal(counts["label"], labels) for own in methods for counts in own):
@@ -67,13 +61,10 @@ def compare(
     def scores(drawn: np.ndarray) -> list[np.ndarray]:
         return [np.mean([_mean_iou(one, drawn, classes) for one in own], axis=0) for own in methods]
 
-    def difference(drawn: np.ndarray, axis: int) -> np.ndarray:
-        return np.subtract(*scores(drawn))
-
     every = np.arange(len(labels))
     found = stats.bootstrap(
-        (every,), difference, n_resamples=samples, batch=500, axis=-1, confidence_level=level,
-        method="percentile", random_state=np.random.default_rng(seed),
+        (every,), lambda drawn, axis: np.subtract(*scores(drawn)), n_resamples=samples, batch=500,
+        axis=-1, method="percentile", random_state=np.random.default_rng(seed),
     )  # fmt: skip
     first, second = map(float, scores(every))
     low, high = map(float, found.confidence_interval)

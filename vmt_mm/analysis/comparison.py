@@ -25,6 +25,7 @@ from mmengine.config import Config
 from vmt_mm.analysis.counts import summarize_experiment
 from vmt_mm.analysis.experiment import Experiment, load_experiments
 from vmt_mm.checkpoints.files import LAST_VALIDATION
+from vmt_mm.checkpoints.keys import some
 from vmt_mm.config.load import load_config
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.evaluator import check_directions, relative_gain
@@ -32,7 +33,7 @@ from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.files import write_json
 from vmt_mm.visualization.figure import draw_figure
 
-#: What a run's folder holds in addition: settings and result of the run, and what it printed.
+#: What a comparison adds to a run's folder: settings with result, and what the run printed.
 RECORD, LOG = "run.json", "output.log"
 
 
@@ -70,16 +71,13 @@ class Run:
             return {}
         record = json.loads(path.read_text())
         there, here = record["settings"], self.settings()
-        differing = [key for key in there | here if there.get(key) != here.get(key)]
-        if differing:
-            raise InputError(
-                f"{path}: is of a run with other settings: {', '.join(differing[:3])}; remove the "
-                "folder or give another --work-dir"
-            )
+        if differing := [key for key in there | here if there.get(key) != here.get(key)]:
+            problem = f"is of a run with other settings: {some(differing)}"
+            raise InputError(f"{path}: {problem}; remove the folder or give another --work-dir")
         return record
 
     def train(self, command: Sequence[str], threads: int, children: list) -> None:
-        """Run the command; its process is in ``children`` meanwhile."""
+        """Run the command, whose process is added to ``children``."""
         record = dict(settings=self.settings(), seconds=self.read().get("seconds", 0.0))
         write_json(self.folder / RECORD, record)
         begin, environment = time.monotonic(), {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -87,7 +85,6 @@ class Run:
             child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             children.append(child)
             record["code"] = child.wait()
-            children.remove(child)
         record["seconds"] += time.monotonic() - begin
         path = self.folder / LAST_VALIDATION
         if record["code"] == 0 and path.is_file():
@@ -108,10 +105,7 @@ def scored_tasks(experiment: Experiment) -> dict[str, Task]:
 def plan_runs(
     paths: Sequence[str], options: Mapping[str, Any], seeds: Sequence[int], work_dir: Path
 ) -> list[Run]:
-    """Every run of a comparison, all configs with one seed before the next seed.
-
-    Unless the options say otherwise, a run is validated once, at its end.
-    """
+    """Every run, all configs with one seed before the next; each is validated once, at its end."""
     experiments = load_experiments(paths, options)
     names = [experiment.name for experiment in experiments]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -120,10 +114,8 @@ def plan_runs(
     models = []
     for experiment, own in zip(experiments, kinds, strict=True):
         if own != kinds[0]:
-            raise InputError(
-                f"{experiment.path}: its tasks {list(own)} are not those of {paths[0]}, "
-                f"{list(kinds[0])}; a comparison needs the same"
-            )
+            tasks = f"its tasks are {list(own)}, those of {paths[0]} {list(kinds[0])}"
+            raise InputError(f"{experiment.path}: {tasks}; a comparison needs the same")
         length = experiment.cfg.train_cfg
         last = length.get("max_epochs", length.get("max_iters"))
         for task in own if experiment.model_per_task else [None]:
@@ -134,30 +126,23 @@ def plan_runs(
 
 
 def train_runs(
-    runs: Sequence[Run],
-    commands: Sequence[Sequence[str]],
-    slots: int,
-    on_end: Callable[[Run], None],
+    runs: Sequence[Run], commands: Sequence[Sequence[str]], slots: int, on_end: Callable
 ) -> None:
-    """Run the trainings' commands, ``slots`` at a time, which share the cores.
-
-    Ctrl-C asks those that run to stop. ``on_end`` is called after each.
-    """
+    """Run commands of trainings, ``slots`` at a time, which share the cores; Ctrl-C stops them."""
     children: list[subprocess.Popen] = []
-    threads, pool = max(1, (os.cpu_count() or 1) // slots), ThreadPoolExecutor(slots)
-    pairs = zip(runs, commands, strict=True)
-    futures = {pool.submit(run.train, one, threads, children): run for run, one in pairs}
-    try:
-        for future in as_completed(futures):
-            future.result()
-            on_end(futures[future])
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in list(children):
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown()
+    threads = max(1, (os.cpu_count() or 1) // slots)
+    with ThreadPoolExecutor(slots) as pool:
+        pairs = zip(runs, commands, strict=True)
+        futures = {pool.submit(run.train, one, threads, children): run for run, one in pairs}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                on_end(futures[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()
+            raise
 
 
 def choose_reference(runs: Sequence[Run], asked: str | None) -> str | None:
@@ -171,20 +156,20 @@ def choose_reference(runs: Sequence[Run], asked: str | None) -> str | None:
 def compare(
     runs: Sequence[Run], reference: str | None, titles: Mapping[str, str], command: str
 ) -> dict[str, Any]:
-    """Put together what is finished, in JSON's types.
+    """Put together what is finished, in JSON's types; titles are by name of a config.
 
-    ``scores`` by task and ``delta`` of a row have ``values`` by seed, their ``mean``, and their
-    sample standard deviation as ``spread``. Titles are by name of a config.
+    ``spread`` is the sample standard deviation of ``values`` over seeds.
     """
     tasks = scored_tasks(runs[0].experiment)
-    experiments = {run.experiment.path: run.experiment for run in runs}
     rows = {}
-    for path, experiment in experiments.items():
-        counts = summarize_experiment(experiment)
-        row = dict(name=experiment.name, title=titles.get(experiment.name, experiment.name))
-        row.update(encoder=counts["encoder_trainable"], all=counts["total_trainable"])
-        row.update(passes=1 if counts["passes"] == "shared" else counts["tasks"])
-        rows[path] = row | _scores([run for run in runs if run.experiment.path == path], tasks)
+    for path, experiment in {run.experiment.path: run.experiment for run in runs}.items():
+        counts, name = summarize_experiment(experiment), experiment.name
+        own = _scores([run for run in runs if run.experiment.path == path], tasks)
+        rows[path] = dict(
+            name=name, title=titles.get(name, name), encoder=counts["encoder_trainable"],
+            all=counts["total_trainable"], **own,
+            passes=1 if counts["passes"] == "shared" else counts["tasks"],
+        )  # fmt: skip
     scores = rows[reference]["scores"] if reference else {}
     base = {task: score["mean"] for task, score in scores.items()}
     for row in rows.values():
@@ -197,8 +182,8 @@ def compare(
     about = {name: dict(metric=task.primary_metric, higher_is_better=task.higher_is_better)
              for name, task in tasks.items()}  # fmt: skip
     title = rows[reference]["title"] if reference else None
-    return dict(tasks=about, reference=dict(title=title, scores=base), rows=list(rows.values()),
-                command=command)  # fmt: skip
+    base = dict(title=title, scores=base)
+    return dict(tasks=about, reference=base, rows=list(rows.values()), command=command)
 
 
 def _scores(runs: Sequence[Run], tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -207,11 +192,10 @@ def _scores(runs: Sequence[Run], tasks: Mapping[str, Task]) -> dict[str, Any]:
     missing = []
     for run in runs:
         record = run.read()
-        failed = f"failed, see {run.folder / LOG}" if "code" in record else "has not ended"
         if "metrics" not in record:
-            missing.append(f"{run.name} {failed if record else 'has not been started'}")
-            continue
-        for name in [run.task] if run.task else tasks:
+            ended = f"failed, see {run.folder / LOG}" if "code" in record else "has not ended"
+            missing.append(f"{run.name} {ended if record else 'has not been started'}")
+        for name in ([run.task] if run.task else tasks) if "metrics" in record else ():
             key = f"{name}/{tasks[name].primary_metric}"
             if key in record["metrics"]:
                 scores[name][str(run.seed)] = record["metrics"][key]
@@ -221,9 +205,9 @@ def _scores(runs: Sequence[Run], tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 
 def _spread(values: Mapping[str, float]) -> dict[str, Any]:
-    numbers = list(values.values())
-    return dict(values=dict(values), mean=fmean(numbers) if numbers else None,
-                spread=stdev(numbers) if len(numbers) > 1 else None)  # fmt: skip
+    mean = fmean(values.values()) if values else None
+    spread = stdev(values.values()) if len(values) > 1 else None
+    return dict(values=dict(values), mean=mean, spread=spread)
 
 
 def to_markdown(comparison: Mapping[str, Any]) -> str:

@@ -6,9 +6,7 @@ Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Tables 2 and 3.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vmt_mm.analysis.experiment import Experiment
 from vmt_mm.analysis.tables import render_table, table_of
+from vmt_mm.checkpoints.keys import PEFT
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.peft import PEFTMethod
 from vmt_mm.registry import HOOKS
@@ -53,57 +52,40 @@ _OUTPUT_NORM = re.compile(r"^norm\d\.")
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Count (trainable, all) parameters: 'encoder', 'output norms', 'head <task>' of each, 'sum'.
 
-    The row of the encoder includes the PEFT method. The four output norms, which pretrained
-    checkpoints do not have, are a row of their own, as in the paper's counts; where the method
-    counts them as its own, their trainable parameters are in the encoder's row.
+    The encoder's row includes the PEFT method, but not the output norms, which pretrained
+    checkpoints do not have, unless the method counts those that it trains as its own.
     """
     method = getattr(model.backbone, "peft", None) or PEFTMethod()
-    rows = {part: [0, 0] for part in ("encoder", "output norms")}
-    rows |= {f"head {task}": [0, 0] for task in model.heads} | {"sum": [0, 0]}
-
-    def add(part: str, parameter: nn.Parameter) -> None:
-        for row in (rows[part], rows["sum"]):
-            row[0] += parameter.numel() * parameter.requires_grad
-            row[1] += parameter.numel()
-
+    parts: dict[str, list[nn.Parameter]] = {"encoder": [], "output norms": []}
     for name, parameter in model.backbone.named_parameters():
-        if name.startswith("peft."):
-            name = method.original_name(name.removeprefix("peft."))
+        if name.startswith(PEFT):
+            name = method.original_name(name.removeprefix(PEFT))
         own = method.counts_output_norms and parameter.requires_grad
-        add("output norms" if _OUTPUT_NORM.match(name) and not own else "encoder", parameter)
-    for task, head in model.heads.items():
-        for parameter in head.parameters():
-            add(f"head {task}", parameter)
-    return {part: (row[0], row[1]) for part, row in rows.items()}
+        part = "output norms" if _OUTPUT_NORM.match(name) and not own else "encoder"
+        parts[part].append(parameter)
+    parts |= {f"head {task}": list(head.parameters()) for task, head in model.heads.items()}
+    parts["sum"] = [parameter for own in parts.values() for parameter in own]
+    return {
+        part: (sum(p.numel() for p in own if p.requires_grad), sum(p.numel() for p in own))
+        for part, own in parts.items()
+    }
 
 
 def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
-    """Parameters of all models of a config, as a row of JSON.
-
-    ``encoder`` is one pretrained encoder, without output norms; ``encoder_trainable`` is compared
-    with it and, as in the paper, with one for each task.
-    """
+    """Parameters of a config's models; ``encoder`` is a pretrained one, without output norms."""
     models, plain = experiment.build_models(), experiment.build_plain_encoder()
     counts = [count_parameters(model) for model in models]
-    encoder, norms, total = (
-        sum(count[part][0] for count in counts) for part in ("encoder", "output norms", "sum")
-    )
+    parts = ("encoder", "output norms", "sum")
+    encoder, norms, total = (sum(count[part][0] for count in counts) for part in parts)
     one = sum(p.numel() for n, p in plain.named_parameters() if not _OUTPUT_NORM.match(n))
     tasks = sum(len(model.tasks) for model in models)
     summary = dict(
-        config=experiment.path,
-        encoder_trainable=encoder,
-        output_norms=norms,
-        decoder_trainable=total - encoder - norms,
-        total_trainable=total,
-        frozen=sum(count["sum"][1] for count in counts) - total,
-        encoder=one,
-        tasks=tasks,
-        models=len(models),
-        passes=find_passes(models),
-        share_of_one_encoder=encoder / one,
+        config=experiment.path, encoder_trainable=encoder, output_norms=norms,
+        decoder_trainable=total - encoder - norms, total_trainable=total,
+        frozen=sum(count["sum"][1] for count in counts) - total, encoder=one, tasks=tasks,
+        models=len(models), passes=find_passes(models), share_of_one_encoder=encoder / one,
         share_of_an_encoder_per_task=encoder / (one * tasks),
-    )
+    )  # fmt: skip
     row = experiment.name.replace(PAPER_SETTING, "")
     if printed := PAPER_TABLE.get(row if row != experiment.name else ""):
         summary["paper_millions"] = dict(zip(("encoder", "all"), printed, strict=True))
@@ -148,24 +130,16 @@ def count_operations(run: Callable[[], object]) -> int:
 
 @torch.no_grad()
 def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[str, Any]]:
-    """``name``, ``flops`` and ``parameters`` of the encoder, for all tasks, and of each head.
-
-    They are those of one image of shape (H, W).
-    """
-    with contextlib.redirect_stdout(io.StringIO()):  # mmseg reports missing weights
-        model.backbone.init_weights()
+    """``name``, ``flops`` and ``parameters`` of encoder and heads, for an image of shape (H, W)."""
     image = torch.randn(1, 3, *shape)
     features = model.eval().backbone(image)
     parts = [("encoder", model.backbone, image)]
     parts += [(f"head of {name}", model.heads[name], maps) for name, maps in features.items()]
     return [
-        dict(
-            name=name,
-            flops=count_operations(partial(module, inputs)),
-            parameters=sum(p.numel() for p in module.parameters()),
-        )
+        dict(name=name, flops=count_operations(partial(module, inputs)),
+             parameters=sum(p.numel() for p in module.parameters()))
         for name, module, inputs in parts
-    ]
+    ]  # fmt: skip
 
 
 @HOOKS.register_module()

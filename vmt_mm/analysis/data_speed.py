@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -33,10 +33,8 @@ class PlainPipeline:
     def __init__(self, dataset: MultiTaskDataset) -> None:
         warps = [t for t in dataset.pipeline.transforms if isinstance(t, RandomWarp)]
         if not warps or warps[0].on_device:
-            raise InputError(
-                "the training pipeline has no RandomWarp on the CPU to compare with; set "
-                "augment_on_device=False"
-            )
+            problem = "the training pipeline has no RandomWarp on the CPU to compare with"
+            raise InputError(f"{problem}; set augment_on_device=False")
         self.dataset, self.warp = dataset, warps[0]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -51,14 +49,12 @@ class PlainPipeline:
         sin, cos = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
         rotation = np.float32([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
         rotation[:, 0] *= -1 if flip else 1
-        height, width = arrays["image"].shape[:2]
         for name, array in arrays.items():
-            how = cv2.INTER_LINEAR if array.ndim == 3 else cv2.INTER_NEAREST
-            for turn, zoom in ((angle, 1.0), (0.0, scale)):
-                matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, zoom)
-                array = cv2.warpAffine(array, matrix, (width, height), flags=how)
-            array = cv2.flip(array, 1) if flip else array
-            array = cv2.resize(array, self.warp.size, interpolation=how)
+            how = "bilinear" if array.ndim == 3 else "nearest"
+            array = mmcv.imrotate(array, -angle, interpolation=how)
+            array = mmcv.imrotate(array, 0, scale=scale, interpolation=how)
+            array = mmcv.imflip(array) if flip else array
+            array = mmcv.imresize(array, self.warp.size, interpolation=how)
             if name == "image":
                 array = mmcv.imnormalize(array, _MEAN, _STD, to_rgb=True)
             elif array.ndim == 3:
@@ -96,16 +92,14 @@ def measure(
 
 
 def _pass(pipeline: Any, images: int, workers: int) -> float:
-    """Seconds per image; with workers without the first image, and so without their start."""
-    loader = DataLoader(pipeline, batch_size=None, sampler=range(images), num_workers=workers)
-    clock, samples = time.perf_counter if workers else time.thread_time, iter(loader)
-    start, count = clock(), images
-    if workers:
-        next(samples)
-        start, count = clock(), max(images - 1, 1)
-    for _ in samples:
-        pass
-    return (clock() - start) / count
+    """Seconds per image, after one that starts the workers."""
+    order = [0, *range(images)]
+    samples = iter(DataLoader(pipeline, batch_size=None, sampler=order, num_workers=workers))
+    clock = time.perf_counter if workers else time.thread_time
+    next(samples)
+    start = clock()
+    deque(samples, maxlen=0)
+    return (clock() - start) / images
 
 
 def _stages(dataset: MultiTaskDataset, images: int) -> dict[str, float]:
@@ -120,6 +114,7 @@ def _stages(dataset: MultiTaskDataset, images: int) -> dict[str, float]:
 
     transforms = dataset.pipeline.transforms
     dataset.pipeline.transforms = [partial(timed, transform) for transform in transforms]
-    _pass(dataset, images, workers=0)
+    for index in range(images):
+        dataset[index]
     dataset.pipeline.transforms = transforms
     return ms

@@ -37,7 +37,15 @@ class Experiment:
         model = self._model()
         sources = repeat_tasks(list(model["tasks"]), tasks or len(model["tasks"]))
         parts = [{n: of} for n, of in sources.items()] if self.model_per_task else [sources]
-        return [MODELS.build(_with_tasks(model, part)) for part in parts]
+        heads = model.get("task_heads") or {}
+        model["test_cfg"] = None  # may name tasks that are left out
+        for_part = (
+            dict(tasks={name: model["tasks"][of] for name, of in part.items()},
+                 backbone=dict(model["backbone"], tasks=list(part)),
+                 task_heads={name: heads[of] for name, of in part.items() if of in heads})
+            for part in parts
+        )  # fmt: skip
+        return [MODELS.build(copy.deepcopy({**model, **own})) for own in for_part]
 
     def build_plain_encoder(self) -> nn.Module:
         """Build the encoder without a PEFT method."""
@@ -74,14 +82,3 @@ def repeat_tasks(names: Sequence[str], count: int) -> dict[str, str]:
     """New name -> one of ``names``, taken in turn: a, b, a_2, b_3, ... -> a, b, a, b, ..."""
     turn = enumerate(islice(cycle(names), count))
     return {name if i < len(names) else f"{name}_{i}": name for i, name in turn}
-
-
-def _with_tasks(model: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """A model's config with other tasks: new name -> the task that it is a copy of."""
-    model = copy.deepcopy(dict(model))
-    model["tasks"] = {name: model["tasks"][of] for name, of in sources.items()}
-    model["backbone"]["tasks"] = list(sources)
-    heads = model.get("task_heads") or {}
-    model["task_heads"] = {name: heads[of] for name, of in sources.items() if of in heads}
-    model.pop("test_cfg", None)  # may name tasks that are left out
-    return model

@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from vmt_mm.analysis.tables import render_table, table_of
+from vmt_mm.checkpoints.keys import some
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
@@ -32,30 +33,25 @@ from vmt_mm.utils.modules import restored_generators, unwrap
 from vmt_mm.visualization.figure import draw_figure
 
 #: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` of every pair
-#: of tasks, None where undefined, with the number of the iteration of each in ``iterations``. With
-#: several processes an iteration has one of each.
+#: of tasks, None where undefined, with the iteration of each, one per process, in ``iterations``.
 Record = dict[str, Any]
-RECORD_FILE = "gradient_conflict.json"
-#: Entry of the message hub, and so of checkpoints, that holds the record.
+#: Name of files, and of the message hub's entry, which is in checkpoints.
 _KEY = "gradient_conflict"
+RECORD_FILE = f"{_KEY}.json"
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
 def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, nn.Parameter]:
     """Trainable parameters of the encoder, in whose names the regular expression is found."""
-    tasks = list(getattr(model, "tasks", ()))
-    if len(tasks) < 2:
+    if len(tasks := list(model.tasks)) < 2:
         raise InputError(f"gradient conflict needs a model of two tasks at least, got {tasks}")
     trainable = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
     chosen = {name: p for name, p in trainable.items() if re.search(pattern or "", name)}
-    if not trainable:
-        raise InputError("gradient conflict: no parameter of the encoder is trainable")
     if not chosen:
-        raise InputError(
-            f"gradient conflict: `parameters` {pattern!r} is found in no name of the encoder's "
-            f"{len(trainable)} trainable parameters; the first is {next(iter(trainable))!r}"
-        )
+        unfit = f"{pattern!r} is found in no name of {some(list(trainable))}"
+        problem = unfit if trainable else "no parameter of the encoder is trainable"
+        raise InputError(f"gradient conflict: {problem}")
     return chosen
 
 
@@ -63,12 +59,9 @@ def task_losses(
     model: nn.Module, inputs: Tensor, data_samples: list[MultiTaskDataSample]
 ) -> dict[str, Tensor]:
     """Task -> loss of a batch (B, 3, H, W), which depends on no other task's parameters."""
-    encoder = model.backbone
-    joined, encoder.batch_tasks = encoder.batch_tasks, False
-    try:
-        losses = model.loss(inputs, data_samples)
-    finally:
-        encoder.batch_tasks = joined
+    joined, model.backbone.batch_tasks = model.backbone.batch_tasks, False
+    losses = model.loss(inputs, data_samples)
+    model.backbone.batch_tasks = joined
     return {task: losses[f"loss_{task}"] for task in model.tasks}
 
 
@@ -77,31 +70,27 @@ def measure_conflict(
 ) -> tuple[Tensor, list[str]]:
     """Compute cos phi_ij = g_i . g_j / (|g_i| |g_j|) of every two tasks (Eqs. 7, 8).
 
-    Shared are the parameters that every loss depends on: not VMT-Adapter's alpha_t and gamma_t.
-
     Returns:
         Cosines (T (T - 1) / 2,) float64, in the order of ``itertools.combinations``, NaN where a
-        gradient is zero or not finite; names of the shared parameters.
+        gradient is zero or not finite; names of the parameters that every loss depends on.
     """
     gradients = [
         torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
         for loss in losses.values()
     ]
-    by_name = dict(zip(parameters, zip(*gradients, strict=True), strict=True))
-    shared = [n for n, parts in by_name.items() if all(part is not None for part in parts)]
+    by_name = zip(parameters, *gradients, strict=True)
+    shared = {name: own for name, *own in by_name if all(part is not None for part in own)}
     if not shared:
-        raise InputError(
-            f"gradient conflict: none of {len(parameters)} trainable parameter(s) of the encoder "
-            f"is shared by the tasks {', '.join(losses)}: each has parameters of its own"
-        )
+        which = f"none of {len(parameters)} trainable parameter(s) of the encoder"
+        problem = f"{which} is shared by the tasks {', '.join(losses)}"
+        raise InputError(f"gradient conflict: {problem}: each has parameters of its own")
     # in float64: the squares of a small float32 gradient vanish
-    rows = (torch.stack([g.flatten() for g in by_name[name]]).double() for name in shared)
+    rows = (torch.stack([g.flatten() for g in own]).double() for own in shared.values())
     gram = sum(row @ row.T for row in rows)
     length = gram.diagonal().sqrt()
-    length = length.where(length.isfinite() & (length > 0), math.nan)
     cosines = (gram / length / length[:, None]).clamp(-1, 1)
     i, j = torch.triu_indices(len(losses), len(losses), offset=1, device=gram.device)
-    return cosines[i, j], shared
+    return cosines[i, j], list(shared)
 
 
 def new_record(tasks: Iterable[str]) -> Record:
@@ -149,9 +138,7 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a record of gradient conflict as GradientConflictHook writes it"
-        ) from error
+        raise InputError(f"{path}: not a record of gradient conflict") from error
     return record
 
 
@@ -163,36 +150,28 @@ def conflict_table(records: Mapping[str, Record]) -> Table:
             text = "{mean:+.3f}, {share_positive:6.1%}" if summary["count"] else "no value"
             cells = rows.setdefault(pair, {"tasks": pair})
             cells[f"{name}\nmean, share above 0"] = text.format(**summary)
-    title = "cosine between the tasks' gradients by the shared parameters"
-    return table_of(title, list(rows.values()))
+    return table_of("cosine between the tasks' gradients", list(rows.values()))
 
 
 def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
-    """Draw how cos phi_ij is distributed, with means as dashed lines, as an RGB image.
-
-    Each record has a colour in the panels of all pairs and of every pair.
-    """
+    """Draw how cos phi_ij is distributed, with means as dashed lines, as an RGB image."""
     parts = {name: _parts(record) for name, record in records.items()}
     pairs = list(dict.fromkeys(pair for part in parts.values() for pair in part))
     largest = max(np.nanmax(np.abs(part["all pairs"]), initial=0.1) for part in parts.values())
     edges = np.linspace(-largest, largest, 41)
     rows = math.ceil(len(pairs) / 3)
     figure = Figure(figsize=(10.5, 1 + 2.4 * rows), dpi=110, layout="constrained")
-    axes = figure.subplots(rows, 3, squeeze=False, sharex=True).ravel()
-    for axis, pair in zip(axes, pairs, strict=False):
+    for number, pair in enumerate(pairs, start=1):
+        axis = figure.add_subplot(rows, 3, number, title=pair)
         axis.axvspan(edges[0], 0, color="#f4e3e3", zorder=0)  # the side of conflict
         for (name, part), color in zip(parts.items(), _COLORS * len(parts), strict=False):
-            known = part.get(pair, np.empty(0))
-            known = known[~np.isnan(known)]
-            label = f"{name}: {(known > 0).mean():.1%} > 0" if known.size else f"{name}: no value"
-            shares = np.histogram(known, edges)[0] / max(1, known.size)
-            style = dict(fill=True, facecolor=(color, 0.3), edgecolor=color, linewidth=1.5)
-            axis.stairs(shares, edges, label=label, **style)
-            axis.axvline(known.mean() if known.size else 0, color=color, linestyle="--")
-        axis.set_title(pair, fontsize=10)
-        axis.legend(fontsize=7, frameon=False)
-    for axis in axes[len(pairs) :]:
-        axis.axis("off")
+            values = part.get(pair, np.empty(0))
+            if (known := values[~np.isnan(values)]).size:
+                style = dict(fill=True, facecolor=(color, 0.3), edgecolor=color, linewidth=1.5)
+                label = f"{name}: {(known > 0).mean():.1%} > 0"
+                axis.stairs(np.histogram(known, edges)[0] / known.size, edges, label=label, **style)
+                axis.axvline(known.mean(), color=color, linestyle="--")
+                axis.legend(fontsize=7, frameon=False)
     figure.supxlabel(r"$\cos\,\phi_{ij}$ of the gradients by the shared parameters")
     figure.supylabel("share of the values")
     return draw_figure(figure)
@@ -202,30 +181,27 @@ def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
 class GradientConflictHook(Hook):
     r"""Measures the cosine between the gradients of every two tasks (Eq. 8 of VMT-Adapter).
 
-    Each process measures on the batch that the iteration trains on, in a forward and T backward
-    passes of its own, which leave the training bit for bit as it is. The work dir gets
-    ``gradient_conflict.json`` after every epoch and ``gradient_conflict.png`` at the end.
+    Each process measures on the batch of the iteration, in passes of their own, which leave the
+    training bit for bit as it is. The work dir gets ``gradient_conflict.json`` after every epoch
+    and ``gradient_conflict.png`` at the end.
 
     Args:
         interval: measure every so many iterations.
-        parameters: regular expression that chooses shared parameters of the encoder by their names,
-            such as ``(down|up)\.weight``; None takes all.
+        parameters: regular expression found in the shared parameters' names; None takes all.
     """
 
     def __init__(self, interval: int = 1, parameters: str | None = None) -> None:
         if type(interval) is not int or interval < 1:
             raise InputError(f"`interval` must be a positive whole number, got {interval!r}")
-        self.interval, self.parameters = interval, parameters
-        self.record = new_record(())
+        self.interval, self.parameters, self.record = interval, parameters, new_record(())
 
     def before_train(self, runner: Runner) -> None:
         """Continue the record of a resumed run; refuse a model that shares nothing."""
         model, hub = unwrap(runner.model), runner.message_hub
         find_candidates(model, self.parameters)
-        self.record = new_record(model.tasks)
-        earlier = hub.get_info(_KEY, None) if runner.iter else None
-        if earlier and earlier["tasks"] == self.record["tasks"]:
-            self.record = earlier
+        earlier = hub.get_info(_KEY, {}) if runner.iter else {}
+        resumed = earlier.get("tasks") == list(model.tasks)
+        self.record = earlier if resumed else new_record(model.tasks)
         hub.update_info(_KEY, self.record)
 
     def before_train_iter(
@@ -235,9 +211,9 @@ class GradientConflictHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         model = unwrap(runner.model)
-        device = next(model.parameters()).device
+        devices = {p.device for p in model.parameters() if p.device.type != "cpu"}
         buffers = {buffer: buffer.clone() for buffer in model.buffers()}
-        with restored_generators([] if device.type == "cpu" else [device]):
+        with restored_generators(list(devices)):
             with runner.optim_wrapper.optim_context(model):  # mixed precision, if the training's is
                 data = model.data_preprocessor(data_batch, True)
                 losses = task_losses(model, data["inputs"], data["data_samples"])
@@ -258,5 +234,4 @@ class GradientConflictHook(Hook):
             self.after_train_epoch(runner)
             records = {Path(runner.work_dir).name: self.record}
             runner.logger.info(f"gradient conflict\n{render_table(conflict_table(records))}")
-            picture = (Path(runner.work_dir) / RECORD_FILE).with_suffix(".png")
-            write_image(picture, draw_conflicts(records))
+            write_image(Path(runner.work_dir) / f"{_KEY}.png", draw_conflicts(records))

@@ -65,12 +65,10 @@ def use_variant(experiment: Experiment, variant: str) -> Experiment:
         return experiment
     parts, cfg = {**REFERENCES, **ABLATIONS}[variant], copy.deepcopy(experiment.cfg)
     heads = [cfg.model.head, *(cfg.model.get("task_heads") or {}).values()]
-    kinds = [cfg.model.backbone.type, *(head.type for head in heads)]
-    if kinds != ["MultiTaskSwin", *["MLPHead"] * len(heads)]:
-        raise InputError(
-            f"{experiment.path}: the stock composition is of a MultiTaskSwin with MLPHeads, not of "
-            f"{', '.join(dict.fromkeys(map(str, kinds)))}"
-        )
+    kinds = list(dict.fromkeys([cfg.model.backbone.type, *(head.type for head in heads)]))
+    if kinds != ["MultiTaskSwin", "MLPHead"]:
+        problem = f"is of a MultiTaskSwin with MLPHeads, not of {', '.join(map(str, kinds))}"
+        raise InputError(f"{experiment.path}: the stock composition {problem}")
     if "encoder" in parts:
         cfg.model.backbone.type = "StockSwin"
     for head in heads if "heads" in parts else ():
@@ -84,15 +82,10 @@ def use_variant(experiment: Experiment, variant: str) -> Experiment:
 
 @torch.no_grad()
 def logits_difference(model: MultiTaskSegmentor, stock: nn.Module, images: Tensor) -> float:
-    """Largest difference of logits, relative to the largest, once ``stock`` has the same weights.
-
-    Images are (B, 3, H, W).
-    """
+    """Largest difference of logits on (B, 3, H, W), of the largest, with the model's weights."""
     stock.load_state_dict(model.state_dict())
-    modes = [m.training for m in (model, stock)]
+    training = model.training
     own, other = model.eval().logits(images), stock.eval().logits(images)
-    for one, training in zip((model, stock), modes, strict=True):
+    for one in (model, stock):
         one.train(training)
-    return max(
-        ((own[task] - other[task]).abs().max() / other[task].abs().max()).item() for task in own
-    )
+    return max(float((own[t] - other[t]).abs().max() / other[t].abs().max()) for t in own)

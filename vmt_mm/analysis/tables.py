@@ -39,18 +39,16 @@ def print_table(table: Table, width: int = 200) -> None:
 def metrics_table(metrics: Mapping[str, float], tasks: Mapping[str, Task]) -> Table:
     """Table of an evaluation: each task's primary metric, then its others, then Delta."""
     rows = []
-    better = {True: "higher", False: "lower", None: "unknown which"}
+    better = {True: " (higher is better)", False: " (lower is better)", None: ""}
     for name, task in tasks.items():
         own = {k.split("/")[1]: v for k, v in metrics.items()
                if k.startswith(f"{name}/") and not is_of_class(k)}  # fmt: skip
-        primary = task.primary_metric or ""
+        primary = task.primary_metric or "-"
         value = f"{own.pop(primary):.2f}" if primary in own else "-"
-        which = f"{primary} ({better[task.higher_is_better]} is better)" if primary else "-"
+        which = primary + better[task.higher_is_better]
         others = ", ".join(f"{key} {number:.4g}" for key, number in own.items())
         rows.append({"task": name, "primary metric": which, "value": value, "others": others})
     if "delta" in metrics:
-        delta = f"{metrics['delta']:+.2f}"
-        rows.append(
-            {"task": "all", "primary metric": "Delta over the reference, %", "value": delta}
-        )
+        about, value = "Delta over the reference, %", f"{metrics['delta']:+.2f}"
+        rows.append({"task": "all", "primary metric": about, "value": value})
     return table_of("evaluation", rows, left=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,23 +31,16 @@ def seconds_of(run: Callable[[], object]) -> float:
     synchronize = getattr(torch, get_device()).synchronize
     synchronize()
     start = time.perf_counter()
-    result = run()
+    _result = run()  # kept until the end: its release is not timed
     synchronize()
-    end = time.perf_counter()
-    del result  # kept until here: its release is not timed
-    return end - start
+    return time.perf_counter() - start
 
 
 def seconds_in_turn(
-    runs: Sequence[Callable[[], object]],
-    rounds: int,
-    untimed: int,
+    runs: Sequence[Callable[[], object]], rounds: int, untimed: int,
     advance: Callable[[], object] = lambda: None,
-) -> list[list[float]]:
-    """Seconds of each run, in turn round after round, so that a slow phase hits all alike.
-
-    ``untimed`` rounds come first; ``advance`` is called after each run.
-    """
+) -> list[list[float]]:  # fmt: skip
+    """Seconds of each run, in turn, after ``untimed`` rounds: a slow phase hits all alike."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(untimed + rounds):
         for run, own in zip(runs, seconds, strict=True):
@@ -56,16 +50,12 @@ def seconds_in_turn(
 
 
 def peak_memory(work: Callable[..., object], *args: Any) -> int:
-    """Peak memory of ``work(*args)`` in a process of its own, in bytes.
-
-    On a GPU: what PyTorch had allocated at once. On a CPU: the process's resident set, of which
-    PyTorch itself takes some hundred megabytes.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
+    """Bytes that PyTorch allocated on the GPU, or the resident set, in a process of its own."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(_run_and_measure, torch.get_num_threads(), work, args).result()
-        except BrokenProcessPool:
-            raise InputError("the process that measures memory was killed") from None
+    except BrokenProcessPool:
+        raise InputError("the process that measures memory was killed") from None
 
 
 def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> int:
@@ -76,5 +66,4 @@ def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> 
     if sys.platform != "linux":
         raise InputError("peak memory is measured on Linux and on GPUs alone: use --no-memory")
     # ru_maxrss begins with that of the parent process
-    status = dict(s.split(":\t") for s in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(status["VmHWM"].split()[0])
+    return 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])
