@@ -21,8 +21,7 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
     members that label it. In a test the members' ids must differ, as they name predictions.
 
     Args:
-        datasets: the members, or their configs.
-        lazy_init: see ``mmengine.dataset.ConcatDataset``.
+        datasets: the members, or their configs; ``lazy_init`` is mmengine's.
 
     Raises:
         InputError: if there is no member, or members contradict each other.

@@ -19,18 +19,8 @@ from vmt_mm.datasets.transforms.unfit import refuse_unfit
 from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
 from vmt_mm.registry import DATASETS, own_scope
 from vmt_mm.tasks import build_tasks
+from vmt_mm.utils import layout
 from vmt_mm.utils.files import check_outputs
-from vmt_mm.utils.layout import (
-    IMAGE_SUFFIXES,
-    Listing,
-    leads_outside,
-    list_files,
-    read_ids,
-    samples_of,
-)
-
-#: Keys of a task's metainfo.
-_META = ("classes", "palette")
 
 
 @DATASETS.register_module()
@@ -86,7 +76,7 @@ class MultiTaskDataset(BaseDataset):
     ) -> None:
         refuse_unread(MultiTaskDataset, kwargs)
         data_root, ann_file = os.path.expanduser(data_root), os.path.expanduser(ann_file)
-        is_folder = isinstance(id_prefix, str) and not leads_outside(id_prefix)
+        is_folder = isinstance(id_prefix, str) and not layout.leads_outside(id_prefix)
         is_cache = cache is None or (isinstance(cache, (str, Path, bool)) and cache != "")
         for name, value, right, rule in (
             ("on_error", on_error, on_error in ("raise", "skip"), "'raise' or 'skip'"),
@@ -122,11 +112,12 @@ class MultiTaskDataset(BaseDataset):
         for name, meta in given.items():
             if not isinstance(meta, Mapping):
                 raise InputError(f"{rule}, got {name}={meta!r}")
-            known: dict[str, Sequence[str]] = dict.fromkeys(meta, _META)
+            known = dict.fromkeys(meta, ["classes", "palette"])
             if name not in self.tasks:  # classes of tasks that are left out here may stay
                 known[name] = without
-            for word in known.keys() - set(_META):
-                if near := get_close_matches(str(word).lower(), known[word], 1):
+            for word, names in known.items():
+                near = word not in names and get_close_matches(str(word).lower(), names, 1)
+                if near:
                     raise InputError(f"{rule}, got {word!r}; did you mean {near[0]!r}?")
         for name, task in self.tasks.items():
             task.check_metainfo(self.metainfo.get(name, {}), str(self.data_root))
@@ -135,12 +126,12 @@ class MultiTaskDataset(BaseDataset):
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
         """Say in one line what a dataset needs that is not there; None if all is."""
         root, path = Path(data_root).expanduser(), Path(ann_file).expanduser()
-        layout = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
+        expected = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
         if not root.is_dir():
-            advice = f"expected {layout}; set it with --cfg-options data_root=FOLDER"
+            advice = f"expected {expected}; set it with --cfg-options data_root=FOLDER"
             return f"data_root {str(root)!r} is not a folder: {advice}"
         if not (root / path).is_file():
-            return f"{root / path}: no such list of ids; the layout is {layout}"
+            return f"{root / path}: no such list of ids; the layout is {expected}"
         return None
 
     def full_init(self) -> None:
@@ -151,33 +142,31 @@ class MultiTaskDataset(BaseDataset):
         readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
-        root = self._root
+        root, parts = self._root, ("images", "splits", *self.label_specs)
         folder = root / "cache" if self.cache is True else Path(str(self.cache)).expanduser()
-        check_outputs(
-            dict(cache=folder), [root / part for part in ("images", "splits", *self.label_specs)]
-        )
+        check_outputs(dict(cache=folder), [root / part for part in parts])
         self._stored = SampleCache(folder, root, self.label_specs, readers[0])
 
     def load_data_list(self) -> list[dict]:
         """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
         root = self._root
         first, step = self.part
-        listed = read_ids(Path(str(self.ann_file)))
+        listed = layout.read_ids(Path(str(self.ann_file)))
         ids = listed[first::step]
         if not ids:
             raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")
-        images = list_files(root / "images", IMAGE_SUFFIXES)
+        images = layout.list_files(root / "images", layout.IMAGE_SUFFIXES)
         if missing := images.missing(ids):
             raise InputError(f"{self.ann_file}: {missing}")
         specs = self.label_specs.items()
-        labels = {name: list_files(root / name, spec.suffixes) for name, spec in specs}
+        labels = {name: layout.list_files(root / name, spec.suffixes) for name, spec in specs}
         for name, listing in labels.items():
             self._check_labels(name, listing, ids, images.files)
-        samples = samples_of(ids, images, labels)
+        samples = layout.samples_of(ids, images, labels)
         return [dict(s, sample_id=self.id_prefix + s["sample_id"]) for s in samples]
 
     def _check_labels(
-        self, task: str, listing: Listing, ids: Sequence[str], images: Mapping[str, str]
+        self, task: str, listing: layout.Listing, ids: Sequence[str], images: Mapping[str, str]
     ) -> None:
         """Warn of a task's files that belong to no image; raise InputError if no id fits."""
         folder = listing.folder

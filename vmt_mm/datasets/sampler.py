@@ -91,10 +91,9 @@ class SeededSampler(DefaultSampler):
     ) -> None:
         if length is not None and (type(length) is not int or length < 1):
             raise InputError(f"SeededSampler: length must be a whole number > 0, got {length!r}")
-        self._size = len(dataset)
-        self._shares: list[tuple[int, int]] = []
+        self._size, self._shares = len(dataset), []
         if balance is not None or length is not None:
-            total = self._size if length is None else length
+            total = length or self._size
             self._shares = _shares_of(dataset, balance, total)
             dataset = range(total)  # mmengine orders the places of the epoch
         super().__init__(dataset, shuffle, seed, round_up)

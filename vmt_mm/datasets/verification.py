@@ -30,11 +30,7 @@ _LABELS, _SAMPLES, _SECONDS, _BROKEN = 32, 1024, 4.0, 0.02
 
 
 def look_at_labels(dataset: Any) -> list[str]:
-    """Say what is hardly right of a few labels of every task, inside wrappers as well.
-
-    Raises:
-        InputError: if a label cannot be used, and the dataset does not skip such.
-    """
+    """Say what is hardly right of a few labels of every task; InputError for one of no use."""
     members, said = list(members_of(dataset)), []
     for member in members:
         end = time.monotonic() + _SECONDS / len(members)

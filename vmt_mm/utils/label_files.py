@@ -114,10 +114,9 @@ def _read_by_opencv(content: bytes) -> np.ndarray:
 
 
 def with_channels(values: np.ndarray, channels: int, path: str | Path, rule: str) -> np.ndarray:
-    """Bring values (H, W[, C]) to (H, W), or to (H, W, 3) where ``channels`` is 3.
+    """Bring values (H, W[, C]) to (H, W), or to (H, W, 3) for 3 ``channels``, or raise InputError.
 
-    An opaque alpha channel is dropped; three equal channels are one. Anything else raises
-    InputError, which names ``path`` and ``rule``.
+    An opaque alpha channel is dropped; three equal channels are one.
     """
     found = values.shape[2] if values.ndim == 3 else 1
     if found in (2, 4):
@@ -162,9 +161,8 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
 def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
     """Read a mask (H, W), uint8: 0..255 for values='mask255'; 0, 1 and 255 for 'mask01'.
 
-    Where a file has one bit per value, and in palette images of the indices 0 and 1, 1 is
-    foreground. A grey palette with a colour above 127 counts by its colours. Values of the other
-    kind, and other kinds of files, raise InputError.
+    In files of one bit, and in palette images of the indices 0 and 1, 1 is foreground. A grey
+    palette with a colour above 127 counts by its colours. Other values raise InputError.
     """
     rule = _MASK_RULES[values]
     mask, palette = read_stored(path, rule)

@@ -124,17 +124,14 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
 
 
 def walk_files(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the paths of all files, and of broken links, below a folder that are not hidden.
-
-    ``above``: device and inode of the folders above, to which a link may lead back.
-    """
+    """Yield the paths of all files, and of broken links, below a folder that are not hidden."""
     try:
         state = os.stat(folder)
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not is_hidden(entry.name)]
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from None
-    identity = (state.st_dev, state.st_ino)
+    identity = (state.st_dev, state.st_ino)  # of folders above, to which a link may lead back
     for entry in entries if identity not in above else ():
         if entry.is_dir():
             yield from walk_files(entry.path, (*above, identity))

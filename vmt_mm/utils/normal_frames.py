@@ -27,10 +27,8 @@ def parse_frame(frame: str) -> str:
     axes = FRAMES.get(frame, frame) if isinstance(frame, str) else ""
     entries = [entry.strip() for entry in axes.split(",")]
     if sorted(entry.removeprefix("-") for entry in entries) != ["x", "y", "z"]:
-        raise InputError(
-            f"frame of normals {frame!r}: expected one of {', '.join(FRAMES)}, or the source's x, "
-            "y and z that point right, up and towards the camera, such as x,-y,z"
-        )
+        rule = "the source's x, y and z that point right, up and towards the camera, as x,-y,z"
+        raise InputError(f"frame of normals {frame!r}: expected {rule}, or {', '.join(FRAMES)}")
     return ",".join(entries)
 
 

@@ -30,11 +30,7 @@ _CROP_TRIES = 10
 def map_labels(
     results: dict, change: Callable[[LabelSpec, np.ndarray], np.ndarray], size: Sequence[int]
 ) -> None:
-    """Replace every label by ``change(spec, label)``; labels have the ``size`` before (H, W, ...).
-
-    Raises:
-        InputError: if a label's size differs, or if the image waits for its warp.
-    """
+    """Replace every label by ``change(spec, label)``; InputError if one has another ``size``."""
     if DeferredWarp.key in results:
         raise InputError("RandomWarp(on_device=True) must be the last transform that moves images")
     for task, label in results.get("labels", {}).items():
@@ -212,8 +208,7 @@ class RandomFlip(mmcv.transforms.RandomFlip):
 class Pad(mmcv.transforms.Pad):
     """mmcv's ``Pad``, for all labels; new pixels carry no label.
 
-    In a test pipeline it may stand before ``LoadLabels``: labels keep their native size, and
-    predictions are cut to it.
+    If it stands before ``LoadLabels``, in a test, predictions are cut to the labels' native size.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -239,8 +234,8 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
 
     Args:
         crop_size: (height, width), or one number for both, as in mmseg.
-        cat_max_ratio: a box in which one class has this share of the labelled pixels or more, or
-            which has one class alone, is drawn again, up to ten times.
+        cat_max_ratio: a box with one class alone, or of which one class has this share of the
+            labelled pixels or more, is drawn again, up to ten times.
         size: (width, height) in place of ``crop_size``.
         cat_tasks: tasks whose classes ``cat_max_ratio`` looks at; None takes all with classes.
     """

@@ -196,11 +196,8 @@ class LoadLabels(BaseTransform):
     """Read the label files that exist into ``results['labels']``, by task.
 
     After ``Resize`` or ``Pad`` in a test pipeline, labels keep their native size, and predictions
-    get it; before, both have that of the network's input. If ``results['on_error']`` is 'skip', a
-    file that cannot be used counts as missing, and is noted in ``results['skipped']``.
-
-    Raises:
-        InputError: if a file cannot be read or has another size than the image.
+    get it. A file that cannot be used, or has another size than the image, is an InputError; if
+    ``results['on_error']`` is 'skip', it counts as missing and is noted in ``results['skipped']``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -248,11 +245,8 @@ def size_problem(
 class PackMultiTaskInputs(BaseTransform):
     """Make the model's inputs: ``inputs`` (C, H, W) and a ``MultiTaskDataSample``.
 
-    Args:
-        meta_keys: entries of the sample that become its metainfo, where present.
-
-    Raises:
-        InputError: if a transform moved the image and left the labels behind.
+    Entries named by ``meta_keys`` become its metainfo. InputError if a transform moved the image
+    and left the labels behind.
     """
 
     def __init__(self, meta_keys: Sequence[str] = _META_KEYS) -> None:
