@@ -43,11 +43,7 @@ class SampleCache:
         self.reader = reader
 
     def __getitem__(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The decoded files of a sample: that under ``IMAGE``, and labels by task; some may miss.
-
-        Raises:
-            InputError: if it cannot be written, as on a full disk.
-        """
+        """The image under ``IMAGE``, and labels by task; InputError if it cannot be written."""
         path = self.folder / f"{sample['sample_id']}.safetensors"
         files = {IMAGE: sample["img_path"], **sample["label_paths"]}
         state = json.dumps({name: _state(path) for name, path in files.items()})

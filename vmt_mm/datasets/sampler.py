@@ -50,10 +50,7 @@ class SeededIndex(int):
 
 @contextmanager
 def seeded_by(index: int) -> Iterator[None]:
-    """Seed the global generators by a :class:`SeededIndex`, restore them afterwards.
-
-    A plain ``int`` leaves the generators as they are.
-    """
+    """Seed the global generators by a :class:`SeededIndex`, not by an ``int``; restore them."""
     if not isinstance(index, SeededIndex):
         yield
         return

@@ -49,8 +49,7 @@ class ShapesMT(MultiTaskDataset):
 def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> None:
     """Render the scenes into ``root`` unless they are there; other processes wait meanwhile.
 
-    Raises:
-        InputError: if ``root`` holds something else, or scenes of other settings.
+    InputError if ``root`` holds something else, or scenes of other settings.
     """
     wanted, root = manifest(train, val, size, seed), root.resolve()
     if _is_rendered(root, wanted):

@@ -1,7 +1,4 @@
-"""What newer PyTorch has, for every version from 2.1 on.
-
-No other file asks for the version of PyTorch.
-"""
+"""What newer PyTorch has, for every version from 2.1 on; no other file asks for the version."""
 
 from __future__ import annotations
 
@@ -86,7 +83,7 @@ def script_exporter_options() -> dict[str, Any]:
 
 
 def _cpu_attention_flops() -> dict[Any, Callable[..., int]]:
-    """Operations of the fused attention of CPUs, which PyTorch's counter lacks; 2.3 has it."""
+    """Operations of CPUs' fused attention (from 2.3 on), which PyTorch's counter lacks."""
     name = "_scaled_dot_product_flash_attention_for_cpu"
     formulas = {
         name: lambda *shapes, **_: flop_counter.sdpa_flop_count(*shapes[:3]),

@@ -42,10 +42,7 @@ def reason_of(error: Exception) -> str:
 
 
 def find_damage(content: bytes) -> str | None:
-    """Say why a file's content is incomplete; None if nothing is seen.
-
-    Programs may have appended anything behind the end of the picture.
-    """
+    """Say why content is incomplete, or None; programs may have appended anything behind it."""
     if not content:
         return "the file is empty"
     if content.startswith(_JPEG) and not _ends_jpeg(content):
