@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import AdapterSwitch, export_adapter, load_adapter
+from vmt_mm.models.backbones import peft_backbone
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.registry import MODELS
 
@@ -73,6 +74,14 @@ def test_the_frozen_backbone_is_in_memory_once(files):
     own = {id(p) for m in models for p in m.parameters()}
     one = len(list(models[0].backbone.parameters()))
     assert len(own) < 2 * one + sum(len(list(m.heads.parameters())) for m in models)
+
+
+def test_the_backbone_file_is_read_once(files, monkeypatch):
+    switch = AdapterSwitch()
+    switch.add("vmt", files["vmt"])
+    monkeypatch.setattr(peft_backbone, "read_state_dict", None)
+    for name in files:
+        switch.add(name, files[name])
 
 
 def test_an_adapter_of_another_encoder_is_refused_and_nothing_changes(files, tmp_path):

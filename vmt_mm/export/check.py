@@ -28,15 +28,10 @@ _WARMUP, _SHOWN = 2, 3
 def example_inputs(
     size: Sequence[int], dynamic: str | None, channels: int = 3
 ) -> tuple[Tensor, list[Tensor]]:
-    """The images to trace with, and those to compare with.
+    """The images to trace with, of ``size`` (H, W), and those to compare with.
 
     A batch of two is traced where batches may differ: tracers take a size of 1 for a constant. What
-    is dynamic is compared at other values than the traced ones, odd ones among them.
-
-    Args:
-        size: (H, W) of the traced images.
-        dynamic: None, 'batch' or 'all'.
-        channels: of an image.
+    is ``dynamic`` ('batch', 'all' or None) is compared at other values, odd ones among them.
     """
     height, width = size
     shapes = [(2 if dynamic else 1, height, width), (1, height, width)]
@@ -53,17 +48,10 @@ def example_inputs(
 def compare_outputs(
     wrapped: TaskOutputs, run: Forward, inputs: Sequence[Tensor], limit: float = TOLERANCE
 ) -> tuple[dict[str, float], list[str]]:
-    """Compare an exported model with the one that it was made from.
+    """Compare an exported model with the one that it was made from, on batches of images.
 
-    Args:
-        wrapped: the model, on the CPU.
-        run: the exported one.
-        inputs: images, a batch of (B, 3, H, W) each.
-        limit: largest difference that is no fault, see ``TOLERANCE``.
-
-    Returns:
-        Task -> largest difference, relative to the map's largest value, or for classes the share of
-        pixels that differ; and what is wrong, one line for each fault.
+    Gives task -> largest difference, relative to the map's largest value, or for classes the share
+    of pixels that differ; and one line for each fault, as is a difference above ``limit``.
     """
     largest, faults = dict.fromkeys(wrapped.names, 0.0), []
     for images in inputs:
@@ -101,19 +89,9 @@ def write_checked(
 ) -> tuple[Forward, dict[str, float]]:
     """Trace a model, run what was written, and keep the file if it agrees with PyTorch.
 
-    Args:
-        form: the format.
-        wrapped: the model, in eval mode on the CPU.
-        inputs: images to trace with and those to compare with, see :func:`example_inputs`.
-        dynamic: None, 'batch' or 'all'.
-        description: what the file says of its model.
-        path: the file.
-
-    Returns:
-        What runs the file, and task -> largest difference, see :func:`compare_outputs`.
-
-    Raises:
-        InputError: if it differs; then ``path`` is what it was before.
+    The model is in eval mode on the CPU; ``inputs`` are those of :func:`example_inputs`. Gives what
+    runs the file, and task -> largest difference. An InputError, and ``path`` as it was before, if
+    it differs.
     """
     with atomic_write(path) as partial_file:
         trial = partial_file.with_suffix(form.suffix)  # exporters go by the suffix
@@ -136,13 +114,7 @@ def write_checked(
 
 @torch.no_grad()
 def measure_latency(runs: Mapping[str, Forward], images: Tensor, rounds: int) -> dict[str, float]:
-    """Median seconds of each function, on the CPU, in turn.
-
-    Args:
-        runs: name -> what is timed.
-        images: (B, 3, H, W).
-        rounds: timed runs of each, after two untimed ones.
-    """
+    """Median seconds of each named function, on the CPU, in turn, after two untimed rounds."""
     calls = [partial(run, images) for run in runs.values()]
     seconds = seconds_in_turn(calls, rounds, _WARMUP)
     return {name: median(values) for name, values in zip(runs, seconds, strict=True)}

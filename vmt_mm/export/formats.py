@@ -37,14 +37,10 @@ Forward = Callable[[Tensor], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Format:
-    """A file format of exported models.
+    """A file format: what it can keep dynamic, how it is written, and run again on the CPU.
 
-    Attributes:
-        suffix: of its files.
-        dynamic: what it can keep dynamic.
-        check: raises InputError where a package is missing or too old.
-        write: (model, images to trace with, what is dynamic, description, path) -> None.
-        load: reads a file; gives a function that runs it on the CPU.
+    ``check`` raises InputError where a package is missing or too old; ``write`` takes the model,
+    images to trace with, what is dynamic, description and path.
     """
 
     suffix: str

@@ -24,14 +24,8 @@ DESCRIPTION = "vmt_mm.json"
 class TaskOutputs(nn.Module):
     """Images in, a tuple of one tensor per task out, each at the images' size.
 
-    Args:
-        model: in eval mode.
-        tasks: the tasks wanted, in the order of the outputs; None takes all.
-        outputs: one of ``OUTPUTS``. Logits are (B, C, H, W); predictions (B, c, H, W), as
-            ``Task.to_prediction`` makes them.
-
-    Raises:
-        InputError: if a task is unknown.
+    ``tasks`` are in the order of the outputs; None takes all. ``outputs`` are logits (B, C, H, W),
+    or predictions (B, c, H, W) as ``Task.to_prediction`` makes them.
     """
 
     def __init__(
@@ -69,16 +63,9 @@ def describe_model(
 ) -> dict[str, Any]:
     """Describe an exported model, so that it can be used without this project.
 
-    Args:
-        wrapped: what is exported.
-        names: task -> ``dict(classes=..., palette=...)``, as ``init_model`` has found them.
-        size: (H, W) of the images that it was traced with.
-        dynamic: what may differ from that: 'batch', 'all' or nothing (None).
-
-    Returns:
-        ``input``: name, size, what is dynamic and the order of channels; ``mean`` and ``std`` of
-        the channels in this order, of values 0..255; ``output``: 'logits' or 'predictions';
-        ``tasks``: name -> kind, channels, label, and where known classes and palette.
+    ``names`` are task -> ``dict(classes=..., palette=...)``, ``size`` (H, W) of the traced images,
+    ``dynamic`` what may differ from that: 'batch', 'all' or None. Mean and std are of values 0..255
+    in the order of ``input``'s channels.
     """
     preprocessor, number = wrapped.model.data_preprocessor, wrapped.image_channels
     tasks = {}

@@ -13,7 +13,12 @@ from mmengine.config import Config
 import vmt_mm
 from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import LAST_VALIDATION, VALIDATED, to_plain
-from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out
+from vmt_mm.checkpoints.frozen import (
+    FrozenRecord,
+    fingerprint,
+    frozen_keys,
+    keys_left_out,
+)
 from vmt_mm.checkpoints.keys import is_recomputed
 from vmt_mm.checkpoints.renamed import refuse_old_names
 from vmt_mm.config.components import check_types
@@ -26,29 +31,52 @@ from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
 
 #: Belongs to one run, and is of no use to another.
 _OF_RUN = ("work_dir", "load_from", "resume", "launcher", "experiment_name")
+_OTHER = "{} was trained on another frozen backbone, that of {!r}; use another AdapterSwitch"
 
 
-def load_adapter(path: str | Path, pretrained: str | None = None, device: Any = "cpu") -> Any:
+def load_adapter(
+    path: str | Path,
+    pretrained: str | None = None,
+    device: Any = "cpu",
+    frozen: Mapping[str, Any] | None = None,
+) -> Any:
     """Put an adapter file on its frozen backbone, which ``pretrained`` or else the adapter names.
 
     Its config may name only registered classes: import modules with classes of your own before.
-    The model is in eval mode, and has the adapter's ``cfg`` and ``dataset_meta``.
+    The model is in eval mode, and has the adapter's ``cfg`` and ``dataset_meta``. It takes the
+    parameters ``frozen``, by key, instead of the backbone's file, if these are all that it needs.
     """
     adapter = read_adapter(path)
     refuse_old_names(adapter.config, str(path))
     check_types(adapter.config, str(path))
     cfg = Config(dict(adapter.config))
-    model = build_model(cfg, str(path), pretrained)
-    load_model(model, adapter.as_checkpoint(), str(path), describe(model, cfg.model))
+    model = build_model(cfg, str(path), pretrained).to(device)
+    needed = frozen_keys(model) - adapter.tensors.keys()
+    content = adapter.as_checkpoint()
+    record = FrozenRecord.read(content["meta"], str(path))
+    if frozen and record and needed and needed <= frozen.keys():
+        _share(model, {key: frozen[key] for key in needed})
+        if fingerprint(model, needed) != record.sha256:
+            raise InputError(_OTHER.format(path, record.source))
+        model.backbone.pretrained_path = record.source
+    load_model(model, content, str(path), describe(model, cfg.model))
     model.cfg, model.dataset_meta = cfg, {k: dict(v) for k, v in adapter.dataset_meta.items()}
-    return model.to(device).eval()
+    return model.eval()
+
+
+def _share(model: Any, parameters: Mapping[str, Any]) -> None:
+    """Put these parameters, by key, in the place of the model's."""
+    for key, value in parameters.items():
+        owner, _, leaf = key.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, value)
 
 
 class AdapterSwitch:
     """Adapters of different methods and tasks that share the frozen backbone's memory.
 
     Each is a model of its own in ``models``, by name, whose frozen parameters are the same tensors
-    as the others'; so switching costs nothing. They are for prediction, not for training.
+    as the others'; so switching costs nothing, and the backbone's file is read only while
+    parameters of it are missing. The models are for prediction, not for training.
     """
 
     def __init__(self, pretrained: str | None = None, device: str = "cpu") -> None:
@@ -64,17 +92,12 @@ class AdapterSwitch:
 
     def add(self, name: str, path: str | Path) -> Any:
         """Load an adapter file and return its model; InputError if its backbone is another one."""
-        model = load_adapter(path, self.pretrained, self.device)
+        model = load_adapter(path, self.pretrained, self.device, self._frozen)
         own = {key: model.get_parameter(key) for key in keys_left_out(model)}
         if any(not torch.equal(self._frozen.get(key, own[key]), own[key]) for key in own):
-            raise InputError(
-                f"{path} was trained on another frozen backbone, that of "
-                f"{model.backbone.pretrained_path!r}; use another AdapterSwitch"
-            )
+            raise InputError(_OTHER.format(path, model.backbone.pretrained_path))
         self._frozen = {**own, **self._frozen}
-        for key in own:
-            owner, _, leaf = key.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, self._frozen[key])
+        _share(model, {key: self._frozen[key] for key in own})
         self.models[name] = model
         return model
 

@@ -24,13 +24,8 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     """MMEngine's ``ImgDataPreprocessor`` that also does the warps which a pipeline left to it.
 
     See :class:`~vmt_mm.datasets.transforms.RandomWarp` with ``on_device``. Images may have any
-    number of channels. A warning says if ``mean`` and ``std`` do not fit the first batch's values.
-
-    Args:
-        mean: one value per channel, in the network's order, or one for all; None for no change.
-        std: likewise.
-        kwargs: see ``mmengine.model.ImgDataPreprocessor``; ``bgr_to_rgb`` and ``rgb_to_bgr``
-            reverse the first three channels.
+    number of channels; ``mean`` and ``std`` have one value per channel, in the network's order, or
+    one for all. A warning says if they do not fit the first batch's values.
     """
 
     #: What mmseg's preprocessor takes, and this one does not -> what to use.

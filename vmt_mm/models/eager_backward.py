@@ -17,9 +17,8 @@ def eager_loss(
 ) -> Tensor:
     """``loss(maps)``, a scalar, whose gradients are computed at once, where possible.
 
-    A head's activations are larger than all that a frozen backbone keeps. They are needed until the
-    head's backward pass, which depends on the gradient of the loss only by a factor. So that pass
-    is run here, and the gradients of the maps and of the head's parameters are kept.
+    A head's backward pass depends on the gradient of the loss only by a factor. So it is run here,
+    and the gradients of the maps and of the head's parameters are kept instead of activations.
 
     The loss is an ordinary one without gradients, in a compiled graph, and in float16, whose small
     gradients need the factor. ``loss`` may depend on the parameters of ``head``, and no others.

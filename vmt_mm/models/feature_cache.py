@@ -16,14 +16,11 @@ from vmt_mm.utils.compat import autocast_dtype
 
 
 class FeatureCache:
-    """Keeps the four maps of each image until a limit is reached.
+    """Keeps the four maps of each image until a limit of bytes is reached.
 
     The key is a hash of the input pixels, so random augmentation makes the cache useless. Nothing
-    is evicted: with sequential epochs, the least recently used entry is needed next.
-
-    Args:
-        limit: bytes, on the backbone's device.
-        backbone: whose features these are; InputError if it is trained or tells tasks apart.
+    is evicted: with sequential epochs, the least recently used entry is needed next. InputError if
+    the backbone is trained or tells tasks apart.
     """
 
     def __init__(self, limit: float, backbone: Any) -> None:

@@ -39,20 +39,15 @@ class MultiTaskSegmentor(BaseModel):
             logits()       backbone and heads, on whole images or, by slide(), on windows
 
     Args:
-        tasks: name -> task config.
-        backbone: config of the backbone; its ``tasks`` default to the names above.
-        head: config of the heads.
+        tasks, backbone, head: configs: of the tasks by name, the backbone, and the heads.
         task_heads: task name -> config of that task's head, where it differs.
-        data_preprocessor: config of a :class:`MultiTaskDataPreprocessor`, say.
         test_cfg: ``dict(tasks=[...])`` predicts these tasks only; ``dict(mode='slide',
             crop_size=(h, w), stride=(h, w))`` averages logits over windows, ``crop_batch`` of them
             at a time. By default whole images are run.
-        init_cfg: see ``mmengine.model.BaseModel``.
         new_tasks: tasks that join a trained model: only their parameters are trained.
         feature_cache_bytes: size limit of a :class:`~vmt_mm.models.feature_cache.FeatureCache`,
             where only heads are trained; None disables it.
-        eager_backward: run each head's backward pass before the next head, see
-            :func:`~vmt_mm.models.eager_backward.eager_loss`; the values are the same.
+        eager_backward: run each head's backward pass before the next head, for less memory.
     """
 
     #: What mmseg's models take, and this one does not -> what to use.

@@ -19,20 +19,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Window:
-    """How an image is covered: (height, width) of a window, and (down, right) to the next, pixels.
-
-    ``crop_batch`` windows are run at a time; None runs as many as there are images.
-    """
+    """(height, width) of a window, and (down, right) to the next; ``crop_batch`` run at a time."""
 
     crop: Size
     stride: Size
     crop_batch: int | None = None
 
     def boxes(self, size: Size) -> list[tuple[int, int, int, int]]:
-        """(top, left, bottom, right) of every window; those at the border end with the image.
-
-        Where the image, (H, W), is smaller than a window, one covers it all.
-        """
+        """(top, left, bottom, right) of every window; those at the border end with the image."""
         starts = []
         for side, crop, stride in zip(size, self.crop, self.stride, strict=True):
             last = max(side - crop, 0)
@@ -74,8 +68,7 @@ def slide(
 ) -> dict[str, Tensor]:
     """Average the logits of windows, at every pixel over those that cover it.
 
-    ``run`` maps crops (n, 3, h, w) to logits (n, C, any, any) by task; ``images`` are (B, 3, H, W).
-    The result is task -> logits (B, C, H, W), float32.
+    ``run`` maps crops (n, 3, h, w) to logits by task; gives task -> (B, C, H, W), float32.
     """
     size = (images.shape[2], images.shape[3])
     boxes = window.boxes(size)

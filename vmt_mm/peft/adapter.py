@@ -34,8 +34,7 @@ class Adapter(PEFTMethod):
         up_bias: bool = True,
     ) -> None:
         super().__init__()
-        self.ratio = ratio
-        self.scale = scale
+        self.ratio, self.scale = ratio, scale
         self.options: dict[str, Any] = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
 
     def attach(self, backbone: Backbone) -> None:
@@ -61,10 +60,7 @@ class Adapter(PEFTMethod):
 
 @PEFT_METHODS.register_module()
 class LowRankAdapter(Adapter):
-    """An adapter whose projections are products of two factors, without LayerNorm.
-
-    ``rank`` is r of both projections.
-    """
+    """An adapter whose projections are products of two factors, of rank r, without LayerNorm."""
 
     def __init__(self, ratio: int = 8, rank: int = 8, scale: float = 1.0) -> None:
         super().__init__(ratio, scale, norm=False)

@@ -49,10 +49,7 @@ class LowRankLinear(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """F = ReLU(LN(y) W_down) W_up, with biases if asked for (Eq. 3; Eq. 1 without its residual).
-
-    The projections are d to k and back; a ``rank`` factors both.
-    """
+    """F = ReLU(LN(y) W_down) W_up (Eq. 3; Eq. 1 without its residual); a ``rank`` factors both."""
 
     def __init__(
         self,

@@ -64,10 +64,7 @@ class AdapterGenerator(nn.Module):
 
 @PEFT_METHODS.register_module()
 class Hyperformer(PEFTMethod):
-    """Two generated adapters per block and task, after attention and after the MLP.
-
-    ``ratio`` is rho = d / k; ``embedding`` is E, the length of a task's embedding.
-    """
+    """Two generated adapters per block and task, after attention and after the MLP."""
 
     per_task_forward = True
 

@@ -67,8 +67,8 @@ class LoRA(PEFTMethod):
 
     Args:
         rank, alpha: r; the update is scaled by alpha / r, None means alpha = r.
-        targets: any of q, k, v, proj, fc1, fc2.
-        dropout, train_norm: on the input of A; unfreeze the norm before the attention, too.
+        targets, dropout: any of q, k, v, proj, fc1, fc2; on the input of A.
+        train_norm: unfreeze the norm before the attention, too.
     """
 
     def __init__(

@@ -24,9 +24,8 @@ _OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
 class BlockSpec:
     """One transformer block.
 
-    ``name`` is its module's, ``channels`` d. ``layers`` gives the full name of a module or
-    parameter by its role: ``qkv`` (d -> 3 d, queries first), ``proj``, ``fc1``, ``fc2``, ``norm1``,
-    ``norm2``, and ``relative_position_table`` if the architecture has one.
+    ``layers`` gives the full name of a module or parameter by its role: ``qkv`` (d -> 3 d, queries
+    first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, ``relative_position_table``.
     """
 
     stage: int

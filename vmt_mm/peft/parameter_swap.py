@@ -13,7 +13,6 @@ def call_with(
 ) -> Any:
     """``function(*args)`` with ``parameters`` (key in ``root`` -> tensor) in place.
 
-    What ``torch.func.functional_call`` does for a module's forward, and ONNX's tracer can follow.
     ``root`` is changed while the function runs: callers on several threads need a lock.
     """
     own = {key: find_parameter(root, key) for key in parameters}

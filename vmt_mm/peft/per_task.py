@@ -17,10 +17,8 @@ from vmt_mm.registry import PEFT_METHODS
 class PerTask(PEFTMethod):
     """Runs the backbone once per task, with that task's copy of a method's parameters.
 
-    The backbone's own parameters stay as they are, frozen; the places of those that the method
-    created are empty between passes. The copies' keys are ``copies.<task>.<key>``, with ``__`` for
-    the dots of the key, which PyTorch does not allow in a name.
-    ``method`` is the config of a method that serves all tasks in one pass, with the same features.
+    The copies' keys are ``copies.<task>.<key>``, with ``__`` for the dots of the key. ``method`` is
+    the config of a method that serves all tasks in one pass, with the same features.
     """
 
     per_task_forward = True

@@ -21,10 +21,7 @@ from vmt_mm.registry import PEFT_METHODS
 
 
 class DecomposedHyperNetwork(nn.Module):
-    """Two linear maps from a task's embedding v (E,) to the factors of one matrix P(v) Q(v).
-
-    A hypernetwork for the full matrix would have E times its size; this one has E r (out + in).
-    """
+    """Two linear maps from a task's embedding v (E,) to the factors of one matrix P(v) Q(v)."""
 
     def __init__(self, embedding: int, out_features: int, in_features: int, rank: int) -> None:
         super().__init__()
@@ -66,10 +63,9 @@ class HyperNetworkPair(nn.Module):
 
 @PEFT_METHODS.register_module()
 class Polyhistor(Adapter):
-    """A ReLU bottleneck parallel to every MLP, whose two matrices are generated per task.
+    """A ReLU bottleneck parallel to every MLP; its two matrices, of rank r, are made per task.
 
-    ``ratio`` is rho = d / k; ``embedding`` is E, the length of a task's embedding; ``rank`` is r of
-    the generated matrices.
+    ``ratio`` is rho = d / k; ``embedding`` is E, the length of a task's embedding.
     """
 
     per_task_forward = True
@@ -121,10 +117,8 @@ class Polyhistor(Adapter):
 class PolyhistorLite(Polyhistor):
     """One pair of hypernetworks generates template kernels; every layer scales them to its size.
 
-    W_l = K_l (x) T(v): the template T has the size of the narrowest block, the scaling kernel K_l
-    (s x s, s = d_l / d_min) belongs to the layer and serves all tasks.
-
-    The arguments are those of :class:`Polyhistor`, r the rank of the templates.
+    W_l = K_l (x) T(v): the template T, of rank r, has the size of the narrowest block, the scaling
+    kernel K_l (s x s, s = d_l / d_min) belongs to the layer and serves all tasks.
     """
 
     def __init__(self, ratio: int = 2, embedding: int = 64, rank: int = 22) -> None:

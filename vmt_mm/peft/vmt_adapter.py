@@ -83,6 +83,13 @@ class VMTAdapter(Adapter):
     ) -> dict[str, Tensor]:
         """Feature + sum over the stage's blocks of alpha_t (s F) + gamma_t (Eqs. 4, 5)."""
         blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]
+        if len(tasks) > 1 and not torch.is_grad_enabled():  # all tasks in the same operations
+            shift = torch.stack([sum(block.gamma[t] for block in blocks) for t in tasks])
+            every = feature + shift[:, None, None]
+            for block, f in zip(blocks, kept, strict=True):
+                alpha = torch.stack([block.alpha[t] for t in tasks])
+                every.addcmul_(f, (self.gate(block) * alpha)[:, None, None])
+            return dict(zip(tasks, every, strict=True))
         features = {}
         for task in tasks:
             output = feature + sum(block.gamma[task] for block in blocks)
@@ -97,9 +104,7 @@ class VMTAdapter(Adapter):
 class VMTAdapterLite(VMTAdapter):
     """VMT-Adapter-Lite: W_down and W_up are sums of m Kronecker products that share A (Eq. 6).
 
-    Args:
-        m: number of Kronecker terms, and the size of the A_i; a divisor of every block's d and k.
-        ratio, gate, learnable_gate, down_bias, up_bias: see :class:`VMTAdapter`.
+    m, also the size of the A_i, divides every block's d and k; the rest: :class:`VMTAdapter`.
     """
 
     def __init__(

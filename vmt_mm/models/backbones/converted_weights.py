@@ -29,10 +29,7 @@ class Imported(NamedTuple):
 
 
 def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
-    """Bring a Swin checkpoint, ``source``, of any origin to mmseg's keys.
-
-    ``arch`` is a name in ``ARCHITECTURES``; None takes the one of these sizes.
-    """
+    """Bring a Swin checkpoint of any origin to mmseg's keys; None finds its architecture."""
     origin = origins.swin_origin(state, source)
     own = origins.to_mmseg_keys(state, origin)
     table = "stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
@@ -52,10 +49,7 @@ def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) 
 
 
 def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
-    """Bring a ViT checkpoint, ``source``, of any origin to mmpretrain's keys.
-
-    ``arch`` is a name in mmpretrain's ``VisionTransformer.arch_zoo``; None takes the one that fits.
-    """
+    """Bring a ViT checkpoint of any origin to mmpretrain's keys; None finds its architecture."""
     origin = origins.vit_origin(state, source)
     own = origins.to_mmpretrain_keys(state)
     try:

@@ -27,9 +27,7 @@ _FIRST_BLOCK = re.compile(
 _STAGE = re.compile(r"(^|\.)(layers|stages)\.\d+$")
 #: Of several backbones in a file, the one below such a name is taken: first names first.
 _TEACHERS = {"teacher", "target_encoder"}
-_AVERAGES = {"state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"} | {
-    "averaged_model"
-}
+_AVERAGES = {"state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "averaged_model", "ema"}
 #: Taken last.
 _STUDENTS = {"student", "momentum_encoder", "encoder_k", "target_generator"}
 
@@ -39,8 +37,6 @@ def find_encoder(content: object, source: str) -> dict[str, Tensor]:
 
     Of several that differ, the teacher of a distillation is taken, else the average of the
     weights, else the weights; the log says which. If no keys are known, all tensors are given.
-
-    An InputError if ``source`` holds no tensors, or several backbones of the same rank.
     """
     dicts = list(_dicts_of_tensors(content, ()))
     if not dicts:

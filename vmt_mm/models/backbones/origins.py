@@ -80,8 +80,7 @@ def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]
 def _unfold_order(value: Tensor) -> Tensor:
     """Reorder the 4 C inputs of a patch merging, (..., 4 C), from concatenation to ``nn.Unfold``.
 
-    The official model concatenates the patch's pixels in the order (0,0), (1,0), (0,1), (1,1) with
-    channels innermost; ``nn.Unfold`` has rows first and channels outermost.
+    The former has pixels (0,0), (1,0), (0,1), (1,1), channels innermost; the latter rows first.
     """
     pixels_first = value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
     return pixels_first.transpose(-1, -2).flatten(-2)

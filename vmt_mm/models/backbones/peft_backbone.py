@@ -20,7 +20,7 @@ from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
 from vmt_mm.models.lazy_resize import Map, as_tensor
 from vmt_mm.peft import Backbone, PEFTMethod, build_method
 from vmt_mm.peft.parameter_swap import find_parameter
-from vmt_mm.utils.compat import need
+from vmt_mm.utils.compat import is_exporting, need
 
 
 class PEFTBackbone(Backbone):
@@ -237,7 +237,9 @@ def embed_patches(embed: Any, images: Tensor) -> Tensor:
     (high, wide), (rows, columns) = conv.stride, patch_grid(embed, images)
     if tuple(conv.kernel_size) != (high, wide):  # overlapping patches
         return embed(images)[0]
-    images = F.pad(images, (0, columns * wide - width, 0, rows * high - height))
+    below, right = rows * high - height, columns * wide - width
+    if is_exporting() or below or right:
+        images = F.pad(images, (0, right, 0, below))
     x = conv(images).flatten(2).transpose(1, 2)
     return x if embed.norm is None else embed.norm(x)
 

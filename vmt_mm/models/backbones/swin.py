@@ -40,14 +40,12 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
     used. A PEFT method only adds keys.
 
     Args:
-        tasks: names of the tasks.
-        arch: one of ``ARCHITECTURES``.
+        tasks, arch: names of the tasks; one of ``ARCHITECTURES``.
         peft: config of the PEFT method; None adapts nothing.
         pretrained: file of the frozen backbone's weights, see ``pretrained.locate``.
         allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        drop_path_rate: stochastic depth; has no effect in frozen layers.
-        kwargs: further arguments of mmseg's ``SwinTransformer``.
+        drop_path_rate, kwargs: stochastic depth, without effect in frozen layers; mmseg's others.
     """
 
     load_frozen = load_swin

@@ -20,11 +20,7 @@ from vmt_mm.peft.parameter_swap import call_with
 
 
 class PerTaskCall:
-    """Calls a function of the method at once, or per task on that task's images.
-
-    ``of_tasks`` calls a function with a task's parameters in place; it is empty if all images have
-    the same parameters.
-    """
+    """Calls a function of the method at once, or by each of ``of_tasks`` on that task's images."""
 
     def __init__(self, of_tasks: Sequence[Callable[..., Any]] = ()) -> None:
         self._of_tasks = of_tasks
@@ -52,11 +48,9 @@ def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 @dataclass
 class Stream:
-    """One pass through the backbone.
+    """One pass through the backbone, with the stage's task features so far in ``kept``.
 
-    It serves ``tasks``; ``x`` is the input of the next part, (B, L, d) between blocks; ``kept`` are
-    the task features of the stage's blocks. If ``joined``, the tasks have images of their own, one
-    task after the other, (T B, L, d).
+    If ``joined``, the tasks have images of their own, one task after the other, (T B, L, d).
     """
 
     tasks: tuple[str, ...]

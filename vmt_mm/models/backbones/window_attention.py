@@ -114,13 +114,13 @@ def _attend_within(attn: Any, x: Tensor, windows: Windows) -> Tensor:
     """Attention within every window, (B n, N, d) to (B n, N, d), before the last projection."""
     count, tokens, channels = x.shape
     bias = attn.relative_position_bias_table[attn.relative_position_index.view(-1)]
-    bias = bias.view(1, tokens, tokens, -1).permute(0, 3, 1, 2)
+    bias = bias.view(1, tokens, tokens, -1).permute(0, 3, 1, 2).contiguous()
     qkv = attn.qkv(x).view(count, tokens, 3, attn.num_heads, -1)
     parts = qkv.split(windows.sizes) if len(windows.sizes) > 1 else [qkv]
     dropout, outputs = attn.attn_drop.p if attn.attn_drop.training else 0.0, []
     for part, mask in zip(parts, windows.masks, strict=True):
         query, key, value = part.permute(2, 0, 3, 1, 4).unbind(0)
-        scores = (bias.contiguous() if mask is None else bias + mask).to(query.dtype)
+        scores = (bias if mask is None else bias + mask).to(query.dtype)
         out = F.scaled_dot_product_attention(
             query, key, value, attn_mask=scores, dropout_p=dropout, scale=attn.scale
         )

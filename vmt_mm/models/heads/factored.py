@@ -21,11 +21,7 @@ from vmt_mm.registry import MODELS
 
 
 def fuse_pyramid(maps: Sequence[Map], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
-    """Fuse maps (B, C_j, H_j, W_j), finest first, by columns (D, C_j) and bias (D,).
-
-    Returns:
-        (B, D, H_0, W_0).
-    """
+    """Fuse maps (B, C_j, H_j, W_j), finest first, by columns (D, C_j): (B, D, H_0, W_0)."""
     first, *coarser = (
         project(x, w, bias if j == 0 else None)
         for j, (x, w) in enumerate(zip(maps, weights, strict=True))
@@ -74,15 +70,7 @@ class MLPHead(BaseModule):
 
     SegFormer, https://arxiv.org/abs/2105.15203, section 3.2, without norm or activation per scale.
     Everything before BN is linear: the fusion's columns are multiplied into each scale's Linear,
-    which is exactly the same function of the same parameters.
-
-    Args:
-        in_channels: C_j of the feature maps.
-        out_channels: channels of the output.
-        channels: D, the head's width.
-        dropout_ratio: share of channels that are dropped before the last layer.
-        norm_cfg: norm layer.
-        init_cfg: see ``mmengine.model.BaseModule``.
+    which is exactly the same function of the same parameters. ``channels`` is D, the head's width.
     """
 
     #: Takes ``LazyResize`` maps.
