@@ -84,8 +84,8 @@ class VMTAdapter(Adapter):
         """Feature + sum over the stage's blocks of alpha_t (s F) + gamma_t (Eqs. 4, 5)."""
         blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]
         if len(tasks) > 1 and not torch.is_grad_enabled():  # all tasks in the same operations
-            shift = torch.stack([sum(block.gamma[t] for block in blocks) for t in tasks])
-            every = feature + shift[:, None, None]
+            shifts: Any = [sum(block.gamma[t] for block in blocks) for t in tasks]
+            every = feature + torch.stack(shifts)[:, None, None]
             for block, f in zip(blocks, kept, strict=True):
                 alpha = torch.stack([block.alpha[t] for t in tasks])
                 every.addcmul_(f, (self.gate(block) * alpha)[:, None, None])
