@@ -1,6 +1,6 @@
 """docs/getting_started.md: its commands are run in their order, as a newcomer does.
 
-In place of the page's sizes stand those of ``SMALLER``; what sets up an environment is left out.
+``SMALLER`` replaces the page's sizes; commands that set up an environment are left out.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ LEAVES = {
     "demo/image_demo_with_inferencer.py data/first/images vmt_mm": [
         "work_dirs/embedded/panels/val_00001.png"
     ],
-    "tools/misc/add_task.py": ["first_add-edge.py", "work_dirs/first/epoch_2_add-edge.pth"],
+    "tools/misc/add_task.py": ["first_add-edge.py"],
     "tools/train.py first_add-edge.py": ["work_dirs/first_add-edge/epoch_2.pth"],
     "tools/test.py first_add-edge.py": ["work_dirs/first_edge_test/metrics.json"],
     "tools/model_converters/export_model.py": ["work_dirs/first.onnx"],
@@ -100,7 +100,7 @@ def test_the_commands_work_one_after_the_other(clone, monkeypatch):
             assert any(line.startswith(start) for line in ran), f"{start} is not on the page"
     assert len(list((clone / "work_dirs/browse/first").glob("*.png"))) == 4
     _check_metrics(clone)
-    _check_that_the_former_tasks_stay(clone)
+    _check_that_the_earlier_tasks_stay(clone)
     exec(compile(IN_PYTHON, "getting_started.md", "exec"), {})
 
 
@@ -126,13 +126,13 @@ def _check_metrics(clone):
     assert metrics.items() <= edges.items()
 
 
-def _check_that_the_former_tasks_stay(clone):
-    former, later = (
+def _check_that_the_earlier_tasks_stay(clone):
+    earlier, later = (
         torch.load(clone / "work_dirs" / name / "epoch_2.pth", weights_only=True)["state_dict"]
         for name in ("first", "first_add-edge")
     )
-    assert former.keys() < later.keys()
-    assert all(torch.equal(later[key], value) for key, value in former.items())
+    assert earlier.keys() < later.keys()
+    assert all(torch.equal(later[key], value) for key, value in earlier.items())
 
 
 def test_the_page_leads_to_every_page():

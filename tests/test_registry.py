@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from mmengine.dataset import ClassBalancedDataset, RepeatDataset
+from mmengine.dataset import RepeatDataset
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
@@ -13,7 +13,6 @@ from PIL import Image
 from vmt_mm.datasets import ConcatDataset, MultiTaskDataset, PASCALContextMT
 from vmt_mm.datasets.transforms import TestTimeAug
 from vmt_mm.engine.runner import MultiTaskRunner
-from vmt_mm.errors import InputError
 from vmt_mm.evaluation import MultiTaskEvaluator
 from vmt_mm.models import MultiTaskSegmentor, MultiTaskTTAModel
 from vmt_mm.registry import DATASETS, EVALUATOR, HOOKS, METRICS, MODELS, RUNNERS, TASKS, TRANSFORMS
@@ -81,11 +80,6 @@ def test_datasets(scope, entry):
     for dataset in built:
         assert _homes(dataset.pipeline.transforms) == {"vmt_mm"}
         assert dataset[0]["data_samples"].label("floor").shape == (1, 16, 16)
-
-
-def test_balance_by_classes_says_what_to_use(entry):
-    with pytest.raises(InputError, match="use ConcatDataset with SeededSampler"):
-        ClassBalancedDataset(MultiTaskDataset(**entry), 0.1)
 
 
 def test_transforms(scope):

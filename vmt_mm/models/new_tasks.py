@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +24,7 @@ def check_new_tasks(new_tasks: Sequence[str] | None, tasks: Collection[str]) -> 
     return tuple(new_tasks)
 
 
-def freeze_existing_tasks(model: nn.Module, new_tasks: Collection[str]) -> frozenset[str]:
+def freeze_existing_tasks(model: Any, new_tasks: Collection[str]) -> frozenset[str]:
     """Freeze what does not belong to the new tasks alone; return names of what was trainable."""
     owner = task_of_keys((name for name, _ in model.named_parameters()), model.tasks)
     trained = set()
@@ -42,7 +43,7 @@ def absent_tasks(model: nn.Module, state: Collection[str]) -> dict[str, set[str]
     return {name: own for name, own in keys.items() if own.isdisjoint(state)}
 
 
-def start_tasks(model: nn.Module, tasks: Collection[str]) -> None:
+def start_tasks(model: Any, tasks: Collection[str]) -> None:
     """Set the initial values of tasks and of the PEFT method, once frozen weights are loaded."""
     model.backbone.peft.reset_from_pretrained(model.backbone)
     for head in (model.heads[name] for name in tasks):
