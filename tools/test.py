@@ -12,8 +12,8 @@ from vmt_mm.analysis.tables import metrics_table
 from vmt_mm.apis import apply_tta
 from vmt_mm.cli.arguments import load_run_config, run_parser
 from vmt_mm.cli.launch import distributed
-from vmt_mm.config.files import files_read
 from vmt_mm.config.inputs import check_inputs
+from vmt_mm.config.tree import files_read
 from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.structures.predictions import check_predictions
 from vmt_mm.tasks import build_tasks

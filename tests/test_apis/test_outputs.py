@@ -11,7 +11,7 @@ import torch
 from commands import ROOT
 from mmengine.config import Config
 
-from vmt_mm.config.files import check_start, check_work_dir, files_read
+from vmt_mm.config.tree import check_start, check_work_dir, files_read
 from vmt_mm.datasets import MultiTaskDataset
 from vmt_mm.engine.hooks.reports import MultiTaskVisualizationHook, PredictionWriterHook
 from vmt_mm.errors import InputError

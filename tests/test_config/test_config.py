@@ -126,7 +126,7 @@ def test_explicit_batch_stays_per_process():
 def test_batch_size_is_needed(tmp_path):
     path = tmp_path / "config.py"
     path.write_text("train_dataloader = dict(num_workers=0)\n")
-    with pytest.raises(InputError, match="neither total_batch_size nor"):
+    with pytest.raises(InputError, match="total_batch_size must be a positive"):
         load_config(path)
     path.write_text("test_dataloader = dict(num_workers=0)\n")
     assert load_config(path).test_dataloader.num_workers == 0

@@ -105,7 +105,7 @@ def test_a_value_without_a_text_is_refused(value):
 
 
 def test_all_that_mmengine_writes_keeps_the_order(tmp_path):
-    cfg = OrderedConfig.of(Config(dict(b=1, a=dict(d=1, c=2))))
+    cfg = OrderedConfig(dict(b=1, a=dict(d=1, c=2)))
     cfg.dump(str(tmp_path / "dumped.py"))
     expected = "b = 1\na = {'d': 1, 'c': 2}\n"
     assert (tmp_path / "dumped.py").read_text() == expected == cfg.pretty_text

@@ -113,8 +113,6 @@ def test_a_schedule_without_a_monitor_goes_by_nothing():
         (dict(save_best="delta"), "no reference scores and so no delta; set default_hooks"),
         (dict(save_best="depth/rmse", rule="greater"), "'greater' for 'depth/rmse'"),
         (dict(save_best=["depth/rmse", "floor/mIoU"], rule="less"), "'less' for 'floor/mIoU'"),
-        (dict(save_best=["depth/rmse"], rule=["less", "less"]), "2 rules for 1 keys"),
-        (dict(save_best="depth/rmse", less_keys=["rmse"]), "declares its rule; leave out"),
     ],
 )
 def test_what_cannot_be_is_said_before_a_training(hook, message):

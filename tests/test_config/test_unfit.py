@@ -64,10 +64,10 @@ def _mmsegs(kind: str) -> dict:
     [
         (
             dict(val_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU", "mDice"])),
-            "val_evaluator.type: IoUMetric reads mmseg's one segmentation map",
+            "val_evaluator.type: IoUMetric does not serve a model of many tasks",
         ),
         (dict(test_evaluator=[dict(type="CityscapesMetric")]), "tasks.<name>.iou_metrics=['mIoU'"),
-        (dict(val_evaluator=dict(type="mmseg.DepthMetric")), "every task brings its metric"),
+        (dict(val_evaluator=dict(type="mmseg.DepthMetric")), "the task's own metric"),
         (
             dict(default_hooks=dict(visualization=dict(type="SegVisualizationHook", draw=True))),
             "use MultiTaskVisualizationHook",
@@ -83,14 +83,16 @@ def _mmsegs(kind: str) -> dict:
         (dict(val_dataloader=dict(dataset=dict(type="ADE20KDataset"))), "use MultiTaskDataset"),
         (
             dict(optim_wrapper=dict(constructor="LearningRateDecayOptimizerConstructor")),
-            "use constructor='TrainableOnlyConstructor'",
+            "use TrainableOnlyConstructor with paramwise_cfg",
         ),
         (
             dict(optim_wrapper=dict(constructor="LayerDecayOptimizerConstructor")),
             "paramwise_cfg=dict(custom_keys=",
         ),
-        (dict(optim_wrapper=dict(constructor="TrainableOnly")), "no constructor is named"),
-        (dict(train_dataloader=dict(shuffle=True)), "takes no 'shuffle'; set sampler.shuffle"),
+        (
+            dict(optim_wrapper=dict(constructor="TrainableOnly")),
+            "constructor is named 'TrainableOnly'",
+        ),
         (
             dict(train_cfg=dict(max_epochs=1, val_intervl=1)),
             "Loop takes no 'val_intervl'",
@@ -248,7 +250,7 @@ def test_arguments_that_do_nothing_to_labels():
 
 @pytest.mark.parametrize("key", ["resume_from", "lr_config", "evaluation", "total_epochs"])
 def test_top_level_keys_of_mmseg_before_1(key):
-    _refused(f"{key!r} is of MMSegmentation before 1.0, and reaches nothing", **{key: 1})
+    _refused(f"{key!r} reaches nothing; it is of MMSegmentation before 1.0", **{key: 1})
 
 
 @pytest.mark.parametrize(

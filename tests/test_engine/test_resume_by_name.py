@@ -63,7 +63,7 @@ OTHERS = {
     "schedule": ({"param_scheduler": [dict(type="MultiStepLR", milestones=[1])]},
                  r"schedules: \['PolyLR'\] in the checkpoint, \['MultiStepLR'\] in the config"),
     "no schedule": ({"param_scheduler": None}, r"schedules: \['PolyLR'\] in the checkpoint, \[\]"),
-    "averages": ({"custom_hooks": [dict(type="EMAHook")]}, "the config keeps averages"),
+    "averages": ({"custom_hooks": [dict(type="EMAHook")]}, "only the config has averages"),
     "wrapper": ({"optim_wrapper.type": "BFloat16OptimWrapper"}, "optim_wrapper.type: 'OptimW"),
     "parameters": ({"model.new_tasks": ["semseg"]}, r"train only in the checkpoint: backbone\."),
 }  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_longer_training_may_be_resumed_again_and_again(small_run):
 def test_averages_are_not_dropped(small_run):
     options = {**ONE_STEP, "custom_hooks": [dict(type="EMAHook")], "train_cfg.max_epochs": 1}
     run = small_run(options).train()
-    with pytest.raises(InputError, match="the checkpoint keeps averages of the weights"):
+    with pytest.raises(InputError, match="only the checkpoint has averages"):
         small_run({**THREE, **ONE_STEP, "resume": True}, folder=run.folder).train()
 
 

@@ -201,14 +201,14 @@ def test_files_that_say_nothing_of_their_tasks(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a = open('/etc/passwd')", "line 1: open"),
-        ("a = 1\nimport os", "line 2: no assignment"),
-        ("a = dict(b=[1, (2, print())])", "line 1: print"),
-        ("a = dict(**c)", "line 1: c is no literal"),
-        ("a = b = 1", "line 1: no assignment"),
+        ("a = open('/etc/passwd')", "line 1: .*Call"),
+        ("a = 1\nimport os", "line 2 is not an assignment"),
+        ("a = dict(b=[1, (2, print())])", "line 1: .*Call"),
+        ("a = dict(**c)", "line 1: .*Name"),
+        ("a = b = 1", "line 1 is not an assignment"),
         ("a = (", "cannot be read"),
-        ("", "no config stands there"),
-        (None, "no config stands there"),
+        ("", "there is no config"),
+        (None, "cannot be read"),
     ],
 )
 def test_a_config_text_is_never_run(text, message):

@@ -47,7 +47,7 @@ def test_training_says_so_and_keeps_the_last_checkpoint(tmp_path):
     )  # fmt: skip
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "epoch_2.pth: the checkpoint could not be written (No space left on device)" in errors[0]
+    assert "epoch_2.pth cannot be written: No space left on device" in errors[0]
     assert "disk/run/epoch_1.pth; mend that and go on with --resume" in errors[0]
     assert "Traceback" not in output
     files = sorted(path.name for path in (copy / "run").glob("*.pth"))

@@ -16,7 +16,7 @@ from vmt_mm.analysis.bootstrap import compare, count_pixels
 from vmt_mm.apis import load_config
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.files import files_read
+from vmt_mm.config.tree import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import Segmentation, build_tasks
 from vmt_mm.utils.console import ToolParser

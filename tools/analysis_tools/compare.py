@@ -31,8 +31,8 @@ from vmt_mm.analysis.comparison import (
     train_runs,
 )
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.files import files_read
 from vmt_mm.config.inputs import check_inputs
+from vmt_mm.config.tree import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_outputs, write_bytes, write_image, write_json

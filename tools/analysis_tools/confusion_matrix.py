@@ -23,8 +23,8 @@ from vmt_mm.analysis.confusion import count_confusion, draw_confusion
 from vmt_mm.apis import init_model, load_config
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.files import files_read
 from vmt_mm.config.inputs import check_inputs
+from vmt_mm.config.tree import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import Task, build_tasks

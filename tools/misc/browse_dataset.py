@@ -16,8 +16,7 @@ from rich.progress import track
 from vmt_mm.apis import load_config
 from vmt_mm.cli.arguments import add_config_arguments
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.files import files_read
-from vmt_mm.config.tree import dicts_in
+from vmt_mm.config.tree import dicts_in, files_read
 from vmt_mm.datasets import SeededIndex
 from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.registry import DATASETS

@@ -22,8 +22,7 @@ from mmengine.registry import init_default_scope
 
 from vmt_mm.apis import load_config
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.files import files_read
-from vmt_mm.config.tree import LOADERS, dicts_in
+from vmt_mm.config.tree import LOADERS, dicts_in, files_read
 from vmt_mm.datasets.transforms import LoadImageFromFile
 from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.datasets.verification import Verification, choose_entries, verify

@@ -22,7 +22,7 @@ from vmt_mm.analysis.tables import print_table
 from vmt_mm.apis import init_model
 from vmt_mm.cli.arguments import add_config_arguments, check_model_arguments
 from vmt_mm.cli.errors import friendly_errors
-from vmt_mm.config.files import files_read
+from vmt_mm.config.tree import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
     DYNAMIC,

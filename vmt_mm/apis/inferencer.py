@@ -16,7 +16,7 @@ from torch import nn
 from vmt_mm.apis.inference import init_model, predict_batch
 from vmt_mm.apis.inputs import check_ids, list_sources, read_images
 from vmt_mm.apis.pipeline import InferencePipeline
-from vmt_mm.config.files import files_read
+from vmt_mm.config.tree import files_read
 from vmt_mm.datasets.transforms.load import displayable
 from vmt_mm.errors import InputError
 from vmt_mm.structures import MultiTaskDataSample

@@ -1,7 +1,4 @@
-"""Refuse config keys that nothing reads, before anything is built.
-
-mmengine accepts any key: a misspelt one would silently leave the default in force.
-"""
+"""Refuse config keys that nothing reads, which mmengine would silently accept."""
 
 from __future__ import annotations
 
@@ -52,37 +49,34 @@ _UNTYPED = {
     "log_processor": [runner.LogProcessor],
     "optim_wrapper.clip_grad": [clip_grad_norm_, clip_grad_value_],
 }
-#: package.class -> why a model of many tasks cannot use it, and what to use.
-_CLASSES = {
-    **dict.fromkeys(
-        ("mmseg.IoUMetric", "mmseg.CityscapesMetric", "mmseg.DepthMetric"),
-        "reads mmseg's one segmentation map; every task brings its metric, a Segmentation task "
-        "also tasks.<name>.iou_metrics=['mIoU', 'mDice', 'mFscore']",
-    ),
-    **dict.fromkeys(
-        (f"mmseg.{n}OptimizerConstructor" for n in ("LearningRateDecay", "LayerDecay")),
-        "knows ConvNeXt, BEiT and MAE alone; use constructor='TrainableOnlyConstructor' with "
-        "paramwise_cfg=dict(custom_keys={'backbone.stages.0': dict(lr_mult=0.1), ...})",
-    ),
-    "mmseg.SegVisualizationHook": "draws one segmentation map; use MultiTaskVisualizationHook",
-    "mmseg.SegDataPreProcessor": "stacks one segmentation map; use MultiTaskDataPreprocessor",
-    "mmengine.ClassBalancedDataset": "asks for the classes of every image; use ConcatDataset with "
-    "sampler=dict(type='SeededSampler', balance=[...])",
-    "mmengine.ConcatDataset": "needs one metainfo in all members; use ConcatDataset without a "
-    "scope, whose members may label different tasks",
+_METRIC = "the task's own metric, such as tasks.<name>.iou_metrics=['mIoU', 'mDice', 'mFscore']"
+_FACTORS = "TrainableOnlyConstructor with paramwise_cfg=dict(custom_keys={PART: dict(lr_mult=0.1)})"
+#: package.class, which knows one segmentation map or other layers -> what to use.
+_INSTEAD = {
+    "mmseg.IoUMetric": _METRIC,
+    "mmseg.CityscapesMetric": _METRIC,
+    "mmseg.DepthMetric": _METRIC,
+    "mmseg.LearningRateDecayOptimizerConstructor": _FACTORS,
+    "mmseg.LayerDecayOptimizerConstructor": _FACTORS,
+    "mmseg.SegVisualizationHook": "MultiTaskVisualizationHook",
+    "mmseg.SegDataPreProcessor": "MultiTaskDataPreprocessor",
+    "mmengine.ClassBalancedDataset": "sampler=dict(type='SeededSampler', balance=[...])",
+    "mmengine.ConcatDataset": "ConcatDataset without a scope",
 }
 
 
 def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
     """Raise InputError for keys and types of a config that nothing knows, with the nearest ones.
 
-    In a file, a top-level variable may have any name that is not nearly a known one; not so in
-    ``options``, the top-level keys that options brought in.
+    ``options`` are the top-level keys of options; others may be variables of the file's own.
     """
     known = known_keys()
     read = {key: value for key, value in cfg.items() if key in known}
     untyped = [(p, node) for p, node in walk(read) if p in _UNTYPED and "type" not in node]
     entries = [*((p, node, _UNTYPED[p]) for p, node in untyped), *components(read)]
+    if name := (cfg.get("optim_wrapper") or {}).get("constructor"):
+        kinds = find_kinds(name, [OPTIM_WRAPPER_CONSTRUCTORS])
+        entries.append(("optim_wrapper.constructor", dict(type=name), kinds))
     faults = [*_names(cfg, known, options), *_unfit(cfg, entries)]
     for entry in entries:
         faults.extend(_arguments(*entry))
@@ -94,13 +88,11 @@ def _names(cfg: Any, known: Collection[str], options: Collection[str]) -> Iterat
     """Yield names of the top level, of hooks and of the environment that nothing reads."""
     for key in (key for key in cfg if key not in known):
         near = "" if key == "test_pipeline" else nearest(key, known, _SIMILAR)
+        near = "; it is of MMSegmentation before 1.0" if key in _OLD else near
         if key in options:
             yield f"option {key!r} reaches nothing{nearest(key, {*known, *cfg} - {key})}"
-        elif key in _OLD:
-            yield f"{key!r} is of MMSegmentation before 1.0, and reaches nothing"
         elif near:
-            why = "a variable of your own needs a name less alike"
-            yield f"the config's top-level {key!r} reaches nothing{near} ({why})"
+            yield f"the config's top-level {key!r} reaches nothing{near}"
     hooks, env = cfg.get("default_hooks") or {}, cfg.get("env_cfg") or {}
     known = {name for name, hook in hooks.items() if hook is None or "type" in hook}
     for name in (name for name in hooks if name not in known):
@@ -118,12 +110,11 @@ def _arguments(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator
     faults: list[list[str]] = []
     for kind in kinds:
         (known, anything), unread = parameters_of(kind), getattr(kind, "unread", {})
-        unread = {"shuffle": "set sampler.shuffle"} if kind is DataLoader else unread
         faults.append([])
-        for key in node:
+        for key in (k for k in node if k in unread or k not in {*known, *_OF_BUILDERS}):
             hint = nearest(key, known, _SIMILAR if anything else 0.6)
             hint = f"; {unread[key]}" if key in unread else hint
-            if key in unread or (key not in {*known, *_OF_BUILDERS} and (hint or not anything)):
+            if hint or not anything:
                 hint = hint or " (a base file's settings of another type go by _delete_=True)"
                 faults[-1].append(f"{path}.{key}: {kind.__name__} takes no {key!r}{hint}")
     yield from min(faults, key=len, default=[])
@@ -136,22 +127,12 @@ def _unfit(cfg: Mapping[str, Any], entries: Sequence[tuple[str, Any, list[Any]]]
     if not any(path == "model" and issubclass(k, MultiTaskSegmentor) for path, _, k in classes):
         return
     for path, node, kind in classes:
-        advice = _CLASSES.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}") or advice_on(kind)
-        if advice is None and issubclass(kind, BaseSegDataset):
-            advice = "has one segmentation map per image; use MultiTaskDataset"
-        if advice:
+        default = "MultiTaskDataset" if issubclass(kind, BaseSegDataset) else None
+        use = _INSTEAD.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}", default)
+        if advice := f"does not serve a model of many tasks; use {use}" if use else advice_on(kind):
             yield f"{path}.type: {kind.__name__} {advice}"
         if issubclass(kind, BaseDecodeHead) and path.startswith("model."):
             yield from (f"{path}.{key}: {why}" for key, why in unread_keys(node).items())
     if cfg.get("activation_checkpointing") and "peft" in (cfg["model"].get("backbone") or {}):
-        yield (  # gradients would be wrong
-            "activation_checkpointing does not go with a PEFT method; set "
-            "model.backbone.with_cp=True instead"
-        )
-    name = (cfg.get("optim_wrapper") or {}).get("constructor", "DefaultOptimWrapperConstructor")
-    constructors = find_kinds(name, [OPTIM_WRAPPER_CONSTRUCTORS])
-    if not constructors:
-        near = nearest(name, names_in(OPTIM_WRAPPER_CONSTRUCTORS))
-        yield f"optim_wrapper.constructor: no constructor is named {name!r}{near}"
-    elif advice := _CLASSES.get(f"mmseg.{name}"):
-        yield f"optim_wrapper.constructor: {name} {advice}"
+        # gradients would be wrong
+        yield "activation_checkpointing: a PEFT method needs model.backbone.with_cp=True instead"

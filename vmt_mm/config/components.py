@@ -33,6 +33,7 @@ _PLACES = {
     "tasks": registries.TASKS,
     "sampler": registries.DATA_SAMPLERS,
     "optimizer": registries.OPTIMIZERS,
+    "constructor": registries.OPTIM_WRAPPER_CONSTRUCTORS,
     "param_scheduler": registries.PARAM_SCHEDULERS,
 }
 REGISTRIES = [r for r in vars(registries).values() if isinstance(r, Registry)] + [FUNCTIONS]
@@ -41,11 +42,9 @@ _SCOPES = ["vmt_mm", "mmengine", "mmcv", "mmseg", "mmpretrain", "mmdet"]
 
 
 def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any, list[Any]]]:
-    """Yield path, config and possible classes of every entry with a ``type``.
-
-    Entries below ``norm_cfg``, ``init_cfg`` and the like are left out: their builders take more.
-    """
+    """Yield path, config and possible classes of every entry with a ``type``."""
     for path, node in walk(dict(cfg.items())):
+        # the builders of norm_cfg, init_cfg and the like take more
         if path and "type" in node and not re.search(r"\.\w*_cfg\b", path):
             yield path, node, find_kinds(node["type"], registries_for(path))
 
@@ -83,9 +82,9 @@ def find_registered(registry: Registry | None, name: str) -> Any:
 
 
 def check_types(config: Mapping[str, Any], source: str) -> None:
-    """Raise InputError where a config of unknown origin names anything but registered classes.
+    """Raise InputError where a config of unknown origin names other than registered classes.
 
-    mmengine's registries import what they do not know by its dotted name, and call it.
+    mmengine would import what it does not know by its dotted name, and call it.
     """
     for path, entry in walk(config):
         if (scope := entry.get("_scope_", "vmt_mm")) not in _SCOPES:
@@ -98,22 +97,15 @@ def check_types(config: Mapping[str, Any], source: str) -> None:
             where = ()
         found = [r for r in where if isinstance(r, Registry)] if scope else REGISTRIES
         if name and not any(find_registered(registry, name) for registry in found):
-            raise InputError(
-                f"{source}: its config's {path}.type {kind!r} is no registered class"
-                f"{nearest(name, names_in(*REGISTRIES))}; import the module of a class of your own "
-                "before"
-            )
+            near = nearest(name, names_in(*REGISTRIES)) or "; import a class of your own before"
+            raise InputError(f"{source}: its config's {path}.type {kind!r} is not registered{near}")
 
 
 def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
     """Return argument -> default of a class or function, and whether it takes any others, too."""
     known: dict[str, Any] = {}
-    owners = (
-        [vars(owner).get("__init__") for owner in kind.__mro__[:-1]]
-        if (inspect.isclass(kind))
-        else [kind]
-    )
-    for function in filter(None, owners):
+    functions = [vars(c).get("__init__") for c in getattr(kind, "__mro__", ())] or [kind]
+    for function in filter(None, functions):
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):

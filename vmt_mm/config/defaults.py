@@ -1,27 +1,28 @@
-"""The one table of top-level keys that are defaults of components' arguments."""
+"""What top-level keys make of a config: defaults of arguments, ``protocol`` and ``task``."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from vmt_mm.config.components import TOP_LEVEL, components
+from vmt_mm.config.tree import LOADERS, dicts_in
 from vmt_mm.datasets import MultiTaskDataset, ShapesMT
 from vmt_mm.datasets.transforms import Pad, RandomCrop, RandomResize, RandomWarp, Resize
+from vmt_mm.datasets.transforms.geometry import MEAN_COLOR
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation import MultiTaskEvaluator
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.models.backbones import PEFTBackbone
+from vmt_mm.registry import TASKS
 
 
 class Default(NamedTuple):
-    """A row: components of class ``kind`` that do not set ``argument`` get the value of ``key``.
-
-    A component that sets one of the arguments ``unless`` gets nothing either.
-    """
+    """Components of class ``kind`` without ``argument`` or ``unless`` get the value of ``key``."""
 
     key: str
     kind: type
@@ -46,6 +47,8 @@ DEFAULTS = [
     Default("image_size", Pad, "size", ("size_divisor", "pad_to_square")),
     Default("augment_on_device", RandomWarp, "on_device"),
 ]
+#: The steps of a test pipeline that change sizes, by protocol.
+_ORDERS = dict(A=["Resize", "LoadLabels"], B=["LoadLabels", "Resize"], C=["Pad", "LoadLabels"])
 
 
 def known_keys() -> set[str]:
@@ -56,10 +59,8 @@ def known_keys() -> set[str]:
 def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
     """Give components the top-level values that they do not set themselves, in place.
 
-    A component's ``tasks`` may be a list of names: it then takes these of the top-level ones.
-
-    Raises:
-        InputError: if one of the keys ``given`` reaches nothing, or a listed name is unknown.
+    A component's ``tasks`` may list names of the top-level ones. Raises InputError if one of the
+    keys ``given`` reaches nothing, or a listed name is unknown.
     """
     filled, own = set(), {}
     for path, node, kinds in components({k: cfg[k] for k in cfg if k in TOP_LEVEL}):
@@ -75,7 +76,90 @@ def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
                 node[row.argument] = {name: copy.deepcopy(values[name]) for name in value}
             own.setdefault(row.key, place)
     for key in (row.key for row in DEFAULTS if row.key in given and row.key not in filled):
-        raise InputError(
-            f"the top-level {key}={cfg[key]!r} reaches nothing: no component takes it without a "
-            f"value of its own; set it there, as {own.get(key, 'model...')}"
-        )
+        advice = f"every component has its own; set it there, as {own.get(key, 'model...')}"
+        raise InputError(f"the top-level {key}={cfg[key]!r} reaches nothing: {advice}")
+
+
+def apply_protocol(cfg: Config) -> None:
+    """Change validation and test to the config's ``protocol``.
+
+    - 'A', as test pipelines are written: labels keep their native size, predictions get it.
+    - 'B': labels are resized with the image, by nearest neighbours; predictions have that size.
+    - 'C': the image is not resized, but padded to the size that it would be resized to.
+
+    ``Task.protocol_options`` are defaults. Where they change a primary metric, reference scores do
+    not compare, so there is no Delta.
+    """
+    name, other_metric = cfg.get("protocol", "A"), False
+    if name not in list(_ORDERS):  # of any type, hashable or not
+        raise InputError(f"protocol must be one of {list(_ORDERS)}, got {name!r}")
+    entries = [cfg, *dicts_in(dict(cfg.items()))] if name != "A" else []
+    for loader in ("val_dataloader", "test_dataloader"):
+        for entry in (e for e in dicts_in(cfg.get(loader)) if name != "A" and "pipeline" in e):
+            entry["pipeline"] = _changed(entry["pipeline"], name, loader)
+    for tasks in (e["tasks"] for e in entries if isinstance(e.get("tasks"), Mapping)):
+        for key, task in tasks.items():
+            options = getattr(TASKS.get(str(task.get("type"))), "protocol_options", {})
+            for option, value in options.get(name, {}).items():
+                if option == "primary_metric" and option not in task:
+                    other_metric |= cfg.get("task") in (None, key)
+                task.setdefault(option, value)
+    for entry in entries:
+        if other_metric and "reference" in entry:
+            entry["reference"] = None
+
+
+def _changed(pipeline: Sequence[Any], name: str, loader: str) -> list[dict[str, Any]]:
+    """Return the pipeline of protocol A as one of B or C; one that is so already stays."""
+    steps, kinds = [dict(step) for step in pipeline], [step.get("type") for step in pipeline]
+    order = [kind for kind in kinds if kind in ("Resize", "Pad", "LoadLabels")]
+    if order not in (_ORDERS["A"], _ORDERS[name]):
+        rule = f"protocol {name!r} changes a test pipeline with Resize and then LoadLabels"
+        raise InputError(f"{rule}; that of {loader} has {kinds}")
+    if name == "B":
+        steps[kinds.index("Resize")]["nearest_labels"] = True
+        if order == _ORDERS["A"]:
+            steps.insert(kinds.index("Resize"), steps.pop(kinds.index("LoadLabels")))
+    elif order == _ORDERS["A"]:
+        resize = steps[kinds.index("Resize")]
+        size = {"size": resize["scale"]} if "scale" in resize else {}
+        steps[kinds.index("Resize")] = dict(size, type="Pad", pad_val=dict(img=MEAN_COLOR))
+    return steps
+
+
+def reduce_to_task(cfg: Config) -> None:
+    """Reduce model, data, metrics and ``save_best`` to the one task that ``task`` names."""
+    task, tasks = cfg.get("task"), cfg.get("tasks")
+    if task is None:
+        return
+    if not isinstance(tasks, Mapping) or task not in tasks:
+        raise InputError(f"task={task!r}: no such task; `tasks` has {list(tasks or ())}")
+    for loader in LOADERS:
+        _keep_datasets(cfg.get(loader) or {}, task, loader)
+    for entry in (cfg, *dicts_in(dict(cfg.items()))):
+        for key in ("tasks", "task_heads", "reference"):
+            own = entry.get(key)
+            if isinstance(own, (Mapping, list, tuple)) and task in own:
+                entry[key] = {task: own[task]} if isinstance(own, Mapping) else [task]
+            elif own and key != "tasks":
+                entry[key] = None
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    best = hook.get("save_best") or ()
+    named = {key.split("/")[0] for key in ([best] if isinstance(best, str) else best) if "/" in key}
+    if named - {task}:
+        kind = TASKS.get(str(tasks[task].get("type")))
+        metric = tasks[task].get("primary_metric", getattr(kind, "primary_metric", None))
+        hook.update(save_best=f"{task}/{metric}" if metric else None, rule=None)
+
+
+def _keep_datasets(loader: Any, task: str, name: str) -> None:
+    """Keep those of several datasets that label the task, with their weights."""
+    sampler, entries = loader.get("sampler") or {}, dicts_in(loader.get("dataset"))
+    for entry in (e for e in entries if isinstance(e.get("datasets"), list)):
+        listed = [[d["tasks"] for d in dicts_in(m) if "tasks" in d] for m in entry["datasets"]]
+        labels = [not own or any(task in tasks for tasks in own) for own in listed]
+        if not any(labels):
+            raise InputError(f"task={task!r}: no dataset of {name} labels it")
+        entry["datasets"] = list(compress(entry["datasets"], labels))
+        if isinstance(sampler.get("balance"), list) and entry is loader["dataset"]:
+            sampler["balance"] = list(compress(sampler["balance"], labels))

@@ -14,27 +14,13 @@ from vmt_mm.config.components import REGISTRIES
 from vmt_mm.errors import InputError
 
 _NOTHING = object()
-#: What the text of a config may consist of, besides the calls ``dict(...)`` and ``float('inf')``.
-_LITERALS = (ast.Constant, ast.Dict, ast.List, ast.Tuple, ast.keyword, ast.expr_context)
-_LITERALS += (ast.UnaryOp, ast.unaryop, ast.Call)
 
 
 class OrderedConfig(Config):
-    """mmengine's ``Config`` without derived values in its text, whose keys keep their order.
+    """mmengine's ``Config`` whose keys keep their order, which decides on tasks' initial values.
 
-    What :func:`~vmt_mm.config.load.load_config` derived can be read from the config, but is neither
-    in ``to_dict`` nor in dumps, so that it is derived again where these are loaded. mmengine sorts
-    keys; but the order of tasks decides on their initial values.
+    What ``load_config`` derived is not in ``to_dict`` and dumps, but derived again from them.
     """
-
-    @classmethod
-    def of(cls, cfg: Config) -> OrderedConfig:
-        """Return the same config; it shares all values."""
-        if isinstance(cfg, cls):
-            return cfg
-        ordered = cls.__new__(cls)
-        ordered.__dict__.update(cfg.__dict__)
-        return ordered
 
     def remember(self, user_set: dict[str, Any]) -> None:
         """Take everything that differs from ``user_set`` as derived."""
@@ -62,28 +48,17 @@ def _rebased(now: Any, before: Any, user_set: Any) -> Any:
         return {key: value for key, value in merged.items() if value is not _NOTHING}
     if all(isinstance(x, list) for x in (now, before, user_set)) and len(before) == len(user_set):
         if len(now) == len(before):
-            return [_rebased(*items) for items in zip(now, before, user_set, strict=True)]
+            return [*map(_rebased, now, before, user_set)]
         return [user_set[before.index(x)] if x in before else x for x in now]
     return now
 
 
 def config_text(cfg: Config, resolved: bool = False) -> str:
-    """Return a config as Python text, which ``Config.fromfile`` and ``read_config_text`` read.
-
-    Classes are written by the name under which they are registered, or by their path. Of a loaded
-    config ``train_dataloader.batch_size`` is left out, which ``total_batch_size`` gives.
-
-    Args:
-        cfg: the config.
-        resolved: write derived values, too.
-
-    Raises:
-        InputError: if a value cannot be written as text; the message gives its key.
-    """
+    """Return a config, with derived values or without, as text that ``Config.fromfile`` reads."""
     content = plain_config(cfg, resolved)
     loader = content.get("train_dataloader")
     if "_loaded" in vars(cfg) and content.get("total_batch_size") and isinstance(loader, dict):
-        loader.pop("batch_size", None)
+        loader.pop("batch_size", None)  # derived
     lines = [f"{k} = {pformat(v, width=100, sort_dicts=False)}\n" for k, v in content.items()]
     return "".join(lines).replace("{{", "{\\x7b")  # mmengine would read a variable of its own
 
@@ -117,36 +92,36 @@ def _plain(value: Any, place: str) -> Any:
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
-    raise InputError(
-        f"the config's {place} is {value!r}, which cannot be written as text; write a class as "
-        "`type`, by the name under which it is registered"
-    )
+    raise InputError(f"the config's {place} is {value!r}, which cannot be written as text")
 
 
 def read_config_text(text: Any, source: str) -> dict[str, Any]:
-    """Read a config as this module and mmengine write it; nothing but literals is run.
-
-    Raises:
-        InputError: if it holds anything but assignments of literals; ``source`` is for messages.
-    """
-    try:
-        statements = ast.parse(text).body if isinstance(text, str) else []
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"{source} cannot be read: {error}") from error
-    if not statements:
-        raise InputError(f"{source}: no config stands there")
+    """Read a config of literals, or raise InputError, naming ``source``; nothing else is run."""
     config: dict[str, Any] = {}
-    for statement in statements:
-        place = f"{source}, line {statement.lineno}"
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                called = [node.func for node in ast.walk(value) if isinstance(node, ast.Call)]
-            case _:
-                raise InputError(f"{place}: no assignment `name = value`")
-        named = [function for function in called if ast.unparse(function) in ("dict", "float")]
-        for node in ast.walk(value):
-            if not isinstance(node, _LITERALS) and node not in named:
-                raise InputError(f"{place}: {ast.unparse(node)[:60]} is no literal")
-        code = compile(ast.Expression(value), source, "eval")
-        config[name] = eval(code, {"__builtins__": {}, "dict": dict, "float": float})
+    try:
+        for statement in ast.parse(text).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    config[name] = ast.literal_eval(_Calls().visit(value))
+                case _:
+                    raise ValueError(f"line {statement.lineno} is not an assignment")
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise InputError(f"{source}: the config cannot be read: {error}") from error
+    if not config:
+        raise InputError(f"{source}: there is no config")
     return config
+
+
+class _Calls(ast.NodeTransformer):
+    """Writes ``dict(a=1)`` and ``float('inf')`` as literals."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802  the library's name
+        """Return the literal of a call."""
+        match self.generic_visit(node):
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words):
+                return ast.Dict([ast.Constant(w.arg) for w in words], [w.value for w in words])
+            case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as content], keywords=[]):
+                return content
+            case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str() as number)]):
+                return ast.Constant(float(number))
+        return node

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from vmt_mm.checkpoints.files import newest_checkpoint
@@ -23,11 +21,7 @@ from vmt_mm.tasks import build_tasks
 
 
 def check_inputs(cfg: Config, training: bool) -> None:
-    """Check sizes, tasks, data and weights, as far as a training or a test needs them.
-
-    Raises:
-        InputError: with one line for each thing that is missing or does not fit, and the rule.
-    """
+    """Raise InputError with a line for each value, task, file or result that does not fit."""
     cfg = load_config(cfg, training=False)
     loaders = ("train_dataloader", "val_dataloader") if training else ("test_dataloader",)
     if not isinstance(cfg.get("model"), Mapping):
@@ -42,44 +36,32 @@ def check_inputs(cfg: Config, training: bool) -> None:
     faults += [*_weights(cfg, training), *rule_faults(cfg, training)]
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
-    ids = [{i for d in datasets_in(cfg.get(name)) for i in _ids(d)} for name in loaders]
-    if training and (both := sorted(ids[0] & ids[1])):
-        print_log(
-            f"{len(both)} image(s) appear in both the training and the validation split, the first "
-            f"is {both[0][1]!r}; validation scores will be optimistic",
-            "current",
-            logging.WARNING,
-        )
-
-
-def _is_count(value: Any, least: int = 1) -> bool:
-    return type(value) is int and value >= least
+    if both := training and set.intersection(*(_ids(cfg.get(name)) for name in loaders)):
+        warning = f"{len(both)} image(s) are in both the training and the validation split"
+        print_log(f"{warning}, such as {min(both)[1]!r}", "current", logging.WARNING)
 
 
 def _values(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
     """Yield faults of single values."""
     size, counts = cfg.get("image_size", (1, 1)), {}
-    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_count, size))):
+    sides = size if isinstance(size, (list, tuple)) else ()
+    if [type(side) is int and side > 0 for side in sides] != [True, True]:
         yield f"image_size must be two positive whole numbers, (width, height), got {size!r}"
     for name, loader in ((name, cfg[name]) for name in loaders if cfg.get(name)):
         if "batch_sampler" not in loader:
             counts[f"{name}.batch_size"] = loader.get("batch_size")
-        if not _is_count(workers := loader.get("num_workers", 0), 0):
+        if type(workers := loader.get("num_workers", 0)) is not int or workers < 0:
             yield f"{name}.num_workers must be a whole number, 0 or more, got {workers!r}"
     train = (cfg.get("train_cfg") or {}) if "train_dataloader" in loaders else {}
     keys = {"max_epochs", "max_iters", "val_interval"} & set(train)
     counts.update({f"train_cfg.{key}": train[key] for key in keys})
-    for name in (name for name, count in counts.items() if not _is_count(count)):
-        yield f"{name} must be a positive whole number, got {counts[name]!r}"
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            yield f"{name} must be a positive whole number, got {count!r}"
     if not isinstance(cfg.get("resume", False), bool):
         yield f"resume must be True or False, got {cfg.resume!r}; the file belongs into load_from"
     if cfg.get("work_dir") and Path(cfg.work_dir).is_file():
         yield f"work_dir {cfg.work_dir!r} is a file; expected a folder, or nothing there yet"
-    if cfg.get("sync_bn") and not torch.cuda.is_available():
-        yield f"sync_bn={cfg.sync_bn!r} needs GPUs; every process can normalise its own batch"
-    wrapper = (cfg.get("optim_wrapper") or {}).get("type")
-    if wrapper == "AmpOptimWrapper" and get_device() == "cpu":
-        yield f"optim_wrapper.type={wrapper!r} needs an accelerator; use --amp, which does not"
 
 
 def _tasks(cfg: Config, name: str) -> Iterator[str]:
@@ -102,19 +84,21 @@ def _tasks(cfg: Config, name: str) -> Iterator[str]:
 
 
 def _weights(cfg: Config, training: bool) -> Iterator[str]:
-    """Yield whether the checkpoint that is loaded, or else the pretrained file, is missing."""
+    """Yield what is missing: the checkpoint that is loaded, or else the pretrained file."""
     given, pretrained = cfg.get("load_from"), (cfg.model.get("backbone") or {}).get("pretrained")
     if given and "://" not in str(given) and not Path(given).is_file():
         yield f"{given}: no such checkpoint"
     resumes = cfg.get("resume") and newest_checkpoint(cfg.get("work_dir", ""))
-    try:
-        if training and not given and not resumes and pretrained:
+    if training and pretrained and not given and not resumes:
+        try:
             locate(pretrained)
-    except InputError as error:
-        yield str(error)
+        except InputError as error:
+            yield str(error)
 
 
-def _ids(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    path = Path(dataset["data_root"], dataset.get("ann_file", "splits/train.txt"))
-    lines = path.read_text("utf-8-sig", "replace").split("\n") if path.is_file() else []
-    yield from ((str(dataset["data_root"]), line.strip()) for line in lines if line.strip())
+def _ids(loader: Any) -> set[tuple[Path, str]]:
+    """Return folder and id of every image that a loader's datasets list."""
+    sets = datasets_in(loader)
+    files = [Path(d["data_root"], d.get("ann_file", "splits/train.txt")) for d in sets]
+    texts = [(f.parent, f.read_text("utf-8-sig", "replace")) for f in files if f.is_file()]
+    return {(folder, i) for folder, text in texts for i in map(str.strip, text.splitlines()) if i}

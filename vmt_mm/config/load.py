@@ -13,10 +13,9 @@ import torch.distributed as dist
 from mmengine.config import Config
 
 from vmt_mm.config.check import check_keys
-from vmt_mm.config.defaults import fill_defaults, known_keys
+from vmt_mm.config.defaults import apply_protocol, fill_defaults, known_keys, reduce_to_task
 from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
-from vmt_mm.config.variants import apply_protocol, reduce_to_task
 from vmt_mm.errors import InputError
 
 
@@ -28,20 +27,13 @@ def load_config(
 ) -> OrderedConfig:
     """Load a config; a file, what mmengine read of it, and one that was loaded mean the same.
 
-    Components get the top-level values that they do not set, see :data:`DEFAULTS`; ``protocol``
-    and ``task`` change the config, see :mod:`vmt_mm.config.variants`; ``total_batch_size`` is
-    divided over the processes, unless ``train_dataloader.batch_size`` is set, which is per process;
-    ``~`` at the start of a path is the home folder.
-
-    Args:
-        source: config file, mmengine's config of it, or a dictionary; left as it is.
-        options: ``--cfg-options``.
-        world_size: number of processes.
-        training: whether a batch that does not divide over the processes is an error.
+    Top-level keys change components, see :mod:`vmt_mm.config.defaults`; ``total_batch_size`` is
+    divided over ``world_size`` processes, unless ``train_dataloader.batch_size`` is set, which is
+    per process; ``~`` at the start of a path is the home folder. ``options`` are those of
+    ``--cfg-options``. Only a ``training`` must have a batch that divides.
 
     Raises:
-        InputError: if the file is missing, a key, type or task is unknown, an option has no
-            effect, or the batch does not divide.
+        InputError: for a missing file, an unknown key or type, or an option without effect.
     """
     cfg = _read(source)
     cfg.merge_from_dict(expand_home(dict(options or {})))
@@ -62,8 +54,7 @@ def load_config(
     loader, total = cfg.get("train_dataloader"), cfg.get("total_batch_size")
     if loader and "batch_size" not in loader and total and total % world_size == 0:
         loader["batch_size"] = total // world_size
-    if dist.is_initialized() and not torch.cuda.is_available():
-        # mmengine's default asks for a GPU; like it, leave buffers alone between validations
+    if dist.is_initialized() and not torch.cuda.is_available():  # mmengine's default asks for one
         wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
         unused = cfg.get("find_unused_parameters", False)
         cfg.setdefault("model_wrapper_cfg", dict(wrapper, find_unused_parameters=unused))
@@ -91,43 +82,30 @@ def _read(source: Any) -> OrderedConfig:
 
 
 def _set_again(source: str | Path, cfg: Config) -> set[str]:
-    """Return the variables of its base that a file sets again.
-
-    Raises:
-        InputError: for one that only the base uses, with its own value.
-    """
+    """Return the variables of its base that a file sets again; refuse one only the base uses."""
     path = Path(os.path.expanduser(source))
     tree = ast.parse(path.read_text("utf-8") if path.suffix == ".py" else "")
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     used = known_keys() | {name.id for name in names if isinstance(name.ctx, ast.Load)}
-    values = {getattr(n.targets[0], "id", ""): n.value for n in tree.body if type(n) is ast.Assign}
-    files = ast.literal_eval(values["_base_"]) if "_base_" in values else []
-    bases = [
-        Config.fromfile(path.parent / f) for f in ([files] if isinstance(files, str) else files)
-    ]
-    again = {name: base[name] for base in bases for name in values.keys() & set(base)}
-    for name in (name for name in again if name not in used and again[name] != cfg.get(name)):
-        raise InputError(
-            f"{path}: the top-level {name!r} reaches nothing, since the base file has used its own "
-            "value already; use it where it belongs"
-        )
-    return set(again)
+    own = {getattr(node.targets[0], "id", "") for node in tree.body if type(node) is ast.Assign}
+    files = [Config._get_cfg_path(f, str(path))[0] for f in Config._get_base_files(str(path))]
+    base = {name: value for file in files for name, value in Config.fromfile(file).items()}
+    for name in (own & base.keys()) - used:
+        if base[name] != cfg.get(name):
+            why = "since the base file has used its own value already; use it where it belongs"
+            raise InputError(f"{path}: the top-level {name!r} reaches nothing, {why}")
+    return own & base.keys()
 
 
 def _check_batch(cfg: Config, world_size: int, training: bool) -> None:
     """Check the batch; one that is given per process decides ``total_batch_size``."""
-    loader, name, size = (
-        cfg.get("train_dataloader"),
-        "total_batch_size",
-        cfg.get("total_batch_size"),
-    )
+    loader, name = cfg.get("train_dataloader"), "total_batch_size"
+    size = cfg.get(name)
     if loader and "batch_size" in loader:
         name, size = "train_dataloader.batch_size", loader.batch_size
         cfg.total_batch_size = size and size * world_size
     if loader is None or not training:
         return
-    if size is None and name == "total_batch_size":
-        raise InputError("the config sets neither total_batch_size nor train_dataloader.batch_size")
     if type(size) is not int or size < 1:
         raise InputError(f"{name} must be a positive whole number, got {size!r}")
     if cfg.total_batch_size % world_size:

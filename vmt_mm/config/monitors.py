@@ -1,8 +1,4 @@
-"""What depends on a result of the validation: the best checkpoint, early stopping, schedules.
-
-Each names a result (``save_best``, ``monitor``). Metrics declare which way it is better, so the
-``rule`` is derived, and a result that no validation has is found before a training.
-"""
+"""What a result of the validation decides: the best checkpoint, early stopping, schedules."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ _PLACES = ("default_hooks", "custom_hooks", "param_scheduler")
 
 
 def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of ``cfg`` that depend on results, with rules; ``auto`` is resolved."""
+    """Return the parts of ``cfg`` that name results, with the rules that metrics declare."""
     derived = {place: _copied(cfg[place]) for place in _PLACES if cfg.get(place)}
     for results, _, node, name, keys, _ in _choosers(cfg, derived):
         rules = [results.keys.get(key) for key in keys]
@@ -29,32 +25,24 @@ def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
-    """Yield what is wrong with the results that components of a config depend on.
-
-    A Delta that will not be there matters only to a training.
-    """
-    for results, path, node, name, keys, rules in _choosers(cfg, cfg):
+    """Yield faults of the results that components depend on; a training also needs its Delta."""
+    for results, path, _, name, keys, rules in _choosers(cfg, cfg):
         place = f"{path}.{name}"
-        if len(rules) != len(keys):
-            yield f"{path}.rule: {len(rules)} rules for {len(keys)} keys"
         for key, rule in zip(keys, rules, strict=False):
             direction, near = results.keys.get(key), results.nearest(key)
             hint = f"; did you mean {near!r}?" if near else ""
             if key in results.missing:
                 why = f"{results.missing[key]} and so no {key}; set {place} to a task's metric"
-                yield from [f"{place}: {why}{f', such as {near!r}' * bool(near)}"] * training
+                yield from [f"{place}: {why}"] * training
             elif direction and rule not in (None, direction):
                 why = f"of which {direction} is better, as its metric declares; leave `rule` out"
                 yield f"{path}.rule: {rule!r} for {key!r}, {why}"
-            elif direction and (node.get("greater_keys") or node.get("less_keys")):
-                yield f"{path}: {key!r} declares its rule; leave out greater_keys and less_keys"
             elif not direction and key in results.keys:
                 yield f"{place}: {key!r} does not measure quality{hint}"
             elif not direction and not results.may_have(key):
                 yield f"{place}: no metric of the validation writes {key!r}{hint}"
             elif not direction and rule is None:
-                rule = f"set {path}.rule to 'greater' or 'less'"
-                yield f"{place}: {key!r} does not declare which way it is better; {rule}"
+                yield f"{key!r} declares no direction; set {path}.rule to 'greater' or 'less'"
 
 
 def _choosers(

@@ -1,12 +1,16 @@
-"""Walk through a config."""
+"""Walk through a config: its entries, its datasets, and the files that it makes a run read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
+from vmt_mm.utils.files import check_outputs
 
 #: Where a config's datasets are.
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -41,8 +45,7 @@ def dataset_metainfo(loader: Any) -> dict[str, Any]:
     meta: dict[str, Any] = {}
     for entry in datasets_in(loader):
         kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
-        own = entry.get("metainfo")
-        own = own if isinstance(own, dict) else {}
+        own = entry.get("metainfo") if isinstance(entry.get("metainfo"), dict) else {}
         meta = {**getattr(kind, "METAINFO", {}), **own, **meta}
     return {task: value if isinstance(value, dict) else {} for task, value in meta.items()}
 
@@ -56,3 +59,38 @@ def expand_home(node: Any) -> Any:
     if isinstance(node, str) and (node == "~" or node.startswith("~/")):
         return os.path.expanduser(node)
     return node
+
+
+def files_read(cfg: Mapping[str, Any]) -> list[str | Path]:
+    """Return the config's own file, its weights, and the folders of its datasets."""
+    model = cfg.get("model") or {}
+    backbone = model.get("module", model).get("backbone") or {}
+    given = [getattr(cfg, "filename", None), cfg.get("load_from"), backbone.get("pretrained")]
+    return [path for path in given if path] + [p for own in data_folders(cfg) for p in own]
+
+
+def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
+    """Return, for every dataset, its root and what is read of it: images, labels, list of ids."""
+    found = {}
+    for entry in (entry for loader in LOADERS for entry in datasets_in(cfg.get(loader))):
+        root = Path(entry["data_root"] or "")
+        parts = ["images", *(entry.get("tasks") or ()), "splits"]
+        lists = root / entry.get("ann_file", "splits/train.txt")
+        found[str(lists)] = [root, *(root / part for part in parts), lists]
+    return list(found.values())
+
+
+def check_start(load_from: object, work_dir: str) -> None:
+    """Refuse to start a training from a checkpoint that the training itself will overwrite."""
+    path = Path(str(load_from or ""))
+    if path.is_file() and re.match(r"(epoch|iter)_\d+\.pth$|best_.*\.pth$", path.name):
+        check_outputs(dict(work_dir=Path(work_dir, path.name)), [path])
+
+
+def check_work_dir(cfg: Mapping[str, Any]) -> None:
+    """Refuse a work dir that is a dataset's root, or lies in a folder that is read of it."""
+    work_dir: str = cfg.get("work_dir") or ""
+    for root, *parts in data_folders(cfg) if work_dir else ():
+        check_outputs(dict(work_dir=work_dir), parts, may_hold=True)  # under other names
+        if Path(work_dir).is_dir() and root.is_dir() and Path(work_dir).samefile(root):
+            raise InputError(f"work_dir {work_dir} is the root of a dataset; choose another place")

@@ -20,11 +20,7 @@ _DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive into a folder, which appears when it is complete.
-
-    Raises:
-        InputError: if the archive is damaged or truncated.
-    """
+    """Unpack an archive into a folder, InputError if it is damaged."""
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:

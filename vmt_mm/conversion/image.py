@@ -14,9 +14,8 @@ from vmt_mm.utils.files import DISK_FULL, write_bytes, write_image
 from vmt_mm.utils.image_files import decode_image
 
 #: What became of an image or a label; the last for labels of an image that cannot be used.
-STATES = WRITTEN, NONE, MISSING, DAMAGED, NO_IMAGE = (
-    "written", "none", "missing", "damaged", "no image"
-)  # fmt: skip
+STATES = ("written", "none", "missing", "damaged", "no image")
+WRITTEN, NONE, MISSING, DAMAGED, NO_IMAGE = STATES
 
 #: ``state``, one of the above, and what belongs to it: ``bytes`` written, ``notes``, ``reason``.
 Outcome = dict[str, Any]
@@ -56,8 +55,7 @@ class ImageJob:
 def convert_image(job: ImageJob) -> dict[str, Outcome]:
     """Write the image and its labels; return what became of each, by task and 'image'.
 
-    Labels of an image that cannot be used are not written. A label that can no longer be made is
-    removed. Problems name files as the raw dataset does, wherever it was unpacked.
+    A label that can no longer be made is removed. Problems name files as the raw dataset does.
     """
     rules = {rule.task: rule for rule in job.recipe.labels}
     outcomes: dict[str, Outcome] = {}
@@ -107,9 +105,7 @@ def _write_label(job: ImageJob, rule: LabelRule, target: Path, size: Size | None
     if label.values is None:
         return dict(state=NONE)
     if label.values.shape[:2] != size:
-        raise InputError(
-            f"{paths[0]}: label of size {label.values.shape[:2]} (height, width), but the image "
-            f"has {size}"
-        )
+        sizes = f"{label.values.shape[:2]} (height, width), but the image has {size}"
+        raise InputError(f"{paths[0]}: label of size {sizes}")
     write_image(target, label.values)
     return dict(state=WRITTEN, notes=dict(label.notes))

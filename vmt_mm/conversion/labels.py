@@ -48,10 +48,8 @@ def read_npy(path: Path, channels: tuple[int, ...] = ()) -> np.ndarray:
 def check_size(path: Path, vectors: np.ndarray, other: Path, classes: np.ndarray) -> None:
     """Raise InputError unless normals (H, W, 3) and the classes that go with them have one size."""
     if vectors.shape[:2] != classes.shape:
-        raise InputError(
-            f"{path}: normals of size {vectors.shape[:2]} (height, width), but {other} has "
-            f"{classes.shape}"
-        )
+        sizes = f"{vectors.shape[:2]} (height, width), but {other} has {classes.shape}"
+        raise InputError(f"{path}: normals of size {sizes}")
 
 
 def normals_label(
@@ -59,9 +57,8 @@ def normals_label(
 ) -> Label:
     """Make a label in the layout's frame, and count what shows whether the axes are right.
 
-    ``vectors`` (H, W, 3) have any length, in the frame of ``axes``, see
-    :mod:`~vmt_mm.utils.normal_frames`; those at ``valid`` (H, W) are kept; ``floor`` (H, W) are
-    pixels of floors. The label is RGB uint8 with n = 2 v / 255 - 1, (0, 0, 0) for no normal.
+    ``vectors`` (H, W, 3) have any length, in the frame of ``axes``; those at ``valid`` (H, W) are
+    kept; ``floor`` (H, W) are floors. The label is RGB uint8, n = 2 v / 255 - 1, 0 for none.
     """
     length = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
     valid = valid & np.isfinite(length) & (length > _MIN_LENGTH)
@@ -84,8 +81,7 @@ def judge_axes(notes: Mapping[str, Mapping[str, int]], axes: str) -> list[str]:
         if counts.get(what, 0) >= _ENOUGH and 2 * counts[rule] < counts[what]:
             problems.append(
                 f"normals: of the {what} pixels only {counts[rule] / counts[what]:.0%} point "
-                f"{rule}: the {position} of the axes {axes!r} is wrong; change its sign or use "
-                "another component"
+                f"{rule}: change the {position} of the axes {axes!r}"
             )
     return problems
 

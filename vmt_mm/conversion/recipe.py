@@ -24,12 +24,9 @@ class Label:
 class LabelRule:
     """How the label of one task is made.
 
-    Attributes:
-        task: folder of the labels.
-        files: groups of raw files, with ``{id}`` for the image's id; of each group the first that
-            exists is used. A group that ends with None is optional.
-        make: called with one path (or None) per group; a function of a module's top level, or a
-            ``functools.partial`` of one. Raises InputError where a file cannot be used.
+    Of each group of raw ``files``, with ``{id}`` for the image's id, the first that exists is used;
+    a group that ends with None is optional. ``make`` gets one path (or None) per group, can be
+    pickled, and raises InputError where a file cannot be used.
     """
 
     task: str
@@ -42,7 +39,6 @@ class Recipe:
     """A raw dataset.
 
     Attributes:
-        name: what it is called.
         splits: name of a split -> raw file with its ids.
         expected: name of a split -> how many ids it has.
         image: raw file of an image, with ``{id}``.

@@ -18,11 +18,10 @@ REPORT = "report.json"
 
 @dataclass
 class Report:
-    """Counts and problems.
+    """Counts and problems; without any ``problems`` the dataset is complete.
 
     ``converted_now`` counts images; the others were done already. ``splits`` maps a split to
-    'expected', how many ids it should have, and for 'image' and each task state -> how many.
-    ``notes`` are sums by task. The set is complete if there are no ``problems``.
+    'expected', its number of ids, and for 'image' and each task state -> number.
     """
 
     dataset: str
@@ -59,10 +58,8 @@ def make_report(
         states = {name: dict(Counter(outcomes[i][name]["state"] for i in ids)) for name in names}
         counts[split] = dict(expected=recipe.expected[split], **states)
         if len(ids) != recipe.expected[split]:
-            problems.append(
-                f"{recipe.splits[split]}: lists {len(ids):,} ids, {recipe.name} has "
-                f"{recipe.expected[split]:,}"
-            )
+            expected = f"{recipe.expected[split]:,} are expected"
+            problems.append(f"{recipe.splits[split]}: lists {len(ids):,} ids, {expected}")
     listed = Counter(i for ids in splits.values() for i in ids)
     problems += [f"id {i!r} is in more than one split" for i in listed if listed[i] > 1]
     every = [(name, outcome) for i in listed for name, outcome in outcomes[i].items()]

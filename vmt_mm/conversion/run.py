@@ -34,9 +34,9 @@ def convert(
 ) -> Report:
     """Convert a raw dataset, a folder or an archive, to the one layout.
 
-    The source is only read. Every file is written atomically. What an earlier run converted, from
-    raw files that have not changed since, is kept. A split lists the images that could be used;
-    ``report.json`` says what is missing or damaged. ``link`` makes hard links of the images.
+    Files are written atomically; what an earlier run made of the same raw files is kept. A split
+    lists the images that could be used; ``report.json`` says what is missing or damaged. ``link``
+    makes hard links of the images.
 
     Raises:
         InputError: if the source is not such a dataset, or the target holds something else.

@@ -1,7 +1,6 @@
 """Training loops that continue exactly where a run ended.
 
-What a training draws outside the data pipeline (dropout, for one) comes from generators that every
-iteration seeds, so neither workers nor validations change it, and no generator's state is saved.
+Every iteration seeds the generators (of dropout, for one), so that no state of them is saved.
 """
 
 from __future__ import annotations
@@ -68,10 +67,8 @@ class _ExactLoop(mmengine.runner.BaseLoop):
         own = [len(loader), (loader.batch_size or 1) * self.runner.world_size]
         saved = hub.runtime_info.get(_EPOCH, own)
         if saved != own:
-            raise InputError(
-                f"the resumed run had {saved[0]} batches of {saved[1]} images in an epoch, this "
-                f"config gives {own[0]} of {own[1]}; resume with the same data and total_batch_size"
-            )
+            was, now = ("{} batches of {} images".format(*sizes) for sizes in (saved, own))
+            raise InputError(f"the resumed run had {was} in an epoch; this config gives {now}")
         hub.update_info(_EPOCH, own)
         if self._iter >= self._max_iters:
             self.runner.logger.info("the training is complete: nothing is left to do")

@@ -34,10 +34,8 @@ class TrainableOnlyConstructor:
 
     Adam, AdamW and SGD update all parameters in one kernel (``fused``) unless the config says how.
 
-    Args:
-        optim_wrapper_cfg: the config's ``optim_wrapper``.
-        paramwise_cfg: ``dict(custom_keys={PART: dict(lr_mult=..., decay_mult=...)})`` for
-            parameters whose name contains PART; the longest match wins.
+    ``paramwise_cfg=dict(custom_keys={PART: dict(lr_mult=..., decay_mult=...)})`` is for parameters
+    whose name contains PART; the longest match wins.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None) -> None:
@@ -46,10 +44,8 @@ class TrainableOnlyConstructor:
             (keys,) = {"custom_keys": {}, **(paramwise_cfg or {})}.values()
             self.factors = {part: _Factors(**options) for part, options in keys.items()}
         except (TypeError, ValueError) as error:
-            raise InputError(
-                "paramwise_cfg must be a dictionary such as dict(custom_keys={PART: "
-                f"dict(lr_mult=0.1, decay_mult=0.0)}}), got {paramwise_cfg!r}"
-            ) from error
+            form = "dict(custom_keys={PART: dict(lr_mult=0.1, decay_mult=0.0)})"
+            raise InputError(f"paramwise_cfg must be as {form}, got {paramwise_cfg!r}") from error
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer and its wrapper for ``model``."""
@@ -69,10 +65,8 @@ class TrainableOnlyConstructor:
         parameters = sorted(model.named_parameters())
         for key in self.factors:
             if not any(key in name for name, _ in parameters):
-                raise InputError(
-                    f"paramwise_cfg.custom_keys: {key!r} is part of no parameter's name; names are "
-                    f"such as {parameters[-1][0]!r}"
-                )
+                example = f"names are such as {parameters[-1][0]!r}"
+                raise InputError(f"custom_keys: {key!r} is part of no parameter's name; {example}")
         groups: dict[_Factors, dict] = {}
         for name, parameter in parameters:
             keys = [key for key in self.factors if key in name]
@@ -93,11 +87,9 @@ class _Factors(NamedTuple):
 
 
 def _scaled(options: Mapping[str, Any], factors: _Factors) -> dict[str, float]:
-    """Learning rate and weight decay times their factors, where the optimizer sets them."""
-    scaled = {}
-    for option, factor in zip(("lr", "weight_decay"), factors, strict=True):
-        if options.get(option) is not None:
-            scaled[option] = options[option] * factor
-        elif factor != 1.0:
-            raise InputError(f"paramwise_cfg: a factor of {option} needs the optimizer's {option}")
-    return scaled
+    """Learning rate and weight decay times factors other than 1."""
+    named = zip(("lr", "weight_decay"), factors, strict=True)
+    try:
+        return {option: options[option] * factor for option, factor in named if factor != 1.0}
+    except KeyError as error:
+        raise InputError(f"paramwise_cfg: a factor of {error} needs a value for all") from error

@@ -30,10 +30,9 @@ def check_resumable(content: Any, file: str, hooks: Iterable[mmengine.hooks.Hook
         )
     averaged = any(isinstance(hook, mmengine.hooks.EMAHook) for hook in hooks)
     if ("ema_state_dict" in content) != averaged:
-        does, does_not = ("config", "checkpoint") if averaged else ("checkpoint", "config")
         raise InputError(
-            f"{file}: the {does} keeps averages of the weights (EMAHook), the {does_not} does not; "
-            "resume with the same custom_hooks, or start from its weights with load_from=FILE"
+            f"{file}: only the {'config' if averaged else 'checkpoint'} has averages (an "
+            "EMAHook); resume with the same custom_hooks, or start a training with load_from=FILE"
         )
 
 
@@ -46,10 +45,9 @@ def keep_names(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 
 def follow_names(runner: Runner, checkpoint: dict[str, Any]) -> None:
-    """Undo :func:`keep_names` for a config that may list its tasks in another order.
+    """Undo :func:`keep_names`; raise ValueError if the state belongs to another training.
 
-    The training keeps the order in which it began, since dropout is drawn task by task. Raises
-    ValueError if the state belongs to another training; the message says what differs.
+    The training keeps its first order of tasks, since dropout is drawn task by task.
     """
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.param_schedulers is not None:

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 
 from vmt_mm.checkpoints.files import newest_checkpoint, read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
-from vmt_mm.config.files import check_start, check_work_dir
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules
+from vmt_mm.config.tree import check_start, check_work_dir
 from vmt_mm.engine.hooks.stopping import GracefulStopHook
 from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
 from vmt_mm.errors import InputError
@@ -48,12 +48,10 @@ class LogProcessor(mmengine.runner.LogProcessor):
 class MultiTaskRunner(mmengine.runner.Runner):
     """mmengine's ``Runner``, with other rules for checkpoints.
 
-    - They are written atomically; plain containers and tensors alone are written and read.
-    - The frozen backbone is left out where its own file has it, unless the checkpoint hook has
-      ``save_frozen=True``. Where a checkpoint is loaded, the file must hold the same again.
-    - Loading is strict. Where a training starts, the model's ``new_tasks`` may be absent.
-    - ``resume=True`` without a file takes the newest complete checkpoint of the work dir.
-    - What goes by a result of the validation learns from its metric which way it is better.
+    They are written atomically, and only plain containers and tensors are read. The frozen backbone
+    is left out where its own file has it, unless the checkpoint hook has ``save_frozen=True``.
+    Loading is strict, but where a training starts, the model's ``new_tasks`` may be absent.
+    ``resume=True`` without a file takes the newest complete checkpoint of the work dir.
     """
 
     #: Of the frozen weights, which never change: made for the first checkpoint.
@@ -137,11 +135,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
         except (ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(
-                f"{filename} holds the state of another training: {error}; to start from its "
-                "weights, set load_from=FILE and do not resume"
-            ) from error
-        sampler = self.train_dataloader.sampler
+            advice = "to start from its weights, set load_from=FILE and do not resume"
+            raise InputError(f"{filename} is of another training: {error}; {advice}") from error
+        sampler: Any = self.train_dataloader.sampler
         if hasattr(sampler, "seed"):
             sampler.seed = self.seed  # it was built before the checkpoint's seed was known
 
@@ -157,11 +153,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
                 with atomic_write(path) as partial:
                     write(out_dir, partial.name, *args, meta=meta, **kwargs)
             except OSError as error:
-                raise InputError(
-                    f"{path}: the checkpoint could not be written ({error.strerror}); correct "
-                    "that and use --resume, which continues from "
-                    f"{newest_checkpoint(self.work_dir) or 'the start'}"
-                ) from error
+                newest = newest_checkpoint(self.work_dir) or "the start"
+                advice = f"correct that and use --resume, which continues from {newest}"
+                raise InputError(f"{path} cannot be written: {error.strerror}; {advice}") from error
 
         on_main(_write_atomically)
 

@@ -23,8 +23,8 @@ from vmt_mm.checkpoints.keys import is_recomputed
 from vmt_mm.checkpoints.renamed import refuse_old_names
 from vmt_mm.config.components import check_types
 from vmt_mm.config.dump import config_text, plain_config
-from vmt_mm.config.files import files_read
 from vmt_mm.config.load import load_config
+from vmt_mm.config.tree import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.loading.model import build_model, describe, load_file, load_model
 from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs

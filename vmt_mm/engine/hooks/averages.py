@@ -15,8 +15,8 @@ from vmt_mm.registry import HOOKS
 class EMAHook(mmengine.hooks.EMAHook):
     """mmengine's ``EMAHook`` for models of which most is frozen.
 
-    The averaged model shares the frozen weights: they are kept and saved once. A test without a
-    training runs the checkpoint's weights, which are the averages already.
+    The averaged model shares the frozen weights. A test without a training runs the checkpoint's
+    weights, which are the averages already.
     """
 
     _training = False

@@ -40,10 +40,9 @@ class _LateRemovals:
 class CheckpointHook(mmengine.hooks.CheckpointHook):
     """mmengine's ``CheckpointHook`` that always leaves a complete checkpoint on the disk.
 
-    Older files are removed after the newer one is written, where mmengine's removes them before. A
-    checkpoint lists what it replaces, so a run that was killed in between removes it later. A
-    validation without the metric of ``save_best`` keeps the best checkpoint and warns.
-    ``save_frozen`` saves the frozen backbone too.
+    Older files are removed after the newer one is written, where mmengine's removes them before; a
+    checkpoint lists what it replaces, for a run that was killed in between. A validation without
+    the metric of ``save_best`` warns. ``save_frozen`` saves the frozen backbone too.
     """
 
     def __init__(self, *args: Any, save_frozen: bool = False, **kwargs: Any) -> None:

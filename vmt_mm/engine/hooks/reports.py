@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from vmt_mm.config.files import files_read
+from vmt_mm.config.tree import files_read
 from vmt_mm.datasets.transforms.load import displayable, reader_of
 from vmt_mm.datasets.verification import look_at_labels
 from vmt_mm.registry import HOOKS
@@ -35,9 +35,7 @@ class LabelReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Look at the labels of the training and of its validation."""
-        _look(runner, runner.train_loop)
-        if runner.val_loop is not None:
-            _look(runner, runner.val_loop)
+        _look(runner, runner.train_loop, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
         """Look at the labels."""
@@ -65,10 +63,9 @@ class LabelReportHook(Hook):
         labelled = set().union(*all_gather_object(self._labelled))
         without = [name for name in self._tasks if name not in labelled]
         if without and self._iterations:
-            runner.logger.warning(
-                f"epoch {runner.epoch + 1}: in {self._iterations} iterations no image had a label "
-                f"for task(s) {', '.join(without)}; they learned nothing"
-            )
+            none = f"in {self._iterations} iterations no image had a label for task(s)"
+            tasks = f"{', '.join(without)}; they learned nothing"
+            runner.logger.warning(f"epoch {runner.epoch + 1}: {none} {tasks}")
 
     def after_val_iter(self, runner: Runner, *_: Any, outputs: Any = None, **__: Any) -> None:
         """Note the batch's skipped files."""
@@ -77,8 +74,7 @@ class LabelReportHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """List the files that any process skipped since the last list."""
-        gathered = all_gather_object(self._skipped)
-        found = {path: why for part in gathered for path, why in part.items()}
+        found = dict(item for part in all_gather_object(self._skipped) for item in part.items())
         lines = [f"\n  {why}" for path, why in sorted(found.items()) if path not in self._listed]
         self._skipped.clear()
         self._listed.update(found)
@@ -88,24 +84,22 @@ class LabelReportHook(Hook):
     after_test_iter, after_test_epoch = after_val_iter, after_val_epoch
 
 
-def _look(runner: Runner, loop: BaseLoop) -> None:
-    for warning in on_main(lambda: look_at_labels(loop.dataloader.dataset)):
-        runner.logger.warning(warning)
+def _look(runner: Runner, *loops: BaseLoop | None) -> None:
+    for dataset in (loop.dataloader.dataset for loop in loops if loop is not None):
+        for warning in on_main(lambda dataset=dataset: look_at_labels(dataset)):
+            runner.logger.warning(warning)
 
 
 @HOOKS.register_module()
 class MultiTaskVisualizationHook(Hook):
-    """Draws a panel: image, and prediction and label of every task, with legends.
+    """Draws a panel of image, predictions and labels, with legends.
 
-    Args:
-        num_images: panels of each validation, of its first images, for the runner's visualizer.
-        show_dir: folder for the panels of all images of a test.
+    The visualizer gets the first ``num_images`` of each validation, ``show_dir`` all of a test.
     """
 
     def __init__(self, num_images: int = 2, show_dir: str | None = None) -> None:
-        self.num_images = num_images
+        self.num_images, self._shown = num_images, 0
         self.show_dir = Path(show_dir) if show_dir else None
-        self._shown = 0
 
     def before_run(self, runner: Runner) -> None:
         """Raise InputError if panels would be written where data is read."""

@@ -33,12 +33,8 @@ _SAME_SIGNAL_S = 2.0
 class FiniteLossHook(Hook):
     """Ends the training, or skips the step, when a loss is infinite or not a number.
 
-    All processes decide alike, before the optimizer's step or else after the iteration. A skipped
-    step leaves parameters, the optimizer's state and running statistics as they were.
-
-    Args:
-        on_error: 'raise' or 'skip'.
-        max_skips: steps that 'skip' leaves out in one run before it raises, too.
+    All processes decide alike. A skipped step (``on_error='skip'``, at most ``max_skips`` in a run)
+    leaves parameters, the optimizer's state and running statistics as they were.
     """
 
     def __init__(self, on_error: str = "raise", max_skips: int = 10) -> None:
@@ -85,11 +81,10 @@ class FiniteLossHook(Hook):
         message = f"epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {lines}"
         if self.on_error == "raise":
             raise InputError(f"{message}; the training stops before this step changes a weight")
-        limit = f"max_skips={self.max_skips}"
         if self.skipped == self.max_skips:
-            raise InputError(f"{message}; {self.skipped} steps were skipped before, {limit}")
+            raise InputError(f"{message}; {self.skipped} steps were skipped before")
         self.skipped += 1
-        runner.logger.warning(f"{message}; {self.skipped} step(s) skipped now, {limit}")
+        runner.logger.warning(f"{message}; step skipped, {self.skipped} of {self.max_skips}")
         optimizer.zero_grad(set_to_none=True)  # without a gradient no parameter changes
         unwrap(runner.model).load_state_dict(self._statistics, strict=False)
 
@@ -102,8 +97,8 @@ class InterruptedTraining(SystemExit):
 class GracefulStopHook(Hook):
     """SIGTERM and SIGINT end the training at the next step, with a checkpoint to resume from.
 
-    A step of a validation is one, too; a resumed training repeats the validation. Processes agree
-    while the next step computes, so several stop one step later. A second signal ends at once.
+    A resumed training repeats an interrupted validation. Several processes agree while the next
+    step computes, and stop one step later. A second signal ends at once.
     """
 
     priority = "LOWEST"  # everything else has seen the step that is saved
