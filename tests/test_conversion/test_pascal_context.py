@@ -230,7 +230,7 @@ def test_axes_that_the_data_disproves_are_named(raw, tmp_path, monkeypatch):
     first, second = convert(recipe("x,y,-z"), raw, tmp_path / "out").problems
     assert first.startswith("normals: of the valid pixels only ")
     assert "towards_camera: change the third of the axes 'x,y,-z'" in first
-    assert "of the floor pixels only 0% point up: the second of the axes" in second
+    assert "of the floor pixels only 0% point up: change the second of the axes" in second
 
 
 def test_axes():

@@ -200,7 +200,7 @@ def test_training_in_bfloat16_keeps_parameters_and_updates_in_float32() -> None:
 
 
 def test_parameterwise_options_are_a_dictionary() -> None:
-    with pytest.raises(InputError, match="paramwise_cfg must be a dictionary .* got 'custom_keys'"):
+    with pytest.raises(InputError, match="paramwise_cfg must be as dict.* got 'custom_keys'"):
         TrainableOnlyConstructor(_CFG, "custom_keys")
 
 
