@@ -671,7 +671,8 @@ ROWS = [
         "turned-round range",
         {"train_dataloader.dataset.pipeline.2.rotate": (20, -20)},
         "RandomWarp",
-        "rotate must be a range (low, high), got (20, -20)",
+        "rotate as (low, high)",
+        "rotate=(20, -20)",
     ),
     _option(
         "labels after the move",
