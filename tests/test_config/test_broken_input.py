@@ -729,6 +729,12 @@ ROWS = [
         "`allow_random_backbone=True`",
     ),
     _option("missing checkpoint", {"load_from": "none.pth"}, "none.pth: no such checkpoint"),
+    _option("sync_bn without a GPU", {"sync_bn": "torch"}, "sync_bn='torch' needs GPUs"),
+    _option(
+        "mmengine's mixed precision without an accelerator",
+        {"optim_wrapper.type": "AmpOptimWrapper"},
+        "AmpOptimWrapper needs an accelerator",
+    ),
     # -- the rest
     _file(
         "variable that reaches nothing",

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from vmt_mm.checkpoints.files import newest_checkpoint
@@ -58,6 +60,11 @@ def _values(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
     for name, count in counts.items():
         if type(count) is not int or count < 1:
             yield f"{name} must be a positive whole number, got {count!r}"
+    kind = (cfg.get("optim_wrapper") or {}).get("type") if "train_dataloader" in loaders else None
+    if kind == "AmpOptimWrapper" and get_device() == "cpu":
+        yield "AmpOptimWrapper needs an accelerator; set 'BFloat16OptimWrapper', as --amp does"
+    if cfg.get("sync_bn") and not torch.cuda.is_available():
+        yield f"sync_bn={cfg.sync_bn!r} needs GPUs; leave it out"
     if not isinstance(cfg.get("resume", False), bool):
         yield f"resume must be True or False, got {cfg.resume!r}; the file belongs into load_from"
     if cfg.get("work_dir") and Path(cfg.work_dir).is_file():
