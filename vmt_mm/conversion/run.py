@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import shutil
+import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
+import rich.progress
 
-from vmt_mm.conversion.archive import SUFFIXES, unpack
 from vmt_mm.conversion.image import DAMAGED, WRITTEN, ImageJob, convert_image
 from vmt_mm.conversion.recipe import Recipe
 from vmt_mm.conversion.report import REPORT, Report, make_report
@@ -27,6 +31,9 @@ JOURNAL = "conversion.jsonl"
 _SCRATCH = ".unpacked"
 # To be raised whenever the same raw files give other labels.
 _VERSION = 1
+_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 def convert(
@@ -57,7 +64,7 @@ def convert(
     lines = [json.dumps(line) for line in (header, *entries.values())]
     write_bytes(target / JOURNAL, "".join(f"{line}\n" for line in lines).encode())
     results = run_parallel(convert_image, [jobs[i] for i in stale], workers)
-    results = track(results, description="converting", total=len(stale))
+    results = rich.progress.track(results, description="converting", total=len(stale))
     for i, outcomes in zip(stale, results, strict=True):
         entries[i] = dict(id=i, sources=sources[i], outcomes=outcomes)
         with (target / JOURNAL).open("a", encoding="utf-8") as file:
@@ -96,14 +103,14 @@ def _open(source: Path, target: Path, first_list: str) -> Path:
         if not (source / first_list).is_file():
             raise InputError(f"{source / first_list}: no such file; is {source} the dataset?")
         return source
-    if not source.is_file() or not source.name.endswith(SUFFIXES):
-        raise InputError(f"{source}: expected a folder or an archive ({', '.join(SUFFIXES)})")
+    if not source.is_file() or not source.name.endswith(_SUFFIXES):
+        raise InputError(f"{source}: expected a folder or an archive ({', '.join(_SUFFIXES)})")
     # a killed run's, if the archive is the same
     unpacked = target / _SCRATCH / "-".join(map(str, _stamp(source) or ()))
     is_new = not target.exists()
     if not unpacked.is_dir():
         try:
-            unpack(source, unpacked)
+            _unpack(source, unpacked)
         except InputError:
             shutil.rmtree(target if is_new else target / _SCRATCH, ignore_errors=True)
             raise
@@ -111,6 +118,30 @@ def _open(source: Path, target: Path, first_list: str) -> Path:
     if not found:
         raise InputError(f"{source}: holds no {first_list}")
     return found[0].parents[len(Path(first_list).parts) - 1]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive into a folder, InputError if it is damaged."""
+    partial = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with rich.progress.open(archive, "rb", description="unpacking") as packed:
+            start = packed.read(6)
+            packed.seek(0)
+            opener = next((o for m, o in _COMPRESSIONS.items() if start.startswith(m)), None)
+            stream = opener(packed) if opener else packed
+            with tarfile.open(fileobj=stream, mode="r|") as members:
+                members.extractall(partial, filter="data")
+            while opener and stream.read(2**20):
+                pass  # only at the end a decoder compares the checksum
+            # tarfile takes a cut between two files, or a damaged header, for the end: zeros
+            if not opener and packed.seek(members.offset) and packed.read(1024) != bytes(1024):
+                raise EOFError("it does not end as a tar archive does")
+    except _DAMAGE as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, not of the decoder
+            raise
+        raise InputError(f"{archive}: the archive is damaged or truncated ({error})") from None
+    partial.rename(folder)
 
 
 def _stamp(file: Path) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,22 @@ import mmengine.runner
 import torch
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vmt_mm.checkpoints.files import newest_checkpoint, read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
+from vmt_mm.checkpoints.training_state import (
+    by_position,
+    match_schedules,
+    named_state,
+    save_schedules,
+)
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules
 from vmt_mm.config.tree import check_start, check_work_dir
 from vmt_mm.engine.hooks.stopping import GracefulStopHook
-from vmt_mm.engine.resuming import check_resumable, follow_names, keep_names
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.loading.model import describe, load_model
@@ -114,14 +119,14 @@ class MultiTaskRunner(mmengine.runner.Runner):
         """Load a checkpoint, of a path or an ``http(s)`` address, or raise InputError."""
         checkpoint = read_checkpoint(str(filename), map_location)
         if self._resume:
-            check_resumable(checkpoint, filename, self.hooks)
+            _check_resumable(checkpoint, filename, self.hooks)
             checkpoint["meta"].pop("config", None)  # mmengine would run it
         self._frozen, model = None, unwrap(self.model)
         done = partial(self.call_hook, "after_load_checkpoint", checkpoint=checkpoint)
         own, start_new = self._description(), self._starts_training
         load_model(model, checkpoint, str(filename), own, done, start_new)
         if self._resume:
-            follow_names(self, checkpoint)
+            _follow_names(self, checkpoint)
             self._restore_state(checkpoint["meta"].get("processes", ()))
         self._has_loaded = True
         return checkpoint
@@ -165,7 +170,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if fn_name != "before_save_checkpoint":
             return
         checkpoint, model = kwargs["checkpoint"], unwrap(self.model)
-        keep_names(self, checkpoint)
+        _keep_names(self, checkpoint)
         for part in {"meta", "message_hub", "param_schedulers"} & checkpoint.keys():
             checkpoint[part] = to_plain(checkpoint[part])
         keys = keys_left_out(model)
@@ -201,3 +206,50 @@ class MultiTaskRunner(mmengine.runner.Runner):
         for name, gradient in mine["gradients"].items():
             parameter = model.get_parameter(name)
             parameter.grad = gradient.to(parameter)
+
+
+def _check_resumable(content: Any, file: str, hooks: Iterable[Hook]) -> None:
+    """Raise InputError unless a checkpoint holds the state of a training with these hooks."""
+    parts = ("state_dict", "optimizer", "message_hub", "meta")
+    missing = [key for key in parts if not isinstance(content, dict) or key not in content]
+    missing += [] if missing else [key for key in ("epoch", "iter") if key not in content["meta"]]
+    if missing:
+        raise InputError(
+            f"{file} cannot be resumed: it holds no {', '.join(missing)}; to start from its "
+            "weights, set --cfg-options load_from=FILE"
+        )
+    averaged = any(isinstance(hook, EMAHook) for hook in hooks)
+    if ("ema_state_dict" in content) != averaged:
+        raise InputError(
+            f"{file}: only the {'config' if averaged else 'checkpoint'} has averages (an "
+            "EMAHook); resume with the same custom_hooks, or start a training with load_from=FILE"
+        )
+
+
+def _keep_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
+    """Store the states of optimizer and schedules in a checkpoint by name."""
+    if "optimizer" in checkpoint:
+        checkpoint["optimizer"] = named_state(runner.optim_wrapper, unwrap(runner.model))
+    if "param_schedulers" in checkpoint:
+        checkpoint["param_schedulers"] = save_schedules(runner.param_schedulers)
+
+
+def _follow_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
+    """Undo :func:`_keep_names`; raise ValueError if the state belongs to another training.
+
+    The training keeps its first order of tasks, since dropout is drawn task by task.
+    """
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    if runner.param_schedulers is not None:
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    model: Any = unwrap(runner.model)
+    if began := (checkpoint["meta"].get("vmt_mm") or {}).get("tasks"):
+        model.tasks = {name: model.tasks[name] for name in began}
+    own = named_state(runner.optim_wrapper, model)
+    checkpoint["optimizer"], order = by_position(checkpoint["optimizer"], own)
+    checkpoint["param_schedulers"] = match_schedules(
+        checkpoint.get("param_schedulers", ()),
+        runner.param_schedulers or (),
+        order,
+        {runner.max_epochs, runner.max_iters},
+    )
