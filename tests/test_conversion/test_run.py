@@ -167,7 +167,7 @@ def test_what_a_killed_run_unpacked_is_used_if_the_archive_is_the_same(raw, tmp_
     archive, out = pack(raw, tmp_path / "PASCAL_MT.tar", ""), tmp_path / "out"
     kill(monkeypatch, recipe(), archive, out)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "unpack", None)
+        patch.setattr(run, "_unpack", None)
         assert convert(recipe(), archive, out).converted_now == 4
     kill(monkeypatch, recipe("x,y,z"), archive, out)
     save_png(raw / "sal_distill/a.png", 99 * box(0, 6, 0, 8))

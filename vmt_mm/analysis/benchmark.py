@@ -1,7 +1,4 @@
-"""Time models against the number of tasks; show the records as a table and as a picture.
-
-Letters: B images, H, W height and width in pixels, T tasks.
-"""
+"""Time models against the number of tasks; show the records as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -89,11 +86,7 @@ def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
 def make_run(
     model: MultiTaskSegmentor, images: Tensor, mode: str, optim_wrapper: Mapping[str, Any]
 ) -> Callable[[], object]:
-    """The work of a mode, on images (B, 3, H, W).
-
-    'encoder': four maps of every task. 'infer': predictions. 'train': a step of the optimizer, on
-    labels that are the predictions of the untrained model.
-    """
+    """The work of a mode on (B, 3, H, W); 'train': a step on the untrained model's predictions."""
     model.eval()
     if mode == "encoder":
         return torch.no_grad()(lambda: model.backbone(images))
@@ -126,10 +119,7 @@ def run_alone(options: Mapping[str, Any], record: Record, times: int) -> None:
 def measure(
     cases: Sequence[Case], repeats: int, advance: Callable[[], object] = lambda: None
 ) -> list[Record]:
-    """Time cases in turn; ``advance`` is called after each of (UNTIMED + repeats) runs of each.
-
-    ``ratio`` in a record is of ``median_s`` to that with one task, None where that is not timed.
-    """
+    """Time cases in turn; ``advance`` is called after each of (UNTIMED + repeats) runs of each."""
     if repeats < 1:
         raise InputError(f"repeats must be 1 or more, got {repeats}")
     about = dict(device=get_device(), threads=torch.get_num_threads(), peak_mem_bytes=None)
@@ -148,7 +138,7 @@ def measure(
         for case, gflop, own in zip(cases, gflops, seconds, strict=True)
     ]
     for record in records:
-        one = _find(records, record, tasks=1)
+        one = _find(records, record, tasks=1)  # None where that is not timed
         record["ratio"] = record["median_s"] / one["median_s"] if one else None
         record["images_per_s"] = record["batch"] / record["median_s"]
     return records

@@ -48,8 +48,7 @@ def compare(
 ) -> dict[str, Any]:
     """95 % interval of the difference of two methods' mean IoU over images, in percent.
 
-    A method is the counts of each of its trainings, which are averaged. Classes count that at least
-    ``min_images`` images have.
+    A method is the counts of its trainings; classes count that ``min_images`` images have.
     """
     labels = methods[0][0]["label"]
     if any(not np.array_equal(counts["label"], labels) for own in methods for counts in own):

@@ -156,10 +156,7 @@ def choose_reference(runs: Sequence[Run], asked: str | None) -> str | None:
 def compare(
     runs: Sequence[Run], reference: str | None, titles: Mapping[str, str], command: str
 ) -> dict[str, Any]:
-    """Put together what is finished, in JSON's types; titles are by name of a config.
-
-    ``spread`` is the sample standard deviation of ``values`` over seeds.
-    """
+    """Put together what is finished, in JSON's types; titles are by name of a config."""
     tasks = scored_tasks(runs[0].experiment)
     rows = {}
     for path, experiment in {run.experiment.path: run.experiment for run in runs}.items():
@@ -205,6 +202,7 @@ def _scores(runs: Sequence[Run], tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 
 def _spread(values: Mapping[str, float]) -> dict[str, Any]:
+    """Values over seeds with their mean and sample standard deviation."""
     mean = fmean(values.values()) if values else None
     spread = stdev(values.values()) if len(values) > 1 else None
     return dict(values=dict(values), mean=mean, spread=spread)

@@ -25,10 +25,7 @@ _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 
 
 
 class PlainPipeline:
-    """A data set's samples by steps one after another, in float32, as the field's code has it.
-
-    Labels with three channels are unit vectors, which turn with the image.
-    """
+    """A dataset's samples by steps one after another, in float32, as the field's code has it."""
 
     def __init__(self, dataset: MultiTaskDataset) -> None:
         warps = [t for t in dataset.pipeline.transforms if isinstance(t, RandomWarp)]
@@ -57,7 +54,7 @@ class PlainPipeline:
             array = mmcv.imresize(array, self.warp.size, interpolation=how)
             if name == "image":
                 array = mmcv.imnormalize(array, _MEAN, _STD, to_rgb=True)
-            elif array.ndim == 3:
+            elif array.ndim == 3:  # unit vectors turn with the image
                 array = array @ rotation
                 array /= np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), 1e-12)
             arrays[name] = np.ascontiguousarray(np.atleast_3d(array).transpose(2, 0, 1))
@@ -69,11 +66,8 @@ def measure(
 ) -> dict[str, Any]:
     """Time passes over the images in turn, after one that is not timed.
 
-    Without workers, what counts is the time of this thread on a core.
-
-    Returns:
-        ``pipelines``: name -> ``ms`` per image, the median over the passes, and ``images_per_s``;
-        ``times_plain``: name -> speed relative to 'plain'; ``stages``: name -> transform -> ms.
+    Returns median ``ms`` per image and ``images_per_s`` of ``pipelines``, their speed relative to
+    'plain' (``times_plain``), and the ms of each transform (``stages``).
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -95,7 +89,7 @@ def _pass(pipeline: Any, images: int, workers: int) -> float:
     """Seconds per image, after one that starts the workers."""
     order = [0, *range(images)]
     samples = iter(DataLoader(pipeline, batch_size=None, sampler=order, num_workers=workers))
-    clock = time.perf_counter if workers else time.thread_time
+    clock = time.perf_counter if workers else time.thread_time  # without workers, of this thread
     next(samples)
     start = clock()
     deque(samples, maxlen=0)

@@ -68,11 +68,9 @@ def task_losses(
 def measure_conflict(
     losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
 ) -> tuple[Tensor, list[str]]:
-    """Compute cos phi_ij = g_i . g_j / (|g_i| |g_j|) of every two tasks (Eqs. 7, 8).
+    """Compute cos phi_ij (T (T - 1) / 2,), float64, in the order of ``combinations`` (Eqs. 7, 8).
 
-    Returns:
-        Cosines (T (T - 1) / 2,) float64, in the order of ``itertools.combinations``, NaN where a
-        gradient is zero or not finite; names of the parameters that every loss depends on.
+    It is NaN where a gradient is zero or not finite. Also names the parameters of all losses.
     """
     gradients = [
         torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
@@ -181,13 +179,9 @@ def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
 class GradientConflictHook(Hook):
     r"""Measures the cosine between the gradients of every two tasks (Eq. 8 of VMT-Adapter).
 
-    Each process measures on the batch of the iteration, in passes of their own, which leave the
-    training bit for bit as it is. The work dir gets ``gradient_conflict.json`` after every epoch
-    and ``gradient_conflict.png`` at the end.
-
-    Args:
-        interval: measure every so many iterations.
-        parameters: regular expression found in the shared parameters' names; None takes all.
+    Every ``interval`` iterations each process measures in passes of its own, which leave the
+    training bit for bit as it is; ``parameters`` is a regular expression that chooses by name. The
+    work dir gets ``gradient_conflict.json`` after every epoch and a picture at the end.
     """
 
     def __init__(self, interval: int = 1, parameters: str | None = None) -> None:

@@ -72,10 +72,7 @@ def draw_curves(
 def train_times(
     records: Sequence[Mapping[str, Any]], include_outliers: bool = False
 ) -> dict[str, float]:
-    """Seconds per iteration: of the slowest and fastest epoch, their spread, the mean.
-
-    Lines of more than three medians, such as an epoch's first, are outliers.
-    """
+    """Seconds per iteration by epoch; lines of more than three medians are outliers."""
     timed = [(r["epoch"], r["time"]) for r in records if "epoch" in r and "time" in r]
     if not timed:
         raise InputError("the log gives no time of training iterations")

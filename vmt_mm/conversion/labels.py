@@ -106,8 +106,8 @@ _BITS = np.float32([[128, 1, 2], [64, 0, 4], [32, 16, 8]])
 def thin(mask: np.ndarray) -> np.ndarray:
     """Thin a mask (H, W) to lines of one pixel that are connected as it was; bool.
 
-    Guo and Hall, Communications of the ACM 32(3), 1989, algorithm A1. (That of Zhang and Suen
-    erases squares of 2 x 2 and many slanted lines of two pixels, as boundaries of classes are.)
+    Guo and Hall, Communications of the ACM 32(3), 1989, algorithm A1; unlike Zhang and Suen's, it
+    keeps squares of 2 x 2 and slanted lines of two pixels.
     """
     image, before = np.asarray(mask, bool).astype(np.uint8), None
     while before is None or not np.array_equal(image, before):

@@ -70,14 +70,10 @@ def semseg(path: Path) -> Label:
 
 
 def human_parts(path: Path) -> Label:
-    """Parts of persons, 0 elsewhere; where two overlap, the later one; no label without any.
-
-    PASCAL-Part's structure: an image name and objects; an object is its class, the class's index,
-    its mask, and its parts; a part is its name and its mask.
-    """
+    """Parts of persons, 0 elsewhere; where two overlap, the later one; no label without any."""
     content, values = read_mat(path, "anno"), None
     try:
-        for thing in content[0][0][1].ravel():
+        for thing in content[0][0][1].ravel():  # class, its index, mask, parts: names with masks
             for part in thing[3].ravel() if int(thing[1].item()) == _PERSON else ():
                 name, mask = str(part[0].item()), part[1]
                 if mask.ndim != 2 or mask.dtype.kind not in "bui":

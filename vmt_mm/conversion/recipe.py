@@ -10,13 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Label:
-    """One image's label for one task.
+    """One image's label for one task, and counts whose sums a recipe's ``judge`` looks at."""
 
-    ``values`` are (H, W) or RGB (H, W, 3), as in the file; None if there is no label. ``notes`` are
-    counts, such as valid pixels; a recipe's ``judge`` looks at their sums.
-    """
-
-    values: np.ndarray | None
+    values: np.ndarray | None  # (H, W) or RGB (H, W, 3), as in the file; None for no label
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -36,21 +32,15 @@ class LabelRule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A raw dataset.
+    """A raw dataset; with other ``settings`` all is converted again.
 
-    Attributes:
-        splits: name of a split -> raw file with its ids.
-        expected: name of a split -> how many ids it has.
-        image: raw file of an image, with ``{id}``.
-        labels: one rule per task.
-        settings: what else the labels depend on; with other settings all is converted again.
-        judge: says what the notes of all images, by task, show to be wrong.
+    ``judge`` says what the notes of all images, summed by task, show to be wrong.
     """
 
     name: str
-    splits: Mapping[str, str]
-    expected: Mapping[str, int]
-    image: str
+    splits: Mapping[str, str]  # name -> raw file with its ids
+    expected: Mapping[str, int]  # name -> how many ids it has
+    image: str  # raw file, with ``{id}``
     labels: tuple[LabelRule, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     judge: Callable[[Mapping[str, Mapping[str, int]]], list[str]] | None = None

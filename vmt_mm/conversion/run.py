@@ -41,12 +41,9 @@ def convert(
 ) -> Report:
     """Convert a raw dataset, a folder or an archive, to the one layout.
 
-    Files are written atomically; what an earlier run made of the same raw files is kept. A split
-    lists the images that could be used; ``report.json`` says what is missing or damaged. ``link``
-    makes hard links of the images.
-
-    Raises:
-        InputError: if the source is not such a dataset, or the target holds something else.
+    What an earlier run made of the same raw files is kept. A split lists the images that could be
+    used; ``link`` makes hard links of them. Raises InputError if the source is not such a dataset,
+    or the target holds something else.
     """
     source, target = source.expanduser().resolve(), target.expanduser().resolve()
     check_outputs(dict(target=target), [source])

@@ -32,8 +32,6 @@ class BFloat16OptimWrapper(OptimWrapper):
 class TrainableOnlyConstructor:
     """Build an optimizer over the trainable parameters alone, in few groups.
 
-    Adam, AdamW and SGD update all parameters in one kernel (``fused``) unless the config says how.
-
     ``paramwise_cfg=dict(custom_keys={PART: dict(lr_mult=..., decay_mult=...)})`` is for parameters
     whose name contains PART; the longest match wins.
     """
@@ -54,6 +52,7 @@ class TrainableOnlyConstructor:
         optimizer["params"] = self._groups(model, optimizer)
         device, kind = next(model.parameters()).device.type, optimizer["type"]
         can_fuse = FUSES_ON_CPU and device in ("cpu", "cuda") and kind in ("Adam", "AdamW", "SGD")
+        # unless the config says how, one kernel updates all parameters
         if can_fuse and not {"fused", "foreach", "capturable", "differentiable"} & optimizer.keys():
             optimizer["fused"] = True
         built = OPTIMIZERS.build(optimizer)

@@ -170,7 +170,10 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if fn_name != "before_save_checkpoint":
             return
         checkpoint, model = kwargs["checkpoint"], unwrap(self.model)
-        _keep_names(self, checkpoint)
+        if "optimizer" in checkpoint:
+            checkpoint["optimizer"] = named_state(self.optim_wrapper, model)
+        if "param_schedulers" in checkpoint:
+            checkpoint["param_schedulers"] = save_schedules(self.param_schedulers)
         for part in {"meta", "message_hub", "param_schedulers"} & checkpoint.keys():
             checkpoint[part] = to_plain(checkpoint[part])
         keys = keys_left_out(model)
@@ -214,28 +217,17 @@ def _check_resumable(content: Any, file: str, hooks: Iterable[Hook]) -> None:
     missing = [key for key in parts if not isinstance(content, dict) or key not in content]
     missing += [] if missing else [key for key in ("epoch", "iter") if key not in content["meta"]]
     if missing:
-        raise InputError(
-            f"{file} cannot be resumed: it holds no {', '.join(missing)}; to start from its "
-            "weights, set --cfg-options load_from=FILE"
-        )
+        problem = f"{file} cannot be resumed: it holds no {', '.join(missing)}"
+        raise InputError(f"{problem}; to start from its weights, set load_from=FILE")
     averaged = any(isinstance(hook, EMAHook) for hook in hooks)
     if ("ema_state_dict" in content) != averaged:
-        raise InputError(
-            f"{file}: only the {'config' if averaged else 'checkpoint'} has averages (an "
-            "EMAHook); resume with the same custom_hooks, or start a training with load_from=FILE"
-        )
-
-
-def _keep_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
-    """Store the states of optimizer and schedules in a checkpoint by name."""
-    if "optimizer" in checkpoint:
-        checkpoint["optimizer"] = named_state(runner.optim_wrapper, unwrap(runner.model))
-    if "param_schedulers" in checkpoint:
-        checkpoint["param_schedulers"] = save_schedules(runner.param_schedulers)
+        problem = f"only the {'config' if averaged else 'checkpoint'} has averages (an EMAHook)"
+        advice = "resume with the same custom_hooks, or start a training with load_from=FILE"
+        raise InputError(f"{file}: {problem}; {advice}")
 
 
 def _follow_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
-    """Undo :func:`_keep_names`; raise ValueError if the state belongs to another training.
+    """Match a state by name for this run; raise ValueError if it is another training's.
 
     The training keeps its first order of tasks, since dropout is drawn task by task.
     """

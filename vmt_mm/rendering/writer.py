@@ -40,10 +40,9 @@ def manifest(train: int, val: int, size: int, seed: int) -> dict[str, int]:
 
 
 def write_dataset(root: Path, train: int, val: int, size: int, seed: int, workers: int = 2) -> None:
-    """Render ``train`` and ``val`` scenes of a size in pixels into a folder.
+    """Render ``train`` and ``val`` scenes; a folder that holds ``shapes.json`` is complete.
 
-    The same arguments write the same bytes. A folder that holds ``shapes.json`` is complete. The
-    calling script must guard its entry point: workers import it again.
+    The calling script must guard its entry point: workers import it again.
     """
     if size < 1 or min(train, val) < 0:
         raise ValueError("the size must be positive and no split may have a negative count")

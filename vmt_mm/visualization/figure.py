@@ -37,15 +37,10 @@ def draw_panel(
     opacity: float = 1.0,
     title: str | None = None,
 ) -> np.ndarray:
-    """Draw the image, then for every task the prediction above and the label below.
+    """Draw the image, then for every task the prediction above and the label below, if there.
 
-    Args:
-        image: (H, W, 3) RGB, uint8.
-        sample: with labels, predictions or both; rows without any are left out.
-        tasks: the tasks to show.
-        meta: the dataset's metainfo, by task.
-        opacity: of what is drawn over the image, 0..1; 1 hides the image.
-        title: of the image; its id by default.
+    ``meta`` is the dataset's metainfo by task; an ``opacity`` of 1 hides the image below a drawing.
+    The title is the image's id by default.
     """
     given = dict(prediction=sample.prediction, label=sample.label)
     shown = {
@@ -131,10 +126,7 @@ def draw_contact_sheet(
 def draw_histogram(
     shares: Mapping[str, Mapping[str, Mapping[int, float]]], names: Mapping[str, Mapping[int, str]]
 ) -> np.ndarray:
-    """Draw how often each value occurs: one chart per task, one bar per split.
-
-    ``shares`` are those of the labelled pixels, by task, split and value; ``names`` of the values.
-    """
+    """Draw each value's share of labelled pixels: one chart per task, one bar per split."""
     figure = Figure(figsize=(12, 3.4 * len(shares)), dpi=_DPI, layout="constrained")
     axes = figure.subplots(len(shares), squeeze=False)[:, 0]
     for axis, (task, splits) in zip(axes, shares.items(), strict=True):
@@ -184,8 +176,7 @@ def draw_strip(
 ) -> np.ndarray:
     """Draw the image and the predictions side by side: frames of one video give equal sizes.
 
-    Tasks without a prediction are left out. Tiles are as high as the image unless ``height`` says
-    otherwise. Both sides of the strip are even, as video encoders want.
+    Tiles are as high as the image by default; both sides are even, as video encoders want.
     """
     predicted = {k: task for k, task in tasks.items() if sample.prediction(k) is not None}
     drawn = {k: draw_overlay(image, sample, task, meta, opacity) for k, task in predicted.items()}

@@ -20,13 +20,9 @@ _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv
 
 
 class VideoReader:
-    """The frames (H, W, 3), BGR uint8, of a video file or a camera, one at a time.
+    """The frames (H, W, 3), BGR uint8, of a video file or a camera; InputError if it is missing.
 
     Its length is the number of frames that the file announces, or 0.
-
-    Raises:
-        InputError: if there is no such file or camera.
-        CorruptFileError: at the first frame, if none can be decoded.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -71,13 +67,8 @@ def write_video(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a video that is complete at the end of the ``with`` block, or not there.
 
-    The ending of ``path`` decides the container, and the codec unless ``fourcc`` gives one.
-
-    Yields:
-        What appends an RGB frame (H, W, 3), uint8; all frames must have the same size.
-
-    Raises:
-        InputError: if the ending or the codec is unknown, or no frame was added.
+    Yields what appends an RGB frame (H, W, 3), uint8, all of one size. The ending of ``path``
+    decides the container, and the codec unless ``fourcc`` gives one.
     """
     if path.suffix.lower() not in _CODECS:
         raise InputError(f"{path}: a video ends with one of {', '.join(_CODECS)}")
