@@ -1,8 +1,4 @@
-"""mmseg's own computation of the same model, which speed is compared with.
-
-PEFT method, parameters, losses and state-dict keys are the same; only how encoder blocks, heads and
-gradients are computed is mmseg's.
-"""
+"""mmseg's own computation of blocks, heads and gradients of the same model, to compare speed."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import rich
 
 from vmt_mm.conversion.recipe import Recipe
-from vmt_mm.conversion.report import REPORT
-from vmt_mm.conversion.run import convert
+from vmt_mm.conversion.run import REPORT, convert
 from vmt_mm.errors import InputError
 from vmt_mm.utils.console import ToolParser, print_problems
 

@@ -39,9 +39,8 @@ def read_npy(path: Path, channels: tuple[int, ...] = ()) -> np.ndarray:
         values = values[..., 0]
     if values.ndim < 2 or values.shape[2:] != channels or values.dtype.kind not in "buif":
         shape = ", ".join(map(str, ("H", "W", *channels)))
-        raise InputError(
-            f"{path}: expected numbers of shape ({shape}), got {values.dtype} {values.shape}"
-        )
+        found = f"{values.dtype} {values.shape}"
+        raise InputError(f"{path}: expected numbers of shape ({shape}), got {found}")
     return values
 
 

@@ -1,13 +1,6 @@
 """NYUD_MT, the archive of NYU Depth v2 with the field's four tasks.
 
-    images/<id>.jpg
-    gt_sets/train.txt, val.txt
-    segmentation/<id>.png     0 = ignore, else class + 1, 40 classes (Gupta et al., CVPR 2013)
-    depth/<id>.npy            metres
-    normals/<id>.npy          components within -1..1
-    edge/<id>.npy             0 or 1
-
-The frame of the normals: see :mod:`vmt_mm.conversion.pascal_context`.
+Classes: Gupta et al., CVPR 2013. Normals' frame: see :mod:`vmt_mm.conversion.pascal_context`.
 """
 
 from __future__ import annotations
@@ -29,7 +22,7 @@ _CLASSES, _FLOOR = 41, 2
 
 
 def semseg(path: Path) -> Label:
-    """Classes 0..39, 255 = ignore."""
+    """0 = ignore, else class + 1, to classes 0..39, 255 = ignore."""
     raw = read_classes(path, _CLASSES)
     return Label(np.where(raw == 0, np.uint8(255), raw - np.uint8(1)))
 

@@ -3,14 +3,6 @@
 Maninis et al., CVPR 2019, https://arxiv.org/abs/1904.08918, put it together: classes of PASCAL VOC
 2012 and PASCAL-Context, parts of PASCAL-Part, and saliency and normals that networks predicted.
 
-    JPEGImages/<id>.jpg
-    ImageSets/Context/train.txt, val.txt
-    semseg/VOC12/<id>.png, else semseg/pascal-context/<id>.png      21 classes, 255 = ignore
-    human_parts/<id>.mat                                            objects with their parts
-    pascal-context/trainval/<id>.mat                                LabelMap, 459 classes
-    normals_distill/<id>.png                                        RGB, n = 2 v / 255 - 1
-    sal_distill/<id>.png                                            0..255
-
 The archive does not say the frame of the normals. The default ``x,-y,z`` (x right, y down, z
 towards the camera) is how programs for it flip and rotate, and how NYU's normals, from which the
 network learned, are usually coloured. The report says so if most pixels do not face the camera, or

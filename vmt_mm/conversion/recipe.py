@@ -18,16 +18,11 @@ class Label:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How the label of one task is made.
-
-    Of each group of raw ``files``, with ``{id}`` for the image's id, the first that exists is used;
-    a group that ends with None is optional. ``make`` gets one path (or None) per group, can be
-    pickled, and raises InputError where a file cannot be used.
-    """
+    """How the label of one task is made of raw ``files``, with ``{id}`` for the image's id."""
 
     task: str
-    files: tuple[tuple[str | None, ...], ...]
-    make: Callable[..., Label]
+    files: tuple[tuple[str | None, ...], ...]  # groups: the first that exists; None: optional
+    make: Callable[..., Label]  # of a path (or None) per group, can be pickled; or InputError
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,25 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rich.progress
+from rich.table import Table
 
-from vmt_mm.conversion.image import DAMAGED, WRITTEN, ImageJob, convert_image
+from vmt_mm.conversion.image import DAMAGED, STATES, WRITTEN, ImageJob, Outcome, convert_image
 from vmt_mm.conversion.recipe import Recipe
-from vmt_mm.conversion.report import REPORT, Report, make_report
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import check_outputs, remove_partial, write_bytes, write_json
 from vmt_mm.utils.layout import read_ids
 from vmt_mm.utils.processes import run_parallel
 
-#: File in the target: a header, then a line for each image that is done: its ``id``, ``sources``
-#: (raw file -> size and time of the last change) and ``outcomes``.
-JOURNAL = "conversion.jsonl"
+#: Files in the target. The journal: a header, then a line for each image that is done: its ``id``,
+#: ``sources`` (raw file -> size and time of the last change) and ``outcomes``.
+REPORT, JOURNAL = "report.json", "conversion.jsonl"
 #: Folder in the target that an archive is unpacked into, removed at the end.
 _SCRATCH = ".unpacked"
 # To be raised whenever the same raw files give other labels.
@@ -34,6 +36,35 @@ _VERSION = 1
 _SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
+
+
+@dataclass
+class Report:
+    """Counts and problems; without any ``problems`` the dataset is complete.
+
+    ``converted_now`` counts images; the others were done already. ``splits`` maps a split to
+    'expected', its number of ids, and for 'image' and each task state -> number.
+    """
+
+    dataset: str
+    converted_now: int
+    splits: Mapping[str, Mapping[str, Any]]
+    notes: Mapping[str, Mapping[str, int]]
+    problems: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``report.json`` holds."""
+        return dict(vars(self), whole=not self.problems)
+
+    def table(self) -> Table:
+        """One row per split and task."""
+        table = Table("split", "what", *STATES, "expected", title=self.dataset)
+        for split, counts in self.splits.items():
+            for name in list(counts)[1:]:
+                numbers = [f"{counts[name].get(state, 0):,}" for state in STATES]
+                table.add_row(split, name, *numbers, f"{counts['expected']:,}")
+            table.add_section()
+        return table
 
 
 def convert(
@@ -70,7 +101,7 @@ def convert(
     for split, of_split in splits.items():
         usable = [i for i in of_split if all_outcomes[i]["image"]["state"] == WRITTEN]
         write_bytes(target / f"splits/{split}.txt", "".join(f"{i}\n" for i in usable).encode())
-    report = make_report(recipe, splits, all_outcomes, len(stale))
+    report = _make_report(recipe, splits, all_outcomes, len(stale))
     write_json(target / REPORT, report.as_dict())
     shutil.rmtree(target / _SCRATCH, ignore_errors=True)  # of this run or of an earlier one
     return report
@@ -168,3 +199,31 @@ def _prepare(recipe: Recipe, target: Path, complete: bool) -> None:
     for file in (REPORT, *(f"splits/{split}.txt" for split in recipe.splits)):
         if not complete:
             (target / file).unlink(missing_ok=True)
+
+
+def _make_report(
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[str]],
+    outcomes: Mapping[str, dict[str, Outcome]],
+    converted: int,
+) -> Report:
+    """Count what became of every image of the splits."""
+    names = ("image", *(rule.task for rule in recipe.labels))
+    counts, problems = {}, []
+    for split, ids in splits.items():
+        states = {name: dict(Counter(outcomes[i][name]["state"] for i in ids)) for name in names}
+        counts[split] = dict(expected=recipe.expected[split], **states)
+        if len(ids) != recipe.expected[split]:
+            expected = f"{recipe.expected[split]:,} are expected"
+            problems.append(f"{recipe.splits[split]}: lists {len(ids):,} ids, {expected}")
+    listed = Counter(i for ids in splits.values() for i in ids)
+    problems += [f"id {i!r} is in more than one split" for i in listed if listed[i] > 1]
+    every = [(name, outcome) for i in listed for name, outcome in outcomes[i].items()]
+    # a file that several labels need is named once
+    problems += dict.fromkeys(outcome["reason"] for _, outcome in every if "reason" in outcome)
+    notes: dict[str, Counter] = {}
+    for name, outcome in every:
+        if outcome.get("notes"):
+            notes.setdefault(name, Counter()).update(outcome["notes"])
+    problems += recipe.judge(notes) if recipe.judge else ()
+    return Report(recipe.name, converted, counts, notes, problems)

@@ -15,14 +15,9 @@ from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vmt_mm.checkpoints import training_state
 from vmt_mm.checkpoints.files import newest_checkpoint, read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
-from vmt_mm.checkpoints.training_state import (
-    by_position,
-    match_schedules,
-    named_state,
-    save_schedules,
-)
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules
 from vmt_mm.config.tree import check_start, check_work_dir
@@ -171,9 +166,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
             return
         checkpoint, model = kwargs["checkpoint"], unwrap(self.model)
         if "optimizer" in checkpoint:
-            checkpoint["optimizer"] = named_state(self.optim_wrapper, model)
+            checkpoint["optimizer"] = training_state.named_state(self.optim_wrapper, model)
         if "param_schedulers" in checkpoint:
-            checkpoint["param_schedulers"] = save_schedules(self.param_schedulers)
+            checkpoint["param_schedulers"] = training_state.save_schedules(self.param_schedulers)
         for part in {"meta", "message_hub", "param_schedulers"} & checkpoint.keys():
             checkpoint[part] = to_plain(checkpoint[part])
         keys = keys_left_out(model)
@@ -237,11 +232,9 @@ def _follow_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
     model: Any = unwrap(runner.model)
     if began := (checkpoint["meta"].get("vmt_mm") or {}).get("tasks"):
         model.tasks = {name: model.tasks[name] for name in began}
-    own = named_state(runner.optim_wrapper, model)
-    checkpoint["optimizer"], order = by_position(checkpoint["optimizer"], own)
-    checkpoint["param_schedulers"] = match_schedules(
-        checkpoint.get("param_schedulers", ()),
-        runner.param_schedulers or (),
-        order,
-        {runner.max_epochs, runner.max_iters},
-    )
+    own = training_state.named_state(runner.optim_wrapper, model)
+    checkpoint["optimizer"], order = training_state.by_position(checkpoint["optimizer"], own)
+    saved, schedules = checkpoint.get("param_schedulers", ()), runner.param_schedulers or ()
+    lengths = {runner.max_epochs, runner.max_iters}
+    matched = training_state.match_schedules(saved, schedules, order, lengths)
+    checkpoint["param_schedulers"] = matched

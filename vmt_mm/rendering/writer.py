@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
 from vmt_mm.rendering.render import render_scene
-from vmt_mm.utils.files import encode_image
+from vmt_mm.utils.files import encode_image, write_bytes, write_json
 from vmt_mm.utils.normal_frames import encode_normals
 from vmt_mm.utils.processes import run_parallel
 
@@ -46,14 +45,12 @@ def write_dataset(root: Path, train: int, val: int, size: int, seed: int, worker
     """
     if size < 1 or min(train, val) < 0:
         raise ValueError("the size must be positive and no split may have a negative count")
-    (root / "splits").mkdir(parents=True, exist_ok=True)
     jobs = []
     for split, count in dict(train=train, val=val).items():
         names = "".join(f"{split}_{index:05d}\n" for index in range(count))
-        (root / "splits" / f"{split}.txt").write_text(names, encoding="utf-8")
+        write_bytes(root / "splits" / f"{split}.txt", names.encode())
         jobs += [(root, seed, split, index, size) for index in range(count)]
     work = run_parallel(_write_scene, jobs, workers)
     for _ in track(work, description=f"rendering scenes into {root}", total=len(jobs)):
         pass
-    facts = json.dumps(manifest(train, val, size, seed), indent=2)
-    (root / MANIFEST).write_text(facts + "\n", encoding="utf-8")
+    write_json(root / MANIFEST, manifest(train, val, size, seed))

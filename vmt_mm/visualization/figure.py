@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -75,7 +76,9 @@ def draw_panel(
             axis = add(column, row, 1, f"{name}: {kind}")
             if name in values:
                 drawn = task.draw(values[name], meta.get(name, {}))
-                drawn = _widen_lines(drawn) if task.has_lines else drawn
+                if task.has_lines:  # none may fall between the pixels of a smaller tile
+                    step = math.ceil(drawn.shape[1] / (_COLUMN * _DPI))
+                    drawn = cv2.dilate(drawn, np.ones((step, step), np.uint8))
                 axis.imshow(blend(image, drawn, opacity), interpolation="nearest")
             else:
                 axis.imshow(np.full(image.shape, 245, np.uint8))
@@ -84,12 +87,6 @@ def draw_panel(
         if shown:
             _add_legend(axis, legends[name])
     return draw_figure(figure)
-
-
-def _widen_lines(drawn: np.ndarray) -> np.ndarray:
-    """Make lines so wide that none falls between the pixels of a smaller tile."""
-    step = math.ceil(drawn.shape[1] / (_COLUMN * _DPI))
-    return cv2.dilate(drawn, np.ones((step, step), np.uint8))
 
 
 def _legend(task: Task, shown: Iterable[np.ndarray], meta: Mapping) -> _Entries:
@@ -118,9 +115,8 @@ def draw_contact_sheet(
     """Draw images (H, W, 3), RGB uint8, below each other, each with its labels to the right."""
     rows = [draw_panel(image, sample, tasks, meta) for image, sample in images]
     width = max(row.shape[1] for row in rows)
-    margins = [((0, 0), (0, width - row.shape[1]), (0, 0)) for row in rows]
-    padded = [np.pad(x, m, constant_values=255) for x, m in zip(rows, margins, strict=True)]
-    return np.concatenate(padded)
+    margins = (((0, 0), (0, width - row.shape[1]), (0, 0)) for row in rows)
+    return np.concatenate([*map(partial(np.pad, constant_values=255), rows, margins)])
 
 
 def draw_histogram(
