@@ -74,9 +74,8 @@ def compare(
 def _mean_iou(counts: Counts, drawn: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Mean IoU in percent of drawn images (..., N); classes that they lack are left out."""
     weights = np.apply_along_axis(np.bincount, -1, drawn, minlength=drawn.shape[-1]).astype(float)
-    true, predicted, label = (
-        weights @ counts[key][:, classes] for key in ("true", "predicted", "label")
-    )
+    keys = ("true", "predicted", "label")
+    true, predicted, label = (weights @ counts[key][:, classes] for key in keys)
     union = predicted + label - true
     iou = np.divide(true, union, out=np.full_like(true, np.nan), where=union > 0)
     return 100 * np.nanmean(iou, axis=-1)

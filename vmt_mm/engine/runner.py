@@ -235,6 +235,5 @@ def _follow_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
     own = training_state.named_state(runner.optim_wrapper, model)
     checkpoint["optimizer"], order = training_state.by_position(checkpoint["optimizer"], own)
     saved, schedules = checkpoint.get("param_schedulers", ()), runner.param_schedulers or ()
-    lengths = {runner.max_epochs, runner.max_iters}
-    matched = training_state.match_schedules(saved, schedules, order, lengths)
-    checkpoint["param_schedulers"] = matched
+    ends = {runner.max_epochs, runner.max_iters}
+    checkpoint["param_schedulers"] = training_state.match_schedules(saved, schedules, order, ends)

@@ -43,12 +43,10 @@ def draw_panel(
     ``meta`` is the dataset's metainfo by task; an ``opacity`` of 1 hides the image below a drawing.
     The title is the image's id by default.
     """
-    given = dict(prediction=sample.prediction, label=sample.label)
-    shown = {
-        kind: {name: x.cpu().numpy() for name in tasks if (x := get(name)) is not None}
-        for kind, get in given.items()
-    }
-    shown = {kind: values for kind, values in shown.items() if values}
+    shown = {}
+    for kind, get in dict(prediction=sample.prediction, label=sample.label).items():
+        if values := {name: x.cpu().numpy() for name in tasks if (x := get(name)) is not None}:
+            shown[kind] = values
     legends = {
         name: _legend(task, [v[name] for v in shown.values() if name in v], meta.get(name, {}))
         for name, task in tasks.items()
