@@ -138,6 +138,11 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     with pytest.raises(InputError, match="2 inputs would be written as 'image_000'"):
         inferencer(folder, out_dir=out)
     (folder / "image_000.jpg").unlink()
+    write_video(folder / "clip.avi")
+    (folder / "clip").mkdir()
+    shutil.copy(folder / "image_000.png", folder / "clip/000000.png")
+    with pytest.raises(InputError, match="2 inputs would be written as 'clip'"):
+        inferencer(folder, out_dir=out)
     for same in (folder, tmp_path):
         with pytest.raises(InputError, match="which is read"):
             inferencer(folder / "image_000.png", out_dir=same)

@@ -10,6 +10,7 @@ from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.renamed import refuse_old_names, with_new_names
 from vmt_mm.config.dump import read_config_text
+from vmt_mm.config.load import load_config
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import load_adapter
 
@@ -56,6 +57,17 @@ def test_a_checkpoint(tmp_path, monkeypatch, capsys):
     assert read_config_text(found["meta"]["cfg"], "b.pth") == NEW
     assert found["meta"]["epoch"] == 3 and torch.equal(found["state_dict"]["w"], torch.ones(3))
     assert found.keys() == {"meta", "state_dict", "optimizer"}
+
+
+def test_a_config_of_a_work_dir(tmp_path, monkeypatch, capsys):
+    files = (tmp_path / "old.py", tmp_path / "new.py")
+    files[0].write_text(Config(OLD).pretty_text)
+    with pytest.raises(
+        InputError, match=r"no hook is named 'StepTimeHook'(.*\n)*.*update_file.py OLD NEW"
+    ):
+        load_config(files[0])
+    caller(TOOL, monkeypatch, capsys)(*map(str, files))
+    assert Config.fromfile(files[1]).to_dict() == NEW
 
 
 def test_the_shipped_adapter_needs_no_update():

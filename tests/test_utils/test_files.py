@@ -158,18 +158,22 @@ def test_an_output_that_leads_to_an_input_by_links(place):
     (place / "link").symlink_to("data")
     (place / "out").mkdir()
     (place / "out" / "floor").symlink_to(place / "data" / "floor")
+    (place / "same.pth").hardlink_to("model.pth")
     (place / "soft.pth").symlink_to("model.pth")
-    for output in ("link", "link/floor", "link/new", "out", "soft.pth"):
+    for output in ("link", "link/floor", "link/new", "out", "same.pth", "soft.pth"):
         with pytest.raises(InputError, match="which is read"):
             check_outputs(dict(out=output), READ)
 
 
 def test_an_input_that_lies_elsewhere_by_links(place):
     (place / "data" / "depth").symlink_to(place / "labels")
-    for output in ("labels", Path(".")):
-        with pytest.raises(InputError, match="which is read"):
-            check_outputs(dict(out=output), ["data"])
-    check_outputs(dict(out="elsewhere"), ["data"])
+    (place / "farm" / "floor").mkdir(parents=True)
+    (place / "farm" / "floor" / "b.png").symlink_to(place / "labels" / "b.png")
+    for read in ("data", "farm", "farm/floor"):
+        for output in ("labels", Path(".")):
+            with pytest.raises(InputError, match="which is read"):
+                check_outputs(dict(out=output), [read])
+        check_outputs(dict(out="elsewhere"), [read])
 
 
 def test_what_may_be_written(place):
@@ -179,5 +183,15 @@ def test_what_may_be_written(place):
         check_outputs(dict(out=output), READ)
     check_outputs(dict(work_dir="work"), ["work/epoch_1.pth"], may_hold=True)
     check_outputs(dict(work_dir="."), ["data"], may_hold=True)
+    (place / "work" / "last.pth").symlink_to("epoch_1.pth")
+    check_outputs(dict(work_dir="work"), ["work/epoch_1.pth"], may_hold=True)
     with pytest.raises(InputError, match="work_dir data/images"):
         check_outputs(dict(work_dir="data/images"), ["data"], may_hold=True)
+
+
+def test_an_output_of_another_case_is_told_by_the_file_system(place):
+    if (place / "DATA").exists():
+        with pytest.raises(InputError):
+            check_outputs(dict(out="DATA"), READ)
+    else:
+        check_outputs(dict(out="DATA"), READ)

@@ -1,4 +1,4 @@
-"""Update the config in a checkpoint or adapter file that an earlier version wrote.
+"""Update a config that an earlier version wrote, or the one in its checkpoint or adapter file.
 
 python tools/model_converters/update_file.py OLD NEW
 """
@@ -17,7 +17,7 @@ from vmt_mm.checkpoints.renamed import with_new_names
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.config.dump import config_text, read_config_text
 from vmt_mm.utils.console import ToolParser
-from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
+from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs, write_bytes
 
 
 def update(old: Path, new: Path) -> None:
@@ -28,6 +28,10 @@ def update(old: Path, new: Path) -> None:
         adapter = read_adapter(old)
         write_adapter(new, replace(adapter, config=with_new_names(adapter.config)))
         return
+    if old.suffix == ".py":
+        config = read_config_text(old.read_text("utf-8"), str(old))
+        write_bytes(new, config_text(Config(with_new_names(config))).encode())
+        return
     content = read_checkpoint(str(old))
     config = read_config_text(content["meta"].get("cfg"), f"{old}: its meta.cfg")
     content["meta"]["cfg"] = config_text(Config(with_new_names(config)))
@@ -37,7 +41,9 @@ def update(old: Path, new: Path) -> None:
 
 if __name__ == "__main__":
     parser = ToolParser(description=__doc__.splitlines()[0])
-    parser.add_argument("old", type=Path, help="checkpoint (.pth), or adapter file")
+    parser.add_argument(
+        "old", type=Path, help="checkpoint, adapter file, or a work dir's config (.py)"
+    )
     parser.add_argument("new", type=Path, help="file to write, of the same kind")
     args = parser.parse_args()
     with friendly_errors():

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,9 @@ def list_sources(inputs: Any, take: Callable[[np.ndarray, str], np.ndarray]) -> 
 
 def check_ids(sources: Sequence[Source]) -> None:
     """Raise InputError if two inputs would be written as one file."""
+    folders = {str(p) for source in sources for p in PurePosixPath(source.id).parents}
     ids = Counter(source.id for source in sources)
+    ids.update(source.id for source in sources if source.is_video and source.id in folders)
     if twice := [sample_id for sample_id, count in ids.items() if count > 1]:
         raise InputError(
             f"{ids[twice[0]]} inputs would be written as {twice[0]!r}: give the folder above them, "

@@ -23,12 +23,9 @@ Image = str | Path | np.ndarray
 
 
 class InferencePipeline:
-    """The test pipeline of a config without its labels.
+    """The steps of a config's first test dataset, or of ``test_pipeline``, without labels.
 
-    Args:
-        cfg: its first test dataset, or ``test_pipeline`` where there is none, lists the steps.
-        turn_by_exif: whether files are turned as their EXIF orientation says; None leaves it to the
-            pipeline's ``LoadImageFromFile``.
+    ``turn_by_exif`` turns files by their EXIF orientation; None leaves it to the config.
     """
 
     def __init__(self, cfg: Config, turn_by_exif: bool | None = None) -> None:

@@ -21,9 +21,6 @@ def apply_tta(cfg: Config) -> None:
 
     A config without ``tta_model`` takes ``MultiTaskTTAModel``. Without ``tta_pipeline`` the test
     pipeline is run at 0.75, 1 and 1.25 times its size, each plain and mirrored.
-
-    Raises:
-        InputError: if there is no ``tta_pipeline`` and none can be made of the test pipeline.
     """
     loaded = load_config(cfg, training=False)
     for entry in dicts_in((loaded.get("test_dataloader") or {}).get("dataset")):
@@ -36,12 +33,7 @@ def apply_tta(cfg: Config) -> None:
 def make_pipeline(
     steps: Sequence[Mapping[str, Any]], scales: Sequence[float] = SCALES
 ) -> list[dict[str, Any]]:
-    """The pipeline of a test, with versions of its size and mirrored ones.
-
-    Args:
-        steps: a test pipeline: loading, ``Resize(scale=...)``, further steps.
-        scales: of the versions.
-    """
+    """A test pipeline with versions at ``scales`` of its ``Resize(scale=)``, and mirrored ones."""
     steps = [copy.deepcopy(dict(step)) for step in steps]
     kinds = [step.get("type") for step in steps]
     resize = steps[kinds.index("Resize")] if "Resize" in kinds else {}

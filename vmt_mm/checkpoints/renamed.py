@@ -7,6 +7,8 @@ from typing import Any
 
 from vmt_mm.errors import InputError
 
+#: The tool that updates files.
+UPDATE = "python tools/model_converters/update_file.py"
 #: Old key of a dictionary, where needed after its type, -> new key.
 KEYS = {
     "joins_tasks": "batch_tasks",
@@ -46,5 +48,4 @@ def _is_removed(node: Any) -> bool:
 def refuse_old_names(config: Mapping[str, Any], source: str) -> None:
     """Raise InputError if the config in the file ``source`` uses old names."""
     if with_new_names(config) != config:
-        tool = "python tools/model_converters/update_file.py"
-        raise InputError(f"{source} is of an earlier version: run {tool} {source} NEW")
+        raise InputError(f"{source} is of an earlier version: run {UPDATE} {source} NEW")

@@ -13,6 +13,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
+from vmt_mm.checkpoints.renamed import UPDATE, with_new_names
 from vmt_mm.config.components import (
     components,
     find_kinds,
@@ -80,6 +81,8 @@ def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
     faults = [*_names(cfg, known, options), *_unfit(cfg, entries)]
     for entry in entries:
         faults.extend(_arguments(*entry))
+    if faults and with_new_names(read) != read:
+        faults.append(f"some names are of an earlier version; {UPDATE} OLD NEW updates a file")
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
 

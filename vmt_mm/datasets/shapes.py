@@ -22,10 +22,7 @@ from vmt_mm.rendering.writer import MANIFEST, manifest, write_dataset
 class ShapesMT(MultiTaskDataset):
     """Rendered rooms with objects and people; rendered into ``data_root`` if it is not there.
 
-    Args:
-        data_root, tasks, kwargs: see :class:`MultiTaskDataset`.
-        render: ``dict(train=..., val=..., size=..., seed=...)``: scenes of both splits, side in
-            pixels, and seed.
+    ``render=dict(train=, val=, size=, seed=)``: scenes of both splits, side in pixels, and seed.
     """
 
     METAINFO = dict(

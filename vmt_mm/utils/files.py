@@ -104,18 +104,31 @@ def check_outputs(
 
     Inputs that are no paths are left out; ``may_hold`` allows outputs that hold what is read.
     """
-    paths = [i for i in inputs if isinstance(i, (str, Path)) and str(i) and "://" not in str(i)]
-    read = [(path, place) for path in paths for place in _real_places(path)]
+    paths = dict.fromkeys(i for i in inputs if isinstance(i, (str, Path)) and "://" not in str(i))
+    places = [(place, path) for path in paths if str(path) for place in _real_places(path, 2)]
+    read: dict[object, str | Path] = {_identity(place): path for place, path in places}
+    held = {up: path for place, path in places if not may_hold for up in place.parents}
+    above = {_identity(up): path for up, path in held.items()}
     for name, output in outputs.items():
-        for real in () if output is None else _real_places(output):
-            for path, place in read:
-                if real.is_relative_to(place) or (not may_hold and place.is_relative_to(real)):
-                    problem = f"would overwrite {path}, or files in it, which is read"
-                    raise InputError(f"{name} {output}: {problem}; choose another place")
+        reached = [] if output is None else _real_places(output, 1)
+        for real in (*reached[:1], *filter(os.path.isdir, reached[1:])):
+            found = [read.get(_identity(up)) for up in (real, *real.parents)]
+            if problem := [p for p in (*found, above.get(_identity(real))) if p is not None]:
+                why = f"would overwrite {problem[0]}, or files in it, which is read"
+                raise InputError(f"{name} {output}: {why}; choose another place")
 
 
-def _real_places(path: str | Path) -> list[Path]:
-    """Where a path leads, and where links in a folder lead."""
-    path = Path(path).expanduser()
-    links = [place for place in path.iterdir() if place.is_symlink()] if path.is_dir() else []
-    return [place.resolve() for place in (path, *links)]
+def _real_places(path: str | Path, depth: int) -> list[Path]:
+    """Where a path leads, and where links in a folder and in its folders lead."""
+    real = Path(path).expanduser().resolve()
+    places = [real]
+    readable = depth and os.path.isdir(real) and os.access(real, os.R_OK | os.X_OK)
+    for entry in os.scandir(real) if readable else ():
+        if entry.is_symlink() or entry.is_dir():
+            places += _real_places(entry.path, depth - 1)[not entry.is_symlink() :]
+    return places
+
+
+def _identity(path: Path) -> object:
+    """What tells files apart, by hard links and names of another case, too."""
+    return (path.stat().st_dev, path.stat().st_ino) if os.path.exists(path) else str(path)
