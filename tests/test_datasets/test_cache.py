@@ -13,6 +13,9 @@ from safetensors.numpy import load_file
 
 from vmt_mm.datasets import MultiTaskDataset, SeededIndex, cache
 from vmt_mm.errors import CorruptFileError, InputError
+from vmt_mm.registry import TASKS as REGISTRY
+from vmt_mm.tasks import Task
+from vmt_mm.tasks.foreground import ForegroundMask
 
 TASKS = dict(
     semseg=dict(type="Segmentation", num_classes=4),
@@ -234,6 +237,27 @@ def test_corrupt_files_are_skipped_or_refused_alike(root, tmp_path, pipeline):
         strict[1]
     with pytest.raises(InputError, match="normals/c.png: cannot be read"):
         strict[2]
+
+
+@REGISTRY.register_module()
+class WithOwnDecode(Task):
+    """A task from outside whose labels are read by ``decode``."""
+
+    out_channels = 1
+
+    class label(ForegroundMask):  # noqa: N801
+        def decode(self, path):
+            return np.array(Image.open(path)).astype(np.float64) / 7
+
+    label = label()
+    loss = to_prediction = metric = draw = None
+
+
+def test_labels_with_a_decode_of_their_own_are_kept_as_decoded(root, tmp_path):
+    tasks = dict(saliency=dict(type="WithOwnDecode"))
+    files, cached = (_dataset(root, f, tasks=tasks) for f in (None, str(tmp_path / "cache")))
+    _same(files, cached)
+    assert _kept(tmp_path / "cache")["saliency"].dtype == np.float64
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

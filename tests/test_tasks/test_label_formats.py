@@ -126,6 +126,18 @@ def test_a_colour_that_is_no_normal_is_found(tmp_path):
         spec.check_file(path, share=0.02)
 
 
+def test_swapped_red_and_blue_are_named(tmp_path):
+    for frame, fits in (("opengl", "z,y,x"), ("opencv", "z,-y,-x"), ("dsine", "-z,y,x")):
+        files = _scene() * np.float32(FROM_OURS[frame])
+        path = _write(tmp_path / "a.npy", files[..., ::-1].copy())
+        spec = Normals("n", frame=frame).label
+        (said,) = spec.find_suspicion(_counts(spec, [spec.decode(path)]))
+        assert "swapped (BGR)" in said and f"frame={fits!r}" in said
+        spec = Normals("n", frame=fits).label
+        np.testing.assert_allclose(spec.decode(path), _scene(), atol=1e-6)
+        assert spec.find_suspicion(_counts(spec, [spec.decode(path)])) == []
+
+
 def _counts(spec, labels):
     counts = LabelCounts()
     for label in labels:
@@ -217,7 +229,7 @@ def test_depth_that_16_bits_do_not_hold_is_said(tmp_path, recwarn):
         image = Depth("d").label.encode(far)
     np.testing.assert_array_equal(image, [[1500, 65535, 65535]])
     Depth("d").label.encode(np.float32([[[65.535, 0, 1]]]))
-    floats = dict(suffix=".npy"), dict(suffix="_depth.tiff")
+    floats = dict(suffix=".npy"), dict(suffix="_depth.tiff"), dict(scale=1)
     for options in (*floats, dict(scale=256)):
         spec = Depth("d", **options).label
         assert spec.suffix == (".tiff" if options in floats else ".png")
@@ -227,13 +239,14 @@ def test_depth_that_16_bits_do_not_hold_is_said(tmp_path, recwarn):
     assert not recwarn
 
 
-def test_depth_of_another_unit_is_suspected():
+def test_depth_of_another_unit_or_cut_off_is_suspected():
     spec = Depth("d").label
     near, far = DEPTHS / 1000, DEPTHS * 1000
     for label, message in (
         (near, "are below 0.05 m: set `scale`"),
         (far, "are above 500 m: set `scale`=1000"),
         (np.where(DEPTHS > 3, np.float32(1e10), DEPTHS), "write 0 where such"),
+        (np.minimum(DEPTHS * 3, np.float32(65.535)), "65.535 m, the most that 16 bits hold"),
     ):
         (found,) = spec.find_suspicion(_counts(spec, [label]))
         assert message in found

@@ -160,6 +160,23 @@ def test_values_of_several_channels_and_16_bits_or_more_stay(tmp_path):
         np.testing.assert_array_equal(read_label(path, "vectors", np.float32, 3), vectors)
 
 
+def test_a_palette_of_other_greys_is_not_taken_for_classes(tmp_path):
+    path = tmp_path / "label.png"
+    for colors, is_read in (
+        ([[0, 0, 0], [7, 7, 7], [15, 15, 15]], False),
+        ([[0, 0, 0], [7, 0, 7], [15, 15, 15]], True),
+        ([[0, 0, 0], [1, 1, 1], [2, 2, 2]], True),
+        ([[0, 0, 0], [255, 255, 255], [99, 99, 99]], True),
+        ([[0, 0, 0], [85, 85, 85], [170, 170, 170]], True),
+    ):
+        _png(path, _indices(3), 8, 3, colors)
+        if is_read:
+            np.testing.assert_array_equal(read_classes(path, 21, 255), _indices(3))
+        else:
+            with pytest.raises(InputError, match="index 1 of the palette image has the grey 7"):
+                read_classes(path, 21, 255)
+
+
 def test_tiff_files_that_decoders_would_change_are_refused(tmp_path):
     indices = _indices(3)
     image, path = Image.fromarray(indices), tmp_path / "label.tif"
@@ -173,6 +190,9 @@ def test_tiff_files_that_decoders_would_change_are_refused(tmp_path):
     one_bit = Image.fromarray(indices > 0)
     one_bit.save(path, compression="group4", tiffinfo={262: 1})
     np.testing.assert_array_equal(read_classes(path, 2), indices > 0)
+    one_bit.save(path, tiffinfo={262: 0})
+    with pytest.raises(InputError, match="a TIFF in which 0 is white"):
+        read_classes(path, 2)
 
 
 GREY = [[0, 0, 0], [255, 255, 255]]

@@ -29,18 +29,13 @@ class SampleCache:
     """The decoded files of samples in a folder, which several datasets may share."""
 
     def __init__(
-        self,
-        folder: Path,
-        data_root: Path,
-        label_specs: Mapping[str, LabelSpec],
-        reader: LoadImageFromFile,
+        self, folder: Path, root: Path, specs: Mapping[str, LabelSpec], reader: LoadImageFromFile
     ) -> None:
         check_folder_target(folder, "cache")
-        kinds = [[task, *spec.identity] for task, spec in label_specs.items()]
-        content = json.dumps([str(data_root.absolute()), kinds, reader.settings])
+        kinds = [[task, *spec.identity] for task, spec in specs.items()]
+        content = json.dumps([str(root.absolute()), kinds, reader.settings])
         self.folder = folder / hashlib.sha256(content.encode()).hexdigest()[:12]
-        self.label_specs = label_specs
-        self.reader = reader
+        self.specs, self.reader = specs, reader
 
     def __getitem__(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The image under ``IMAGE``, and labels by task; InputError if it cannot be written."""
@@ -51,11 +46,11 @@ class SampleCache:
             names = stored.keys()
             if stored.metadata() == {"state": state}:
                 return {name: stored.get_tensor(name) for name in names}
-        arrays = {}
+        arrays, specs = {}, self.specs.items()
+        read = {name: spec.read if spec.keeps_file_values else spec.decode for name, spec in specs}
         for name, file in files.items():
             with suppress(InputError):
-                read = self.reader.read if name == IMAGE else self.label_specs[name].read
-                arrays[name] = np.ascontiguousarray(read(file))
+                arrays[name] = np.ascontiguousarray(read.get(name, self.reader.read)(file))
         try:
             with atomic_write(path) as partial:
                 save_file(arrays, partial, {"state": state})

@@ -18,13 +18,11 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
     """mmengine's ``ConcatDataset`` whose members may label different tasks.
 
     A label that a member does not have counts as missing. The metainfo of a task is that of the
-    members that label it. In a test the members' ids must differ, as they name predictions.
+    members that label it; InputError if they contradict each other. In a test the members' ids
+    must differ, as they name predictions.
 
     Args:
         datasets: the members, or their configs; ``lazy_init`` is mmengine's.
-
-    Raises:
-        InputError: if there is no member, or members contradict each other.
     """
 
     unread = dict(ignore_keys="give the members' `metainfo` the same values")
@@ -77,7 +75,7 @@ def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
             fields = dict(metainfo.get(task, {}))
             for field, value in {"type": means.describe_output(), **fields}.items():
                 first, source = seen.setdefault((task, field), (value, name))
-                if _plain(first) != _plain(value):
+                if not np.array_equal(first, value):
                     raise InputError(
                         f"ConcatDataset: task {task!r}: {field} is {first!r} in {source} and "
                         f"{value!r} in {name}; make them equal, or rename one of the tasks"
@@ -85,12 +83,6 @@ def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
             if fields:
                 merged[task] = fields | merged.get(task, {})
     return others | merged
-
-
-def _plain(value: Any) -> Any:
-    """Lists where there are tuples or arrays, so that equal values compare as equal."""
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_ids(datasets: Sequence[Any]) -> None:

@@ -29,7 +29,7 @@ class MultiTaskDataset(BaseDataset):
 
     Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` for every task, and a list
     of ids, one per line, in ``<root>/splits/<split>.txt``. A missing label file means that the
-    image has no label for that task.
+    image has no label for that task. InputError if a file does not fit the layout or the tasks.
 
     Args:
         data_root: the folder.
@@ -45,9 +45,6 @@ class MultiTaskDataset(BaseDataset):
         id_prefix: folder before the samples' ids, which keeps outputs of several datasets apart.
         cache: folder of decoded files, see :class:`SampleCache`; True takes ``<data_root>/cache``.
         kwargs: see ``mmengine.dataset.BaseDataset``.
-
-    Raises:
-        InputError: if an argument or a file does not fit the layout, the tasks or each other.
     """
 
     #: Arguments of mmengine's and mmseg's datasets that nothing here reads -> what to use.
@@ -94,14 +91,8 @@ class MultiTaskDataset(BaseDataset):
         self.tasks = build_tasks(tasks)
         self.label_specs = {name: task.label for name, task in self.tasks.items()}
         with own_scope():  # of the pipeline's transforms
-            super().__init__(
-                ann_file=ann_file,
-                metainfo=metainfo,
-                data_root=data_root,
-                pipeline=list(pipeline),
-                test_mode=test_mode,
-                **kwargs,
-            )
+            kwargs |= dict(metainfo=metainfo, pipeline=list(pipeline), test_mode=test_mode)
+            super().__init__(ann_file, data_root=data_root, **kwargs)
         refuse_unfit(self.pipeline.transforms, data_root)
         self._check_metainfo(metainfo or {})
 

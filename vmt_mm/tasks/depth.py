@@ -20,8 +20,9 @@ from vmt_mm.tasks.warps import Geometry
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 
 _PER_METRE, _MOST = 1000, 65535  # file values per metre of integers, and the most of 16 bits
+_FINE = 100  # file values per metre; integers of fewer are too coarse
 #: Metres of implausible depths, and the shares of pixels that must not have such ones.
-_NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01)
+_NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01, most=0.01)
 
 
 class DepthMap(LabelSpec):
@@ -33,13 +34,13 @@ class DepthMap(LabelSpec):
     def __init__(self, zoom_divides: bool = False, scale: float | None = None) -> None:
         if scale is not None and not (isinstance(scale, (int, float)) and 0 < scale < inf):
             raise InputError(f"scale must be file values per metre, above 0, got {scale!r}")
-        self.zoom_divides, self.scale = zoom_divides, scale
+        self.zoom_divides, self.scale, self._unit = zoom_divides, scale, scale or _PER_METRE
 
     @property
     def suffix(self) -> str:
-        """'.tiff', with float32, if the suffix of labels is that of such files; else '.png'."""
-        is_set = len(self.suffixes) == 1
-        return ".tiff" if is_set and self.suffixes[0].lower().endswith(FLOATS) else ".png"
+        """'.tiff', with float32, if labels end so or integers are too coarse; else '.png'."""
+        are_floats = len(self.suffixes) == 1 and self.suffixes[0].lower().endswith(FLOATS)
+        return ".tiff" if are_floats or self._unit < _FINE else ".png"
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read values (H, W), unsigned integers or float32, as the file has them."""
@@ -55,9 +56,8 @@ class DepthMap(LabelSpec):
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
         """Metres (H, W), float32."""
-        if values.dtype.kind != "f":
-            return values.astype(np.float32) / np.float32(self.scale or _PER_METRE)
-        metres = values / np.float32(self.scale or 1)
+        scale = self.scale or (1 if values.dtype.kind == "f" else _PER_METRE)
+        metres = values.astype(np.float32) / np.float32(scale)
         metres[~((metres > 0) & (metres < np.inf))] = 0  # NaN, too
         return metres
 
@@ -65,26 +65,29 @@ class DepthMap(LabelSpec):
         """Metres (1, H, W) to an image (H, W): uint16, or float32 where ``suffix`` is '.tiff'."""
         if self.suffix != ".png":
             return values[0].astype(np.float32) * np.float32(self.scale or 1)
-        scaled = values[0] * (self.scale or _PER_METRE)
+        scaled = values[0] * self._unit
         if scaled.max(initial=0) > _MOST + 0.5:
-            most = f"{_MOST / (self.scale or _PER_METRE):g} m"
-            rule = "set suffix='.tiff' on the task if labels are such files"
-            warnings.warn(f"depth above {most} is written as that; {rule}", stacklevel=2)
+            said = (
+                f"depth above {_MOST / self._unit:g} m is written as that; set suffix='.tiff' on "
+            )
+            warnings.warn(f"{said}the task if labels are such files", stacklevel=2)
         return np.rint(np.clip(scaled, 0, _MOST)).astype(np.uint16)
 
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count also implausible depths."""
-        counts = super().count(label)
-        near, far = (label > 0) & (label < _NEAR), label > _FAR
-        counts.facts.update(near=int(near.sum()), far=int(far.sum()))
+        counts, most = super().count(label), np.float32(_MOST) / np.float32(self._unit)
+        tests = dict(near=(label > 0) & (label < _NEAR), far=label > _FAR, most=label == most)
+        counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
-        """Depths of another unit."""
+        """Depths of another unit, and depths that did not fit into 16 bits."""
         rules = dict(
             near=f"below {_NEAR:g} m: set `scale` of the task to the files' values per metre",
             far=f"above {_FAR:g} m: set `scale`=1000 of the task if files hold millimetres; write "
             "0 where such a value means none",
+            most=f"{_MOST / self._unit:g} m, the most that 16 bits hold: depth beyond was cut off; "
+            "write 0 where it means none",
         )
         return super().find_suspicion(counts) + [
             f"{counts.facts[name] / counts.valid:.0%} of the depths are {rule}"

@@ -59,6 +59,11 @@ class LabelSpec:
         """Read a label file into memory, (H, W[, C])."""
         return self.interpret(self.read(path))
 
+    @property
+    def keeps_file_values(self) -> bool:
+        """Whether a cache keeps what ``read`` gives; else, for a ``decode`` of its own, labels."""
+        return type(self).decode is LabelSpec.decode
+
     def read(self, path: str | Path) -> np.ndarray:
         """Read a file's values as stored, (H, W[, C]); raise InputError if they are wrong."""
         raise NotImplementedError

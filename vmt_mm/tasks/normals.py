@@ -28,6 +28,8 @@ _NONE = dict(black=0, grey=128)
 #: Vertical component of steep normals, the share of pixels that must have such ones to prove
 #: anything, and the share of these that must point down.
 _STEEP, _ENOUGH, _MOSTLY = 0.7, 0.02, 0.8
+#: Component of what points aside; shares of pixels away, and to one side, if x and z are swapped.
+_ASIDE, _SWAPPED, _NEARLY = 0.1, 0.1, 0.9
 
 
 class NormalMap(LabelSpec):
@@ -85,26 +87,30 @@ class NormalMap(LabelSpec):
 
     def count(self, label: np.ndarray) -> LabelCounts:
         """Count where normals point."""
-        counts, (_, y, z) = super().count(label), channels_first(label)
+        counts, (x, y, z) = super().count(label), channels_first(label)
         tests = dict(away=z < 0, up=y > _STEEP, down=y < -_STEEP)
+        tests |= dict(left=x < -_ASIDE, right=x > _ASIDE)
         counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
         """Normals that face away from the camera, or down where floors and tables face up."""
         found, valid = super().find_suspicion(counts), counts.valid
-        up, down, away = (counts.facts[name] for name in ("up", "down", "away"))
+        up, down, away, *sides = (counts.facts[k] for k in ("up", "down", "away", "left", "right"))
         turned_z = 2 * away > valid
         turned_y = up + down > _ENOUGH * valid and down > _MOSTLY * (up + down)
-        if turned_y or turned_z:
+        if away > _SWAPPED * valid and max(sides) > _NEARLY * valid:
+            said = "nearly all to one side: red and blue are probably swapped (BGR)"
+            fits = self.axes.translate(str.maketrans("xz", "zx"))
+        elif turned_y or turned_z:
+            said = f"{down / (up + down or 1):.0%} of the steep ones point down: another frame"
             # In most frames with z into the scene y points down: so it is if nothing speaks for up.
             flips = (False, turned_y or (turned_z and down >= up), turned_z)
-            found.append(
-                f"{away / valid:.0%} of the normals face away from the camera and "
-                f"{down / (up + down or 1):.0%} of the steep ones point down: the files have "
-                f"another frame; set frame={frames.turned_frame(self.axes, flips)!r} on the task"
-            )
-        return found
+            fits = frames.turned_frame(self.axes, flips)
+        else:
+            return found
+        seen = f"{away / valid:.0%} of the normals face away from the camera and {said}"
+        return [*found, f"{seen}; set frame={fits!r} on the task"]
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels with a normal, (N, 1, H, W)."""

@@ -22,14 +22,13 @@ LOSSY = (".jpg", ".jpeg")
 _NUMPY = b"\x93NUMPY"
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 _LOSSY_TIFFS = dict(jpeg="JPEG", tiff_jpeg="JPEG", webp="WebP")
-_TIFF_BITS = 258
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _MASK_RULES = dict(
     mask255="a mask of 8 bits in one channel, foreground above 127",
     mask01="a mask of 0 and 1 (255 = ignored) in one channel",
 )
 MASK_VALUES = tuple(_MASK_RULES)
-#: Share of pixels of value 1 that a mask of 0..255 may have by chance.
-_NOISE = 0.005
+_NOISE = 0.005  # share of pixels of value 1 that a mask of 0..255 may have by chance
 
 
 def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -71,6 +70,8 @@ def _decode(
         return _read_by_opencv(content), None, None
     with image:
         bits = content[24] if image.format == "PNG" else max(tags.get(_TIFF_BITS, (8,)))
+        if tags and bits <= 8 and tags.get(_TIFF_PHOTOMETRIC, 0) == 0:  # Pillow inverts those
+            raise ValueError("a TIFF in which 0 is white; write the labels as PNG")
         if bits > 8 and len(image.getbands()) > 1:  # Pillow keeps 8 bits of those
             return _read_by_opencv(content), None, None
         return *_read_by_pillow(image, bits), _lossy_format(image, content)
@@ -145,7 +146,7 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
     """Read class indices (H, W), uint8: below ``num_classes``, or ``ignore``; else InputError."""
     also = "" if ignore is None else f" or {ignore}"
     rule = f"class indices 0..{num_classes - 1}{also} in one channel"
-    values = read_stored(path, rule)[0]
+    values, palette = read_stored(path, rule)
     if values.ndim == 3:
         rule += " (files with one colour per class need the task's `colors`)"
     values = with_channels(values, 1, path, rule)
@@ -155,6 +156,16 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
     if values.dtype.kind == "f" or wrong.any():
         found = values.dtype if values.dtype.kind == "f" else values[wrong].max()
         raise InputError(f"{path}: expected {rule}, found {found}")
+    if palette is not None:  # programs number the colours of a grey picture as they come
+        used = np.unique(values)
+        grey = palette[used, 0]
+        are_classes = (grey < num_classes) | (grey == 255)
+        other = used[(grey != used) & (np.maximum(grey, used) < num_classes)]
+        if other.size and (are_classes & (grey == palette[used].T)).all():
+            raise InputError(
+                f"{path}: index {other[0]} of the palette image has the grey "
+                f"{palette[other[0], 0]}, and either may be the class; write it without a palette"
+            )
     return values.astype(np.uint8, copy=False)
 
 

@@ -23,8 +23,7 @@ from vmt_mm.tasks.labels import IGNORE
 
 #: ImageNet's mean colour in the channel order of mmcv's images (BGR): 0 after normalisation.
 MEAN_COLOR = (104, 116, 124)
-#: Boxes that are tried before one with too much of one class is taken.
-_CROP_TRIES = 10
+_CROP_TRIES = 10  # boxes that are tried before one with too much of one class is taken
 
 
 def map_labels(

@@ -22,16 +22,14 @@ from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.image_files import decode_stored, orientation_of
 
-#: Name of the image among a sample's cached arrays, which no task has.
-IMAGE = "images"
-#: Shape of the image that replaces one that is skipped; Resize brings it to size.
-_STAND_IN = (64, 64, 3)
+IMAGE = "images"  # name of the image among a sample's cached arrays, which no task has
+_STAND_IN = (64, 64, 3)  # shape of the image that replaces one that is skipped
 _META_KEYS = ["sample_id", "img_path", "ori_shape", "img_shape", "label_shape", "skipped", "flip"]
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that reads what a file holds, or says why not.
+    """mmcv's ``LoadImageFromFile`` that reads all that a file holds, or raises CorruptFileError.
 
     Pixels are taken as the file stores them, as label files are. Where the dataset keeps a cache,
     the image comes from there.
@@ -44,9 +42,6 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         color_type: 'color' gives three channels, blue, green, red; 'grayscale' one; 'unchanged' all
             that there are, alpha as well.
         kwargs: see ``mmcv.transforms.LoadImageFromFile``.
-
-    Raises:
-        CorruptFileError: if a file is empty, truncated, no image, or holds what would be lost.
     """
 
     unread = dict(
@@ -218,7 +213,8 @@ class LoadLabels(BaseTransform):
 
     def _load(self, results: dict, task: str, path: str, native: tuple[int, int]) -> np.ndarray:
         spec, label = results["label_specs"][task], results.get("stored", {}).get(task)
-        label = spec.decode(path) if label is None else spec.interpret(label)
+        interpret = spec.interpret if spec.keeps_file_values else np.asarray
+        label = spec.decode(path) if label is None else interpret(label)
         if problem := size_problem(path, label.shape[:2], results["img_path"], native):
             raise InputError(problem)
         return label
