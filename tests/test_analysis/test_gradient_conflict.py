@@ -154,6 +154,11 @@ def test_names_restrict_the_parameters():
     assert cosines.tolist() == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_wrong_regular_expression_is_refused():
+    with pytest.raises(InputError, match="wrong regular expression '\\('"):
+        GradientConflictHook(parameters="(")
+
+
 def test_the_full_encoder_is_shared():
     model, batch = make_model("FullFineTuning"), make_batch()
     cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))

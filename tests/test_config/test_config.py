@@ -315,6 +315,25 @@ def test_the_best_checkpoint_of_all_tasks_stays_that_of_one():
     assert load_config(PASCAL, {"task": "semseg"}).default_hooks.checkpoint.save_best == "delta"
 
 
+def test_options_change_one_task_of_one_component():
+    options = {
+        "model.tasks.semseg.loss_weight": 2.0,
+        "train_dataloader.dataset.tasks.semseg.num_classes": 9,
+        "val_evaluator.reference.semseg": 60.0,
+    }
+    plain, cfg = load_config(PASCAL), load_config(PASCAL, options)
+    assert cfg.model.tasks == {**plain.tasks, "semseg": {**plain.tasks.semseg, "loss_weight": 2.0}}
+    assert cfg.train_dataloader.dataset.tasks.semseg.num_classes == 9
+    assert cfg.val_evaluator.reference == {**plain.reference, "semseg": 60.0}
+    for same in ("tasks", "reference"):
+        assert cfg[same] == cfg.test_evaluator[same] == plain[same]
+    assert cfg.val_dataloader.dataset.tasks == plain.tasks
+    assert load_config(cfg).model.tasks == cfg.model.tasks
+    assert load_config(PASCAL, {**options, "task": "semseg"}).model.tasks.semseg.loss_weight == 2.0
+    with pytest.raises(InputError, match="no 'loss_wieght'; did you mean 'loss_weight'"):
+        load_config(PASCAL, {"model.tasks.saliency.loss_wieght": 2.0})
+
+
 def test_an_unknown_task_is_refused():
     with pytest.raises(InputError, match=r"task='flow': no such task.*'semseg', 'human_parts'"):
         load_config(NANO, {"task": "flow"})

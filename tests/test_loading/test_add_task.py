@@ -137,7 +137,8 @@ def test_several_data_sets_are_left_to_the_user(former, tmp_path, monkeypatch, c
         monkeypatch, capsys, TOOL, partly, former, *NEW, "--out-config", tmp_path / "new.py"
     )
     assert code == 1
-    assert "'tasks'" in output
+    assert "trains on several datasets or a wrapped one" in output
+    assert "docs/add_a_task.md" in output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -136,18 +136,39 @@ def test_the_config_follows(tmp_path):
     assert cfg["default_hooks"]["checkpoint"]["save_best"] is None
     names = dict(semseg="classes", normals="normals", depth="depth")
     renamed = edited(config(dict(type="VMTAdapter")), names)
-    assert renamed["default_hooks"]["checkpoint"]["save_best"] is None
+    assert renamed["default_hooks"]["checkpoint"]["save_best"] == "classes/mIoU"
     assert renamed["val_evaluator"]["metrics"][0]["task"] == "classes"
     assert renamed["train_dataloader"]["dataset"]["metainfo"] == dict(classes=PALETTE)
 
 
-def test_a_data_set_without_tasks_goes():
+def test_a_data_set_without_tasks_goes_with_its_weight():
     members = [dict(type="MultiTaskDataset", data_root=t, tasks={t: TASKS[t]}) for t in TASKS]
-    cfg = dict(train_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=members)))
+    cfg = dict(
+        train_dataloader=dict(
+            sampler=dict(type="SeededSampler", balance=[1, 2, 3]),
+            dataset=dict(type="ConcatDataset", datasets=members),
+        )
+    )
     names = dict(semseg="semseg", normals=None, depth="depth")
     loader = edited(cfg, names)["train_dataloader"]
     assert [d["data_root"] for d in loader["dataset"]["datasets"]] == ["semseg", "depth"]
+    assert loader["sampler"]["balance"] == [1, 3]
+    assert cfg["train_dataloader"]["sampler"]["balance"] == [1, 2, 3]
     assert len(cfg["train_dataloader"]["dataset"]["datasets"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("best", "left"),
+    [
+        ("delta", None),
+        ("auto", "auto"),
+        (["semseg/mIoU", "depth/rmse", "delta"], ["distance/rmse"]),
+        (["semseg/mIoU"], None),
+    ],
+)
+def test_the_best_checkpoint_follows_its_task(best, left):
+    names = dict(semseg=None, normals="normals", depth="distance")
+    assert edited(dict(save_best=best, rule="less"), names) == dict(save_best=left, rule=None)
 
 
 def test_an_adapter_file(tmp_path):

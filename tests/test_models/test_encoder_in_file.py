@@ -97,10 +97,20 @@ def test_blocks_in_chunks():
     assert "layers.0.attn.qkv.weight" in to_mmpretrain_keys(found)
 
 
-def test_files_that_are_not_read_show_their_keys():
-    found = find_encoder({"model": {"layer1.0.conv1.weight": torch.zeros(1)}}, "file.pth")
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("encoder.layer.0.attention.attention.query.weight", "a Hugging Face ViT or Dinov2"),
+        ("swin.encoder.layers.0.blocks.0.attention.self.query.weight", "a Hugging Face Swin"),
+        ("features.1.0.attn.qkv.weight", "a Swin of torchvision"),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "a ViT of torchvision"),
+        ("module.layer1.0.conv1.weight", "a ResNet"),
+    ],
+)
+def test_files_that_are_not_read_are_named(key, name):
+    found = find_encoder({"model": {key: torch.zeros(1)}}, "file.pth")
     for detect in (vit_origin, swin_origin):
-        with pytest.raises(InputError, match="file.pth is no .* keys like layer1.0.conv1.weight"):
+        with pytest.raises(InputError, match=f"file.pth is no .* looks like {name}.*like {key}"):
             detect(found, "file.pth")
 
 

@@ -187,6 +187,10 @@ class GradientConflictHook(Hook):
     def __init__(self, interval: int = 1, parameters: str | None = None) -> None:
         if type(interval) is not int or interval < 1:
             raise InputError(f"`interval` must be a positive whole number, got {interval!r}")
+        try:
+            re.compile(parameters or "")
+        except re.error as error:
+            raise InputError(f"wrong regular expression {parameters!r}: {error}") from error
         self.interval, self.parameters, self.record = interval, parameters, new_record(())
 
     def before_train(self, runner: Runner) -> None:

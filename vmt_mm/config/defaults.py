@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -56,6 +56,25 @@ def known_keys() -> set[str]:
     return TOP_LEVEL | {row.key for row in DEFAULTS}
 
 
+def _places(cfg: Config) -> Iterator[tuple[str, Any, Default]]:
+    """Yield path and config of the components, with each row that holds for them."""
+    for path, node, kinds in components({k: cfg[k] for k in cfg if k in TOP_LEVEL}):
+        kind = kinds[0] if kinds and isinstance(kinds[0], type) else object
+        rows = (row for row in DEFAULTS if row.key in cfg and issubclass(kind, row.kind))
+        yield from ((path, node, row) for row in rows)
+
+
+def merge_parts(cfg: Config) -> None:
+    """Merge what components set of single tasks, a weight or score, into the top-level mapping."""
+    for _, node, row in _places(cfg):
+        own, values = node.get(row.argument), cfg[row.key]
+        if isinstance(own, dict) and isinstance(values, dict) and "_delete_" not in own:
+            tasks = node.get("tasks", cfg.get("tasks")) if row.key == "reference" else None
+            untyped = any(isinstance(task, dict) and "type" not in task for task in own.values())
+            if untyped or own.keys() < set(tasks or ()):
+                node[row.argument] = Config._merge_a_into_b(own, copy.deepcopy(values))
+
+
 def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
     """Give components the top-level values that they do not set themselves, in place.
 
@@ -63,18 +82,16 @@ def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
     keys ``given`` reaches nothing, or a listed name is unknown.
     """
     filled, own = set(), {}
-    for path, node, kinds in components({k: cfg[k] for k in cfg if k in TOP_LEVEL}):
-        kind = kinds[0] if kinds and isinstance(kinds[0], type) else object
-        for row in (row for row in DEFAULTS if row.key in cfg and issubclass(kind, row.kind)):
-            value, values, place = node.get(row.argument), cfg[row.key], f"{path}.{row.argument}"
-            if row.argument not in node and not set(row.unless) & set(node):
-                node[row.argument] = copy.deepcopy(values)
-                filled.add(row.key)
-            elif isinstance(value, (list, tuple)) and isinstance(values, Mapping):
-                if unknown := [name for name in value if name not in values]:
-                    raise InputError(f"{place}: {unknown} is none of the top-level {list(values)}")
-                node[row.argument] = {name: copy.deepcopy(values[name]) for name in value}
-            own.setdefault(row.key, place)
+    for path, node, row in _places(cfg):
+        value, values, place = node.get(row.argument), cfg[row.key], f"{path}.{row.argument}"
+        if row.argument not in node and not set(row.unless) & set(node):
+            node[row.argument] = copy.deepcopy(values)
+            filled.add(row.key)
+        elif isinstance(value, (list, tuple)) and isinstance(values, Mapping):
+            if unknown := [name for name in value if name not in values]:
+                raise InputError(f"{place}: {unknown} is none of the top-level {list(values)}")
+            node[row.argument] = {name: copy.deepcopy(values[name]) for name in value}
+        own.setdefault(row.key, place)
     for key in (row.key for row in DEFAULTS if row.key in given and row.key not in filled):
         advice = f"every component has its own; set it there, as {own.get(key, 'model...')}"
         raise InputError(f"the top-level {key}={cfg[key]!r} reaches nothing: {advice}")

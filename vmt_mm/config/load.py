@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
+from vmt_mm.config import defaults
 from vmt_mm.config.check import check_keys
-from vmt_mm.config.defaults import apply_protocol, fill_defaults, known_keys, reduce_to_task
 from vmt_mm.config.dump import OrderedConfig
 from vmt_mm.config.tree import LOADERS, dicts_in, expand_home
 from vmt_mm.errors import InputError
@@ -37,6 +37,7 @@ def load_config(
     """
     cfg = _read(source)
     cfg.merge_from_dict(expand_home(dict(options or {})))
+    defaults.merge_parts(cfg)
     for entry in dicts_in(dict(cfg.items())):
         entry.pop("_delete_", None)  # mmengine leaves it where there was nothing to delete
     given = {key.split(".")[0] for key in options or ()}
@@ -45,9 +46,9 @@ def load_config(
         given |= _set_again(source, cfg) - {key.split(".")[-1] for key in options or ()}
     _check_batch(cfg, world_size, training)
     user_set = cfg.to_dict()
-    apply_protocol(cfg)
-    reduce_to_task(cfg)
-    fill_defaults(cfg, given)
+    defaults.apply_protocol(cfg)
+    defaults.reduce_to_task(cfg)
+    defaults.fill_defaults(cfg, given)
     for loader in filter(None, map(cfg.get, LOADERS)):
         if loader.get("num_workers") == 0:
             loader["persistent_workers"] = False  # there are none to keep
@@ -86,7 +87,7 @@ def _set_again(source: str | Path, cfg: Config) -> set[str]:
     path = Path(os.path.expanduser(source))
     tree = ast.parse(path.read_text("utf-8") if path.suffix == ".py" else "")
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    used = known_keys() | {name.id for name in names if isinstance(name.ctx, ast.Load)}
+    used = defaults.known_keys() | {name.id for name in names if isinstance(name.ctx, ast.Load)}
     own = {getattr(node.targets[0], "id", "") for node in tree.body if type(node) is ast.Assign}
     files = [Config._get_cfg_path(f, str(path))[0] for f in Config._get_base_files(str(path))]
     base = {name: value for file in files for name, value in Config.fromfile(file).items()}

@@ -13,12 +13,7 @@ from mmengine.config import Config
 import vmt_mm
 from vmt_mm.checkpoints.adapter_file import Adapter, read_adapter, write_adapter
 from vmt_mm.checkpoints.files import LAST_VALIDATION, VALIDATED, to_plain
-from vmt_mm.checkpoints.frozen import (
-    FrozenRecord,
-    fingerprint,
-    frozen_keys,
-    keys_left_out,
-)
+from vmt_mm.checkpoints.frozen import FrozenRecord, fingerprint, frozen_keys, keys_left_out
 from vmt_mm.checkpoints.keys import is_recomputed
 from vmt_mm.checkpoints.renamed import refuse_old_names
 from vmt_mm.config.components import check_types
@@ -42,9 +37,8 @@ def load_adapter(
 ) -> Any:
     """Put an adapter file on its frozen backbone, which ``pretrained`` or else the adapter names.
 
-    Its config may name only registered classes: import modules with classes of your own before.
-    The model is in eval mode, and has the adapter's ``cfg`` and ``dataset_meta``. It takes the
-    parameters ``frozen``, by key, instead of the backbone's file, if these are all that it needs.
+    Import modules with classes of your own before. The model is in eval mode, with the adapter's
+    ``cfg`` and ``dataset_meta``. Parameters ``frozen``, by key, may replace the backbone's file.
     """
     adapter = read_adapter(path)
     refuse_old_names(adapter.config, str(path))
@@ -74,9 +68,8 @@ def _share(model: Any, parameters: Mapping[str, Any]) -> None:
 class AdapterSwitch:
     """Adapters of different methods and tasks that share the frozen backbone's memory.
 
-    Each is a model of its own in ``models``, by name, whose frozen parameters are the same tensors
-    as the others'; so switching costs nothing, and the backbone's file is read only while
-    parameters of it are missing. The models are for prediction, not for training.
+    Each is a model of its own in ``models``, by name, which shares its frozen parameters with the
+    others, so that switching costs nothing. The models are for prediction, not for training.
     """
 
     def __init__(self, pretrained: str | None = None, device: str = "cpu") -> None:
@@ -170,7 +163,7 @@ def _left_out(model: Any, state: Mapping[str, torch.Tensor]) -> set[str]:
 
 def _rounded(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Parameters in float16."""
-    half = {key: value.to(torch.float16) for key, value in parameters.items()}
+    half = {key: value.half() for key, value in parameters.items()}
     for key, value in half.items():
         if not torch.equal(value.isfinite(), parameters[key].isfinite()):
             raise InputError(f"{key} has numbers beyond float16's; export without --half")

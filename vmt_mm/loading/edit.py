@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,15 @@ def edited(node: Any, names: Names) -> Any:
             copy[key] = list(_entries(dict.fromkeys(copy[key]), names))
     if isinstance(task := copy.get("task"), str):  # of a metric, or of a config reduced to it
         copy["task"] = names.get(task, task)
-    copy.update(dict(save_best=None, rule=None) if "save_best" in copy else {})
+    if best := copy.get("save_best"):  # <task>/<metric>, or of all tasks
+        new = dict(names, delta=None if None in names.values() else "delta")
+        parts = [key.partition("/") for key in ([best] if isinstance(best, str) else best)]
+        kept = [f"{new.get(t, t)}{slash}{m}" for t, slash, m in parts if new.get(t, t) is not None]
+        copy["save_best"] = (kept[0] if isinstance(best, str) else kept) if kept else None
+        copy["rule"] = None  # that of the metrics which are left
+    if isinstance(balance := (copy.get("sampler") or {}).get("balance"), list):
+        left = [not _is_removed(m, names) for m in node["dataset"].get("datasets", balance)]
+        copy["sampler"]["balance"] = list(compress(balance, left))
     return copy
 
 
@@ -131,8 +140,7 @@ def add_task(
 ) -> Any:
     """Write a config that trains one more task, starting from the checkpoint or adapter file.
 
-    ``task`` and ``head`` are configs, ``dict(type=..., ...)``; without ``head`` the task gets the
-    model's. The config is written once its model, which is returned, is built and loaded.
+    ``task`` and ``head`` are configs; ``head`` None takes the model's. Returns the loaded model.
     """
     check_out(out_config, ".py", [checkpoint])
     if out_config.exists():
@@ -142,6 +150,9 @@ def add_task(
     tasks = (old.get("model") or {}).get("tasks") or {}
     if name in tasks:
         raise InputError(f"{config} has a task {name!r} already; its tasks: {list(tasks)}")
+    if "tasks" not in ((old.get("train_dataloader") or {}).get("dataset") or {"tasks": None}):
+        problem = f"{config} trains on several datasets or a wrapped one; which labels {name!r}?"
+        raise InputError(f"{problem} Write the config by hand, see docs/add_a_task.md")
     base = os.path.relpath(config.resolve(), out_config.resolve().parent)
     model = dict(new_tasks=[name], **(dict(task_heads={name: dict(head)}) if head else {}))
     lines = [

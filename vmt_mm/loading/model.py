@@ -102,10 +102,8 @@ def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, 
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     weights = keys.without_wrappers(weights) if isinstance(weights, Mapping) else {}
     if multi_task and not any(key.startswith(keys.HEADS) for key in weights):
-        raise InputError(
-            f"{source} is not a checkpoint of a multi-task model: it holds no key that begins with "
-            f"{keys.HEADS!r}; weights of a backbone belong into `pretrained`"
-        )
+        problem = f"is not a checkpoint of a multi-task model: no key begins with {keys.HEADS!r}"
+        raise InputError(f"{source} {problem}; weights of a backbone belong into `pretrained`")
     if wrong := [key for key, value in weights.items() if not isinstance(value, Tensor)]:
         raise InputError(f"{source}: {wrong[0]} is not a tensor")
     return weights
@@ -135,11 +133,9 @@ def restore_frozen(
     backbone.load_pretrained(source)  # which logs the file
     if record and (found := fingerprint(model, absent)) != record.sha256:
         backbone.pretrained_path = None
-        raise InputError(
-            f"{file} was trained on the frozen backbone of {named!r} (SHA-256 "
-            f"{record.sha256[:12]}...), but {source!r} holds another one ({found[:12]}...); set "
-            "`pretrained` to the file that it was trained with"
-        )
+        other = f"{source!r} holds another one ({found[:12]}...)"
+        one = f"the frozen backbone of {named!r} (SHA-256 {record.sha256[:12]}...)"
+        raise InputError(f"{file} was trained on {one}, but {other}; set `pretrained` to the first")
 
 
 def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:

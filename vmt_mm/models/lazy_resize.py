@@ -16,10 +16,9 @@ from vmt_mm.utils.compat import take_first
 class LazyResize:
     """A ``grid`` (B, C, h, w) of patches, to be resampled at the centres of cells, bilinearly.
 
-    Heads that begin with a 1x1 convolution apply it to the small grid, see :func:`project`: it
-    commutes with the resampling. The grid may reach beyond the image, padded to a multiple of the
-    patch; so sizes are in pixels: (height, width) of a ``patch``, side of a cell (``stride``), and
-    ``size`` (H, W) of the image.
+    Heads apply a first 1x1 convolution to the small grid, see :func:`project`: it commutes with the
+    resampling. The grid may reach beyond the image; so sizes are in pixels: (height, width) of a
+    ``patch``, side of a cell (``stride``), and ``size`` (H, W) of the image.
     """
 
     grid: Tensor

@@ -34,11 +34,9 @@ def map_labels(
         raise InputError("RandomWarp(on_device=True) must be the last transform that moves images")
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
-            raise InputError(
-                f"{results.get('img_path')}: the image has size {tuple(size[:2])} in a transform, "
-                f"its label of task {task!r} {label.shape[:2]}; LoadLabels must stand before every "
-                "step that resizes, pads or moves the image, or after all of them"
-            )
+            rule = "LoadLabels must stand before or after all steps that resize, pad or move images"
+            sizes = f"size {tuple(size[:2])}, its label of task {task!r} {label.shape[:2]}"
+            raise InputError(f"{results.get('img_path')}: the image has {sizes}; {rule}")
         results["labels"][task] = change(results["label_specs"][task], label)
 
 

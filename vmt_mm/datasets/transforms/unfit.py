@@ -6,23 +6,24 @@ from typing import Any
 
 from vmt_mm.errors import InputError
 
-_UNFIT = {
-    *("LoadImageFromFile", "LoadAnnotations", "LoadDepthAnnotation", "PackSegInputs"),
-    *("Resize", "ResizeToMultiple", "ResizeShortestEdge", "RandomResize", "SegRescale", "Pad"),
-    *("RandomFlip", "RandomCrop", "CenterCrop", "RandomRotate", "RandomRotFlip", "RandomMosaic"),
-    *("TestTimeAug", "MultiScaleFlipAug", "Albu", "RandomDepthMix", "GenerateEdge"),
+#: Class of mmcv or mmseg -> what to use.
+_INSTEAD = {
+    **{name: name for name in ("LoadImageFromFile", "Resize", "RandomResize", "Pad")},
+    **{name: name for name in ("RandomFlip", "RandomCrop", "TestTimeAug")},
+    **dict.fromkeys(("LoadAnnotations", "LoadDepthAnnotation", "GenerateEdge"), "LoadLabels"),
+    **dict.fromkeys(("ResizeToMultiple", "ResizeShortestEdge", "SegRescale"), "Resize"),
+    **dict.fromkeys(("RandomRotate", "RandomRotFlip", "RandomMosaic", "Albu"), "RandomWarp"),
+    **dict(PackSegInputs="PackMultiTaskInputs", RandomDepthMix="RandomWarp"),
+    **dict(CenterCrop="RandomCrop", MultiScaleFlipAug="TestTimeAug"),
 }
 
 
 def advice_on(kind: type) -> str | None:
     """Why a transform's class does not fit here, and what to use; None if it does."""
-    if kind.__module__.split(".")[0] not in ("mmcv", "mmseg") or kind.__name__ not in _UNFIT:
+    use = _INSTEAD.get(kind.__name__)
+    if kind.__module__.split(".")[0] not in ("mmcv", "mmseg") or not use:
         return None
-    return (
-        "knows the image and one segmentation map alone; use, without a scope, LoadImageFromFile, "
-        "LoadLabels, Resize, RandomResize, RandomFlip, RandomCrop, RandomWarp (rotation), Pad, "
-        "TestTimeAug or PackMultiTaskInputs, which are for all labels"
-    )
+    return f"knows the image and one segmentation map alone; use {use} without a scope"
 
 
 def refuse_unfit(transform: Any, source: str) -> None:

@@ -1,8 +1,4 @@
-"""Turn a pretrained checkpoint of any known origin into a file in the backbone's own keys.
-
-Sizes (window, patch, grid, LayerScale, ...) are read off the tensors; the result is checked, key by
-key and shape by shape, against the backbone of this config.
-"""
+"""Bring a pretrained checkpoint of any origin to the backbone's keys, and find its config."""
 
 from __future__ import annotations
 
@@ -42,8 +38,7 @@ def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) 
     found = dict(embed_dims=width, depths=depths, num_heads=tuple(t.shape[1] for t in tables))
     name = _choose(arch, found, ARCHITECTURES, source)
     config: dict[str, Any] = dict(type="MultiTaskSwin", arch=name)
-    window = (isqrt(tables[0].shape[0]) + 1) // 2
-    if window != 7:
+    if (window := (isqrt(tables[0].shape[0]) + 1) // 2) != 7:
         config["window_size"] = window
     return _checked(Imported(own, origin, config), source)
 
@@ -67,14 +62,11 @@ def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -
         patch_size=patch,
         layer_scale_init_value=1e-5 if "layers.0.attn.gamma1.weight" in own else 0.0,
     )
-    if "cls_token" not in own:
-        config["with_cls_token"] = False
+    config |= {} if "cls_token" in own else dict(with_cls_token=False)
     if "layers.0.ffn.w12.weight" in own:
         config["layer_cfgs"] = dict(ffn_type="swiglu_fused")
-    if "layers.0.attn.qkv.bias" not in own:
-        config["qkv_bias"] = False
-    if "pre_norm.weight" in own:
-        config["pre_norm"] = True
+    config |= {} if "layers.0.attn.qkv.bias" in own else dict(qkv_bias=False)
+    config |= dict(pre_norm=True) if "pre_norm.weight" in own else {}
     return _checked(Imported(own, origin, config), source)
 
 
@@ -98,8 +90,7 @@ def _choose(
 
 def _checked(imported: Imported, source: str) -> Imported:
     """Check the tensors against the backbone of this config."""
-    config = dict(imported.config)
-    backbone = MODELS.build(dict(config, tasks=["any"]))
+    backbone = MODELS.build(dict(imported.config, tasks=["any"]))
     if faults := key_faults(backbone.state_dict(), imported.state, origins.swin_may_miss):
-        raise InputError(f"{source} does not fit {config}: {'; '.join(faults)}")
+        raise InputError(f"{source} does not fit {imported.config}: {'; '.join(faults)}")
     return imported

@@ -1,8 +1,4 @@
-"""Find a backbone in a file of any training: below which entries and which prefix its keys are.
-
-No name of an entry (``state_dict``, ``teacher``) or prefix (``module.``, ``backbone.``) is asked
-for: the keys of the first block's attention tell.
-"""
+"""Find a backbone in a file of any training, by the keys of the first block's attention."""
 
 from __future__ import annotations
 
@@ -50,10 +46,8 @@ def find_encoder(content: object, source: str) -> dict[str, Tensor]:
     others = [place for place in rest if not _equal(chosen, place[2])]
     texts = ", ".join(place[1] for place in others)
     if others and others[0][0] == rank:
-        raise InputError(
-            f"{source} holds several encoders, below {text} and {texts}; write the right "
-            "one to a file of its own"
-        )
+        hint = "write the right one to a file of its own"
+        raise InputError(f"{source} holds several encoders, below {text} and {texts}; {hint}")
     if others:
         taken = f"the one below {text} is taken, not that below {texts}"
         print_log(f"{source} holds several encoders: {taken}", "current")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isqrt
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,6 +47,22 @@ _NOT_OF_VIT = re.compile(
     r"^(head|head_dist|pre_logits|fc_norm|decoder\w*|mask_token|dino_head|ibot_head)(\.|$)|^ln2\."
 )
 
+#: Beginning of a key in files that are not supported -> what they look like.
+_OTHERS = {
+    r"encoder\.layer\.\d+\.attention\.": "a Hugging Face ViT or Dinov2",
+    r"encoder\.layers\.\d+\.blocks\.\d+\.attention\.": "a Hugging Face Swin",
+    r"features\.\d+\.\d+\.attn\.": "a Swin of torchvision",
+    r"encoder\.layers\.encoder_layer_\d+\.": "a ViT of torchvision",
+    r"layer1\.0\.conv1\.": "a ResNet",
+}
+
+
+def _refuse(state: Mapping[str, Tensor], source: str, kind: str) -> NoReturn:
+    """Raise InputError that names what the file looks like, and some keys."""
+    names = [v for k, v in _OTHERS.items() if any(re.search(rf"(^|\.){k}", key) for key in state)]
+    looks = f"it looks like {names[0]}, which is not supported; " if names else ""
+    raise InputError(f"{source} is no {kind} checkpoint: {looks}keys like {some(sorted(state))}")
+
 
 def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
     """Tell who wrote a Swin checkpoint, ``source``: 'official', 'timm', 'mmpretrain' or 'mmseg'."""
@@ -57,7 +73,7 @@ def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
         # mmpretrain's classifier has one final norm, which it names after the last stage.
         classifier = "norm3.weight" in state and "norm0.weight" not in state
         return "mmpretrain" if classifier else "mmseg"
-    raise InputError(f"{source} is no Swin checkpoint: keys like {some(sorted(state))}")
+    _refuse(state, source, "Swin")
 
 
 def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
@@ -110,13 +126,16 @@ def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
 
 def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
     """Tell who wrote a ViT checkpoint, ``source``: 'mmpretrain', 'dinov2' or 'timm'."""
+    if found := {"register_tokens", "reg_token"} & state.keys():
+        problem = f"a ViT with registers, not supported: unknown key(s): {', '.join(found)}"
+        raise InputError(f"{source} is {problem}; take the file without registers")
     if "layers.0.attn.qkv.weight" in state and "layers.0.ln1.weight" in state:
         return "mmpretrain"
     keys = {re.sub(*_CHUNK, key) for key in state}
     if "blocks.0.attn.qkv.weight" in keys and "cls_token" in keys:
         # timm drops the mask token of DINOv2's pretraining; MAE has one, but no LayerScale
         return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= keys else "timm"
-    raise InputError(f"{source} is no ViT checkpoint: keys like {some(sorted(state))}")
+    _refuse(state, source, "ViT")
 
 
 def to_mmpretrain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

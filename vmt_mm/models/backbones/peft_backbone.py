@@ -106,10 +106,8 @@ class PEFTBackbone(Backbone):
             name = key if own is None else self.blocks[own].name
             return next(p for n, p in self.parts.items() if f"{name}.".startswith(f"{n}."))
         except (KeyError, AttributeError, StopIteration):
-            raise InputError(
-                f"peft: {type(self.peft).__name__} replaces {key!r}, which no block and no other "
-                f"part of the backbone uses; parts: {', '.join(self.parts)}"
-            ) from None
+            problem = f"peft: {type(self.peft).__name__} replaces {key!r}, which none of the parts"
+            raise InputError(f"{problem} {', '.join(self.parts)} uses") from None
 
     def start_streams(self, tasks: Sequence[str], x: Tensor) -> TaskStreams:
         """The streams of one call, which begin at ``x``."""
@@ -153,10 +151,9 @@ class PEFTBackbone(Backbone):
         task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share maps.
         """
         if self.image_channels not in (None, images.shape[1]):
-            raise InputError(
-                f"images of {images.shape[1]} channel(s), and in_channels={self.image_channels}; "
-                "set backbone.in_channels, or color_type of LoadImageFromFile"
-            )
+            counts = f"{images.shape[1]} channel(s), and in_channels={self.image_channels}"
+            hint = "set backbone.in_channels, or color_type of LoadImageFromFile"
+            raise InputError(f"images of {counts}; {hint}")
         loop = self._compiled_loop or type(self).forward_features
         features: dict[str, tuple[Map, ...]] = loop(self, images, self.select_tasks(tasks))
         return features if lazy else _materialise(features)
@@ -216,8 +213,7 @@ class PEFTBackbone(Backbone):
         tasks = (tasks,) if isinstance(tasks, str) else tasks
         if tasks is not None and (not tasks or len(set(tasks)) != len(tasks)):
             raise InputError(f"tasks must be different names, one at least, got {list(tasks)}")
-        unknown = [t for t in tasks or () if t not in self.task_names]
-        if unknown:
+        if unknown := [t for t in tasks or () if t not in self.task_names]:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)
 
@@ -229,10 +225,7 @@ def patch_grid(embed: Any, images: Tensor) -> tuple[int, int]:
 
 
 def embed_patches(embed: Any, images: Tensor) -> Tensor:
-    """Tokens (B, L, d) of images (B, 3, H, W) by a library's patch embedding.
-
-    Its own forward makes sizes constants when it is traced; the padding is the same.
-    """
+    """Tokens (B, L, d) of images (B, 3, H, W) by a library's embedding, without its constants."""
     conv, (height, width) = embed.projection, images.shape[2:]
     (high, wide), (rows, columns) = conv.stride, patch_grid(embed, images)
     if tuple(conv.kernel_size) != (high, wide):  # overlapping patches
@@ -246,13 +239,6 @@ def embed_patches(embed: Any, images: Tensor) -> Tensor:
 
 def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Map, ...]]:
     """The maps themselves; those that tasks share are made once."""
-    made: list[tuple[Map, Tensor]] = []
-
-    def make(level: Map) -> Tensor:
-        for known, cells in made:
-            if known is level:
-                return cells
-        made.append((level, as_tensor(level)))
-        return made[-1][1]
-
-    return {name: tuple(map(make, levels)) for name, levels in features.items()}
+    maps = {id(level): level for levels in features.values() for level in levels}
+    made = {key: as_tensor(level) for key, level in maps.items()}
+    return {name: tuple(made[id(level)] for level in levels) for name, levels in features.items()}

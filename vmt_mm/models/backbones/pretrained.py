@@ -19,11 +19,7 @@ _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
 
 def locate(pretrained: str) -> str:
-    """Turn ``pretrained`` into a path or a URL.
-
-    It is a path, an ``http(s)://`` address, ``vmt_mm://NAME`` for weights that ship with the
-    package, or ``mmpretrain://NAME`` for a model of mmpretrain's zoo.
-    """
+    """Path or URL of a path, a URL, ``vmt_mm://NAME`` (shipped) or ``mmpretrain://NAME`` (zoo)."""
     if pretrained.startswith(_ZOO_SCHEME):
         return _address_in_zoo(pretrained)
     if pretrained.startswith(("http://", "https://")):

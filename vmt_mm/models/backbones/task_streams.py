@@ -81,10 +81,8 @@ class TaskStreams:
     """The streams of one call of the backbone.
 
     Parts before the first one whose parameters differ between tasks (``part_of``: key -> its part)
-    are computed once; from there on every task has a stream of its own. With ``join``, if these
-    parameters are the method's own, the tasks' images go through the frozen layers in one batch,
-    and per task only through the method. Only in training: the batch size may change the rounding,
-    and a prediction must not depend on which other tasks are asked for.
+    are computed once, and then once per task. With ``join``, if these parameters are the method's
+    own, tasks share a batch in frozen layers: in training only, since that may change the rounding.
     """
 
     def __init__(
@@ -135,8 +133,7 @@ class TaskStreams:
     ) -> dict[str, Tensor]:
         """The features of every task at the end of a stage, (B, L - prefix, d).
 
-        ``norm``, the part's function, gives the stage's output (B, L, d), which begins with
-        ``prefix`` tokens of no patch.
+        ``norm``, the part's function, gives (B, L, d), which begins with ``prefix`` other tokens.
         """
         features = {}
         for stream, call in self._calls(part):

@@ -132,14 +132,12 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
 
 
 def _group_ends(out_indices: Sequence[int] | None, depth: int) -> list[int]:
-    """Index of the last block of each of the four groups; None makes equal groups."""
+    """Indices of the last blocks of the four groups."""
     if out_indices is None and depth % 4 == 0:
         return [depth * level // 4 - 1 for level in range(1, 5)]
     given = out_indices if isinstance(out_indices, (list, tuple)) else ()
     ends = [index + depth if index < 0 else index for index in given]
     if len(ends) != 4 or sorted({-1, *ends}) != [-1, *ends] or ends[-1] != depth - 1:
-        raise InputError(
-            f"MultiTaskViT: `out_indices` must be 4 rising indices of the {depth} blocks, the last "
-            f"one {depth - 1}, got {out_indices!r}"
-        )
+        rule = f"must be 4 rising indices of the {depth} blocks, the last one {depth - 1}"
+        raise InputError(f"MultiTaskViT: `out_indices` {rule}, got {out_indices!r}")
     return ends

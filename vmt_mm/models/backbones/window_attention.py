@@ -25,9 +25,8 @@ _APART = -100.0
 class Windows(NamedTuple):
     """How the tokens of B maps fall into windows; windows of one mask form a group.
 
-    ``order`` (B n N,) is the row, among those of the maps, of every token in its window, and
-    ``inverse`` the place in ``order`` of every row. Of each group: the number of windows, and the
-    mask, (N, N) or (B n, 1, N, N), None if nothing is apart.
+    ``order`` (B n N,) has each token's row in the maps, ``inverse`` each row's place in ``order``.
+    Masks, one per group, are (N, N) or (B n, 1, N, N), None if nothing is apart.
     """
 
     order: Tensor
