@@ -63,6 +63,7 @@ test-original: $(ORIGINAL)/.installed
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The API reference, from the docstrings, and the other pages: site/index.html
 docs: setup
