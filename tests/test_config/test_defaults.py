@@ -58,3 +58,13 @@ def test_a_dataset_names_tasks_of_the_top_level():
     named["tasks"] = ["dept"]
     with pytest.raises(InputError, match=r"dataset.tasks: \['dept'\] is none of the top-level"):
         load_config(cfg)
+
+
+def test_a_mapping_in_place_of_a_number_is_a_components_own():
+    own = dict(semseg=dict(mIoU=60.0))
+    cfg = dict(
+        tasks=dict(semseg=dict(type="Segmentation", num_classes=2), saliency=dict(type="Saliency")),
+        reference=dict(semseg=60.0, saliency=50.0),
+        test_evaluator=dict(type="MultiTaskEvaluator", reference=own),
+    )
+    assert load_config(cfg).test_evaluator.reference == own

@@ -65,7 +65,7 @@ def test_what_is_traced_is_the_same_function(config, size, monkeypatch):
     wrapped, images = TaskOutputs(build(config)).eval(), torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = wrapped(images)
-        for module in ("models.backbones.window_attention", "utils.compat"):
+        for module in ("models.backbones.swin", "utils.compat"):
             monkeypatch.setattr(f"vmt_mm.{module}.is_exporting", lambda: True)
         given = wrapped(images)
     for a, b in zip(given, expected, strict=True):

@@ -14,7 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
 from vmt_mm.models import MultiTaskTTAModel
-from vmt_mm.models.backbones.window_attention import arrange
+from vmt_mm.models.backbones.swin import arrange
 from vmt_mm.models.sliding import parse_test_cfg
 from vmt_mm.registry import MODELS
 from vmt_mm.rendering import render_scene

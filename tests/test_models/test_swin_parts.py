@@ -8,8 +8,8 @@ from mmseg.models.backbones.swin import ShiftWindowMSA
 from mmseg.models.utils.embed import PatchMerging
 from torch import nn
 
-from vmt_mm.models.backbones.swin import MultiTaskSwin
-from vmt_mm.models.backbones.window_attention import arrange, attend
+from vmt_mm.models.backbones.swin import MultiTaskSwin, arrange
+from vmt_mm.models.backbones.swin import shifted_window_attention as attend
 from vmt_mm.utils.compat import has
 
 #: Sizes with and without padding, smaller than a window, and with all kinds of windows.

@@ -61,11 +61,11 @@ def init_model(
             print_log("no checkpoint is given: the heads are untrained", "current", logging.WARNING)
             model.init_weights()
         else:
-            meta = load_file(model, cfg, checkpoint).get("meta") or {}
-            model.dataset_meta = meta.get("dataset_meta") or {}
+            meta = load_file(model, cfg, checkpoint).get("meta")
+            model.dataset_meta = isinstance(meta, Mapping) and meta.get("dataset_meta") or {}
     stored = {task: names for task, names in model.dataset_meta.items() if names}
     of_datasets: dict[str, Any] = {}
-    for loader in LOADERS:  # those of the test win
+    for loader in LOADERS:  # later ones win, and the checkpoint's own win over all
         of_datasets |= dataset_metainfo(model.cfg.get(loader))
     model.dataset_meta = of_datasets | stored
     return model.to(device).eval()

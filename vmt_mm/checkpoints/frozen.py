@@ -50,7 +50,7 @@ def frozen_keys(model: Any) -> set[str]:
 
 
 def keys_left_out(model: Any) -> set[str]:
-    """Keys that a checkpoint need not hold, if a file has them, but for interpolated tensors."""
+    """Keys that a checkpoint may leave out since a file has them; interpolated tensors are kept."""
     backbone = getattr(model, "backbone", None)
     if backbone is None or getattr(backbone, "pretrained_path", None) is None:
         return set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import compress
@@ -72,7 +73,10 @@ def merge_parts(cfg: Config) -> None:
             tasks = node.get("tasks", cfg.get("tasks")) if row.key == "reference" else None
             untyped = any(isinstance(task, dict) and "type" not in task for task in own.values())
             if untyped or own.keys() < set(tasks or ()):
-                node[row.argument] = Config._merge_a_into_b(own, copy.deepcopy(values))
+                merged = Config(dict(part=copy.deepcopy(values)))
+                with contextlib.suppress(TypeError):  # a mapping in place of a number: all its own
+                    merged.merge_from_dict(dict(part=own))
+                    node[row.argument] = merged.part
 
 
 def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:

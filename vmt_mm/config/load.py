@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,8 @@ def load_config(
         entry.pop("_delete_", None)  # mmengine leaves it where there was nothing to delete
     given = {key.split(".")[0] for key in options or ()}
     check_keys(cfg, given)
-    if isinstance(source, (str, Path)):  # a component's own value may have been chosen by an option
+    # a key that the file sets again must reach something, unless an option set it in a component
+    if isinstance(source, (str, Path)):
         given |= _set_again(source, cfg) - {key.split(".")[-1] for key in options or ()}
     _check_batch(cfg, world_size, training)
     user_set = cfg.to_dict()
@@ -83,19 +85,27 @@ def _read(source: Any) -> OrderedConfig:
 
 
 def _set_again(source: str | Path, cfg: Config) -> set[str]:
-    """Return the variables of its base that a file sets again; refuse one only the base uses."""
+    """Names of base variables that the file sets again.
+
+    Raises InputError for one that only the base file uses, as its old value is already in place.
+    """
     path = Path(os.path.expanduser(source))
     tree = ast.parse(path.read_text("utf-8") if path.suffix == ".py" else "")
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     used = defaults.known_keys() | {name.id for name in names if isinstance(name.ctx, ast.Load)}
-    own = {getattr(node.targets[0], "id", "") for node in tree.body if type(node) is ast.Assign}
-    files = [Config._get_cfg_path(f, str(path))[0] for f in Config._get_base_files(str(path))]
+    values = [node for node in tree.body if type(node) is ast.Assign]
+    own = {getattr(node.targets[0], "id", ""): node.value for node in values}
+    bases: str | list[str] = []
+    with contextlib.suppress(KeyError, ValueError):  # no base, or one that is computed
+        bases = ast.literal_eval(own["_base_"])
+    bases = [bases] if isinstance(bases, str) else bases
+    files = [path.parent / os.path.expanduser(file) for file in bases if "::" not in file]
     base = {name: value for file in files for name, value in Config.fromfile(file).items()}
-    for name in (own & base.keys()) - used:
+    for name in (own.keys() & base.keys()) - used:
         if base[name] != cfg.get(name):
             why = "since the base file has used its own value already; use it where it belongs"
             raise InputError(f"{path}: the top-level {name!r} reaches nothing, {why}")
-    return own & base.keys()
+    return own.keys() & base.keys()
 
 
 def _check_batch(cfg: Config, world_size: int, training: bool) -> None:

@@ -61,7 +61,8 @@ def load_model(
 ) -> None:
     """Load a checkpoint that must fit the model exactly, or raise InputError.
 
-    Frozen weights that it does not hold come from their file, and are added to it. ``own`` is
+    Frozen weights that it does not hold are read from the pretrained file, and added to
+    ``checkpoint``, so that hooks find it complete. ``own`` is
     :func:`describe` of the model. ``when_complete`` is called before the weights are loaded, and
     may change them. With ``start_new``, new tasks that it lacks get their initial values.
     """
@@ -71,6 +72,7 @@ def load_model(
     unseen = absent_tasks(model, state) if start_new else {}
     frozen, of_unseen = frozen_keys(model), set().union(*unseen.values())
     absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
+    # all frozen tensors may be absent, or none: a file that lacks only some is damaged
     all_absent = len(absent) == (record.tensors if record else len(frozen))
     optional = of_unseen | (absent if all_absent else set())
     faults = keys.differences(_facts(described), _facts(own, unseen)) if described and own else []
@@ -135,7 +137,7 @@ def restore_frozen(
         backbone.pretrained_path = None
         other = f"{source!r} holds another one ({found[:12]}...)"
         one = f"the frozen backbone of {named!r} (SHA-256 {record.sha256[:12]}...)"
-        raise InputError(f"{file} was trained on {one}, but {other}; set `pretrained` to the first")
+        raise InputError(f"{file} was trained on {one}, but {other}; set `pretrained` to {named!r}")
 
 
 def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:

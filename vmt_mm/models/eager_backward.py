@@ -20,8 +20,9 @@ def eager_loss(
     A head's backward pass depends on the gradient of the loss only by a factor. So it is run here,
     and the gradients of the maps and of the head's parameters are kept instead of activations.
 
-    The loss is an ordinary one without gradients, in a compiled graph, and in float16, whose small
-    gradients need the factor. ``loss`` may depend on the parameters of ``head``, and no others.
+    The loss stays an ordinary one where no gradients are wanted, in a compiled graph, and in
+    float16, whose small gradients need the factor. ``loss`` may depend on the parameters of
+    ``head``, and no others.
     """
     tensors = [values_of(x) for x in maps]
     parameters = [p for p in head.parameters() if p.requires_grad]

@@ -30,9 +30,10 @@ class MultiTaskSegmentor(BaseModel):
 
     The calls in training and in a test::
 
-        loss()             backbone: images -> four maps per task; then, per task, eager_loss() of
-          _task_loss()     the task's loss, at the size of the images
-            _run_head()    head: four maps -> logits (B, C, H / 4, W / 4)
+        loss()             backbone: images -> four maps per task
+          eager_loss()     for each task: runs what is below, and its backward pass at once
+            _task_loss()   the task's loss, at the size of the images
+              _run_head()  head: four maps -> logits (B, C, H / 4, W / 4)
 
         predict()          logits -> predictions, by the tasks
           final_logits()   images without padding; logits at the size of each image's labels

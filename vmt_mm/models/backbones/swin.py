@@ -1,23 +1,26 @@
 """Swin Transformer with a seam for PEFT methods, made of mmseg's parts.
 
-Swin: https://arxiv.org/abs/2103.14030. Letters: B images, L = H W tokens, d channels.
+Swin: https://arxiv.org/abs/2103.14030. Letters: B images, L = H W tokens, d channels, h heads, n
+windows of an image, N tokens of a window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from mmseg.models.backbones import SwinTransformer
 from torch import Tensor
 
 from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.models.backbones.origins import load_swin
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
-from vmt_mm.models.backbones.window_attention import attend, pad_map
 from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.compat import is_compiling, is_exporting, take_first
 
 #: nano (0.9 M parameters) is this project's own; the others are the paper's.
 ARCHITECTURES: dict[str, dict[str, Any]] = dict(
@@ -30,6 +33,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = dict(
 _MLP = dict(fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="norm1", norm2="norm2")
 _LAYERS = dict(_MLP, qkv="attn.w_msa.qkv", proj="attn.w_msa.proj")
 _LAYERS["relative_position_table"] = "attn.w_msa.relative_position_bias_table"
+
+#: What mmseg adds to the score of two tokens that the shift brought together.
+_APART = -100.0
 
 
 @MODELS.register_module()
@@ -111,7 +117,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
 
     def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
         """The attention of a block on x (B, L, d), of a map H x W."""
-        return attend(attn, x, *geometry)
+        return shifted_window_attention(attn, x, *geometry)
 
     def merge_patches(self, merging: Any, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
         """Patch merging as mmseg's, by one copy: (B, L, d) of a map H x W to (B, L', 2 d)."""
@@ -122,3 +128,112 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         # a token's channels in the order of an unfolding: neighbours within each channel
         x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], high * wide, 4 * channels)
         return merging.reduction(x if merging.norm is None else merging.norm(x))
+
+
+class Windows(NamedTuple):
+    """How the tokens of B maps fall into windows; windows of one mask form a group.
+
+    ``order`` (B n N,) has each token's row in the maps, ``inverse`` each row's place in ``order``.
+    Masks, one per group, are (N, N) or (B n, 1, N, N), None if nothing is apart.
+    """
+
+    order: Tensor
+    inverse: Tensor
+    sizes: tuple[int, ...]
+    masks: tuple[Tensor | None, ...]
+
+
+@lru_cache(maxsize=128)
+def arrange(
+    batch: int, height: int, width: int, side: int, shift: int, device: torch.device
+) -> Windows:
+    """Cut B maps of height x width tokens, rolled by ``shift``, into windows of side x side."""
+    rows, columns = height // side, width // side
+    places = torch.arange(batch * height * width, device=device)
+    rolled = places.view(batch, height, width).roll((-shift, -shift), (1, 2))
+    cut = rolled.view(batch, rows, side, columns, side).transpose(2, 3)
+    groups: list[Tensor] = [cut]
+    masks: list[Tensor | None] = [None]
+    if shift:  # what was rolled in from the other border lies in the last row and column
+        # whole numbers, since inductor cannot compile a comparison of truth values (PyTorch 2.12)
+        beyond = (torch.arange(side, device=device) >= side - shift).long()
+        row, column = (axis.flatten() for axis in torch.meshgrid(beyond, beyond, indexing="ij"))
+        regions = (0 * row, column, row, 2 * row + column)
+        apart = [_APART * (region[:, None] != region).float() for region in regions]
+        if is_exporting():
+            last = [(torch.arange(x, device=device) >= x - 1).long() for x in (rows, columns)]
+            kind = (2 * last[0][:, None] + last[1]).flatten().repeat(batch)
+            masks = [torch.stack(apart)[kind][:, None]]
+        else:
+            groups = [cut[:, :-1, :-1], cut[:, :-1, -1:], cut[:, -1:, :-1], cut[:, -1:, -1:]]
+            masks = [None, *apart[1:]]
+    order = torch.cat([group.flatten() for group in groups])
+    inverse = torch.zeros_like(order).scatter(0, order, places)
+    filled = [(g.numel() // side**2, m) for g, m in zip(groups, masks, strict=True) if g.numel()]
+    return Windows(order, inverse, *zip(*filled, strict=True))
+
+
+class _Permute(torch.autograd.Function):
+    """Rows in another order; the backward pass is a gather too, and not an addition."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        """(R, d) to (R, d)."""
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        """The gradient of every row."""
+        return grad.index_select(0, *ctx.saved_tensors), None, None
+
+
+def _permute(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    return _Permute.apply(x, order, inverse) if x.requires_grad else x.index_select(0, order)
+
+
+def pad_map(x: Tensor, high: int, wide: int) -> Tensor:
+    """A map (B, H, W, d) with zeros below and at the right, (B, high, wide, d)."""
+    below, right = high - x.shape[1], wide - x.shape[2]
+    return F.pad(x, (0, 0, 0, right, 0, below)) if is_exporting() or below or right else x
+
+
+def shifted_window_attention(attn: Any, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    """What mmseg's ``ShiftWindowMSA`` computes: (B, L, d) to (B, L, d), of a map H x W.
+
+    One gather both rolls and cuts. It puts windows with the same mask side by side: four groups,
+    each with one (N, N) mask. An exported model has one group, as their number may be a symbol.
+    """
+    (height, width), inner, side = hw_shape, attn.w_msa, attn.window_size
+    batch, _, channels = x.shape
+    # not a remainder, of which ONNX's shape inference knows nothing
+    high, wide = ((length + side - 1) // side * side for length in hw_shape)
+    traced = is_compiling() or is_exporting()  # whose sizes cannot be looked up
+    place: Any = arrange.__wrapped__ if traced else arrange
+    windows = place(batch, high, wide, side, attn.shift_size, x.device)
+    # the padding takes part, as in mmseg
+    x = pad_map(x.reshape(batch, height, width, channels), high, wide)
+    x = _permute(x.reshape(-1, channels), windows.order, windows.inverse)
+    x = _attend_within(inner, x.view(-1, side * side, channels), windows)
+    x = inner.proj_drop(inner.proj(x)).view(-1, channels)
+    x = _permute(x, windows.inverse, windows.order).view(batch, high, wide, channels)
+    x = take_first(take_first(x, 1, height), 2, width)
+    return attn.drop(x.reshape(batch, height * width, channels))
+
+
+def _attend_within(attn: Any, x: Tensor, windows: Windows) -> Tensor:
+    """Attention within every window, (B n, N, d) to (B n, N, d), before the last projection."""
+    count, tokens, channels = x.shape
+    bias = attn.relative_position_bias_table[attn.relative_position_index.view(-1)]
+    bias = bias.view(1, tokens, tokens, -1).permute(0, 3, 1, 2).contiguous()
+    qkv = attn.qkv(x).view(count, tokens, 3, attn.num_heads, -1)
+    parts = qkv.split(windows.sizes) if len(windows.sizes) > 1 else [qkv]
+    dropout, outputs = attn.attn_drop.p if attn.attn_drop.training else 0.0, []
+    for part, mask in zip(parts, windows.masks, strict=True):
+        query, key, value = part.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (bias if mask is None else bias + mask).to(query.dtype)
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=scores, dropout_p=dropout, scale=attn.scale
+        )
+        outputs.append(out.transpose(1, 2).reshape(-1, tokens, channels))
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]

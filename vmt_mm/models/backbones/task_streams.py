@@ -114,11 +114,11 @@ class TaskStreams:
         ``call`` calls the method; ``recompute`` keeps no activations for the backward pass.
         """
         first, parameters = self._streams[0], self._parameters.get(part, {})
-        own = all(key.startswith(PEFT) for of_task in parameters.values() for key in of_task)
+        of_method = all(key.startswith(PEFT) for of_task in parameters.values() for key in of_task)
         together = len(self._streams) == 1 and len(parameters) > 1
-        if self._join and together and own and not recompute:
+        if self._join and together and of_method and not recompute:
             first.join()
-            calls = [partial(call_with, self._backbone, own) for own in parameters.values()]
+            calls = [partial(call_with, self._backbone, values) for values in parameters.values()]
             first.x, feature = function(PerTaskCall(calls), first.x)
             first.kept.append(feature)
             return
@@ -146,10 +146,13 @@ class TaskStreams:
         return features
 
     def _calls(self, part: str) -> list[tuple[Stream, Callable[..., Any]]]:
-        """Every stream, and what calls a function with the stream's parameters of a part."""
+        """Pairs of a stream and a caller: ``call(f, *args)`` runs f with the stream's parameters.
+
+        These are the task's own parameters of the part; without any, it just calls f.
+        """
         parameters = self._parameters.get(part, {})
         if parameters:
-            self._streams = [own for stream in self._streams for own in stream.split()]
-        own = [parameters.get(stream.tasks[0], {}) for stream in self._streams]
-        calls = [partial(call_with, self._backbone, values) for values in own]
+            self._streams = [part for stream in self._streams for part in stream.split()]
+        of_streams = [parameters.get(stream.tasks[0], {}) for stream in self._streams]
+        calls = [partial(call_with, self._backbone, values) for values in of_streams]
         return list(zip(self._streams, calls, strict=True))
