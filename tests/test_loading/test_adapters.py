@@ -219,7 +219,7 @@ def test_a_missing_encoder_is_named(adapter, tmp_path):
         (dict(sha256='"0"'), "its content and its checksum differ"),
         (dict(classes="{}"), "damaged adapter file"),
         (dict(frozen_encoder='{"source": 3}'), "damaged, its meta.frozen_encoder is"),
-        (dict(config='{"model": {"type": "Recoder"}}'), "'Recoder' is no registered class"),
+        (dict(config='{"model": {"type": "Recoder"}}'), "'Recoder' is not registered"),
         (dict(config='{"model": {"type": "ResNet", "depth": 1}}'), "its config builds no model"),
         (dict(config='{"model": {"type": "ReLU"}}'), "is not a multi-task model"),
         (dict(config="{}"), "no attribute 'model'"),
@@ -268,7 +268,7 @@ def test_no_function_of_another_module_is_called(adapter, tmp_path, monkeypatch,
     )[place]
     path = rewritten(adapter, tmp_path / "evil.safetensors", config=json.dumps(content))
     monkeypatch.setattr("vmt_mm.loading.model.MODELS.build", lambda cfg: pytest.fail("was built"))
-    with pytest.raises(InputError, match=f"type '{kind}' is no registered class"):
+    with pytest.raises(InputError, match=f"type '{kind}' is not registered"):
         load_adapter(path)
     assert not (tmp_path / "it-ran").exists()
 
