@@ -127,7 +127,7 @@ OTHERS = {
     "wrapper": (dict(accumulative_counts=2), "optim_wrapper.accumulative_counts: 1 in .*, 2 in"),
     "clipping": (dict(clip_grad=dict(max_norm=1)), "optim_wrapper.clip_grad: {} in"),
     "lr": (dict(optimizer=dict(ADAM, lr=0.2)), "lr of .*: 0.1 in the checkpoint, 0.2 in the con"),
-    "decay": (dict(optimizer=dict(ADAM, weight_decay=0.0)), "weight_decay of .*: 0.02 in .*, 0.0 in"),
+    "decay": (dict(optimizer=dict(ADAM, weight_decay=0.0)), "weight_decay of .*: 0.02 .*, 0.0 in"),
     "betas": (dict(optimizer=dict(ADAM, betas=(0.8, 0.9))), r"betas of .*: \[0.9, 0.999\] in"),
     "groups": (dict(groups=GROUPS), r"lr of heads.b.*: 0.1 in .*, 0.3\S* in the config"),
     "less": (dict(order="ab"), r"2 parameter\(s\) train only in the checkpoint: heads.c.bias"),

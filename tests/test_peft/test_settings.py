@@ -92,7 +92,7 @@ class _Astray(PEFTMethod):
 
 
 def test_a_parameter_without_a_place_is_an_error_at_once():
-    with pytest.raises(InputError, match="_Astray replaces 'peft.stray', which no block and no"):
+    with pytest.raises(InputError, match="_Astray replaces 'peft.stray', which none of the parts"):
         build(type=_Astray)
 
 
@@ -104,7 +104,9 @@ class _Missing(_Astray):
 
 
 def test_a_parameter_that_is_not_there_is_an_error_at_once():
-    with pytest.raises(InputError, match="replaces 'stages.0.blocks.0.nothing', which no block"):
+    with pytest.raises(
+        InputError, match="replaces 'stages.0.blocks.0.nothing', which none of the parts"
+    ):
         build(type=_Missing)
 
 

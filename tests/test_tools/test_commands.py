@@ -250,5 +250,5 @@ def test_browse_and_print(trained, tmp_path):
         "--show-number", "2", *options(folder), "augment_on_device=True")  # fmt: skip
     assert pictures == {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     output = run(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
-    assert output.count(f"data_root='{folder}/shapes'") == 3
+    assert output.count(f"'data_root': '{folder}/shapes'") == 3
     assert f"data_root = '{folder}/shapes'" in output

@@ -32,12 +32,15 @@ def init_model(
     device: str | torch.device | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Build a model in eval mode, with trained weights, ``cfg``, and names in ``dataset_meta``.
+    """Build a model in eval mode with trained weights.
+
+    Its config is ``cfg``, the metainfo of its datasets by task ``dataset_meta``.
 
     Args:
         config_or_adapter: a config file, a config or dictionary, or an adapter file
             (``.safetensors``), which holds its config.
-        checkpoint: the config's checkpoint. With None the heads predict noise, as a warning says.
+        checkpoint: one that was trained with this config. With None the heads predict noise, as a
+            warning says.
         device: None takes the best one there is.
         cfg_options: merged into the config; of an adapter's only ``pretrained`` can be set.
     """

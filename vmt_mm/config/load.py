@@ -26,12 +26,12 @@ def load_config(
     world_size: int = 1,
     training: bool = True,
 ) -> OrderedConfig:
-    """Load a config; a file, what mmengine read of it, and one that was loaded mean the same.
+    """Load and complete a config: a file, mmengine's Config of it, or a result of this function.
 
     Top-level keys change components, see :mod:`vmt_mm.config.defaults`; ``total_batch_size`` is
     divided over ``world_size`` processes, unless ``train_dataloader.batch_size`` is set, which is
     per process; ``~`` at the start of a path is the home folder. ``options`` are those of
-    ``--cfg-options``. Only a ``training`` must have a batch that divides.
+    ``--cfg-options``. With ``training=False`` the batch size is not checked.
 
     Raises:
         InputError: for a missing file, an unknown key or type, or an option without effect.

@@ -35,7 +35,7 @@ class EdgeMetric(TaskMetric):
     .. 0.95 (p > t). Precision is the share of the remaining pixels with a labelled edge within the
     tolerance, recall that of labelled edge pixels with a remaining one within it; ignored pixels
     (255) are left out of both. The loss is the task's, over the pixels of the whole set. Arguments
-    are those of :class:`~vmt_mm.tasks.foreground.Edge`.
+    are those of :class:`~vmt_mm.tasks.edge.Edge`.
     """
 
     directions = dict.fromkeys(("boundaryF", "precision", "recall"), "greater") | dict(

@@ -45,7 +45,10 @@ def build_model(cfg: Config, source: str, pretrained: str | None = None) -> Any:
 
 
 def load_file(model: Any, cfg: Config, path: str | Path, start_new: bool = False) -> dict[str, Any]:
-    """Load a checkpoint or adapter file into the model of a config; return what it holds."""
+    """Load a checkpoint or adapter file into the model of a config; return its content.
+
+    Frozen weights that it lacks come from ``pretrained``, or from the file that it names.
+    """
     content = read_checkpoint(str(path))
     load_model(model, content, str(path), describe(model, cfg.model), start_new=start_new)
     return content
@@ -141,7 +144,7 @@ def restore_frozen(
 
 
 def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint says of its multi-task model, to tell it from another one."""
+    """Backbone, PEFT method and tasks: stored in a checkpoint, to be compared at loading."""
     if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
         return {}
     backbone, tasks = model_cfg["backbone"], model.tasks.items()

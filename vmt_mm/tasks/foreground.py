@@ -1,8 +1,8 @@
-"""Saliency and edges: tasks with one foreground probability per pixel."""
+"""What saliency and edges share: one foreground probability per pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.registry import TASKS
 from vmt_mm.tasks.labels import LabelSpec
 from vmt_mm.tasks.task import Task
 from vmt_mm.utils.label_files import LOSSLESS, LOSSY, MASK_VALUES, read_mask
@@ -88,75 +87,3 @@ def weighted_bce(
         logits, positive.to(logits.dtype), weight=weight.to(logits.dtype), reduction="sum"
     )
     return total / valid.sum().clamp(min=1)
-
-
-@TASKS.register_module()
-class Edge(ForegroundTask):
-    """Boundaries of one pixel: cross-entropy that weighs the few positives; boundary F-score.
-
-    Args:
-        positive_weight: weight of boundary pixels; the others get 1 minus it.
-        tolerance: of the metric, as a share of the diagonal; 0.0075 for BSDS, 0.011 for NYUD.
-    """
-
-    primary_metric = "boundaryF"
-    has_lines = True
-
-    def __init__(
-        self, name: str, positive_weight: float = 0.95, tolerance: float = 0.0075, **kwargs: Any
-    ) -> None:
-        super().__init__(name, **kwargs)
-        if not 0 < positive_weight < 1:
-            raise InputError(f"positive_weight must be in (0, 1), got {positive_weight}")
-        self.options = dict(tolerance=tolerance, positive_weight=positive_weight)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """BCE with a fixed weight on the positives."""
-        valid = self.label.valid(target)
-        return weighted_bce(logits, target, valid, self.options["positive_weight"])
-
-    def metric(self) -> dict:
-        """Boundary F-score and loss."""
-        return dict(type="EdgeMetric", task=self.name, **self.options)
-
-
-@TASKS.register_module()
-class Saliency(ForegroundTask):
-    """Which pixels draw the eye: balanced cross-entropy; best Jaccard over thresholds.
-
-    Args:
-        primary_metric: 'mIoU' or 'maxF', which represents the task.
-        thresholds: and the others are those of ``SaliencyMetric``; None takes its own.
-    """
-
-    primary_metric = "mIoU"
-    protocol_options = dict(
-        C=dict(primary_metric="maxF", f_thresholds=THRESHOLDS, beta_squared=0.3, average="set")
-    )
-
-    def __init__(
-        self,
-        name: str,
-        primary_metric: str = "mIoU",
-        thresholds: Sequence[float] | None = None,
-        f_thresholds: Sequence[float] | None = None,
-        beta_squared: float = 1.0,
-        average: str = "images",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, **kwargs)
-        if primary_metric not in ("mIoU", "maxF"):
-            raise InputError(f"primary_metric must be one of mIoU, maxF, got {primary_metric!r}")
-        self.primary_metric = primary_metric
-        cuts = dict(thresholds=thresholds, f_thresholds=f_thresholds)
-        self.options = dict(**cuts, beta_squared=beta_squared, average=average)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """BCE balanced by the batch: w = negatives / valid pixels on the positives, 1 - w else."""
-        valid = self.label.valid(target)
-        negatives = ((target == 0) & valid).sum()
-        return weighted_bce(logits, target, valid, negatives / valid.sum().clamp(min=1))
-
-    def metric(self) -> dict:
-        """Jaccard and F-measure over thresholds."""
-        return dict(type="SaliencyMetric", task=self.name, **self.options)

@@ -47,8 +47,9 @@ class PEFTBackbone(Backbone):
             a block is a part of its own name.
         added_keys, resized_keys: state-dict keys of the method's parameters, and of parameters that
             were interpolated from the file of weights.
-        batch_tasks: train tasks whose parameters differ in one batch, if they allow it; a task's
-            loss then gives the other tasks' own parameters gradients of 0 instead of none.
+        batch_tasks: in training, run tasks with different parameters as one batch, if only the
+            method's own differ and ``with_cp`` is off. A task's loss then gives the other tasks'
+            own parameters gradients of 0 instead of None.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         out_channels, strides: of the four feature maps.
         pretrained_path: the file of all frozen weights; None if they are not from one file.
@@ -239,6 +240,13 @@ def embed_patches(embed: Any, images: Tensor) -> Tensor:
 
 def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Map, ...]]:
     """The maps themselves; those that tasks share are made once."""
-    maps = {id(level): level for levels in features.values() for level in levels}
-    made = {key: as_tensor(level) for key, level in maps.items()}
-    return {name: tuple(made[id(level)] for level in levels) for name, levels in features.items()}
+    made: list[tuple[Map, Tensor]] = []  # no dictionary by id(), which torch.compile cannot follow
+
+    def make(level: Map) -> Tensor:
+        for known, cells in made:
+            if known is level:
+                return cells
+        made.append((level, as_tensor(level)))
+        return made[-1][1]
+
+    return {name: tuple(map(make, levels)) for name, levels in features.items()}

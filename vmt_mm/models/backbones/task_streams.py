@@ -20,7 +20,10 @@ from vmt_mm.peft.parameter_swap import call_with
 
 
 class PerTaskCall:
-    """Calls a function of the method at once, or by each of ``of_tasks`` on that task's images."""
+    """Calls a step of the method: once on the whole batch, or with ``of_tasks`` once per task.
+
+    Then each task's slice of the batch is run with that task's parameters.
+    """
 
     def __init__(self, of_tasks: Sequence[Callable[..., Any]] = ()) -> None:
         self._of_tasks = of_tasks
@@ -80,9 +83,10 @@ class Stream:
 class TaskStreams:
     """The streams of one call of the backbone.
 
-    Parts before the first one whose parameters differ between tasks (``part_of``: key -> its part)
-    are computed once, and then once per task. With ``join``, if these parameters are the method's
-    own, tasks share a batch in frozen layers: in training only, since that may change the rounding.
+    All tasks are one stream up to the first part whose parameters differ between tasks
+    (``part_of``: key -> its part); from there each has its own. With ``join``, if only the
+    method's own parameters differ, the tasks stay in one batch (T B, L, d), and only the method
+    runs per task: in training alone, since batching may change the rounding.
     """
 
     def __init__(
@@ -152,7 +156,7 @@ class TaskStreams:
         """
         parameters = self._parameters.get(part, {})
         if parameters:
-            self._streams = [part for stream in self._streams for part in stream.split()]
+            self._streams = [own for stream in self._streams for own in stream.split()]
         of_streams = [parameters.get(stream.tasks[0], {}) for stream in self._streams]
         calls = [partial(call_with, self._backbone, values) for values in of_streams]
         return list(zip(self._streams, calls, strict=True))

@@ -1,0 +1,19 @@
+"""BitFit: https://arxiv.org/abs/2106.10199."""
+
+from __future__ import annotations
+
+from vmt_mm.peft.method import Backbone, PEFTMethod
+from vmt_mm.registry import PEFT_METHODS
+
+
+@PEFT_METHODS.register_module()
+class BitFit(PEFTMethod):
+    """Trains every parameter named ``bias``: tables of relative positions and output norms too."""
+
+    counts_output_norms = True
+
+    def attach(self, backbone: Backbone) -> None:
+        """Unfreeze the biases."""
+        for name, parameter in backbone.named_parameters():
+            if "bias" in name:
+                parameter.requires_grad_(True)
