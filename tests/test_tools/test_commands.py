@@ -186,8 +186,8 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
         sys.executable, "tools/test.py", "configs/baselines/decoders_swin-nano_shapes.py",
         folder / "run/epoch_1.pth", "--work-dir", tmp_path, *options(folder), code=1,
     )  # fmt: skip
-    assert "epoch_1.pth does not fit the config: peft: VMTAdapter(ratio=1, gate=0.5" in output
-    assert "in the checkpoint, DecodersOnly() in the config" in output
+    assert "epoch_1.pth does not fit the config: peft: 'VMTAdapter' in the checkpoint" in output
+    assert "'DecodersOnly' in the config" in output
     assert "Traceback" not in output
 
 
