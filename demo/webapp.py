@@ -80,7 +80,7 @@ def predict(
         raise InputError(f"{path.name} is no longer there: upload it again.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InputError(
-            f"{path.name} is no image that can be read. Expected: JPEG, PNG, BMP, WebP or TIFF."
+            f"{path.name} cannot be read as an image. Expected: JPEG, PNG, BMP, WebP or TIFF."
         ) from None
     if megapixels > max_megapixels:
         raise InputError(

@@ -21,7 +21,7 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'),
     # SIGTERM and SIGINT end a training with a checkpoint.
     graceful_stop=dict(type='GracefulStopHook'),
-    # A loss that is no number ends the training; 'skip' leaves at most max_skips steps out.
+    # A loss that is not finite ends the training; 'skip' leaves at most max_skips steps out.
     finite_loss=dict(type='FiniteLossHook', on_error='raise', max_skips=10),
     labels=dict(type='LabelReportHook'),
     parameters=dict(type='ParameterTableHook'),
