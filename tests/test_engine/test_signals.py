@@ -198,7 +198,8 @@ def test_workers_outlive_signals():
             seed=0,
         )
         iterator = iter(loader)
-        batches = [next(iterator)]
+        # A batch of each worker: both have started, and treat signals as a worker does.
+        batches = [next(iterator), next(iterator)]
         pids = [worker.pid for worker in iterator._workers]
         for number in (*SIGNALS, *SIGNALS):
             # as a terminal or a scheduler: not from the process that trains
