@@ -1,5 +1,6 @@
 # make demo: set up, render, train VMT-Adapter on a frozen encoder, test, show a picture
-# make test: set up, check style, run the tests
+# make test: set up, check style and types, run the tests in WORKERS processes
+# make test-all: the same, with every method on every backbone
 # make docs: build the pages and the API reference to site/
 # make test-original: the commands and the core tests with the original OpenMMLab packages
 PYTHON ?= python3
@@ -8,6 +9,8 @@ BIN := $(VENV)/bin
 DEMO_CONFIG := configs/vmt/vmt_swin-nano_shapes.py
 DEMO_DIR ?= work_dirs/demo
 DEMO_OPTIONS ?=
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 ORIGINAL ?= .venv-original
 ORIGINAL_BIN := $(ORIGINAL)/bin
 ORIGINAL_DIR := work_dirs/original
@@ -20,7 +23,7 @@ ORIGINAL_TESTS := \
     tests/test_engine/test_safe_reading.py tests/test_engine/test_resume.py \
     tests/test_evaluation tests/test_config/test_config.py tests/test_apis/test_inferencer.py
 
-.PHONY: setup demo demo-run test test-original lint docs clean
+.PHONY: setup demo demo-run test test-all test-original lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -39,7 +42,10 @@ demo-run:
 	@echo "a panel to look at: $$(find $(DEMO_DIR)/panels -name '*.png' | sort | head -n 6 | tail -n 1)"
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
+
+test-all: setup lint
+	$(BIN)/python $(PYTEST) -m ""
 
 # Python 3.10 or 3.11: PyTorch 2.1 has no wheels for newer ones.
 $(ORIGINAL)/.installed: requirements/original.txt tests/helpers/mmcv_ext_stub.py
@@ -58,7 +64,7 @@ test-original: $(ORIGINAL)/.installed
 	    "$$(cat $(ORIGINAL_DIR)/last_checkpoint)" --out $(ORIGINAL_DIR)/model.onnx --dynamic
 	$(ORIGINAL_BIN)/python demo/image_demo_with_inferencer.py $(ORIGINAL_DIR)/shapes/images \
 	    $(DEMO_CONFIG) "$$(cat $(ORIGINAL_DIR)/last_checkpoint)" --out-dir $(ORIGINAL_DIR)/out
-	$(ORIGINAL_BIN)/python -m pytest $(ORIGINAL_TESTS)
+	$(ORIGINAL_BIN)/python $(PYTEST) $(ORIGINAL_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         "onedl": ONEDL,
-        "dev": ["pytest", "pyright[nodejs]", "ruff"],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "pyright[nodejs]", "ruff"],
         "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],

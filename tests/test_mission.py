@@ -6,13 +6,12 @@ more, by another implementation, from the files that the test wrote.
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import run
+from commands import run_process
 from raw_pascal import save_context, save_parts, save_png, thing
 from recompute import recompute
 
@@ -100,14 +99,15 @@ def official_swin_tiny() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(run_tool, tmp_path_factory) -> Path:
     """The converted data."""
     folder = tmp_path_factory.mktemp("pascal")
-    output = run(
-        sys.executable, "tools/dataset_converters/pascal_context.py",
+    output = run_tool(
+        "tools/dataset_converters/pascal_context.py",
         write_raw(folder / "PASCAL_MT"), folder / "pascal_mt", "--workers", "1", code=1,
     )  # fmt: skip
-    assert "PASCAL_MT is NOT complete: 2 problem(s)" in output  # the number of images of each split
+    # the number of images of each split
+    assert "PASCAL_MT is NOT complete: 2 problem(s)" in output.text
     return folder / "pascal_mt"
 
 
@@ -120,16 +120,19 @@ def pretrained(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("head", CONFIGS)
-def test_from_the_archive_to_the_scores(data, pretrained, tmp_path, head):
+def test_from_the_archive_to_the_scores(run_tool, data, pretrained, tmp_path, head):
     options = [
         "--cfg-options", f"data_root={data}", f"pretrained={pretrained}", "image_size=64,64",
         "total_batch_size=4", "train_cfg.max_epochs=2", "train_cfg.val_interval=1",
         "optim_wrapper.optimizer.lr=1e-3",
         *(f"{name}_dataloader.num_workers=0" for name in ("train", "val", "test")),
     ]  # fmt: skip
-    trained = run("bash", "tools/dist_train.sh", CONFIGS[head], "4", "--work-dir", tmp_path / "run",
-                  *options)  # fmt: skip
+    trained = run_process(
+        "bash", "tools/dist_train.sh", CONFIGS[head], "4", "--work-dir", tmp_path / "run", *options
+    )
     assert trained.count("Epoch(val)") == 2
     checkpoint = tmp_path / "run/epoch_2.pth"
     names = read_checkpoint(str(checkpoint))["state_dict"]
@@ -137,8 +140,8 @@ def test_from_the_archive_to_the_scores(data, pretrained, tmp_path, head):
     frozen = re.compile(r"(patch_embed|attn|ffn|downsample|norm\d)\..*(weight|bias|table)$")
     assert not [name for name in names if frozen.search(name.split("peft.")[0])]
 
-    run(sys.executable, "tools/test.py", CONFIGS[head], checkpoint, "--work-dir", tmp_path / "test",
-        "--out", tmp_path / "out", *options)  # fmt: skip
+    run_tool("tools/test.py", CONFIGS[head], checkpoint, "--work-dir", tmp_path / "test",
+             "--out", tmp_path / "out", *options)  # fmt: skip
     metrics = json.loads((tmp_path / "test/metrics.json").read_text())
     again = recompute(data, tmp_path / "out")
     for name, by in TOLERANCES.items():

@@ -1,13 +1,16 @@
-"""Run the tools as a user does."""
+"""Run the tools as a user does: in this process, or in one of their own."""
 
+import contextlib
+import io
 import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
-import pytest
+from small_runs import own_state
 from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +33,67 @@ SMALL = [
 ]
 
 
-def run(*command: str, code: int = 0, **kwargs) -> str:
-    """Run a command in the repository; return what it printed."""
+def options(tmp_path: Path, *more: str) -> list[str]:
+    """``--cfg-options`` for a small run whose scenes lie below ``tmp_path``."""
+    return ["--cfg-options", f"data_root={tmp_path}/shapes", *SMALL, *more]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a tool left.
+
+    Attributes:
+        code: its exit status.
+        out: what it printed.
+        err: what it printed as errors.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """All that it printed."""
+        return self.out + self.err
+
+
+def run_tool(script: str, *arguments: object, code: int = 0, cwd: Path = ROOT) -> Output:
+    """Run a script of the repository within this process, where the libraries are loaded already.
+
+    Fails unless the script ends with the exit status ``code``. It finds the process as it starts:
+    no logger, no message hub; its threads, seeds and environment variables end with it.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    former = Path.cwd()
+    status: object = 0
+    with (
+        own_state(),
+        mock.patch.object(sys, "argv", [script, *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        os.environ["COLUMNS"] = "200"
+        os.chdir(cwd)
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            os.chdir(former)
+    output = Output(status if isinstance(status, int) else 1, out.getvalue(), err.getvalue())
+    assert output.code == code, output.text[-4000:]
+    return output
+
+
+def run_process(*command: object, code: int = 0, **kwargs) -> str:
+    """Run a command in the repository, in a process of its own; return all that it printed.
+
+    For tests of the process: its exit, its signals, its group. Others use ``run_tool``.
+    """
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
     done = subprocess.run(
@@ -52,13 +110,8 @@ def run(*command: str, code: int = 0, **kwargs) -> str:
     return done.stdout
 
 
-def options(tmp_path: Path, *more: str) -> list[str]:
-    """``--cfg-options`` for a small run whose scenes lie below ``tmp_path``."""
-    return ["--cfg-options", f"data_root={tmp_path}/shapes", *SMALL, *more]
-
-
-def caller(tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
-    """A function that runs a tool within the test's process and returns what it printed."""
+def caller(tool, monkeypatch, capsys):
+    """Will go: use ``run_tool``."""
 
     def call(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", [tool, *arguments])

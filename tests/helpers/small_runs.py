@@ -1,6 +1,6 @@
 """Trainings of seconds within the test's process, whose every loss is kept exactly.
 
-A ``conftest.py`` imports the fixtures.
+``tests/conftest.py`` imports the fixtures.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import logging
 import multiprocessing
+import os
+import pickle
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +30,8 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
 from run_hooks import Recorder
+from sharing import build_once
+from torch import nn
 
 from vmt_mm.apis import load_config
 from vmt_mm.engine.runner import MultiTaskRunner
@@ -79,6 +84,9 @@ class SmallRun:
             persistent_workers=persistent,
         )
         self.runner: MultiTaskRunner | None = None
+        self.model: nn.Module | None = None
+        #: The message hub's entries.
+        self.info: dict[str, Any] = {}
         #: Who handled signals when the run ended.
         self.handlers: dict[int, Any] = {}
 
@@ -99,10 +107,9 @@ class SmallRun:
     def validations(self) -> list[tuple[int, dict[str, float]]]:
         return self.record.validations
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """The message hub's entries."""
-        return self.runner.message_hub.runtime_info
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process can read: all but the runner and its hooks."""
+        return {**vars(self), "runner": None, "hooks": ()}
 
     @property
     def log(self) -> str:
@@ -112,6 +119,8 @@ class SmallRun:
     def _run(self, what: str) -> Any:
         with own_state():
             self.runner = MultiTaskRunner.from_cfg(self.cfg)
+            self.model = self.runner.model
+            self.info = self.runner.message_hub.runtime_info
             for hook in (self.record, *self.hooks):
                 self.runner.register_hook(hook)
             try:
@@ -155,7 +164,7 @@ def small_options(scenes: str) -> dict[str, Any]:
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """What a process starts with, and the former state afterwards.
+    """What a process starts with; afterwards the state is as before.
 
     mmengine keeps logs, message hubs and scopes in the process, PyTorch and others their settings:
     a resumed run must not find what the one before it left there. Two things that take most of a
@@ -166,8 +175,9 @@ def own_state() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     generators = torch.get_rng_state(), np.random.get_state(), random.getstate()
     start_method = multiprocessing.get_start_method(allow_none=True)
-    threads = cv2.getNumThreads()
-    with ExitStack() as stack:
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    raise_exceptions = logging.raiseExceptions
+    with mock.patch.dict(os.environ), ExitStack() as stack:
         for target, value in (
             ("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, True)),
             ("mmengine.runner.runner.collect_env", dict),
@@ -197,7 +207,9 @@ def own_state() -> Iterator[None]:
             np.random.set_state(generators[1])
             random.setstate(generators[2])
             multiprocessing.set_start_method(start_method, force=True)
-            cv2.setNumThreads(threads)
+            torch.set_num_threads(threads[0])
+            cv2.setNumThreads(threads[1])
+            logging.raiseExceptions = raise_exceptions
 
 
 def _stop_workers(runner: MultiTaskRunner) -> None:
@@ -210,10 +222,12 @@ def _stop_workers(runner: MultiTaskRunner) -> None:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few small scenes, rendered once."""
-    folder = tmp_path_factory.mktemp("scenes") / "shapes"
-    write_dataset(folder, workers=1, **_RENDER)
-    return folder
+    """A few small scenes. Not to be written to."""
+
+    def render(folder: Path) -> None:
+        write_dataset(folder / "shapes", workers=1, **_RENDER)
+
+    return build_once(tmp_path_factory, "scenes", render) / "shapes"
 
 
 @pytest.fixture
@@ -230,7 +244,12 @@ def small_run(scenes: Path, tmp_path: Path) -> Callable[..., SmallRun]:
 @pytest.fixture(scope="session")
 def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """Three epochs without an interruption; every checkpoint is kept. Not to be written to."""
-    return SmallRun(tmp_path_factory.mktemp("whole"), scenes, {"train_cfg.max_epochs": 3}).train()
+
+    def train(folder: Path) -> None:
+        run = SmallRun(folder / "run", scenes, {"train_cfg.max_epochs": 3}).train()
+        (folder / "run.pkl").write_bytes(pickle.dumps(run))
+
+    return pickle.loads((build_once(tmp_path_factory, "whole", train) / "run.pkl").read_bytes())
 
 
 def later(losses: Mapping[int, Any], done: int) -> dict[int, Any]:

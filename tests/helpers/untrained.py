@@ -1,6 +1,6 @@
 """A checkpoint of the small model whose heads are random: predictions vary, nothing is trained.
 
-A ``conftest.py`` imports the fixtures.
+``tests/conftest.py`` imports the fixtures.
 """
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 import torch
 from commands import CONFIG, ROOT
 from mmengine.registry import init_default_scope
+from sharing import build_once
 
 from vmt_mm.apis import MultiTaskInferencer, init_model
 from vmt_mm.rendering import render_scene
@@ -26,12 +27,14 @@ OPTIONS = ("--cfg-options", "image_size=64,64", "model.head.channels=16")
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """Its path."""
-    init_default_scope("vmt_mm")
-    torch.manual_seed(0)
-    model = init_model(CONFIG_FILE, cfg_options=SMALL, device="cpu")
-    path = tmp_path_factory.mktemp("untrained") / "untrained.pth"
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
+
+    def write(folder):
+        init_default_scope("vmt_mm")
+        torch.manual_seed(0)
+        model = init_model(CONFIG_FILE, cfg_options=SMALL, device="cpu")
+        torch.save(dict(state_dict=model.state_dict(), meta={}), folder / "untrained.pth")
+
+    return build_once(tmp_path_factory, "untrained", write) / "untrained.pth"
 
 
 @pytest.fixture(scope="session")

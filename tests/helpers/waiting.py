@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: Seconds after which something hangs: far more than anything here takes on a busy machine.
-PATIENCE = 1200
+PATIENCE = 500
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import CONFIG, ROOT, options, run
+from commands import CONFIG, ROOT, options, run_process
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
@@ -394,7 +394,7 @@ def test_the_tool_compares_a_training_and_a_record(measured, scenes, tmp_path):
     arguments = ("--iters", "1", "--work-dir", tmp_path / "out", "--seed", "1")
     small = options(scenes.parent, "train_dataloader.dataset.indices=8")
     record = measured.folder / RECORD_FILE
-    output = run(sys.executable, TOOL, CONFIG, record, *arguments, *small)
+    output = run_process(sys.executable, TOOL, CONFIG, record, *arguments, *small)
     content = json.loads((tmp_path / "out" / RECORD_FILE).read_text())
     assert list(content) == ["vmt_swin-nano_shapes", measured.folder.name]
     assert content["vmt_swin-nano_shapes"]["iterations"] == [1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from commands import ROOT, run
+from commands import ROOT, run_process
 from here import run_here
 from raw_pascal import (
     SIZE,
@@ -278,7 +278,7 @@ def test_the_tables():
 def test_the_tool(raw, tmp_path):
     script = ROOT / "tools/dataset_converters/pascal_context.py"
     # Five images are not all of PASCAL_MT.
-    output = run(sys.executable, script, raw, tmp_path / "out", "--workers", "2", code=1)
+    output = run_process(sys.executable, script, raw, tmp_path / "out", "--workers", "2", code=1)
     assert "ImageSets/Context/train.txt: lists 3 ids, 4,998 are expected" in output
     assert "PASCAL_MT is NOT complete: 2 problem(s), 5 image(s) converted now;" in output
     assert "human_parts" in output

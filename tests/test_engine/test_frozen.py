@@ -43,7 +43,7 @@ def other_encoder(path):
 
 
 def test_what_a_training_saves(whole):
-    model = whole.runner.model
+    model = whole.model
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     frozen = frozen_keys(model)
     assert frozen.isdisjoint(trains)
@@ -65,7 +65,7 @@ def test_a_new_model_gets_its_encoder_back(whole, scenes):
     for options in ({}, {"model.backbone.pretrained": None}):  # declared, or named by the file
         model, own = build(scenes, options)
         load_model(model, copy.deepcopy(content), "file.pth", own)
-        for key, value in whole.runner.model.state_dict().items():
+        for key, value in whole.model.state_dict().items():
             assert torch.equal(model.state_dict()[key], value), key
         assert model.backbone.pretrained_path == SOURCE
 
@@ -140,7 +140,7 @@ def test_an_average_of_the_weights(small_run, tmp_path):
     options = {"train_cfg.max_epochs": 2, "default_hooks.checkpoint.save_best": None, **EMA}
     whole = small_run(options, folder=tmp_path / "whole").train()
     content = read(whole.folder / "epoch_1.pth")
-    model = whole.runner.model
+    model = whole.model
     names = {key.removeprefix("module.") for key in content["ema_state_dict"]} - {"steps"}
     assert names == content["state_dict"].keys() == model.state_dict().keys() - frozen_keys(model)
     options.update({"resume": True, "load_from": str(whole.folder / "epoch_1.pth")})

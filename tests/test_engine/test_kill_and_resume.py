@@ -2,11 +2,11 @@
 
 import sys
 
-from commands import run
+from commands import run_process
 
 
 def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path):
-    output = run(
+    output = run_process(
         sys.executable, "tests/helpers/kill_and_resume.py", "--kills", "3", "--while-writing", "2",
         "--work-dir", tmp_path / "runs",
     )  # fmt: skip

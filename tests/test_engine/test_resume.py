@@ -86,7 +86,7 @@ def test_resumed_at_an_epochs_end(small_run, whole, workers, persistent):
     assert run.validations == whole.validations
     assert run.info["best_score"] == whole.info["best_score"] == whole.validations[-1][1][BEST]
     weights = run.runner.model.state_dict()
-    for name, value in whole.runner.model.state_dict().items():
+    for name, value in whole.model.state_dict().items():
         assert torch.equal(weights[name], value), name
 
 

@@ -22,7 +22,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import export_adapter, load_adapter, merge_adapter
 from vmt_mm.loading.model import describe
 from vmt_mm.models.backbones.pretrained import locate, read_state_dict
-from vmt_mm.registry import MODELS
+from vmt_mm.registry import DATASETS, MODELS
 from vmt_mm.tasks import Segmentation
 
 SOURCE = "vmt_mm://swin_nano"
@@ -133,7 +133,7 @@ def test_config_and_names_come_along(adapter, whole, scenes):
         assert model.cfg[key] == config(scenes)[key], key
     scale = next(s for s in model.cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize")
     assert isinstance(scale["scale"], tuple)  # mmcv takes no list
-    known = whole.runner.train_dataloader.dataset.metainfo
+    known = DATASETS.build(whole.cfg.train_dataloader.dataset).metainfo
     assert list(model.dataset_meta) == list(model.tasks)
     assert list(model.dataset_meta["semseg"]["classes"]) == list(known["semseg"]["classes"])
     assert model.dataset_meta["normals"] == {}
@@ -322,7 +322,7 @@ def test_a_backbone_that_no_file_has_is_in_the_adapter_file(scenes, tmp_path):
 def test_a_run_takes_adapter_and_merged_checkpoint(small_run, adapter, whole, tmp_path):
     merge_adapter(adapter, tmp_path / "merged.pth")
     content = read_checkpoint(str(tmp_path / "merged.pth"))
-    assert content["state_dict"].keys() == whole.runner.model.state_dict().keys()
+    assert content["state_dict"].keys() == whole.model.state_dict().keys()
     best = max(whole.validations, key=lambda v: v[1]["semseg/mIoU"])[1]
     assert small_run({"load_from": str(adapter)}).test() == best
     gone = {"model.backbone.pretrained": "gone.pth"}

@@ -46,7 +46,7 @@ def checkpoint(path, whole):
     """With the frozen encoder in it, as checkpoints with save_frozen=True are."""
     content = read_checkpoint(str(path))
     content["meta"].pop("frozen_encoder")
-    model = whole.runner.model
+    model = whole.model
     saved, own = content["state_dict"], model.state_dict()
     content["state_dict"] = {key: saved.get(key, value).clone() for key, value in own.items()}
     return content
@@ -90,7 +90,7 @@ def test_frozen_weights_that_are_not_there_come_from_the_declared_file(build, ch
     model, own = build()
     frozen = without_frozen(checkpoint, model)
     load_model(model, checkpoint, "file.pth", own)
-    expected = whole.runner.model.state_dict()
+    expected = whole.model.state_dict()
     for key in frozen:
         assert torch.equal(model.state_dict()[key], expected[key]), key
     for key, value in checkpoint["state_dict"].items():

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import CONFIG, ROOT, SMALL, options, run
+from commands import CONFIG, ROOT, SMALL, options, run_process
 from waiting import free_port
 
 from vmt_mm.tasks import build_tasks
@@ -19,7 +19,7 @@ from vmt_mm.tasks import build_tasks
 def trained(tmp_path_factory):
     """A folder with one epoch of training and its scenes."""
     folder = tmp_path_factory.mktemp("trained")
-    output = run(
+    output = run_process(
         sys.executable, "tools/train.py", CONFIG, "--work-dir", folder / "run", *options(folder)
     )
     return folder, output
@@ -40,7 +40,7 @@ def test_the_demo_can_be_run_twice(tmp_path):
         f"DEMO_OPTIONS={' '.join(options(tmp_path))}",
     ]
     for _ in range(2):
-        output = run(*command)
+        output = run_process(*command)
         assert "semseg" in output
         assert "mIoU (higher is better)" in output
         assert "Delta" not in output  # there is no reference for these scenes
@@ -57,7 +57,7 @@ def test_training_says_what_trains(trained):
 
 def test_test_writes_metrics_and_every_prediction(trained, tmp_path):
     folder, _ = trained
-    output = run(
+    output = run_process(
         sys.executable,
         "tools/test.py",
         CONFIG,
@@ -88,12 +88,12 @@ def test_a_resumed_run_goes_on_where_it_stopped(trained, tmp_path):
     folder, _ = trained
     common = [sys.executable, "tools/train.py", CONFIG, "--seed", "3", "--deterministic"]
     two = options(folder, "default_hooks.logger.interval=1", "train_cfg.max_epochs=2")
-    whole = losses(run(*common, "--work-dir", tmp_path / "whole", *two))
+    whole = losses(run_process(*common, "--work-dir", tmp_path / "whole", *two))
     # stopped after the first of two epochs, the schedule being that of two
-    stopped = run(*common, "--work-dir", tmp_path / "part", *two, "train_cfg.max_epochs=1",
+    stopped = run_process(*common, "--work-dir", tmp_path / "part", *two, "train_cfg.max_epochs=1",
                   "param_scheduler.0.end=2")  # fmt: skip
     # the pretrained file is needed only to start
-    resumed = losses(run(*common, "--work-dir", tmp_path / "part", "--resume", *two,
+    resumed = losses(run_process(*common, "--work-dir", tmp_path / "part", "--resume", *two,
                          "pretrained=gone.pth"))  # fmt: skip
     assert [epoch for epoch, _ in losses(stopped)] == [1, 1]
     assert [epoch for epoch, _ in resumed] == [2, 2]
@@ -106,7 +106,7 @@ def test_two_processes_train_while_the_default_port_is_taken(trained, tmp_path, 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # else torchrun's default port is taken already
             stack.enter_context(socket.create_server(("127.0.0.1", 29500)))
-        output = run(
+        output = run_process(
             *("bash", "tools/dist_train.sh", CONFIG, "2", "--work-dir", tmp_path),
             *options(folder),
         )
@@ -135,7 +135,7 @@ def test_no_thread_of_a_process_group_is_left(trained, tmp_path, monkeypatch, to
     folder, _ = trained
     checkpoint = [folder / "run/epoch_1.pth"] if tool == "test" else []
     broken = dict(train="total_batch_size=17", test="model.backbone.peft.ratio=2")[tool]
-    output = run(
+    output = run_process(
         sys.executable, "-c", _TOOL_AND_THREADS, f"tools/{tool}.py", CONFIG, *checkpoint,
         *("--launcher", "pytorch", "--work-dir", tmp_path), *options(folder, *[broken] * fails),
         code=int(fails),
@@ -169,7 +169,7 @@ def test_more_processes_give_the_metrics_of_one(trained, partial, tmp_path):
     )
     results = {}
     for number in "124":
-        run("bash", "tools/dist_test.sh", own, trained[0] / "run/epoch_1.pth", number,
+        run_process("bash", "tools/dist_test.sh", own, trained[0] / "run/epoch_1.pth", number,
             "--work-dir", tmp_path / number, *options(trained[0]))  # fmt: skip
         results[number] = json.loads((tmp_path / number / "metrics.json").read_text())
     one = results["1"]
@@ -182,7 +182,7 @@ def test_more_processes_give_the_metrics_of_one(trained, partial, tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
     folder, _ = trained
-    output = run(
+    output = run_process(
         sys.executable, "tools/test.py", "configs/baselines/decoders_swin-nano_shapes.py",
         folder / "run/epoch_1.pth", "--work-dir", tmp_path, *options(folder), code=1,
     )  # fmt: skip
@@ -193,7 +193,7 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
 
 def test_fewer_images_than_a_batch_are_one_line(trained, tmp_path):
     folder, _ = trained
-    output = run(
+    output = run_process(
         sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path,
         *options(folder, "total_batch_size=17"), code=1,
     )  # fmt: skip
@@ -202,7 +202,7 @@ def test_fewer_images_than_a_batch_are_one_line(trained, tmp_path):
 
 
 def test_partial_labels_of_photographs_train_and_test(partial, tmp_path):
-    run(
+    run_process(
         sys.executable, "tools/train.py", "configs/vmt/vmt_swin-t_pascal.py",
         "--work-dir", tmp_path / "run", "--cfg-options", f"data_root={partial}", "pretrained=None",
         "allow_random_backbone=True", "model.backbone.arch=nano", "total_batch_size=4",
@@ -214,7 +214,7 @@ def test_partial_labels_of_photographs_train_and_test(partial, tmp_path):
 
 
 def test_missing_data_and_weights_are_one_line_each(tmp_path):
-    output = run(
+    output = run_process(
         sys.executable, ROOT / "tools/train.py", ROOT / "configs/vmt/vmt_swin-t_pascal.py",
         code=1, cwd=tmp_path,
     )  # fmt: skip
@@ -235,20 +235,20 @@ def test_missing_data_and_weights_are_one_line_each(tmp_path):
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, message):
-    output = run(sys.executable, *arguments, code=1)
+    output = run_process(sys.executable, *arguments, code=1)
     assert message in output
     assert "Traceback" not in output
 
 
 def test_browse_and_print(trained, tmp_path):
     folder, _ = trained
-    run(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
+    run_process(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
         "--show-number", "2", *options(folder))  # fmt: skip
     pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert len(pictures) == 2
-    run(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
+    run_process(sys.executable, "tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
         "--show-number", "2", *options(folder), "augment_on_device=True")  # fmt: skip
     assert pictures == {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
-    output = run(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
+    output = run_process(sys.executable, "tools/misc/print_config.py", CONFIG, *options(folder))
     assert output.count(f"'data_root': '{folder}/shapes'") == 3
     assert f"data_root = '{folder}/shapes'" in output

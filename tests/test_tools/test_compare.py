@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from commands import SMALL, run
+from commands import SMALL, run_process
 
 CONFIG = "configs/baselines/decoders_swin-nano_shapes.py"
 TOOL = "tools/analysis_tools/compare.py"
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 def compare(folder, *arguments, options=(), code=0):
-    return run(
+    return run_process(
         *(sys.executable, TOOL, CONFIG, "--work-dir", folder / "runs", "--seeds", "0", "1"),
         *("--jobs", "2", "--title", "decoders_swin-nano_shapes=Decoders only"),
         *("--out", folder / "out", "--reference", CONFIG, *arguments),

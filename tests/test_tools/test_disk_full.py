@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import CONFIG, options, run
+from commands import CONFIG, options, run_process
 
 from vmt_mm.checkpoints.files import is_intact, newest_checkpoint
 
@@ -22,7 +22,7 @@ def on_small_disk(tmp_path, size, *command, code):
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
     script = _IN_NAME_SPACE.format(size=size, disk=disk, copy=copy)
-    return copy, run("unshare", "-rm", "sh", "-c", script, "sh", *command, code=code)
+    return copy, run_process("unshare", "-rm", "sh", "-c", script, "sh", *command, code=code)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from commands import CONFIG, ROOT, options, run
+from commands import CONFIG, ROOT, options, run_process
 from recompute import recompute
 
 from vmt_mm.evaluation.task_metric import is_of_class
@@ -27,8 +27,8 @@ def tested(tmp_path_factory):
         "tasks = dict(edge=dict(type='Edge', loss_weight=50.0), depth=dict(type='Depth'))\n"
     )
     small = options(folder, "render.val=16", "train_cfg.max_epochs=4", "train_cfg.val_interval=4")
-    run(sys.executable, "tools/train.py", config, "--work-dir", folder / "run", *small)
-    output = run(
+    run_process(sys.executable, "tools/train.py", config, "--work-dir", folder / "run", *small)
+    output = run_process(
         sys.executable, "tools/test.py", config, folder / "run/epoch_4.pth",
         *("--work-dir", folder / "test", "--out", folder / "out"), *small,
     )  # fmt: skip

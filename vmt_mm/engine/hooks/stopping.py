@@ -47,8 +47,15 @@ class FiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the model's losses and to the optimizer's steps."""
         self._runner = runner
-        unwrap(runner.model).register_forward_hook(self._note_losses)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._check)
+        self._handles = [
+            unwrap(runner.model).register_forward_hook(self._note_losses),
+            runner.optim_wrapper.optimizer.register_step_pre_hook(self._check),
+        ]
+
+    def after_train(self, runner: Runner) -> None:
+        """Let go of the model, which may outlive the training."""
+        for handle in self._handles:
+            handle.remove()
 
     def before_train_iter(self, runner: Runner, *_: Any, data_batch: Any = None, **__: Any) -> None:
         """Note the images' names, and the statistics that a skipped step gets back."""

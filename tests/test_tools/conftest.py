@@ -1,3 +1,0 @@
-"""Fixtures of the small runs."""
-
-from small_runs import scenes, whole  # noqa: F401
