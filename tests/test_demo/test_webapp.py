@@ -120,7 +120,7 @@ def test_the_page_predicts_an_example_and_an_upload(inferencer, tmp_path):
     assert zipfile.is_zipfile(archive(found, 70))
     assert show(run(None, list(TASKS)), 70) == (None, [])
     (tmp_path / "text.png").write_text("this is text")
-    with pytest.raises(Exception, match="text.png is no image"):
+    with pytest.raises(Exception, match="text.png cannot be read as an image"):
         run(str(tmp_path / "text.png"), list(TASKS))
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
     try:
