@@ -1,10 +1,13 @@
 """Configs: changed variables arrive where they are used, batches divide, every file builds."""
 
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vmt_mm.config import check_inputs, inputs, load_config
 from vmt_mm.config.monitors import derive_rules
@@ -149,10 +152,22 @@ def test_config_files_are_found():
     assert {name.split("/")[0] for name in FILES} == {"vmt", "baselines", "pretrain"}
 
 
+@pytest.fixture
+def no_values():
+    """Models are built without values: those of the largest are some gigabytes."""
+    hook = register_module_parameter_registration_hook(
+        lambda module, name, p: None if p is None else nn.Parameter(p.to("meta"), p.requires_grad)
+    )
+    yield hook
+    hook.remove()
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_every_config_builds_its_model(name):
+def test_every_config_builds_its_model(name, no_values):
     cfg = load_config(CONFIGS / name, dict(pretrained=None, allow_random_backbone=True))
     assert cfg.default_scope == "vmt_mm"
+    if "nano" in name:
+        no_values.remove()
     model = MODELS.build(cfg.model)
     names = set(cfg.model.tasks)
     assert names == set(model.tasks) == set(model.heads) == set(model.backbone.task_names)
@@ -170,6 +185,9 @@ def test_every_config_builds_its_model(name):
             logits = model(torch.zeros(1, 3, 32, 32))
         channels = {task: logits[task].shape[1] for task in names}
         assert channels == {task: model.tasks[task].out_channels for task in names}
+    parts = [weakref.ref(part) for part in model.modules()]
+    del model
+    assert not any(part() for part in parts)  # nothing holds a model that is no longer used
 
 
 @pytest.mark.parametrize("folder", ["vmt/vmt", "baselines/decoders"])

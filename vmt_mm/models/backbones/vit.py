@@ -77,6 +77,9 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
             VisionTransformer.__init__(self, arch=arch, out_type="featmap", **kwargs)
         except AssertionError as error:  # mmpretrain names the wrong setting
             raise InputError(f"MultiTaskViT: {error}") from None
+        # mmpretrain's hook holds the model, which then outlives its last use: give it one instead
+        self._load_state_dict_pre_hooks.clear()
+        self._register_load_state_dict_pre_hook(VisionTransformer._prepare_pos_embed, True)
         self.with_cp = with_cp
         self.out_indices = _group_ends(out_indices, self.num_layers)
         for module in self.layers.modules():
