@@ -19,6 +19,7 @@ import commands
 import cv2
 import pytest
 import torch
+from configs_read_once import configs_read_once  # noqa: F401
 from mmengine.registry import init_default_scope
 from small_runs import scenes, small_run, whole  # noqa: F401
 from untrained import checkpoint, inferencer, model  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -107,7 +108,7 @@ def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
     functions = [vars(c).get("__init__") for c in getattr(kind, "__mro__", ())] or [kind]
     for function in filter(None, functions):
         try:
-            parameters = inspect.signature(function).parameters.values()
+            parameters = _signature(function).parameters.values()
         except (TypeError, ValueError):
             return known, True
         named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
@@ -115,6 +116,12 @@ def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return known, False
     return known, True
+
+
+@functools.cache
+def _signature(function: Any) -> inspect.Signature:
+    """The signature of a function; the libraries' take most of the time of a config's check."""
+    return inspect.signature(function)
 
 
 def nearest(key: str, known: Collection[str], cutoff: float = 0.6) -> str:

@@ -1,0 +1,32 @@
+"""Config files of the repository are read once in a test run, which loads hundreds of configs.
+
+``tests/conftest.py`` imports the fixture.
+"""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+_CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def configs_read_once():
+    """Keep what mmengine reads; it makes a folder, and writes and deletes it, for every file."""
+    read, found = Config._file2dict, {}
+
+    def read_once(filename, *args, **kwargs):
+        path = os.path.abspath(os.path.expanduser(filename))
+        if _CONFIGS not in Path(path).parents:
+            return read(filename, *args, **kwargs)
+        key = (path, args, *kwargs.items())
+        if key not in found:
+            found[key] = read(filename, *args, **kwargs)
+        return copy.deepcopy(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, "_file2dict", staticmethod(read_once))
+        yield
