@@ -65,7 +65,7 @@ def draw_panel(
         box = (x, size[1] - y - height * scale, width * scale, height * scale)
         axis = figure.add_axes(tuple(np.divide(box, (*size, *size))))
         axis.axis("off")
-        axis.set_title(text, fontsize=9, pad=4)
+        axis.set_title(text, fontsize=9, y=1, pad=4)  # y: not searched for among ticks
         return axis
 
     add(0, 0, rows, str(sample.get("sample_id", "image") if title is None else title)).imshow(image)
