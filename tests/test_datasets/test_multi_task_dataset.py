@@ -235,6 +235,22 @@ def test_shapes_fill_an_empty_folder(tmp_path):
     assert len(_shapes(tmp_path / "shapes")) == 2
 
 
+@pytest.mark.parametrize(("train", "workers"), [(20, 0), (200, 3), (2000, 4)])
+def test_a_process_renders_so_many_scenes_that_its_start_pays(
+    tmp_path, monkeypatch, train, workers
+):
+    asked = []
+
+    def write(folder, **kwargs):
+        asked.append(kwargs["workers"])
+        folder.mkdir()
+
+    monkeypatch.setattr(shapes, "write_dataset", write)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    shapes.ensure_rendered(tmp_path / "shapes", **RENDER | dict(train=train))
+    assert asked == [workers]
+
+
 def test_interrupted_rendering_leaves_nothing_behind(tmp_path, monkeypatch):
     root, write = tmp_path / "shapes", shapes.write_dataset
 

@@ -17,6 +17,9 @@ from vmt_mm.registry import DATASETS
 from vmt_mm.rendering.labels import CLASSES, PALETTE, PART_CLASSES, PART_PALETTE
 from vmt_mm.rendering.writer import MANIFEST, manifest, write_dataset
 
+#: A process takes seconds to start, in which one that runs renders as many.
+_SCENES_PER_WORKER = 64
+
 
 @DATASETS.register_module()
 class ShapesMT(MultiTaskDataset):
@@ -57,7 +60,7 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
             return
         partial = root.with_name(f".{root.name}.rendering")
         shutil.rmtree(partial, ignore_errors=True)
-        workers = min(8, os.cpu_count() or 1)
+        workers = min(8, os.cpu_count() or 1, (train + val) // _SCENES_PER_WORKER)
         write_dataset(partial, train=train, val=val, size=size, seed=seed, workers=workers)
         os.replace(partial, root)
 
