@@ -1,4 +1,4 @@
-"""Run a function in several processes that form a group, without starting interpreters anew."""
+"""Run a function in several processes that one interpreter forks."""
 
 import os
 import subprocess
@@ -44,36 +44,42 @@ def run_forked(script: str, folder: Path) -> None:
     assert process.returncode == 0, errors
 
 
-def fork_group(world: int, folder: Path, work: Callable[[int], None]) -> None:
-    """Call ``work(rank)`` in ``world`` forked processes of one gloo group; fail if one does.
+def fork(world: int, work: Callable[[int], object]) -> list[int]:
+    """Call ``work(rank)`` in ``world`` forked processes; return their exit codes.
 
     Forked from a process that has imported everything and computed nothing: starting as many
     interpreters would take far longer than the test.
     """
     torch.set_num_threads(1)
-    os.chdir(folder)  # where mmengine puts what it collects
     children = []
     for rank in range(world):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                dist.init_process_group(
-                    "gloo",
-                    init_method=f"file://{folder / f'store{world}'}",
-                    rank=rank,
-                    world_size=world,
-                )
                 work(rank)
-                dist.barrier()
-                leave_group()
                 code = 0
             except BaseException:
                 traceback.print_exc()
             finally:
+                sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
-    failures = [os.waitpid(child, 0)[1] for child in children]  # waits for every one
-    if any(failures):
+    # waits for every one
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def fork_group(world: int, folder: Path, work: Callable[[int], object]) -> None:
+    """Call ``work(rank)`` in ``world`` forked processes of one gloo group; fail if one does."""
+    os.chdir(folder)  # where mmengine puts what it collects
+
+    def within_group(rank: int) -> None:
+        store = f"file://{folder / f'store{world}'}"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+        work(rank)
+        dist.barrier()
+        leave_group()
+
+    if any(fork(world, within_group)):
         sys.exit(1)

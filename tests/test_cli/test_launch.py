@@ -1,62 +1,81 @@
-"""Process groups by slurm's variables."""
+"""Process groups by the variables of slurm and of torchrun."""
 
+import json
 import os
-import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
-from commands import ROOT
-from waiting import PATIENCE, free_port
+from mmengine.dist import get_rank
+from processes import fork, run_forked
+from waiting import free_port
 
-_PROGRAM = (
-    "from vmt_mm.cli.launch import distributed\n"
-    "from mmengine.dist import get_rank\n"
-    "with distributed('slurm') as processes:\n"
-    "    print(get_rank(), 'of', processes)\n"
-)
+from vmt_mm.cli.launch import distributed
+from vmt_mm.errors import InputError
 
+pytestmark = pytest.mark.processes
 
-def test_slurm_processes_find_each_other(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    environment |= dict(SLURM_NTASKS="2", MASTER_PORT=free_port(), CUDA_VISIBLE_DEVICES="")
-    # without MASTER_ADDR the first of slurm's hosts is asked for
-    program = tmp_path / "scontrol"
-    program.write_text("#!/bin/sh\ntest \"$3\" = 'node[1-2]' && echo 127.0.0.1 && echo node2\n")
-    program.chmod(0o755)
-    environment |= dict(SLURM_NODELIST="node[1-2]", PATH=f"{tmp_path}:{environment['PATH']}")
-    environment.pop("MASTER_ADDR", None)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            cwd=ROOT,
-            env={**environment, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    results = [process.communicate(timeout=PATIENCE) for process in processes]
-    for rank, (output, errors) in enumerate(results):
-        assert output.strip() == f"{rank} of 2", errors
+ERRORS = {"InputError": InputError("same for all"), "OSError": OSError(28, "No space")}
 
 
-@pytest.mark.parametrize("failure", ["InputError", "OSError"])
-def test_of_processes_that_fail_alike_one_speaks(tmp_path, failure):
-    raised = "InputError('same for all')" if failure == "InputError" else "OSError(28, 'No space')"
-    program = tmp_path / "fail.py"
-    program.write_text(
-        "from vmt_mm.cli.launch import distributed\n"
-        "from vmt_mm.errors import InputError\n"
-        f"with distributed('pytorch'):\n    raise {raised}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-         f"--master_port={free_port()}", str(program)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=PATIENCE,
-    )  # fmt: skip
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the processes of every group wrote, and their exit codes."""
+    folder = tmp_path_factory.mktemp("launch")
+    run_forked(__file__, folder)
+    return folder
+
+
+def codes(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_slurm_processes_find_each_other(folder):
+    assert codes(folder, "slurm") == [0, 0]
+    for rank in (0, 1):
+        assert (folder / f"slurm_{rank}.txt").read_text().strip() == f"{rank} of 2"
+
+
+@pytest.mark.parametrize("failure", ERRORS)
+def test_of_processes_that_fail_alike_one_speaks(folder, failure):
+    assert codes(folder, failure) == [1, 1]
+    lines = "".join((folder / f"{failure}_{rank}.txt").read_text() for rank in (0, 1)).splitlines()
+    lines = [line for line in lines if line.startswith("error: ")]
     assert len(lines) == 1
     assert ("same for all" if failure == "InputError" else "disk is full") in lines[0]
+
+
+def in_group(rank, launcher, variables, folder, name):
+    """Join a group by its variables; say who this is, or fail; what is printed goes to a file."""
+    printed = os.open(folder / f"{name}_{rank}.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(printed, sys.stdout.fileno())
+    os.dup2(printed, sys.stderr.fileno())
+    os.environ.update({key: value.format(rank=rank) for key, value in variables.items()})
+    with distributed(launcher) as processes:
+        if name in ERRORS:
+            raise ERRORS[name]
+        print(get_rank(), "of", processes)
+
+
+def main(folder):
+    """Start every group."""
+    for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        os.environ.pop(key, None)
+    # without MASTER_ADDR the first of slurm's hosts is asked for
+    program = folder / "scontrol"
+    program.write_text("#!/bin/sh\ntest \"$3\" = 'node[1-2]' && echo 127.0.0.1 && echo node2\n")
+    program.chmod(0o755)
+    os.environ |= dict(CUDA_VISIBLE_DEVICES="", PATH=f"{folder}:{os.environ['PATH']}")
+    slurm = dict(SLURM_NODELIST="node[1-2]", SLURM_NTASKS="2", SLURM_PROCID="{rank}",
+                 SLURM_LOCALID="{rank}")  # fmt: skip
+    torchrun = dict(MASTER_ADDR="127.0.0.1", WORLD_SIZE="2", RANK="{rank}", LOCAL_RANK="{rank}")
+    groups = [("slurm", "slurm", slurm), *(("pytorch", name, torchrun) for name in ERRORS)]
+    for launcher, name, variables in groups:
+        variables = {**variables, "MASTER_PORT": free_port()}
+        work = partial(in_group, launcher=launcher, variables=variables, folder=folder, name=name)
+        (folder / f"{name}.json").write_text(json.dumps(fork(2, work)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,9 +1,7 @@
 """Data sets: the folder layout, what is wrong with a folder, and rendering on first use."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
-import time
 import unicodedata
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from PIL import Image
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE
 
 from vmt_mm.datasets import MultiTaskDataset, PASCALContextMT, SeededIndex, ShapesMT, shapes
 from vmt_mm.errors import InputError
@@ -302,35 +300,42 @@ def test_foreign_folder_is_left_alone(root):
     assert sorted(root.rglob("*")) == files
 
 
-def _start(root, marks, name):
-    """Ask for the rendered folder once both processes are up; mark whether this one rendered."""
-    write = shapes.write_dataset
+def _ensure_rendered(root, both):
+    """Return whether this process rendered, and how many images it found."""
+    is_rendered, write = shapes._is_rendered, shapes.write_dataset
+    looked, rendered = [], []
 
-    def marked(folder, **kwargs):
-        (marks / f"rendered.{name}").touch()
-        time.sleep(0.5)  # long enough for the other process to come along
-        write(folder, **(kwargs | dict(workers=1)))
+    def look(*arguments):
+        found = is_rendered(*arguments)
+        if not looked:
+            looked.append(found)
+            both.wait(PATIENCE)  # until neither has found anything
+        return found
 
-    shapes.write_dataset = marked
-    (marks / f"up.{name}").touch()
-    assert wait_until(lambda: len(list(marks.glob("up.*"))) == 2)
-    shapes.ensure_rendered(root, **RENDER)
-    (marks / f"found.{name}").write_text(str(len(list((root / "images").iterdir()))))
+    def note(*arguments, **kwargs):
+        rendered.append(arguments)
+        write(*arguments, **kwargs)
 
-
-def test_processes_that_start_together_render_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(shapes, "write_dataset", shapes.write_dataset)  # _start changes it
-    arguments = (tmp_path / "shapes", tmp_path)
-    command = [sys.executable, __file__, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as other:
-        _start(*arguments, "here")
-        assert other.wait(PATIENCE) == 0, other.stderr.read().decode()
-    assert len(list(tmp_path.glob("rendered.*"))) == 1
-    assert [path.read_text() for path in tmp_path.glob("found.*")] == ["3", "3"]
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(shapes, "_is_rendered", look)
+        patches.setattr(shapes, "write_dataset", note)
+        shapes.ensure_rendered(root, **RENDER)
+    assert looked == [False]
+    return len(rendered), len(list((root / "images").iterdir()))
 
 
-if __name__ == "__main__":
-    _start(Path(sys.argv[1]), Path(sys.argv[2]), "there")
+@pytest.mark.processes
+def test_processes_that_start_together_render_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    both, found = context.Barrier(2), context.SimpleQueue()
+    other = context.Process(
+        target=lambda: found.put(_ensure_rendered(tmp_path / "shapes", both)), daemon=True
+    )
+    other.start()
+    try:
+        here = _ensure_rendered(tmp_path / "shapes", both)
+        other.join(PATIENCE)
+        assert other.exitcode == 0
+    finally:
+        other.kill()
+    assert sorted([here, found.get()]) == [(0, 3), (1, 3)]

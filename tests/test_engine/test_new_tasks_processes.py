@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from methods import METHODS, TASKS, VIT
 from mmengine.model import MMDistributedDataParallel
@@ -17,6 +18,7 @@ from vmt_mm.structures import MultiTaskDataSample
 SIZE = (32, 32)
 
 
+@pytest.mark.processes
 def test_three_processes(tmp_path):
     run_forked(__file__, tmp_path)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -176,22 +175,13 @@ def test_in_another_thread_signals_are_left_alone():
     hook.release()
 
 
-class Slow(torch.utils.data.Dataset):
-    def __len__(self):
-        return 24
-
-    def __getitem__(self, index):
-        time.sleep(0.005)
-        return index
-
-
 def test_workers_outlive_signals():
     with own_state():
         loader = MultiTaskRunner.build_dataloader(
             dict(
                 batch_size=2,
                 num_workers=2,
-                dataset=Slow(),
+                dataset=range(24),
                 sampler=dict(type="DefaultSampler", shuffle=False),
                 collate_fn=dict(type="default_collate"),
             ),
@@ -204,33 +194,38 @@ def test_workers_outlive_signals():
         for number in (*SIGNALS, *SIGNALS):
             # as a terminal or a scheduler: not from the process that trains
             subprocess.run(["kill", f"-{number:d}", *map(str, pids)], check=True)
-            batches.append(next(iterator))
+            batches.append(next(iterator))  # which asks its worker for a further one
         assert all(worker.is_alive() for worker in iterator._workers)
         batches.extend(iterator)  # every batch arrives, in order
         assert torch.cat(batches).tolist() == list(range(24))
 
 
-def _work(ready, seen):
-    start_worker(lambda worker_id: seen.put(worker_id), 3)
-    ready.set()
+def _work(connection):
+    start_worker(connection.send, 3)
     while True:
-        time.sleep(0.1)
+        connection.recv()
+        wait_until(lambda: signal.SIGTERM not in signal.sigpending())
+        connection.send("taken")
 
 
+@pytest.mark.processes
 def test_a_worker_ends_when_its_training_says_so():
     # As a data loader does with a worker that does not end otherwise.
     context = multiprocessing.get_context("fork")
-    ready, seen = context.Event(), context.SimpleQueue()
-    worker = context.Process(target=_work, args=(ready, seen), daemon=True)
+    here, there = context.Pipe()
+    worker = context.Process(target=_work, args=(there,), daemon=True)
     worker.start()
-    assert ready.wait(PATIENCE)
-    assert seen.get() == 3  # the loader's own preparation is kept
-    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
-    worker.join(0.3)
-    assert worker.is_alive()
-    # Signals that wait for a busy machine become one: then the first counts, which was no parent's.
+    there.close()
     try:
-        wait_until(lambda: (worker.terminate(), worker.join(0.5)) and worker.exitcode is not None)
+        assert here.poll(PATIENCE)
+        assert here.recv() == 3  # the loader's own preparation is kept
+        for _ in range(2):  # to take a second one, it must have outlived the first
+            subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+            here.send("has it taken the signal?")
+            assert here.poll(PATIENCE)
+            assert here.recv() == "taken"
+        worker.terminate()
+        worker.join(PATIENCE)
         assert worker.exitcode == 0
     finally:
         worker.kill()

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from halves import halves
 from mmengine.dataset import DefaultSampler
 from processes import fork_group, run_forked
+from small_runs import SmallRun
 
 from vmt_mm.evaluation import MultiTaskEvaluator
 from vmt_mm.structures import MultiTaskDataSample
+
+pytestmark = pytest.mark.processes
 
 _IMAGES = 7
 _WITHOUT_PERSON = (1, 4)
@@ -72,21 +76,30 @@ def _evaluate(indices: list[int]) -> dict[str, float]:
     return evaluator.evaluate(_IMAGES)
 
 
+def _test_halves(rank: int, world: int, folder: Path) -> dict[str, float]:
+    """Metrics of a small model on two data sets with different labels."""
+    options = {**halves(folder / "scenes", "test_dataloader"), "test_dataloader.batch_size": 1}
+    return SmallRun(folder / f"run_{world}_{rank}", folder / "scenes", options).test()
+
+
 def _work(rank: int, world: int, folder: Path) -> None:
     """Evaluate this process's images; write what it saw and reports."""
     indices = list(DefaultSampler(range(_IMAGES), shuffle=False))
     content = dict(indices=indices, results=_evaluate(indices))
+    if world < 4:
+        content["halves"] = _test_halves(rank, world, folder)
     (folder / f"{world}_{rank}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
+def outputs(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     """Number of processes -> what each of them saw and reported."""
     folder = tmp_path_factory.mktemp("processes")
+    (folder / "scenes").symlink_to(scenes)
     run_forked(__file__, folder)
     return {
         world: [json.loads((folder / f"{world}_{r}.json").read_text()) for r in range(world)]
-        for world in (2, 4)
+        for world in (1, 2, 4)
     }
 
 
@@ -109,7 +122,17 @@ def test_sampler_repeats_an_image(outputs: dict[int, list[dict]], world: int) ->
     assert sorted(seen) == [0, *range(_IMAGES)]
 
 
+def test_two_data_sets_with_different_labels(outputs: dict[int, list[dict]]) -> None:
+    one = outputs[1][0]["halves"]
+    # five scenes: three of the first data set, two of the second, one repeated by two processes
+    assert (one["semseg/images"], one["saliency/images"], one["normals/images"]) == (3, 2, 2)
+    assert one["human_parts/images"] <= 3
+    assert {"semseg/mIoU", "human_parts/mIoU", "saliency/maxF", "normals/mErr"} <= set(one)
+    for output in outputs[2]:
+        assert output["halves"] == pytest.approx(one, abs=1e-9, rel=0)
+
+
 if __name__ == "__main__":
-    for _world in (4, 2):
+    for _world in (4, 2, 1):
         _folder = Path(sys.argv[1])
         fork_group(_world, _folder, partial(_work, world=_world, folder=_folder))

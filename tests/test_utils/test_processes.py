@@ -14,6 +14,8 @@ from vmt_mm.errors import InputError
 from vmt_mm.utils.layout import read_ids
 from vmt_mm.utils.processes import run_parallel
 
+pytestmark = pytest.mark.processes
+
 _SCRIPT = """
 import os, pathlib, sys, time
 from vmt_mm.utils.layout import read_ids
@@ -21,7 +23,8 @@ from vmt_mm.utils.processes import run_parallel
 
 def work(number):
     pathlib.Path(sys.argv[1], str(os.getpid())).touch()
-    time.sleep(0.1)
+    while not pathlib.Path(sys.argv[2]).exists():
+        time.sleep(0.01)
     return number
 
 if __name__ == "__main__":
@@ -63,7 +66,7 @@ def test_workers_end_with_their_parent(tmp_path, number):
     script.write_text(_SCRIPT)
     (tmp_path / "pids").mkdir()
     parent = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "pids")],
+        [sys.executable, str(script), str(tmp_path / "pids"), str(tmp_path / "go")],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -73,7 +76,9 @@ def test_workers_end_with_their_parent(tmp_path, number):
         pids = os.listdir(tmp_path / "pids")
         # A terminal's Ctrl-C reaches every process, a kill the parent alone.
         (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
-        parent.wait(PATIENCE)
+        if number == signal.SIGINT:
+            (tmp_path / "go").touch()  # jobs that have begun are finished
+        assert parent.wait(PATIENCE) == -number
         assert wait_until(lambda: not any(map(_alive, pids)))
     finally:
         if any(map(_alive, [parent.pid, *os.listdir(tmp_path / "pids")])):
