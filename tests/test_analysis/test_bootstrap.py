@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from commands import CONFIG, caller
+from commands import CONFIG
 
 from vmt_mm.analysis.bootstrap import compare, count_pixels
 from vmt_mm.errors import InputError
@@ -107,18 +107,17 @@ def test_wrong_input_is_one_message(tmp_path):
         count_pixels(TASK, unlabelled, tmp_path / "out0")
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+def test_the_command(run_tool, tmp_path):
     labels, methods = make()
     write(tmp_path / "data/human_parts", labels)
     folders = [write(tmp_path / f"run{n}/human_parts", m).parent for n, m in enumerate(methods)]
-    command = caller("tools/analysis_tools/bootstrap.py", monkeypatch, capsys)
-    output = command(
-        CONFIG, "--task", "human_parts", "--first", str(folders[0]), "--second", str(folders[1]),
-        "--min-images", "8", "--samples", "100", "--json", str(tmp_path / "result.json"),
+    command = ("tools/analysis_tools/bootstrap.py", CONFIG, "--task")
+    output = run_tool(
+        *command, "human_parts", "--first", folders[0], "--second", folders[1], "--min-images", 8,
+        "--samples", 100, "--json", tmp_path / "result.json",
         "--cfg-options", f"data_root={tmp_path}/data",
     )  # fmt: skip
-    assert "human_parts, 3 classes in 8 or more of 12 images" in output
+    assert "human_parts, 3 classes in 8 or more of 12 images" in output.out
     assert (tmp_path / "result.json").exists()
-    with pytest.raises(SystemExit):
-        command(CONFIG, "--task", "normals", "--first", "a", "--second", "b")
-    assert "--task normals: is no segmentation task" in capsys.readouterr().err
+    output = run_tool(*command, "normals", "--first", "a", "--second", "b", code=1)
+    assert "--task normals: is no segmentation task" in output.err

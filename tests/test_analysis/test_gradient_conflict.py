@@ -2,7 +2,6 @@
 
 import json
 import math
-import runpy
 import sys
 from functools import partial
 from itertools import combinations
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import CONFIG, ROOT, options, run_process
+from commands import CONFIG, options
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
@@ -217,7 +216,7 @@ def test_what_cannot_be_measured():
 
 
 def state(small):
-    return small.runner.model.state_dict()
+    return small.model.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +329,7 @@ def work(rank, folder):
     write_record(folder / f"{rank}.json", record)
 
 
+@pytest.mark.processes
 def test_every_process_measures_on_its_own_batch(tmp_path):
     run_forked(__file__, tmp_path)
     gathered = read_record(tmp_path / "0.json")
@@ -390,11 +390,11 @@ def test_pictures_differ_with_what_they_show():
     assert draw_conflicts({"none": empty}).std() > 0
 
 
-def test_the_tool_compares_a_training_and_a_record(measured, scenes, tmp_path):
+def test_the_tool_compares_a_training_and_a_record(run_tool, measured, scenes, tmp_path):
     arguments = ("--iters", "1", "--work-dir", tmp_path / "out", "--seed", "1")
     small = options(scenes.parent, "train_dataloader.dataset.indices=8")
     record = measured.folder / RECORD_FILE
-    output = run_process(sys.executable, TOOL, CONFIG, record, *arguments, *small)
+    output = run_tool(TOOL, CONFIG, record, *arguments, *small).text
     content = json.loads((tmp_path / "out" / RECORD_FILE).read_text())
     assert list(content) == ["vmt_swin-nano_shapes", measured.folder.name]
     assert content["vmt_swin-nano_shapes"]["iterations"] == [1]
@@ -419,13 +419,9 @@ def test_the_tool_compares_a_training_and_a_record(measured, scenes, tmp_path):
         ([CONFIG, "--iters", "2", "--interval", "3"], "ends before the first measurement"),
     ],
 )
-def test_the_tool_refuses_before_it_trains(tmp_path, monkeypatch, capsys, arguments, message):
-    command = [*arguments, "--work-dir", str(tmp_path / "out"), *options(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [TOOL, *command])
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / TOOL), run_name="__main__")
-    assert message in capsys.readouterr().err
+def test_the_tool_refuses_before_it_trains(run_tool, tmp_path, arguments, message):
+    command = (TOOL, *arguments, "--work-dir", tmp_path / "out", *options(tmp_path))
+    assert message in run_tool(*command, code=1).err
     assert not list(tmp_path.iterdir())  # no scenes, no work dir
 
 

@@ -16,6 +16,7 @@ def test_matrix_products_have_a_rate():
     assert matrix_product_rate(torch.float32) > 1e8
 
 
+@pytest.mark.processes
 def test_peak_memory_is_of_the_work_alone():
     if torch.cuda.is_available():
         pytest.skip("the resident set is measured on a CPU")
@@ -24,6 +25,7 @@ def test_peak_memory_is_of_the_work_alone():
     assert 250 * MEGABYTE < large - small < 400 * MEGABYTE
 
 
+@pytest.mark.processes
 def test_work_that_fails_is_one_message():
     with pytest.raises(InputError, match="the process that measures memory was killed"):
         peak_memory(os._exit, 3)

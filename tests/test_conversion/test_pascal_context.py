@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 from commands import ROOT, run_process
-from here import run_here
 from raw_pascal import (
     SIZE,
     TRAIN,
@@ -286,7 +285,7 @@ def test_the_tool(raw, tmp_path):
     assert stored["splits"]["val"]["expected"] == 5105
 
 
-def test_wrong_arguments_are_one_line_each(raw, tmp_path, monkeypatch, capsys):
+def test_wrong_arguments_are_one_line_each(run_tool, raw, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
     (tmp_path / "text.txt").write_text("no archive")
@@ -303,10 +302,7 @@ def test_wrong_arguments_are_one_line_each(raw, tmp_path, monkeypatch, capsys):
     assert not nowhere.exists()
     assert not (tmp_path / "out").exists()
     script = "tools/dataset_converters/pascal_context.py"
-    code, output = run_here(
-        monkeypatch, capsys, script, raw, tmp_path / "out", "--normals-axes=-x,y"
-    )
-    assert code == 1
+    output = run_tool(script, raw, tmp_path / "out", "--normals-axes=-x,y", code=1).text
     assert output.startswith("error: frame of normals '-x,y'")
     assert len(output.splitlines()) == 1
 

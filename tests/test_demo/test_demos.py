@@ -1,34 +1,27 @@
 """The demo scripts, as a user runs them."""
 
 import os
-import runpy
-import sys
 
 import cv2
 import numpy as np
 import pytest
 from commands import ROOT
-from here import run_here
 from untrained import CONFIG_FILE, OPTIONS, write_images
 
 _SIZE = (48, 40)
 
 
 @pytest.fixture
-def demo(monkeypatch, capsys, checkpoint):
-    """Run a demo script with the small model; return its exit status and what it printed."""
+def demo(run_tool, monkeypatch, checkpoint):
+    """Run a demo script with the small model; return what it printed."""
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
     def call(script, source, *more, weights=(checkpoint,), code=0):
         arguments = (source, CONFIG_FILE, *weights, "--device", "cpu", *more, *OPTIONS)
-        if code:
-            status, printed = run_here(monkeypatch, capsys, f"demo/{script}", *arguments)
-            assert status == code and printed.count("error:") == 1
-            return printed
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        runpy.run_path(str(ROOT / "demo" / script), run_name="__main__")
-        return capsys.readouterr().out
+        output = run_tool(f"demo/{script}", *arguments, code=code)
+        assert output.text.count("error:") == code
+        return output.text if code else output.out
 
     return call
 
@@ -114,7 +107,6 @@ def test_wrong_videos_leave_nothing(demo, clip, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["clip.avi", "text.mp4"]
 
 
-def test_help_of_all_demos(monkeypatch, capsys):
+def test_help_of_all_demos(run_tool):
     for script in sorted((ROOT / "demo").glob("*.py")):
-        code, printed = run_here(monkeypatch, capsys, str(script), "--help")
-        assert code == 0 and "--device" in printed
+        assert "--device" in run_tool(script.relative_to(ROOT), "--help").out

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT
-from here import run_here
 from PIL import Image
 from untrained import TASKS, write_images
 
@@ -99,11 +98,11 @@ def test_gradio_is_missing(monkeypatch):
         page.import_gradio()
 
 
-def test_the_embedded_model_is_missing(monkeypatch, capsys, tmp_path):
+def test_the_embedded_model_is_missing(run_tool, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gradio", sys)  # is not used
     monkeypatch.setattr(inference, "EMBEDDED_ADAPTER", str(tmp_path / "none.safetensors"))
-    code, printed = run_here(monkeypatch, capsys, "demo/webapp.py")
-    assert code == 1 and "none.safetensors" in printed and "make demo" in printed
+    printed = run_tool("demo/webapp.py", code=1).text
+    assert "none.safetensors" in printed and "make demo" in printed
 
 
 def test_the_page_predicts_an_example_and_an_upload(inferencer, tmp_path):

@@ -1,5 +1,6 @@
 """Exported models: right at other batches and sizes, or not there."""
 
+import copy
 import json
 import re
 import sys
@@ -7,12 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from commands import CONFIG
-from here import run_here
+from commands import CONFIG, ROOT
 from methods import ENCODERS, METHODS, TASKS, scatter
 
 from vmt_mm.analysis.experiment import load_experiments
-from vmt_mm.apis import init_model
+from vmt_mm.apis import init_model, load_config
 from vmt_mm.errors import InputError
 from vmt_mm.export import (
     DESCRIPTION,
@@ -31,15 +31,26 @@ from vmt_mm.registry import MODELS
 from vmt_mm.utils import compat
 
 TOOL = "tools/model_converters/export_model.py"
-CONFIGS = [
-    CONFIG,
-    "configs/vmt/vmt_vit-s14_photos.py",
-    "configs/baselines/multiple_lora_swin-nano_shapes.py",
-]
+#: Fewer layers of each kind: tracing takes time for each layer.
+DEPTHS = (2, 1, 1, 1)
+SHORT_SWIN = {"model.backbone.depths": DEPTHS}
+SHORT_VIT = {
+    "model.backbone.arch": dict(
+        _delete_=True, embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64
+    ),
+    "model.backbone.out_indices": (0, 1, 2, 3),
+}
+VIT_CONFIG = "configs/vmt/vmt_vit-s14_photos.py"
+CONFIGS = {
+    CONFIG: SHORT_SWIN,
+    VIT_CONFIG: SHORT_VIT,
+    "configs/baselines/multiple_lora_swin-nano_shapes.py": SHORT_SWIN,
+}
 
 
 def build(config):
-    (model,) = load_experiments([config])[0].build_models()
+    options = copy.deepcopy(CONFIGS.get(config))  # what reads them empties them
+    (model,) = load_experiments([config], options)[0].build_models()
     model.backbone.init_weights()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -50,13 +61,17 @@ def build(config):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    experiment = load_experiments([CONFIG])[0]
-    model = build(CONFIG)
-    path = tmp_path_factory.mktemp("export") / "model.pth"
-    meta = dict(vmt_mm=describe(model, experiment.cfg.model))
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), path)
-    return path
+def trained(tmp_path_factory):
+    """A config and its checkpoint."""
+    folder = tmp_path_factory.mktemp("export")
+    config, checkpoint = folder / "config.py", folder / "model.pth"
+    config.write_text(
+        f"_base_ = {str(ROOT / CONFIG)!r}\nmodel = dict(backbone=dict(depths={DEPTHS}))\n"
+    )
+    model = build(str(config))
+    meta = dict(vmt_mm=describe(model, load_config(config).model))
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), checkpoint)
+    return config, checkpoint
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -78,13 +93,12 @@ def onnx():
     return pytest.importorskip("onnx", reason="needs the extra `export`")
 
 
-def test_onnx_holds_at_every_batch_and_size(onnx, checkpoint, tmp_path, monkeypatch, capsys):
+def test_onnx_holds_at_every_batch_and_size(run_tool, onnx, trained, tmp_path):
     out = tmp_path / "model.onnx"
-    code, text = call(
-        monkeypatch, capsys, CONFIG, checkpoint, "--out", out, "--dynamic",
-        "--tasks", "normals", "semseg", "--size", "64", "48", "--latency", "1",
-    )  # fmt: skip
-    assert code in (0, None), text
+    text = run_tool(
+        TOOL, *trained, "--out", out, "--dynamic", "--tasks", "normals", "semseg",
+        "--size", 64, 48, "--latency", 1,
+    ).text  # fmt: skip
     assert "compared on 1x3x64x48, 3x3x64x48, 1x3x109x32, 2x3x32x112" in text
     assert "medians of 1 interleaved rounds" in text
     description = json.loads(
@@ -100,7 +114,7 @@ def test_onnx_holds_at_every_batch_and_size(onnx, checkpoint, tmp_path, monkeypa
 
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).normal(size=(5, 3, 75, 100)).astype(np.float32)
-    wrapped = TaskOutputs(init_model(CONFIG, checkpoint, "cpu"), ["normals", "semseg"])
+    wrapped = TaskOutputs(init_model(*trained, "cpu"), ["normals", "semseg"])
     with torch.no_grad():
         expected = wrapped(torch.from_numpy(images))
     for given, value in zip(session.run(None, {"images": images}), expected, strict=True):
@@ -108,7 +122,7 @@ def test_onnx_holds_at_every_batch_and_size(onnx, checkpoint, tmp_path, monkeypa
 
 
 def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
-    wrapped = TaskOutputs(build(CONFIGS[1]), ["saliency"]).eval().requires_grad_(False)
+    wrapped = TaskOutputs(build(VIT_CONFIG), ["saliency"]).eval().requires_grad_(False)
     example, inputs = example_inputs((56, 70), "all")
     with torch.no_grad():
         FORMATS["onnx"].write(wrapped, example, "all", {}, tmp_path / "vit.onnx")
@@ -181,23 +195,23 @@ def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
 def build_small(encoder, method, head, **options):
     torch.manual_seed(0)
     config, peft = ENCODERS[encoder].config, METHODS[encoder][method].peft
-    backbone = dict(allow_random_backbone=True, peft=peft, **config, **options)
+    short = dict(depths=DEPTHS) if encoder == "swin" else {}
+    backbone = dict(allow_random_backbone=True, peft=peft, **config, **short, **options)
     model = MODELS.build(dict(type="MultiTaskSegmentor", tasks=TASKS, backbone=backbone, head=head))
     model.backbone.init_weights()
     return scatter(model).eval()
 
 
 def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
-    onnx, checkpoint, tmp_path, monkeypatch, capsys
+    run_tool, onnx, trained, tmp_path, monkeypatch
 ):
     """As mmseg's own Swin is: batch and size become constants."""
     monkeypatch.setattr(MultiTaskSwin, "attend", lambda self, attn, x, hw: attn(x, hw))
     out = tmp_path / "model.onnx"
-    code, text = call(
-        monkeypatch, capsys, CONFIG, checkpoint, "--out", out, "--size", "32", "32",
-        "--dynamic", "batch", "--tasks", "saliency",
-    )  # fmt: skip
-    assert code == 1
+    text = run_tool(
+        TOOL, *trained, "--out", out, "--size", 32, 32, "--dynamic", "batch",
+        "--tasks", "saliency", code=1,
+    ).text  # fmt: skip
     assert "not kept, what was exported differs from PyTorch" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -229,13 +243,12 @@ def test_images_of_four_channels(onnx, tmp_path):
 
 
 @pytest.mark.skipif(not compat.has("2.7"), reason="PyTorch before 2.7 cannot export the model so")
-def test_a_program_of_torch_export(checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_program_of_torch_export(run_tool, trained, tmp_path):
     out = tmp_path / "model.pt2"
-    code, text = call(
-        monkeypatch, capsys, CONFIG, checkpoint, "--format", "torch-export", "--out", out,
-        "--size", "32", "32", "--outputs", "predictions", "--tasks", "semseg",
+    run_tool(
+        TOOL, *trained, "--format", "torch-export", "--out", out,
+        "--size", 32, 32, "--outputs", "predictions", "--tasks", "semseg",
     )  # fmt: skip
-    assert code in (0, None), text
     files = {DESCRIPTION: ""}
     program = torch.export.load(str(out), extra_files=files)
     (classes,) = program.module()(torch.randn(1, 3, 32, 32))
@@ -277,36 +290,26 @@ def test_latency_is_measured_in_turn():
     ],
 )
 def test_wrong_arguments_are_one_message(
-    arguments, message, checkpoint, monkeypatch, capsys, tmp_path
+    run_tool, arguments, message, trained, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(formats, "_import", lambda name: None)
     monkeypatch.setattr(compat, "need", lambda *_: None)
     arguments[1] = str(tmp_path / arguments[1])
-    code, text = call(monkeypatch, capsys, CONFIG, checkpoint, *arguments)
-    assert code == 1
+    text = run_tool(TOOL, *trained, *arguments, code=1).text
     assert re.search(message, text), text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_older_pytorch_cannot_export_programs(checkpoint, monkeypatch, capsys, tmp_path):
+def test_older_pytorch_cannot_export_programs(run_tool, trained, monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "__version__", "2.6.0+cpu")
     arguments = ("--format", "torch-export", "--out", tmp_path / "model.pt2")
-    code, text = call(monkeypatch, capsys, CONFIG, checkpoint, *arguments)
-    assert code == 1
+    text = run_tool(TOOL, *trained, *arguments, code=1).text
     assert re.search(r"^error: --format torch-export.* needs PyTorch 2\.7 .*2\.6\.0", text, re.M)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_named(checkpoint, monkeypatch, capsys, tmp_path):
+def test_a_missing_package_is_named(run_tool, trained, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "onnx", sys)
-    code, text = call(monkeypatch, capsys, CONFIG, checkpoint, "--out", tmp_path / "m.onnx")
-    assert code == 1
+    text = run_tool(TOOL, *trained, "--out", tmp_path / "m.onnx", code=1).text
     assert "error: exporting to ONNX needs onnxruntime: pip install 'vmt_mm[export]'" in text
-
-
-def call(monkeypatch, capsys, *arguments):
-    try:
-        return run_here(monkeypatch, capsys, TOOL, *arguments)
-    except pytest.fail.Exception:  # it ended without SystemExit, as it does when all is well
-        return 0, "".join(capsys.readouterr())

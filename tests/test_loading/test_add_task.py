@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, caller
-from here import run_here
+from commands import ROOT
 from run_hooks import At, Killed, kill
 from small_runs import SmallRun, scenes, small_config, whole  # noqa: F401
 
@@ -34,12 +33,11 @@ def former(whole):  # noqa: F811
 
 
 @pytest.fixture
-def added(base, former, tmp_path, monkeypatch, capsys):
+def added(run_tool, base, former, tmp_path, monkeypatch):
     """The new config, which starts from the trained model's checkpoint."""
     monkeypatch.chdir(ROOT)
-    outs = ("--out-config", tmp_path / "new.py")
-    output = caller(TOOL, monkeypatch, capsys)(*map(str, (base, former, *NEW, *outs)))
-    assert f"next: python tools/train.py {tmp_path}/new.py" in output
+    output = run_tool(TOOL, base, former, *NEW, "--out-config", tmp_path / "new.py")
+    assert f"next: python tools/train.py {tmp_path}/new.py" in output.out
     return tmp_path / "new.py"
 
 
@@ -102,11 +100,10 @@ def test_the_former_checkpoint_starts_a_training_and_nothing_else(
         train(added, scenes, tmp_path / "c", **options, resume=True).train()
 
 
-def test_a_head_of_its_own(base, former, tmp_path, monkeypatch, capsys):
+def test_a_head_of_its_own(run_tool, base, former, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    outs = ("--out-config", tmp_path / "new.py")
     head = ("--head", "mmseg.FCNHead", "--head-options", "channels=8", "num_convs=1", "in_index=0")
-    caller(TOOL, monkeypatch, capsys)(*map(str, (base, former, *NEW, *head, *outs)))
+    run_tool(TOOL, base, former, *NEW, *head, "--out-config", tmp_path / "new.py")
     state = MODELS.build(load_config(tmp_path / "new.py", training=False).model).state_dict()
     assert "heads.edge.conv_seg.weight" in state
     assert "heads.semseg.predict.weight" in state
@@ -122,21 +119,18 @@ def test_a_head_of_its_own(base, former, tmp_path, monkeypatch, capsys):
         ((*NEW, "--out-config", ROOT / "setup.py"), "setup.py exists already"),
     ],
 )
-def test_bad_input_writes_nothing(base, former, tmp_path, monkeypatch, capsys, options, message):
+def test_bad_input_writes_nothing(run_tool, base, former, tmp_path, options, message):
     arguments = (base, former, "--out-config", tmp_path / "new.py", *options)
-    code, output = run_here(monkeypatch, capsys, TOOL, *arguments)
-    assert code == 1
+    output = run_tool(TOOL, *arguments, code=1).text
     assert output.startswith("error: ")
     assert message in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_data_sets_are_left_to_the_user(former, tmp_path, monkeypatch, capsys):
+def test_several_data_sets_are_left_to_the_user(run_tool, former, tmp_path):
     partly = "configs/vmt/vmt_swin-nano_shapes_partly.py"
-    code, output = run_here(
-        monkeypatch, capsys, TOOL, partly, former, *NEW, "--out-config", tmp_path / "new.py"
-    )
-    assert code == 1
+    arguments = (partly, former, *NEW, "--out-config", tmp_path / "new.py")
+    output = run_tool(TOOL, *arguments, code=1).text
     assert "trains on several datasets or a wrapped one" in output
     assert "docs/add_a_task.md" in output
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from here import run_here
 from methods import ENCODERS, METHODS, SWIN, VIT, scatter
 from mmengine.config import Config
 
@@ -200,12 +199,9 @@ def test_an_adapter_file(tmp_path):
         ([], "give --remove NAME or --rename OLD=NEW"),
     ],
 )
-def test_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
+def test_bad_input(run_tool, arguments, message, tmp_path):
     write(tmp_path / "a.pth", dict(type="DecodersOnly"))
-    code, output = run_here(
-        monkeypatch, capsys, TOOL, tmp_path / "a.pth", tmp_path / "b.pth", *arguments
-    )
-    assert code == 1
+    output = run_tool(TOOL, tmp_path / "a.pth", tmp_path / "b.pth", *arguments, code=1).text
     assert output.count("error: ") == 1
     assert message in output
     assert not (tmp_path / "b.pth").exists()

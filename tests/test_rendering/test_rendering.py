@@ -1,7 +1,6 @@
 """Tests of the renderer: its geometry, its labels and the folder it writes."""
 
 import json
-import runpy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from commands import Output
 
 from vmt_mm.rendering import RenderedScene, render_scene, write_dataset
 from vmt_mm.rendering.geometry import Box, Capsule, Frustum, Plane, Solid, Sphere, nearest
@@ -327,17 +327,11 @@ def test_rotations_are_proper() -> None:
             assert np.linalg.det(matrix) == pytest.approx(1)
 
 
-def test_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_line(run_tool: Callable[..., Output], tmp_path: Path) -> None:
     """The tool writes a dataset once and refuses to write into it again."""
-    tool = Path(__file__).parents[2] / "tools" / "dataset_converters" / "shapes.py"
     out = tmp_path / "shapes"
-    line = [str(out), "--train", "1", "--val", "1", "--size", "16", "--seed", "2", "--workers", "1"]
-    monkeypatch.setattr("sys.argv", [str(tool), *line])
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_path(str(tool), run_name="__main__")
+    line = (out, "--train", 1, "--val", 1, "--size", 16, "--seed", 2, "--workers", 1)
+    run_tool("tools/dataset_converters/shapes.py", *line)
     assert (out / "shapes.json").exists()
-    with pytest.raises(SystemExit, match="2"):
-        runpy.run_path(str(tool), run_name="__main__")
-    assert f"{out} exists and is not an empty folder\n" in capsys.readouterr().err
+    again = run_tool("tools/dataset_converters/shapes.py", *line, code=2)
+    assert f"{out} exists and is not an empty folder\n" in again.err

@@ -1,10 +1,11 @@
 """The command that times encoders."""
 
 import json
+from functools import partial
 
 import cv2
 import pytest
-from commands import CONFIG, ROOT, caller
+from commands import CONFIG, ROOT
 
 NANO = str(ROOT / CONFIG)
 HRNET = str(next((ROOT / "configs").rglob("*hrnet*.py")))
@@ -12,15 +13,15 @@ SMALL = ["--size", "32", "40", "--repeats", "1", "--tasks", "2", "1", "--no-memo
 
 
 @pytest.fixture
-def benchmark(monkeypatch, capsys):
-    return caller("tools/analysis_tools/benchmark.py", monkeypatch, capsys)
+def benchmark(run_tool):
+    return partial(run_tool, "tools/analysis_tools/benchmark.py")
 
 
 @pytest.mark.parametrize("mode", ["encoder", "infer", "train"])
 def test_json_and_picture(benchmark, tmp_path, mode):
     picture = tmp_path / "new/cost.png"
-    output = benchmark(NANO, "--mode", mode, "--json", "--out", str(picture), *SMALL)
-    records = json.loads(output)
+    output = benchmark(NANO, "--mode", mode, "--json", "--out", picture, *SMALL)
+    records = json.loads(output.out)
     assert [record["tasks"] for record in records] == [1, 2]
     for record in records:
         expected = dict(config=NANO, mode=mode, passes="shared", batch=1, size=[32, 40])
@@ -32,8 +33,8 @@ def test_json_and_picture(benchmark, tmp_path, mode):
 
 def test_the_stock_composition_beside_ours(benchmark, tmp_path):
     picture = tmp_path / "reference.png"
-    arguments = ["--mode", "train", "--reference", "--ablate", "--json", "--out", str(picture)]
-    records = json.loads(benchmark(NANO, *arguments, *SMALL))
+    arguments = ["--mode", "train", "--reference", "--ablate", "--json", "--out", picture]
+    records = json.loads(benchmark(NANO, *arguments, *SMALL).out)
     cells = [(record["variant"], record["tasks"]) for record in records]
     variants = ["ours", "stock", "stock_full", "mmseg_encoder", "concatenating_heads",
                 "usual_losses"]  # fmt: skip
@@ -46,15 +47,16 @@ def test_the_stock_composition_beside_ours(benchmark, tmp_path):
     assert cv2.imread(str(picture)).shape[0] > 300
 
 
+@pytest.mark.processes
 def test_peak_memory(benchmark):
     small = [argument for argument in SMALL if argument not in ("--no-memory", "2")]
-    (record,) = json.loads(benchmark(NANO, "--amp", "--json", *small))
+    (record,) = json.loads(benchmark(NANO, "--amp", "--json", *small).out)
     assert record["peak_mem_bytes"] > 1e7
     assert record["amp"]
 
 
 def test_table_and_file(benchmark, tmp_path):
-    output = benchmark(NANO, *SMALL, "--json", str(tmp_path / "cost.json"))
+    output = benchmark(NANO, *SMALL, "--json", tmp_path / "cost.json").out
     assert len(json.loads((tmp_path / "cost.json").read_text())) == 2
     assert "encoder: 1 image(s)" in output and "32 x 40" in output
     assert output.count("vmt_swin-nano_shapes") == 2
@@ -77,14 +79,11 @@ def test_table_and_file(benchmark, tmp_path):
         ),
     ],
 )
-def test_wrong_arguments_are_one_line(benchmark, capsys, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_arguments_are_one_line(benchmark, tmp_path, arguments, message):
     (tmp_path / "own.py").write_text("a config that must stay")
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(SystemExit) as exit_:
-        benchmark(*arguments)
-    assert exit_.value.code == 1
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    printed = benchmark(*arguments, code=1, cwd=tmp_path)
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
     assert (tmp_path / "own.py").read_text() == "a config that must stay"

@@ -1,8 +1,6 @@
 """The command that times the data pipeline."""
 
 import json
-import runpy
-import sys
 
 import pytest
 from commands import CONFIG, ROOT
@@ -22,14 +20,13 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture
-def benchmark(monkeypatch, capsys, scenes):
-    """Run the tool; return what it printed."""
+def benchmark(run_tool, scenes):
+    """Run the tool on the rendered scenes."""
 
-    def call(*arguments, config=str(ROOT / CONFIG)):
+    def call(*arguments, config=CONFIG, code=0):
         options = ["--cfg-options", f"data_root={scenes}", *OPTIONS]
-        monkeypatch.setattr(sys, "argv", ["benchmark_data.py", config, *arguments, *options])
-        runpy.run_path(str(ROOT / "tools/analysis_tools/benchmark_data.py"), run_name="__main__")
-        return capsys.readouterr().out
+        script = "tools/analysis_tools/benchmark_data.py"
+        return run_tool(script, config, *arguments, *options, code=code)
 
     return call
 
@@ -38,7 +35,7 @@ def benchmark(monkeypatch, capsys, scenes):
 def test_json(benchmark, scenes, workers):
     files = sorted(scenes.rglob("*"))
     arguments = ["--images", "3", "--repeats", "2", "--workers", workers, "--json"]
-    record = json.loads(benchmark(*arguments))
+    record = json.loads(benchmark(*arguments).out)
     settings = dict(images=3, repeats=2, workers=int(workers), size=[40, 32])
     assert settings.items() <= record.items()
     assert set(record["pipelines"]) == {"files", "cache", "plain"}
@@ -55,7 +52,7 @@ def test_json(benchmark, scenes, workers):
 
 
 def test_tables_and_fewer_images_than_asked_for(benchmark):
-    output = benchmark("--repeats", "1")
+    output = benchmark("--repeats", "1").out
     assert "times plain" in output
     assert "where it goes" in output
     assert "RandomWarp" in output
@@ -69,14 +66,11 @@ def test_tables_and_fewer_images_than_asked_for(benchmark):
         (["--workers", "-1"], "--workers must be 0 or more, got -1"),
     ],
 )
-def test_wrong_arguments_are_one_line(benchmark, capsys, arguments, message):
-    with pytest.raises(SystemExit) as exit_:
-        benchmark(*arguments)
-    assert exit_.value.code == 1
-    assert capsys.readouterr().err.splitlines() == [f"error: {message}"]
+def test_wrong_arguments_are_one_line(benchmark, arguments, message):
+    assert benchmark(*arguments, code=1).err.splitlines() == [f"error: {message}"]
 
 
-def test_a_pipeline_without_a_warp_is_refused(benchmark, capsys, tmp_path):
+def test_a_pipeline_without_a_warp_is_refused(benchmark, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(
         f"_base_ = {str(ROOT / CONFIG)!r}\n"
@@ -84,14 +78,11 @@ def test_a_pipeline_without_a_warp_is_refused(benchmark, capsys, tmp_path):
         "    dict(type='LoadImageFromFile'), dict(type='LoadLabels'),\n"
         "    dict(type='Resize', scale=(40, 32)), dict(type='PackMultiTaskInputs')]))\n"
     )
-    with pytest.raises(SystemExit):
-        benchmark(config=str(config))
-    assert "the training pipeline has no RandomWarp" in capsys.readouterr().err
+    printed = benchmark(config=config, code=1)
+    assert "the training pipeline has no RandomWarp" in printed.err
 
 
-def test_warps_that_are_left_to_the_device_are_not_compared(benchmark, capsys, tmp_path):
+def test_warps_that_are_left_to_the_device_are_not_compared(benchmark, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(f"_base_ = {str(ROOT / CONFIG)!r}\naugment_on_device = True\n")
-    with pytest.raises(SystemExit):
-        benchmark(config=str(config))
-    assert "set augment_on_device=False" in capsys.readouterr().err
+    assert "set augment_on_device=False" in benchmark(config=config, code=1).err

@@ -1,21 +1,22 @@
 """The command that counts parameters."""
 
 import json
+from functools import partial
 
 import pytest
-from commands import ROOT, caller
+from commands import ROOT
 
 PASCAL = str(ROOT / "configs/vmt/vmt_swin-t_pascal.py")
 FULL = str(ROOT / "configs/baselines/multi_task_full_swin-nano_shapes.py")
 
 
 @pytest.fixture
-def count(monkeypatch, capsys):
-    return caller("tools/analysis_tools/count_params.py", monkeypatch, capsys)
+def count(run_tool):
+    return partial(run_tool, "tools/analysis_tools/count_params.py")
 
 
 def test_json_holds_whole_numbers(count):
-    records = json.loads(count(PASCAL, FULL, "--json"))
+    records = json.loads(count(PASCAL, FULL, "--json").out)
     assert [record["config"] for record in records] == [PASCAL, FULL]
     expected = dict(
         encoder_trainable=1_126_848,
@@ -33,14 +34,14 @@ def test_json_holds_whole_numbers(count):
 
 
 def test_the_papers_numbers_stand_beside(count):
-    rows = [[c.strip() for c in line.split("│")] for line in count(PASCAL, FULL).splitlines()]
+    rows = [[c.strip() for c in line.split("│")] for line in count(PASCAL, FULL).out.splitlines()]
     row = next(row for row in rows if "vmt_swin-t_pascal" in row)
     assert {"1,126,848", "2,537,504", "4.09", "1.02", "1.13 / 3.66", "1.13 / 3.68"} <= set(row)
     assert next(row for row in rows if "multi_task_full_swin-nano_shapes" in row)[-3:-1] == ["", ""]
 
 
 def test_options_reach_every_config(count):
-    records = json.loads(count(PASCAL, FULL, "--json", "--cfg-options", "task=semseg"))
+    records = json.loads(count(PASCAL, FULL, "--json", "--cfg-options", "task=semseg").out)
     assert [record["tasks"] for record in records] == [1, 1]
 
 
@@ -53,14 +54,11 @@ def test_options_reach_every_config(count):
         ("model = dict(type='MultiTaskSegmentor')", "own.py: its `model` has no `tasks`"),
     ],
 )
-def test_a_wrong_config_is_one_line(count, capsys, tmp_path, content, message):
+def test_a_wrong_config_is_one_line(count, tmp_path, content, message):
     own = tmp_path / "own.py"
     if content is not None:
         own.write_text(content)
-    with pytest.raises(SystemExit) as exit_:
-        count(PASCAL, str(own), "--json")
-    assert exit_.value.code == 1
-    printed = capsys.readouterr()
+    printed = count(PASCAL, own, "--json", code=1)
     errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]

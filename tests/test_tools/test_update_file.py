@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from commands import caller
 from mmengine.config import Config
 
 from vmt_mm.apis.inference import EMBEDDED_ADAPTER
@@ -32,7 +31,7 @@ NEW = dict(
 )
 
 
-def test_an_adapter_file(tmp_path, monkeypatch, capsys):
+def test_an_adapter_file(run_tool, tmp_path):
     weights = dict(w=torch.ones(3))
     named = dict(dataset_meta=dict(semseg={}), metrics={"a": 1.0}, version="0.1.0")
     frozen = dict(source=None, sha256="", tensors=0)
@@ -41,32 +40,32 @@ def test_an_adapter_file(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match=r"update_file.py .*old\.safetensors NEW"):
         load_adapter(tmp_path / "old.safetensors")
     files = (tmp_path / "old.safetensors", tmp_path / "new.safetensors")
-    caller(TOOL, monkeypatch, capsys)(*map(str, files))
+    run_tool(TOOL, *files)
     found = read_adapter(tmp_path / "new.safetensors")
     assert found.config == NEW and found.metrics == {"a": 1.0}
     assert torch.equal(found.tensors["w"], weights["w"])
     refuse_old_names(found.config, "new.safetensors")
 
 
-def test_a_checkpoint(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint(run_tool, tmp_path):
     meta = dict(cfg=Config(OLD).pretty_text, epoch=3)
     torch.save(dict(meta=meta, state_dict=dict(w=torch.ones(3)), optimizer={}), tmp_path / "a.pth")
     files = (tmp_path / "a.pth", tmp_path / "b.pth")
-    caller(TOOL, monkeypatch, capsys)(*map(str, files))
+    run_tool(TOOL, *files)
     found = read_checkpoint(str(tmp_path / "b.pth"))
     assert read_config_text(found["meta"]["cfg"], "b.pth") == NEW
     assert found["meta"]["epoch"] == 3 and torch.equal(found["state_dict"]["w"], torch.ones(3))
     assert found.keys() == {"meta", "state_dict", "optimizer"}
 
 
-def test_a_config_of_a_work_dir(tmp_path, monkeypatch, capsys):
+def test_a_config_of_a_work_dir(run_tool, tmp_path):
     files = (tmp_path / "old.py", tmp_path / "new.py")
     files[0].write_text(Config(OLD).pretty_text)
     with pytest.raises(
         InputError, match=r"no hook is named 'StepTimeHook'(.*\n)*.*update_file.py OLD NEW"
     ):
         load_config(files[0])
-    caller(TOOL, monkeypatch, capsys)(*map(str, files))
+    run_tool(TOOL, *files)
     assert Config.fromfile(files[1]).to_dict() == NEW
 
 

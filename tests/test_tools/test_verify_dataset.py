@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 from commands import CONFIG
-from here import run_here
 from PIL import Image
 
 from vmt_mm.datasets.transforms import LoadImageFromFile
@@ -19,6 +18,7 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import build_tasks
 from vmt_mm.visualization import draw_contact_sheet, draw_histogram
 
+TOOL = "tools/misc/verify_dataset.py"
 SIZE = (8, 10)
 TASKS = build_tasks(
     dict(
@@ -286,46 +286,38 @@ model, total_batch_size = dict(), 1
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_all_data_sets_of_the_folder_count(root, tmp_path, monkeypatch, capsys, here):
-    tool = partial(run_here, monkeypatch, capsys, "tools/misc/verify_dataset.py")
+def test_all_data_sets_of_the_folder_count(run_tool, root, tmp_path, here):
     config, out = tmp_path / "config.py", tmp_path / "out"
     name = str(root) if here else "elsewhere"
     (root / "splits/other.txt").write_text("c\n")
     config.write_text(CONFIG_OF.format(root=name, other="other", val="splits/val.txt"))
-    arguments = (root, "--config", config, "--out", out, "--workers", "1", "--show-number", "0")
-    code, output = tool(*arguments)
+    arguments = (TOOL, root, "--config", config, "--out", out, "--workers", 1, "--show-number", 0)
+    run_tool(*arguments, code=0 if here else 1)
     found = json.loads((out / "report.json").read_text())["splits"]
     tasks = {split: list(content["tasks"]) for split, content in found.items()}
     if here:  # the set that lies elsewhere has nothing to say
-        assert code == 0, output
         assert tasks == dict(train=["floor", "saliency"], val=["floor", "saliency"])
     else:
         assert set(tasks) == {"train", "other", "val"}
         assert tasks["val"] == ["floor", "flow", "saliency"]
     # two lists of one name
     config.write_text(CONFIG_OF.format(root=name, other="other", val="lists/train.txt"))
-    code, output = tool(*arguments)
-    assert code == 1
+    output = run_tool(*arguments, code=1).text
     message = f"error: {root}/splits/train.txt and {root}/lists/train.txt: two lists of one name"
     assert output.startswith(message)
 
 
-def test_the_tool(tmp_path, monkeypatch, capsys):
-    tool = partial(run_here, monkeypatch, capsys, "tools/misc/verify_dataset.py")
+def test_the_tool(run_tool, tmp_path):
     root, out = tmp_path / "shapes", tmp_path / "out"
     write_dataset(root, train=3, val=2, size=32, seed=0, workers=1)
-    arguments = (root, "--config", CONFIG, "--out", out, "--workers", "1")
-    code, output = tool(*arguments)
-    assert code == 0
-    assert "0 problem(s)" in output
+    arguments = (TOOL, root, "--config", CONFIG, "--out", out, "--workers", "1")
+    assert "0 problem(s)" in run_tool(*arguments).text
     assert cv2.imread(str(out / "contact_sheet.png")).shape[0] > 500
     assert cv2.imread(str(out / "histogram.png")) is not None
     _truncate(root / "images/val_00001.jpg")
-    code, output = tool(*arguments, "--split", "val")
-    assert code == 1
+    output = run_tool(*arguments, "--split", "val", code=1).text
     assert f"{root}/images/val_00001.jpg: the JPEG is truncated" in output
     stored = json.loads((out / "report.json").read_text())
     assert (stored["sound"], list(stored["splits"])) == (False, ["val"])
-    code, output = tool(tmp_path / "gone", "--config", CONFIG)
-    assert code == 1
+    output = run_tool(TOOL, tmp_path / "gone", "--config", CONFIG, code=1).text
     assert output == f"error: {tmp_path / 'gone'}: is not a folder; expected a dataset there\n"

@@ -6,7 +6,6 @@ Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Tables 2 and 3.
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.table import Table
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vmt_mm.analysis.experiment import Experiment
@@ -71,9 +71,29 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     }
 
 
+class WithoutValues(TorchFunctionMode):
+    """Models that are built within it have shapes and no values: fast, and in no memory.
+
+    Layers take their weights from ``torch.empty``. What else they make they may read at once, as
+    the rates of stochastic depth: it stays as it is.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function; empty tensors get the device that keeps no values."""
+        own = dict(device="meta") if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **own})
+
+
 def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
     """Parameters of a config's models; ``encoder`` is a pretrained one, without output norms."""
-    models, plain = experiment.build_models(), experiment.build_plain_encoder()
+    with WithoutValues():
+        models, plain = experiment.build_models(), experiment.build_plain_encoder()
     counts = [count_parameters(model) for model in models]
     parts = ("encoder", "output norms", "sum")
     encoder, norms, total = (sum(count[part][0] for count in counts) for part in parts)
@@ -89,8 +109,6 @@ def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
     row = experiment.name.replace(PAPER_SETTING, "")
     if printed := PAPER_TABLE.get(row if row != experiment.name else ""):
         summary["paper_millions"] = dict(zip(("encoder", "all"), printed, strict=True))
-    del models, plain
-    gc.collect()  # encoders contain reference cycles
     return summary
 
 
