@@ -7,6 +7,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -220,10 +221,22 @@ def state(small):
 
 
 @pytest.fixture(scope="module")
-def measured(scenes, tmp_path_factory):
+def measured_losses():
+    """Losses of each task at the measurements of the run below."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def measured(scenes, tmp_path_factory, measured_losses):
     """Three epochs with the hook, registered as a config does."""
+
+    def keep(losses, parameters):
+        measured_losses.append({f"loss_{task}": loss.item() for task, loss in losses.items()})
+        return measure_conflict(losses, parameters)
+
     hook = {"custom_hooks": [dict(type="GradientConflictHook")], "train_cfg.max_epochs": 3}
-    return SmallRun(tmp_path_factory.mktemp("measured"), scenes, hook).train()
+    with mock.patch.object(gradient_conflict, "measure_conflict", keep):
+        return SmallRun(tmp_path_factory.mktemp("measured"), scenes, hook).train()
 
 
 def test_the_training_is_bit_for_bit_the_same(whole, measured):
@@ -249,19 +262,10 @@ def test_the_same_while_gradients_accumulate_and_losses_are_watched(small_run, t
     assert hook.record["iterations"] == [3, 6]
 
 
-def test_the_gradients_are_those_of_the_training(small_run, monkeypatch):
-    seen = []
-
-    def keep(losses, parameters):
-        seen.append({f"loss_{task}": loss.item() for task, loss in losses.items()})
-        return measure_conflict(losses, parameters)
-
-    monkeypatch.setattr(gradient_conflict, "measure_conflict", keep)
-    small = small_run({**NO_CHECKPOINTS, "train_cfg.max_epochs": 1}, GradientConflictHook())
-    small.train()
-    for number, losses in enumerate(seen, start=1):
-        assert losses == {key: small.losses[number][key] for key in losses}
-    assert len(seen) == LENGTH
+def test_the_gradients_are_those_of_the_training(measured, measured_losses):
+    assert len(measured_losses) == 3 * LENGTH
+    for number, losses in enumerate(measured_losses, start=1):
+        assert losses == {key: measured.losses[number][key] for key in losses}
 
 
 def test_the_files(measured):

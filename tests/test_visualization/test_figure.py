@@ -65,6 +65,12 @@ def _count(panel: np.ndarray, color: tuple[int, int, int]) -> int:
 _ALL = tuple(_TASKS)
 
 
+@pytest.fixture(scope="module")
+def two() -> np.ndarray:
+    """A panel of two rows."""
+    return _panel(_ALL, _ALL)
+
+
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (16, 48)])
 def test_labels_and_predictions(size: tuple[int, int]) -> None:
     both = _panel(_ALL, _ALL, size)
@@ -81,8 +87,8 @@ def test_labels_and_predictions(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("labels", "predictions"), [((), _ALL), (_ALL, ())], ids=["predictions", "labels"]
 )
-def test_one_row(labels: tuple[str, ...], predictions: tuple[str, ...]) -> None:
-    one, two = _panel(labels, predictions), _panel(_ALL, _ALL)
+def test_one_row(two: np.ndarray, labels: tuple[str, ...], predictions: tuple[str, ...]) -> None:
+    one = _panel(labels, predictions)
     assert one.shape[0] < two.shape[0]
     assert 0 < _count(one, _MAGENTA) < 0.7 * _count(two, _MAGENTA)
 
@@ -104,10 +110,10 @@ def _texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return written
 
 
-def test_missing_labels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_labels_are_named(two: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     written = _texts(monkeypatch)
     panel = _panel(("semseg", "normals"), _ALL)
-    assert panel.shape == _panel(_ALL, _ALL).shape
+    assert panel.shape == two.shape
     assert written == ["no label"] * 3
 
 
