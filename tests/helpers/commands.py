@@ -108,14 +108,3 @@ def run_process(*command: object, code: int = 0, **kwargs) -> str:
     )
     assert done.returncode == code, done.stdout[-4000:]
     return done.stdout
-
-
-def caller(tool, monkeypatch, capsys):
-    """Will go: use ``run_tool``."""
-
-    def call(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", [tool, *arguments])
-        runpy.run_path(str(ROOT / tool), run_name="__main__")
-        return capsys.readouterr().out
-
-    return call
