@@ -201,6 +201,7 @@ def test_runs_are_side_by_side_and_failures_do_not_stop_others(runs):
     assert (runs[0].folder / LOG).read_text().startswith("threads ")
 
 
+@pytest.mark.processes
 def test_an_interruption_stops_what_runs(runs):
     commands = [[sys.executable, "-c", "import time; time.sleep(1200)"], [sys.executable, "-c", ""]]
 
