@@ -1,4 +1,4 @@
-"""Config files of the repository are read once in a test run, which loads hundreds of configs.
+"""Config files of the repository and of mmseg are read once in a test run, which loads hundreds.
 
 ``tests/conftest.py`` imports the fixture.
 """
@@ -7,10 +7,11 @@ import copy
 import os
 from pathlib import Path
 
+import mmseg
 import pytest
 from mmengine.config import Config
 
-_CONFIGS = Path(__file__).parents[2] / "configs"
+_FOLDERS = {Path(__file__).parents[2] / "configs", Path(mmseg.__file__).parent / ".mim/configs"}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,7 +21,7 @@ def configs_read_once():
 
     def read_once(filename, *args, **kwargs):
         path = os.path.abspath(os.path.expanduser(filename))
-        if _CONFIGS not in Path(path).parents:
+        if _FOLDERS.isdisjoint(Path(path).parents):
             return read(filename, *args, **kwargs)
         key = (path, args, *kwargs.items())
         if key not in found:

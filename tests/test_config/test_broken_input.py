@@ -788,15 +788,20 @@ def _standard_config():
     return load_config(PASCAL, OPTIONS)
 
 
+@functools.cache
+def _standard_model():
+    return MODELS.build(copy.deepcopy(_standard_config().model))
+
+
 def _use(row: Row, config: str) -> None:
     """What a training does before its first step."""
     if row.options or row.config is not None or row.world_size > 1:
         options = copy.deepcopy({**OPTIONS, **row.options})  # merging takes `_delete_` out
-        cfg = load_config(config, options, row.world_size)
+        cfg, build = load_config(config, options, row.world_size), MODELS.build
     else:
-        cfg = copy.deepcopy(_standard_config())
+        cfg, build = copy.deepcopy(_standard_config()), lambda _: _standard_model()
     check_inputs(cfg, training=True)
-    model = MODELS.build(cfg.model)
+    model = build(cfg.model)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         dataset = DATASETS.build(loader.dataset)
         for index in range(len(dataset)):

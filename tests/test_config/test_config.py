@@ -32,6 +32,16 @@ def _elsewhere(tmp_path, monkeypatch):
     init_default_scope("vmt_mm")
 
 
+@pytest.fixture
+def no_values():
+    """Models are built without values: those of the largest are some gigabytes."""
+    hook = register_module_parameter_registration_hook(
+        lambda module, name, p: None if p is None else nn.Parameter(p.to("meta"), p.requires_grad)
+    )
+    yield hook
+    hook.remove()
+
+
 def _roots(cfg):
     return [cfg[loader].dataset.data_root for loader in LOADERS]
 
@@ -152,16 +162,6 @@ def test_config_files_are_found():
     assert {name.split("/")[0] for name in FILES} == {"vmt", "baselines", "pretrain"}
 
 
-@pytest.fixture
-def no_values():
-    """Models are built without values: those of the largest are some gigabytes."""
-    hook = register_module_parameter_registration_hook(
-        lambda module, name, p: None if p is None else nn.Parameter(p.to("meta"), p.requires_grad)
-    )
-    yield hook
-    hook.remove()
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_every_config_builds_its_model(name, no_values):
     cfg = load_config(CONFIGS / name, dict(pretrained=None, allow_random_backbone=True))
@@ -191,7 +191,7 @@ def test_every_config_builds_its_model(name, no_values):
 
 
 @pytest.mark.parametrize("folder", ["vmt/vmt", "baselines/decoders"])
-def test_configs_with_edges_and_depth(folder):
+def test_configs_with_edges_and_depth(folder, no_values):
     pascal = load_config(CONFIGS / f"{folder}_swin-t_pascal-5task.py")
     assert list(pascal.model.tasks) == ["semseg", "human_parts", "saliency", "normals", "edge"]
     assert pascal.model.tasks.edge == dict(type="Edge", loss_weight=50.0)
@@ -296,7 +296,7 @@ def _best(cfg):
     return hook.save_best, hook.rule
 
 
-def test_one_task_alone():
+def test_one_task_alone(no_values):
     single = {"task": "normals", "model.task_heads": dict(saliency=dict(type="HRNetHead"))}
     cfg = load_config(PASCAL, {**single, "default_hooks.checkpoint.save_best": "semseg/mIoU"})
     one = dict(normals=dict(type="Normals", loss_weight=10.0))

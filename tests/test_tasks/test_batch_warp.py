@@ -5,6 +5,8 @@ the nearest pixel is another one in fewer than a pixel of a thousand, and interp
 0..255 differ by less than 0.05.
 """
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
@@ -30,9 +32,14 @@ NO_LABEL = {"semseg": 255, "saliency": 255, "edge": 255, "normals": 0, "depth": 
 SIZES = [(64, 64), (50, 64), (64, 41)]
 
 
+@functools.cache
+def _scene(index):
+    return render_scene(0, "train", index, 64)
+
+
 def _labels(index, size):
     """A scene's labels in memory, cut to ``size``; part of the normals is missing."""
-    scene, (height, width) = render_scene(0, "train", index, 64), size
+    scene, (height, width) = _scene(index), size
     normals = scene.normals.copy()
     normals[20:30, 10:35] = 0
     labels = dict(
