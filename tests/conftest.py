@@ -60,14 +60,6 @@ def memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def no_fsync():
-    """Do not wait until files are on the disk, which takes longer than most tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def default_scope():
     """Look types up here first, as every config says."""

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -50,20 +49,15 @@ def same(one, other):
     return one == other
 
 
-def write(path, place, byte):
-    """Write one byte within a file."""
-    with path.open("r+b") as stream:
-        stream.seek(place)
-        stream.write(bytes([byte]))
-
-
 def changed(path, read, content, every=1):
     """Flip a bit of every byte; return how many copies are refused. The others are the same."""
     raw, refused, draw = path.read_bytes(), 0, random.Random(0)
-    copy = shutil.copy(path, path.with_stem("changed"))
+    copy = path.with_stem("changed")
     places = range(0, len(raw), every)
     for place in places:
-        write(copy, place, raw[place] ^ 1 << draw.randrange(8))
+        flipped = bytearray(raw)
+        flipped[place] ^= 1 << draw.randrange(8)
+        copy.write_bytes(flipped)
         try:
             found = read(str(copy))
         except InputError as error:
@@ -71,8 +65,6 @@ def changed(path, read, content, every=1):
             refused += 1
         else:
             assert same(found, content), place
-        write(copy, place, raw[place])
-    assert copy.read_bytes() == raw
     return refused, len(places)
 
 

@@ -162,7 +162,6 @@ def test_the_archive_gives_the_same(raw, tmp_path):
     assert all((outs[0] / f).read_bytes() == (outs[1] / f).read_bytes() for f in files[0])
 
 
-@pytest.mark.processes
 def test_worker_processes_load_no_torch():
     code = (
         "import sys, vmt_mm.cli.conversion, vmt_mm.conversion.nyud\n"

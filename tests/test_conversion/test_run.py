@@ -71,8 +71,8 @@ def kill(monkeypatch, *arguments):
             convert(*arguments)
 
 
-def pack(raw, archive, mode="gz", **level):
-    with tarfile.open(archive, f"w:{mode}", **level) as tar:
+def pack(raw, archive, mode="gz"):
+    with tarfile.open(archive, f"w:{mode}") as tar:
         tar.add(raw, "PASCAL_MT")
     return archive
 
@@ -176,14 +176,11 @@ def test_what_a_killed_run_unpacked_is_used_if_the_archive_is_the_same(raw, tmp_
     assert tree(out) == tree(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    ("mode", "level"),
-    [("gz", dict(compresslevel=1)), ("bz2", dict(compresslevel=1)), ("xz", dict(preset=0))],
-)
-def test_a_flipped_byte_of_a_compressed_archive_is_damage(raw, tmp_path, mode, level):
-    # of several blocks, which are of 100 kB in bz2, the first is whole
-    (raw / "noise.bin").write_bytes(np.random.default_rng(0).bytes(300_000))
-    archive = pack(raw, tmp_path / f"PASCAL_MT.tar.{mode}", mode, **level)
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_flipped_byte_of_a_compressed_archive_is_damage(raw, tmp_path, mode):
+    # of several blocks the first is whole
+    (raw / "noise.bin").write_bytes(np.random.default_rng(0).bytes(2_500_000))
+    archive = pack(raw, tmp_path / f"PASCAL_MT.tar.{mode}", mode)
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 0xFF
     archive.write_bytes(content)
@@ -241,6 +238,12 @@ def test_links_share_the_file_and_leave_it_as_it_is(raw, tmp_path):
     (out / "edge/a.png").unlink()
     assert convert(recipe(), raw, out, link=True).converted_now == 1
     assert (out / "images/a.jpg").samefile(source)
+
+
+def test_two_workers_give_the_same(raw, tmp_path):
+    convert(recipe(), raw, tmp_path / "one")
+    convert(recipe(), raw, tmp_path / "two", workers=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
 def test_a_folder_of_another_data_set_is_refused(raw, tmp_path):

@@ -144,7 +144,6 @@ def test_a_sample_may_be_written_to(root, tmp_path):
     assert _content(dataset[0]) == before
 
 
-@pytest.mark.processes
 def test_workers_and_subsets_share_it(root, tmp_path, written):
     files, folder = _dataset(root), str(tmp_path / "cache")
     dataset = pickle.loads(pickle.dumps(_dataset(root, folder, serialize_data=True)))

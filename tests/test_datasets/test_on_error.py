@@ -170,7 +170,6 @@ def test_the_same_draw_gives_the_same_replacement(root):
         assert other.skipped == first.skipped
 
 
-@pytest.mark.processes
 def test_workers_replace_alike(root):
     _damage(root, "images/b", "images/d")
 
