@@ -1,10 +1,9 @@
 """The comparison tool: it trains, collects, goes on, and says what is wrong in one line."""
 
 import json
-import sys
 
 import pytest
-from commands import SMALL, run_process
+from commands import SMALL
 
 CONFIG = "configs/baselines/decoders_swin-nano_shapes.py"
 TOOL = "tools/analysis_tools/compare.py"
@@ -16,7 +15,10 @@ TINY = [
     "total_batch_size=4",
     *(option for option in SMALL if option.startswith(("train_dataloader", "val_dataloader"))),
     "train_cfg.max_epochs=1",
+    "default_hooks.visualization.num_images=0",
 ]
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]  # every training is a process of the tool
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +26,23 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("compare")
 
 
-def compare(folder, *arguments, options=(), code=0):
-    return run_process(
-        *(sys.executable, TOOL, CONFIG, "--work-dir", folder / "runs", "--seeds", "0", "1"),
-        *("--jobs", "2", "--title", "decoders_swin-nano_shapes=Decoders only"),
-        *("--out", folder / "out", "--reference", CONFIG, *arguments),
-        *("--cfg-options", f"data_root={folder}/shapes", *TINY, *options),
-        code=code,
-    )
+@pytest.fixture(scope="module")
+def compare(run_tool, folder):
+    def call(*arguments, options=(), code=0):
+        return run_tool(
+            *(TOOL, CONFIG, "--work-dir", folder / "runs", "--seeds", "0", "1"),
+            *("--jobs", "2", "--title", "decoders_swin-nano_shapes=Decoders only"),
+            *("--out", folder / "out", "--reference", CONFIG, *arguments),
+            *("--cfg-options", f"data_root={folder}/shapes", *TINY, *options),
+            code=code,
+        ).text
+
+    return call
 
 
 @pytest.fixture(scope="module")
-def trained(folder):
-    return compare(folder)
+def trained(compare):
+    return compare()
 
 
 def test_two_seeds_are_trained_and_compared(folder, trained):
@@ -53,23 +59,22 @@ def test_two_seeds_are_trained_and_compared(folder, trained):
     assert (folder / "out/comparison.png").stat().st_size > 10_000
 
 
-def test_the_same_command_again_only_collects(folder, trained):
+def test_the_same_command_again_only_collects(folder, trained, compare):
     before = json.loads((folder / "out/comparison.json").read_text())
-    output = compare(folder)
-    assert "2 of 2 run(s) are finished already" in output
+    assert "2 of 2 run(s) are finished already" in compare()
     assert json.loads((folder / "out/comparison.json").read_text()) == before
 
 
-def test_other_settings_and_missing_runs(folder, trained):
-    output = compare(folder, options=["optim_wrapper.optimizer.lr=0.5"], code=1)
+def test_other_settings_and_missing_runs(trained, compare):
+    output = compare(options=["optim_wrapper.optimizer.lr=0.5"], code=1)
     assert "is of a run with other settings: optim_wrapper" in output
     assert "Traceback" not in output
-    output = compare(folder, "--collect", "--seeds", "0", "1", "7")
+    output = compare("--collect", "--seeds", "0", "1", "7")
     assert "decoders_swin-nano_shapes/seed7 has not been started" in output
 
 
-def test_a_failed_training_is_reported_and_the_others_are_kept(folder, trained):
-    output = compare(folder, "--seeds", "0", "-1", code=1)
+def test_a_failed_training_is_reported_and_the_others_are_kept(trained, compare):
+    output = compare("--seeds", "0", "-1", code=1)
     assert "decoders_swin-nano_shapes/seed-1 failed; the end of" in output
     assert "1 of 2 run(s) are finished already" in output
     assert "Decoders only †" in output

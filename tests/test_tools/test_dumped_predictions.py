@@ -1,10 +1,9 @@
 """The metrics of `tools/test.py` are those of the files that it writes."""
 
 import json
-import sys
 
 import pytest
-from commands import CONFIG, ROOT, options, run_process
+from commands import CONFIG, ROOT, options
 from recompute import recompute
 
 from vmt_mm.evaluation.task_metric import is_of_class
@@ -18,7 +17,7 @@ _NO_PERCENTAGE = ("mErr", "median", "rmse", "abs_rel", "threshold", "images")
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory):
+def tested(run_tool, tmp_path_factory):
     """Metrics, data and dumped predictions of all kinds of task."""
     folder = tmp_path_factory.mktemp("dumped")
     config = folder / "six_tasks.py"
@@ -26,13 +25,16 @@ def tested(tmp_path_factory):
         f"_base_ = {str(ROOT / CONFIG)!r}\n"
         "tasks = dict(edge=dict(type='Edge', loss_weight=50.0), depth=dict(type='Depth'))\n"
     )
-    small = options(folder, "render.val=16", "train_cfg.max_epochs=4", "train_cfg.val_interval=4")
-    run_process(sys.executable, "tools/train.py", config, "--work-dir", folder / "run", *small)
-    output = run_process(
-        sys.executable, "tools/test.py", config, folder / "run/epoch_4.pth",
-        *("--work-dir", folder / "test", "--out", folder / "out"), *small,
+    small = options(
+        folder, "render.val=16", "train_cfg.max_epochs=4", "train_cfg.val_interval=4",
+        "default_hooks.visualization.num_images=0",
     )  # fmt: skip
-    return json.loads((folder / "test/metrics.json").read_text()), output, folder
+    run_tool("tools/train.py", config, "--work-dir", folder / "run", *small)
+    output = run_tool(
+        *("tools/test.py", config, folder / "run/epoch_4.pth"),
+        *("--work-dir", folder / "test", "--out", folder / "out", *small),
+    )
+    return json.loads((folder / "test/metrics.json").read_text()), output.out, folder
 
 
 def test_metrics_come_from_the_files(tested):
