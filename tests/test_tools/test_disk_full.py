@@ -25,6 +25,9 @@ def on_small_disk(tmp_path, size, *command, code):
     return copy, run_process("unshare", "-rm", "sh", "-c", script, "sh", *command, code=code)
 
 
+pytestmark = pytest.mark.processes
+
+
 @pytest.fixture(autouse=True)
 def _needs_name_spaces(tmp_path):
     if not shutil.which("unshare"):
@@ -40,7 +43,7 @@ def test_training_says_so_and_keeps_the_last_checkpoint(tmp_path):
         tmp_path, "13m",
         sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "disk/run",
         *options(
-            tmp_path, "train_cfg.max_epochs=3", "default_hooks.checkpoint.save_best=None",
+            tmp_path, "train_cfg.max_epochs=2", "default_hooks.checkpoint.save_best=None",
             "default_hooks.visualization.num_images=0", "default_hooks.checkpoint.save_frozen=True",
         ),
         code=1,
