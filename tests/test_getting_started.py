@@ -5,18 +5,13 @@
 
 import importlib.util
 import json
-import os
 import re
-import runpy
 import shlex
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from small_runs import own_state
+from commands import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "getting_started.md").read_text()
 CONFIG, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -28,7 +23,7 @@ COMMANDS = [
 SET_UP = ("make", "source", "pip")
 #: Text of the page's config -> what a test of seconds has in its place.
 SMALLER = {
-    "train=64, val=8, size=64": "train=16, val=2, size=32",
+    "train=64, val=8, size=64": "train=8, val=2, size=32",
     "image_size = (64, 64)": "image_size = (32, 32)",
 }
 #: To start other processes takes longer than to load what little there is.
@@ -73,11 +68,10 @@ def clone(tmp_path, monkeypatch):
         text = text.replace(value, smaller)
     (tmp_path / "first.py").write_text(text + ONE_PROCESS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the scenes are rendered in this process
     return tmp_path
 
 
-def test_the_commands_work_one_after_the_other(clone, monkeypatch):
+def test_the_commands_work_one_after_the_other(run_tool, clone):
     ran = []
     for words in COMMANDS:
         if words[0] in SET_UP:
@@ -89,7 +83,7 @@ def test_the_commands_work_one_after_the_other(clone, monkeypatch):
         if "--resume" in words:  # so that there is something to go on with
             for name in ("epoch_2.pth", "last_checkpoint"):
                 (clone / "work_dirs/first" / name).unlink()
-        _run(monkeypatch, words[1:])
+        run_tool(*words[1:], cwd=clone)
         ran.append(line)
         for start, files in LEAVES.items():
             if line.startswith(start):
@@ -102,16 +96,6 @@ def test_the_commands_work_one_after_the_other(clone, monkeypatch):
     _check_metrics(clone)
     _check_that_the_earlier_tasks_stay(clone)
     exec(compile(IN_PYTHON, "getting_started.md", "exec"), {})
-
-
-def _run(monkeypatch, arguments):
-    """Run a script in this process, where the libraries are loaded already; it must succeed."""
-    with own_state(), monkeypatch.context() as patch:
-        patch.setattr(sys, "argv", list(arguments))
-        try:
-            runpy.run_path(arguments[0], run_name="__main__")
-        except SystemExit as ended:
-            assert not ended.code, arguments
 
 
 def _check_metrics(clone):

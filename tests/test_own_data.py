@@ -2,15 +2,13 @@
 
 import os
 import re
-import runpy
 import shlex
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from small_runs import own_state
+from commands import ROOT
 
 from vmt_mm.apis import load_config
 from vmt_mm.config.inputs import check_inputs
@@ -18,7 +16,6 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.rendering import write_dataset
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/own_data.md").read_text()
 CONFIGS = dict(
     zip(("my_rooms.py", "rooms_and_photos.py"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL),
@@ -63,7 +60,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _stand_there(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    # To start other processes takes longer than to read and render what little there is.
+    # To start other processes takes longer than to read what little there is.
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
@@ -147,7 +144,7 @@ def test_the_input_check_covers_the_members():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands(command, monkeypatch, folder):
+def test_the_commands(command, run_tool, folder):
     script, *arguments = shlex.split(command)
     config = next(argument for argument in arguments if argument.endswith(".py"))
     small = [*SMALL, *(RENDERED if config.startswith("configs/") else [])]
@@ -155,12 +152,12 @@ def test_the_commands(command, monkeypatch, folder):
     if script == "tools/test.py":
         # what training wrote, under the number of its only epoch
         small.append("pretrained=vmt_mm://swin_nano")
-        arguments[1] = str(_trained(config, folder, monkeypatch))
+        arguments[1] = str(_trained(config, folder, run_tool))
     elif "pretrained=vmt_mm://swin_nano" not in arguments:
         small.append("pretrained=vmt_mm://swin_nano")
     if "--cfg-options" not in arguments:
         arguments.append("--cfg-options")
-    _run(monkeypatch, script, *arguments, *small)
+    run_tool(script, *arguments, *small, cwd=folder)
     if script == "tools/misc/browse_dataset.py":
         pictures = list(Path("work_dirs/browse").rglob("*.png"))
         assert pictures
@@ -171,21 +168,10 @@ def test_the_commands(command, monkeypatch, folder):
         assert (Path("work_dirs") / Path(config).stem / "epoch_1.pth").is_file()
 
 
-def _trained(config, folder, monkeypatch):
+def _trained(config, folder, run_tool):
     """The checkpoint of one epoch; trained where no command before this one did."""
-    path = folder / "work_dirs" / Path(config).stem / "trained.pth"
+    path = folder / "work_dirs" / Path(config).stem / "epoch_1.pth"
     if not path.is_file():
-        _run(monkeypatch, "tools/train.py", config, "--work-dir", path.parent, "--cfg-options",
-             "pretrained=vmt_mm://swin_nano", *SMALL)  # fmt: skip
-        (path.parent / "epoch_1.pth").rename(path)
+        run_tool("tools/train.py", config, "--work-dir", path.parent, "--cfg-options",
+                 "pretrained=vmt_mm://swin_nano", *SMALL, cwd=folder)  # fmt: skip
     return path
-
-
-def _run(monkeypatch, script, *arguments):
-    """Run a tool in this process, where the libraries are loaded already; it must succeed."""
-    with own_state(), monkeypatch.context() as patch:
-        patch.setattr(sys, "argv", [script, *map(str, arguments)])
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as ended:
-            assert not ended.code

@@ -22,6 +22,7 @@ def python(code, **kwargs):
     )
 
 
+@pytest.mark.processes
 def test_a_missing_library_is_one_line():
     done = python(
         "import importlib.util as u; find = u.find_spec\n"
@@ -33,6 +34,7 @@ def test_a_missing_library_is_one_line():
     assert last.startswith("ImportError: vmt_mm needs mmseg: run `pip install -r requirements/")
 
 
+@pytest.mark.processes
 def test_import_is_silent(tmp_path):
     done = python("import vmt_mm.apis, vmt_mm.datasets, vmt_mm.models", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
