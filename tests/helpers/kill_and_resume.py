@@ -4,15 +4,19 @@ python tests/helpers/kill_and_resume.py --kills 20 --while-writing 6
 
 A small training on rendered scenes gets SIGKILL while it starts, while it trains, and while it
 writes a checkpoint, and goes on with `--resume auto`. At the end its weights and metrics must be
-those of the uninterrupted run, every checkpoint ever seen whole, and nothing torn left.
+those of the uninterrupted run, every checkpoint ever seen whole, and nothing torn left. Each
+training is a forked process, which need not import the libraries again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
+import os
 import random
-import subprocess
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -21,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+import vmt_mm.apis  # noqa: F401 - what a training imports
 from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import PARTIAL
@@ -28,8 +33,8 @@ from vmt_mm.utils.files import PARTIAL
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
 _STEP = "Epoch(train)"
-#: A kill amid the training comes after so many steps of it at most: two epochs.
-_STEPS = 8
+#: A kill amid the training comes after so many steps of it: in the second epoch.
+_STEPS = 5, 8
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +57,7 @@ class Training:
         self.work_dir = work_dir
         self.log = work_dir.with_suffix(".log")
         self.command = [
-            sys.executable, "tools/train.py", CONFIG, "--work-dir", str(work_dir.resolve()),
+            "tools/train.py", CONFIG, "--work-dir", str(work_dir.resolve()),
             "--resume", "auto", "--seed", "0", "--deterministic", "--cfg-options",
             f"data_root={data.resolve()}", "render.train=16", "render.val=5", "render.size=48",
             "image_size=48,48", "total_batch_size=4", "train_dataloader.num_workers=1",
@@ -61,18 +66,31 @@ class Training:
             "default_hooks.logger.interval=1", "default_hooks.visualization.num_images=0",
         ]  # fmt: skip
 
-    def start(self) -> subprocess.Popen:
+    def start(self) -> multiprocessing.Process:
         """Start or resume it, in the background."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("w") as stream:
-            return subprocess.Popen(
-                self.command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, text=True
-            )
+        self.log.write_text("")
+        process = multiprocessing.get_context("fork").Process(target=self._run)
+        process.start()
+        return process
 
-    def finish(self) -> None:
-        """Run it to its end."""
-        if self.start().wait():
+    def _run(self) -> None:
+        log = os.open(self.log, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log, stream.fileno())
+        os.chdir(ROOT)
+        sys.argv = self.command
+        runpy.run_path(self.command[0], run_name="__main__")
+
+    def finish(self) -> float:
+        """Run it to its end; return the seconds until its first step."""
+        process, begin = self.start(), time.monotonic()
+        _wait_for_steps(self, process, 1)
+        seconds = time.monotonic() - begin
+        process.join()
+        if process.exitcode:
             sys.exit(f"the training failed, see {self.log}")
+        return seconds
 
     def partial_files(self) -> list[Path]:
         """Files that are being written, or were when a process died."""
@@ -102,37 +120,38 @@ def kill_at(training: Training, moment: str, rng: random.Random, startup: float)
     process = training.start()
     begin = time.monotonic()
     if moment == "starting":
-        _sleep(process, rng.uniform(0, startup))
+        _wait_for_steps(training, process, 1, rng.uniform(0, startup))
     else:
         _wait_for_steps(training, process, 1)
         if moment == "training":
-            _wait_for_steps(training, process, rng.randint(1, _STEPS))
+            _wait_for_steps(training, process, rng.randint(*_STEPS))
         else:
             _wait_for_writing(training, process, rng)
-    ended = process.poll() is not None
+    ended = not process.is_alive()
     process.kill()
-    process.wait()
+    process.join()
     writing = [path.name for path in training.partial_files()]
     state = "had ended" if ended else f"writing {writing[0][1:-14]}" if writing else moment
     return f"{state}, after {time.monotonic() - begin:.2f} s"
 
 
-def _sleep(process: subprocess.Popen, seconds: float) -> None:
+def _wait_for_steps(
+    training: Training, process: multiprocessing.Process, count: int, seconds: float = math.inf
+) -> None:
+    """Wait until so many steps are in the log, or for so long."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    while training.log.read_text().count(_STEP) < count and process.is_alive():
+        if time.monotonic() > end:
+            break
         time.sleep(0.005)
 
 
-def _wait_for_steps(training: Training, process: subprocess.Popen, count: int) -> None:
-    """Wait until so many steps are in the log, however long a busy machine takes for them."""
-    while training.log.read_text().count(_STEP) < count and process.poll() is None:
-        time.sleep(0.005)
-
-
-def _wait_for_writing(training: Training, process: subprocess.Popen, rng: random.Random) -> None:
+def _wait_for_writing(
+    training: Training, process: multiprocessing.Process, rng: random.Random
+) -> None:
     """Wait until the first, second or third checkpoint is being written, and some milliseconds."""
     seen, wanted = set(), rng.randint(1, 3)
-    while process.poll() is None:
+    while process.is_alive():
         seen |= {p.name for p in training.work_dir.glob(f".*{PARTIAL}") if ".pth." in p.name}
         if len(seen) >= wanted:
             time.sleep(rng.uniform(0, 0.004))
@@ -163,16 +182,17 @@ def main() -> None:
     if args.work_dir.exists():
         sys.exit(f"{args.work_dir} is there; remove it or give another --work-dir")
     begin = time.monotonic()
-    whole.finish()
+    startup = whole.finish()
     console.print(f"uninterrupted: {epochs} epochs in {time.monotonic() - begin:.0f} s")
     others = args.kills - args.while_writing
     moments = ["writing"] * args.while_writing
-    moments += ["starting"] * (others // 3) + ["training"] * (others - others // 3)
+    starting = math.ceil(others / 3)
+    moments += ["starting"] * starting + ["training"] * (others - starting)
     rng.shuffle(moments)
     table = Table("kill", "meant for", "was", "torn files")
     faults = []
     for number, moment in enumerate(moments, start=1):
-        state = kill_at(killed, moment, rng, startup=6.0)
+        state = kill_at(killed, moment, rng, startup)
         torn = killed.torn()
         faults += [f"kill {number}: torn {name}" for name in torn]
         table.add_row(str(number), moment, state, ", ".join(torn) or "none")
@@ -180,6 +200,8 @@ def main() -> None:
         if "had ended" in state:
             faults.append(f"kill {number}: the training had ended before, make it longer")
     killed.finish()
+    if killed.log.read_text().count(_STEP) == whole.log.read_text().count(_STEP):
+        faults.append("the training went on from no checkpoint")
     faults += compare(killed, whole)
     console.print(table)
     for name, value in whole.metrics().items():

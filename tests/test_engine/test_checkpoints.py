@@ -181,9 +181,12 @@ def test_a_run_that_goes_on_elsewhere_leaves_the_first_folder_alone(small_run, t
     assert files(first) == before
 
 
-def test_metrics_of_numpys_types(small_run):
-    scores = Scores({1: np.float32(1.5)})  # as metrics of other libraries are
+def test_checkpoints_and_what_is_read_again_are_written_whole(small_run, replaced):
+    scores = Scores({1: np.float32(1.5)})  # of NumPy's types, as metrics of other libraries are
     run = small_run({**BEST, "train_cfg.max_epochs": 1}, scores).train()
+    names = {path.name for path, _ in replaced}
+    expected = {"vmt_swin-nano_shapes.py", "last_validation.json", "epoch_1.pth", best(1)}
+    assert names == expected
     found = json.loads((run.folder / "last_validation.json").read_text())
     assert found["iter"] == 1
     assert found["metrics"]["semseg/mIoU"] == 1.5
@@ -219,10 +222,3 @@ def test_a_full_disk_under_write_bytes(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == ["file.bin"]
     assert path.read_bytes() == b"old"
-
-
-def test_checkpoints_and_what_is_read_again_are_written_whole(small_run, replaced):
-    small_run({**BEST, "train_cfg.max_epochs": 1}).train()
-    names = {path.name for path, _ in replaced}
-    expected = {"vmt_swin-nano_shapes.py", "last_validation.json", "epoch_1.pth", best(1)}
-    assert names == expected

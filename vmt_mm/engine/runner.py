@@ -21,7 +21,7 @@ from vmt_mm.checkpoints.frozen import FrozenRecord, keys_left_out, strip_frozen
 from vmt_mm.config.load import load_config
 from vmt_mm.config.monitors import derive_rules
 from vmt_mm.config.tree import check_start, check_work_dir
-from vmt_mm.engine.hooks.stopping import GracefulStopHook
+from vmt_mm.engine.hooks.stopping import FiniteLossHook, GracefulStopHook
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.loading.model import describe, load_model
@@ -88,7 +88,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
             return super().train()
         finally:
             for hook in self.hooks:
-                if isinstance(hook, GracefulStopHook):
+                if isinstance(hook, (FiniteLossHook, GracefulStopHook)):
                     hook.release()
 
     def _init_model_weights(self) -> None:

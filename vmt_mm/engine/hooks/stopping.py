@@ -16,6 +16,7 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from vmt_mm.checkpoints.files import INTERRUPTED
 from vmt_mm.errors import InputError
@@ -43,6 +44,7 @@ class FiniteLossHook(Hook):
         self.on_error, self.max_skips, self.skipped = on_error, max_skips, 0
         self._losses, self._statistics = dict[str, Tensor](), dict[str, Tensor]()
         self._images: list[str] = []
+        self._handles: list[RemovableHandle] = []
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the model's losses and to the optimizer's steps."""
@@ -52,8 +54,8 @@ class FiniteLossHook(Hook):
             runner.optim_wrapper.optimizer.register_step_pre_hook(self._check),
         ]
 
-    def after_train(self, runner: Runner) -> None:
-        """Let go of the model, which may outlive the training."""
+    def release(self) -> None:
+        """Let go of the model, which may outlive the training, however that ends."""
         for handle in self._handles:
             handle.remove()
 
