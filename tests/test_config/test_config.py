@@ -355,3 +355,9 @@ def test_options_change_one_task_of_one_component():
 def test_an_unknown_task_is_refused():
     with pytest.raises(InputError, match=r"task='flow': no such task.*'semseg', 'human_parts'"):
         load_config(NANO, {"task": "flow"})
+
+
+def test_a_padding_to_a_multiple_gets_no_size():
+    cfg = load_config(PASCAL, {"test_dataloader.dataset.pipeline.1": dict(
+        _delete_=True, type="Pad", size_divisor=32)})
+    assert "size" not in _pipeline(cfg, "test_dataloader")["Pad"]

@@ -91,6 +91,9 @@ def test_no_delta_where_another_metric_stands_for_a_task():
     assert list(rule_faults(_load("C", training=True, **best), training=True)) == []
     kept = _load("C", **{"tasks.saliency.primary_metric": "mIoU"})
     assert kept.test_evaluator.reference == _load("A").test_evaluator.reference
+    # a task alone has the Delta of its own metric
+    assert _load("C", task="normals").test_evaluator.reference == dict(normals=17.97)
+    assert _load("C", task="saliency").test_evaluator.reference is None
     # who gives the metric gives the scores for it
     mine = dict(semseg=60.0, human_parts=60.0, saliency=80.0, normals=15.0)
     options = {"tasks.saliency.primary_metric": "maxF", "reference": mine}

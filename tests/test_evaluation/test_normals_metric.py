@@ -129,3 +129,9 @@ def test_image_without_valid_pixel_changes_nothing() -> None:
 def test_set_without_valid_pixel_reports_no_score() -> None:
     for image in (_tilted([math.nan]), (_tilted([5])[0], None)):
         assert _evaluate([image]) == {}
+
+
+def test_the_median_is_interpolated_within_its_bin() -> None:
+    # One of four below the bin of 10..10.05 and three in it: a third of it makes half of all.
+    results = _evaluate([_tilted([5, 10.01, 10.02, 10.03])])
+    assert results["normals/median"] == pytest.approx(10 + 0.05 / 3, abs=1e-6)

@@ -218,3 +218,9 @@ def test_impossible_options_are_refused(options: dict) -> None:
         SaliencyMetric("saliency", **options)
     with pytest.raises(InputError, match="primary_metric must be one of"):
         Saliency("saliency", primary_metric="F")
+
+
+def test_a_value_on_a_threshold_is_not_above_it() -> None:
+    image = np.array([[0.75, 0.5]]), np.array([[1, 0]])
+    results = _evaluate([image], thresholds=(0.5,))
+    assert results["saliency/mIoU"] == results["saliency/two_class_mIoU"] == 100

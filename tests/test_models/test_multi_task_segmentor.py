@@ -166,3 +166,13 @@ def test_head_per_task():
 def test_wrong_settings_are_one_message(options, message):
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+def test_what_the_batch_is_padded_with_has_no_label():
+    model, size = build().eval(), (21, 27)
+    image, padded = sample(size, TASKS), torch.randn(1, 3, 32, 32)
+    losses, logits = model(padded, [image], mode="loss"), model(padded, mode="tensor")
+    for name, task in build_tasks(TASKS).items():
+        own = torch.nn.functional.interpolate(logits[name], size=(32, 32), mode="bilinear")
+        expected = task.loss(own[:, :, :21, :27], image.label(name)[None]) * task.loss_weight
+        torch.testing.assert_close(losses[f"loss_{name}"], expected)

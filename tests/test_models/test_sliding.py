@@ -67,7 +67,7 @@ def naive(model, image, crop, stride):
     return {name: total / count for name, total in sums.items()}
 
 
-@pytest.mark.parametrize("size", [(70, 90), (32, 40), (33, 100), (20, 25), (20, 90)])
+@pytest.mark.parametrize("size", [(70, 90), (72, 88), (32, 40), (33, 100), (20, 25), (20, 90)])
 @pytest.mark.parametrize("crop_batch", [None, 1, 3])
 def test_it_is_the_naive_loop(build, size, crop_batch):
     model, images = build(**SLIDE, crop_batch=crop_batch), torch.randn(2, 3, *size)
