@@ -19,6 +19,7 @@ ADAM = dict(type="AdamW", lr=0.1, weight_decay=0.02)
 SGD = dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.02)
 GROUPS = {"heads.b": dict(lr_mult=3.0), "bias": dict(decay_mult=0.0)}
 POLY = dict(type="PolyLR", end=10, by_epoch=False)
+RESTARTS = dict(type="CosineRestartLR", periods=[10], eta_min=0.0, by_epoch=False)
 WARM = dict(type="LinearLR", start_factor=0.5, end=3, by_epoch=False)
 
 
@@ -101,6 +102,17 @@ def test_any_order_goes_on_alike(case, order):
     ]
     assert rates[0] == rates[1]
     assert first[2][0].last_step == again[2][0].last_step
+
+
+def test_the_logged_base_rate_goes_on():
+    first = build(groups=GROUPS, schedules=(RESTARTS,))
+    step(*first)
+    checkpoint = saved(*first)
+    step(*first)
+    again = build("cab", groups=GROUPS, schedules=(RESTARTS,))
+    resume(checkpoint, *again)
+    step(*again)
+    assert again[1].get_lr() == first[1].get_lr()
 
 
 def test_names_in_the_file():

@@ -116,6 +116,9 @@ def match_schedules(
         constants = {k: v for k, v in scheduler.state_dict().items() if k in names - _CHANGING}
         if found := differences(state, constants):
             raise ValueError(f"schedule {state['kind']}: {'; '.join(found)}")
-        by_group = {key: [state[key][i] for i in order] for key in _BY_GROUP & state.keys()}
+        by_group = {  # after the groups' values comes that of mmengine's `base_lr`
+            key: [state[key][i] for i in order] + state[key][len(order) :]
+            for key in _BY_GROUP & state.keys()
+        }
         states.append({k: v for k, v in {**state, **by_group}.items() if k != "kind"})
     return states
