@@ -71,6 +71,7 @@ def _dataset(root, *extra):
             Library(),
             dict(type="PackMultiTaskInputs"),
         ],
+        serialize_data=False,  # before which mmengine collects the garbage of the process
     )
 
 
