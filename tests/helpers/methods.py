@@ -1,11 +1,16 @@
-"""The table of PEFT methods: one row enrols a method in every test of the contract."""
+"""The table of PEFT methods: a row enrols a method in every test of the contract.
+
+An entry of ``ENCODERS`` enrols an encoder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
+import pytest
 from mmpretrain.models import VisionTransformer
 from mmseg.models.backbones import SwinTransformer
 from torch import nn
@@ -30,6 +35,8 @@ class Encoder:
         blocks: names of its blocks.
         layers: role -> name of the layer in a block.
         table_heads: heads of each block that has a table of relative positions, 13 x 13.
+        own: methods that show on it what they show on no other encoder.
+        patch_embed: name of the layer that embeds patches.
     """
 
     config: Mapping
@@ -38,11 +45,18 @@ class Encoder:
     blocks: tuple[str, ...]
     layers: Mapping[str, str]
     table_heads: tuple[int, ...] = ()
+    own: tuple[str, ...] = ()
+    patch_embed: str = "patch_embed.projection"
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Name -> size of each parameter of the library's own."""
         return {name: p.numel() for name, p in self.make_stock().named_parameters()}
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """Names of what the library's own saves."""
+        return frozenset(self.make_stock().state_dict())
 
     def of_blocks(self, *names: str) -> frozenset[str]:
         """Names of what a method keeps for every block."""
@@ -57,14 +71,17 @@ class Encoder:
         return sum(per_block(width) for width in self.widths)
 
 
+#: Windows of the second block are shifted; one such block is enough.
+_DEPTHS = (2, 1, 1, 1)
 SWIN = Encoder(
-    dict(type="MultiTaskSwin", arch="nano"),
-    lambda: SwinTransformer(**ARCHITECTURES["nano"]),
-    (20, 20, 40, 40, 80, 80, 160, 160),
-    tuple(f"stages.{stage}.blocks.{number}" for stage in range(4) for number in range(2)),
+    dict(type="MultiTaskSwin", arch="nano", depths=_DEPTHS),
+    lambda: SwinTransformer(**{**ARCHITECTURES["nano"], "depths": _DEPTHS}),
+    (20, 20, 40, 80, 160),
+    tuple(f"stages.{stage}.blocks.{n}" for stage, depth in enumerate(_DEPTHS)
+          for n in range(depth)),
     dict(qkv="attn.w_msa.qkv", proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1",
          norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
-    (1, 1, 2, 2, 4, 4, 8, 8),
+    (1, 1, 2, 4, 8),
 )  # fmt: skip
 #: With LayerScale, patches that divide no image here, and groups of unequal length.
 _VIT = dict(
@@ -79,7 +96,10 @@ VIT = Encoder(
     (20,) * 5,
     tuple(f"layers.{number}" for number in range(5)),
     dict(qkv="attn.qkv", proj="attn.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="ln1"),
+    # parameters outside modules, as positions, are replaced
+    own=("PerTask-FullFineTuning",),
 )
+#: The first is tried with every method.
 ENCODERS = dict(swin=SWIN, vit=VIT)
 
 
@@ -195,7 +215,7 @@ def _multiple(row: Row) -> Row:
 
 def _rows(on: Encoder) -> dict[str, Row]:
     """The table for one encoder."""
-    shared = _shared(on)
+    shared, c = _shared(on), min(on.widths)
     copied = ("Adapter", "LowRankAdapter", "LoRA", "BitFit", "RelativeBias", "FullFineTuning")
     return {
         **shared,
@@ -228,7 +248,7 @@ def _rows(on: Encoder) -> dict[str, Row]:
             | {
                 f"peft.kernels.{i}.{name}" for i in range(len(on.blocks)) for name in ("down", "up")
             },
-            6 * T + 2 * 7 * 3 * (20 + 10) + on.total(lambda d: 2 * (d // 20) ** 2),
+            6 * T + 2 * 7 * 3 * (c + c // 2) + on.total(lambda d: 2 * (d // c) ** 2),
             per_task=True,
         ),
     }
@@ -236,6 +256,35 @@ def _rows(on: Encoder) -> dict[str, Row]:
 
 #: Encoder -> method -> what it promises.
 METHODS = {name: _rows(on) for name, on in ENCODERS.items()}
+#: One of each kind, tried on every encoder: for all tasks, a copy per task, around single layers.
+_KINDS = ("VMTAdapter", "PerTask-Adapter", "LoRA")
+
+
+class Case(NamedTuple):
+    """A method on an encoder, by their names."""
+
+    encoder: str
+    method: str
+
+    @property
+    def on(self) -> Encoder:
+        """The encoder."""
+        return ENCODERS[self.encoder]
+
+    @property
+    def row(self) -> Row:
+        """What the method promises on it."""
+        return METHODS[self.encoder][self.method]
+
+
+def _param(case: Case):
+    everywhere = case.encoder == next(iter(ENCODERS)) or case.method in (*_KINDS, *case.on.own)
+    marks = () if everywhere else pytest.mark.every_backbone
+    return pytest.param(case, id="-".join(case), marks=marks)
+
+
+#: Every method on every encoder, for ``parametrize("case", CASES)``; some run on demand alone.
+CASES = [_param(Case(encoder, name)) for encoder, rows in METHODS.items() for name in rows]
 
 
 def build_model(

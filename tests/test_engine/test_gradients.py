@@ -1,5 +1,6 @@
 """Gradients over two processes: equal on both, and the mean of what each half gives alone."""
 
+import json
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from methods import ENCODERS, METHODS, build_model, scatter
+from methods import CASES, Case, build_model, scatter
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from processes import fork_group, run_forked
@@ -22,20 +23,19 @@ _TASKS = dict(
     saliency=dict(type="Saliency", loss_weight=5.0),
     normals=dict(type="Normals", loss_weight=10.0),
 )
-#: With all labels every method, with some one of each kind; on a second encoder one of each kind.
-_KINDS = ("VMTAdapter-learnable", "DecodersOnly", "FullFineTuning", "PerTask-LoRA")
-_CASES = [
-    *(("swin", name, False) for name in METHODS["swin"]),
-    *(("swin", name, True) for name in _KINDS),
-    *(("vit", name, partly) for name in (*_KINDS, "Hyperformer") for partly in (False, True)),
-]
+#: Some labels miss with one method of each kind: heads see labels, methods do not.
+_KINDS = ("VMTAdapter", "VMTAdapter-learnable", "DecodersOnly", "FullFineTuning", "PerTask-LoRA")
+_PARTLY = [param for param in CASES if param.values[0].method in _KINDS]
 
 
-def _model(encoder: str, method: str) -> nn.Module:
+def _model(case: Case) -> nn.Module:
     torch.manual_seed(3)
     # with the heads' dropout
-    peft, on = METHODS[encoder][method].peft, ENCODERS[encoder]
-    return scatter(build_model(peft, _TASKS, channels=16, on=on)).train()
+    return scatter(build_model(case.row.peft, _TASKS, channels=16, on=case.on)).train()
+
+
+def _file(folder: Path, case: Case, partly: bool, rank: int) -> Path:
+    return folder / f"{'_'.join(case)}_{partly}_{rank}.pt"
 
 
 def _half(number: int, partly: bool) -> tuple[Tensor, list[MultiTaskDataSample]]:
@@ -73,20 +73,23 @@ def _gradients(model: nn.Module) -> dict[str, Tensor | None]:
 
 def _work(rank: int, folder: Path) -> None:
     init_default_scope("vmt_mm")
-    for encoder, method, partly in _CASES:
-        model = _model(encoder, method)
+    for names, partly in json.loads((folder / "cases.json").read_text()):
+        model = _model(case := Case(*names))
         # the wrapper as the tools make it: find_unused_parameters is False
         wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
         assert not wrapped.find_unused_parameters
         _backward(wrapped, rank, partly)
-        torch.save(_gradients(model), folder / f"{encoder}_{method}_{partly}_{rank}.pt")
+        torch.save(_gradients(model), _file(folder, case, partly, rank))
         dist.barrier()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gradients of both processes, by case."""
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gradients of both processes, by case, of the tests that run."""
     folder = tmp_path_factory.mktemp("gradients")
+    values = [item.callspec.params for item in request.session.items if item.path == request.path]
+    cases = [(value["case"], value["partly"]) for value in values]
+    (folder / "cases.json").write_text(json.dumps(cases))
     run_forked(__file__, folder)
     return folder
 
@@ -100,16 +103,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("_one_thread")
-@pytest.mark.parametrize(("encoder", "method", "partly"), _CASES)
-def test_processes_get_the_mean_of_the_halves(
-    folder: Path, encoder: str, method: str, partly: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("case", "partly"),
+    [pytest.param(p.values[0], partly, id=f"{p.id}-{partly}", marks=p.marks)
+     for partly, params in ((False, CASES), (True, _PARTLY)) for p in params],
+)  # fmt: skip
+def test_processes_get_the_mean_of_the_halves(folder: Path, case: Case, partly: bool) -> None:
     first, second = (
-        torch.load(folder / f"{encoder}_{method}_{partly}_{rank}.pt", weights_only=True)
-        for rank in (0, 1)
+        torch.load(_file(folder, case, partly, rank), weights_only=True) for rank in (0, 1)
     )
-    model = _model(encoder, method)
+    model = _model(case)
     halves = []
     for rank in (0, 1):
         model.zero_grad()

@@ -5,8 +5,6 @@ rounded elsewhere, see test_batch_warp.py.
 """
 
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -269,26 +267,6 @@ def test_all_of_it_is_done_on_the_device_and_waits_for_no_value():
     labels = _labels(found)
     assert labels.keys() == _labels(_plain(_batch(True))).keys()
     assert all(label.is_meta and label.shape[1:] == TARGET for label in labels.values())
-
-
-BUILD = """
-import vmt_mm.models
-from vmt_mm.registry import MODELS
-model = MODELS.build(dict(
-    type="MultiTaskSegmentor",
-    tasks=dict(semseg=dict(type="Segmentation", num_classes=3)),
-    data_preprocessor=dict(type="MultiTaskDataPreprocessor"),
-    backbone=dict(type="MultiTaskSwin", arch="nano", allow_random_backbone=True),
-    head=dict(type="MLPHead", channels=8),
-))
-print(type(model.data_preprocessor).__name__)
-"""
-
-
-def test_a_model_finds_it_without_a_default_scope():
-    # a process of its own: within this one, other tests have set a scope
-    output = subprocess.check_output([sys.executable, "-c", BUILD], text=True)
-    assert output.split()[-1] == "MultiTaskDataPreprocessor"
 
 
 def _of_images(*images):

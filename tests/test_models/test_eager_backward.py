@@ -132,7 +132,7 @@ def test_no_graph_below_the_first_thing_that_trains(encoder):
     features = heads_alone.backbone(images)
     assert not any(level.requires_grad for levels in features.values() for level in levels)
     model = build_model(dict(type="VMTAdapter"), on=encoder).train()
-    model.backbone.patch_embed.projection.register_forward_hook(
+    model.backbone.get_submodule(encoder.patch_embed).register_forward_hook(
         lambda module, args, out: seen.append(out[0].requires_grad)
     )
     seen = []

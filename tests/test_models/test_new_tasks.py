@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from methods import ENCODERS, METHODS, TASKS, VIT, scatter
+from methods import CASES, ENCODERS, METHODS, TASKS, VIT, scatter
 
 from vmt_mm.checkpoints.keys import task_of_keys
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
@@ -14,12 +14,6 @@ from vmt_mm.structures import MultiTaskDataSample
 NEW = dict(edge=dict(type="Edge"))
 BOTH = {**TASKS, **NEW}
 SIZE = (32, 32)
-#: Every method, on the encoder that is the quicker one where it takes both.
-CASES = [
-    *(("vit", name) for name in METHODS["vit"]),
-    ("swin", "VMTAdapter"),
-    *(("swin", name) for name in sorted(METHODS["swin"].keys() - METHODS["vit"].keys())),
-]
 
 
 def config(peft, on, tasks=TASKS, new_tasks=None, head="MLPHead", **backbone):
@@ -75,9 +69,9 @@ def logits(model, tasks):
         return model.eval()(images(), mode="tensor", tasks=list(tasks))
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@pytest.mark.parametrize("case", CASES)
 def test_only_what_the_new_task_brings_trains(case):
-    on, peft = ENCODERS[case[0]], METHODS[case[0]][case[1]].peft
+    on, peft = case.on, case.row.peft
     former, checkpoint = trained(peft, on)
     model = extended(peft, on, checkpoint)
     trains = {n for n, p in model.named_parameters() if p.requires_grad}

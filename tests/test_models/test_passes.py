@@ -136,7 +136,7 @@ def test_parts_of_keys():
     encoder = build_model(dict(type="PerTask", method=dict(type="FullFineTuning"))).backbone
     assert {key: encoder._part_of[key] for key in places} == places
     encoder = build_model(dict(type="PerTask", method=dict(type="Adapter"))).backbone
-    assert encoder._part_of["peft.method.blocks.3.up.bias"] == "stages.1.blocks.1"
+    assert encoder._part_of["peft.method.blocks.3.up.bias"] == "stages.2.blocks.0"
     encoder = build_model(dict(type="Hyperformer", ratio=4)).backbone
     assert encoder._part_of["peft.blocks.1.after_mlp.down.weight"] == "stages.0.blocks.1"
     encoder = build_model(dict(type="PerTask", method=dict(type="FullFineTuning")), on=VIT).backbone

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from methods import ENCODERS, METHODS, TASKS, VIT, build_model, scatter
+from methods import CASES, ENCODERS, METHODS, TASKS, Case, build_model, scatter
 
 from vmt_mm import peft
 from vmt_mm.engine.optimizers import TrainableOnlyConstructor
@@ -39,27 +39,44 @@ def test_every_method_has_a_row():
     assert used == own
 
 
-def test_only_what_needs_tables_of_relative_positions_is_missing_on_a_vit():
-    without = METHODS["swin"].keys() - METHODS["vit"].keys()
-    assert without == {"RelativeBias", "PerTask-RelativeBias"}
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_only_what_needs_tables_of_relative_positions_is_refused_without_them(encoder):
+    on = ENCODERS[encoder]
+    without = METHODS["swin"].keys() - METHODS[encoder].keys()
+    assert without == (set() if on.table_heads else {"RelativeBias", "PerTask-RelativeBias"})
     for name in without:
         with pytest.raises(InputError, match="blocks have no 'relative_position_table', only"):
-            build_model(METHODS["swin"][name].peft, on=VIT)
+            build_model(METHODS["swin"][name].peft, on=on)
 
 
-@pytest.fixture(params=[(on, name) for on, rows in METHODS.items() for name in rows], ids="-".join)
+def _compiled(case):
+    """A trace takes seconds: each encoder once, with one pass or with one per task."""
+    usual = "VMTAdapter" if case.encoder == "swin" else "PerTask-LoRA"
+    marks = () if case.method == usual else pytest.mark.every_backbone
+    return pytest.param(case, id="-".join(case), marks=marks)
+
+
+#: Parameters that Hyperformer generates take the place of others as copies do.
+_COMPILED = [
+    _compiled(Case(encoder, method))
+    for encoder in ENCODERS
+    for method in ("VMTAdapter", "PerTask-LoRA", "Hyperformer")
+]
+
+
+@pytest.fixture(params=CASES)
 def case(request):
     return request.param
 
 
 @pytest.fixture
 def on(case):
-    return ENCODERS[case[0]]
+    return case.on
 
 
 @pytest.fixture
 def row(case):
-    return METHODS[case[0]][case[1]]
+    return case.row
 
 
 @pytest.fixture
@@ -67,20 +84,13 @@ def model(row, on):
     return build_model(row.peft, on=on)
 
 
-def test_trainable_set(row, model):
-    trainable = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
-    assert trainable == row.trains
+def test_what_trains_and_what_is_saved(row, model, on):
+    trainable = {n: p.numel() for n, p in model.backbone.named_parameters() if p.requires_grad}
+    assert trainable.keys() == row.trains
+    assert sum(trainable.values()) == row.count
     assert all(p.requires_grad for p in model.heads.parameters())
-
-
-def test_count(row, model):
-    trainable = [p.numel() for p in model.backbone.parameters() if p.requires_grad]
-    assert sum(trainable) == row.count
-
-
-def test_saved_keys(row, model, on):
     added = row.trains - on.sizes.keys()
-    assert set(model.backbone.state_dict()) == set(on.make_stock().state_dict()) | added
+    assert set(model.backbone.state_dict()) == on.keys | added
     assert model.backbone.added_keys == added
 
 
@@ -118,7 +128,7 @@ def test_frozen_parameters_do_not_move(model):
         assert torch.equal(before[name], parameter) != parameter.requires_grad, name
 
 
-def test_passes_through_the_encoder(row, model):
+def test_passes_through_the_encoder(row, model, on):
     assert model.backbone.peft.per_task_forward == row.per_task
     calls = dict(patch_embed=0, last=0)
 
@@ -128,7 +138,7 @@ def test_passes_through_the_encoder(row, model):
 
         return hook
 
-    model.backbone.patch_embed.projection.register_forward_hook(count("patch_embed"))
+    model.backbone.get_submodule(on.patch_embed).register_forward_hook(count("patch_embed"))
     last = model.backbone.blocks[-1].layers["norm2"]
     model.backbone.get_submodule(last).register_forward_hook(count("last"))
     passes = len(TASKS) if row.per_task else 1
@@ -251,10 +261,9 @@ def test_a_checkpoint_without_the_frozen_weights(row, model, on, tmp_path):
 
 
 @pytest.mark.skipif(not has("2.6"), reason="PyTorch before 2.6 cannot compile the loop")
-@pytest.mark.parametrize("on", ENCODERS)
-@pytest.mark.parametrize("name", ["VMTAdapter", "PerTask-LoRA", "Hyperformer"])
-def test_the_encoder_compiles_as_a_whole(on, name):
-    encoder = scatter(build_model(METHODS[on][name].peft, on=ENCODERS[on])).backbone.train()
+@pytest.mark.parametrize("case", _COMPILED)
+def test_the_encoder_compiles_as_a_whole(model):
+    encoder = scatter(model).backbone.train()
     images = torch.randn(1, 3, 32, 32)
     expected = encoder(images)
     compiled = torch.compile(encoder, backend="eager", fullgraph=True)(images)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from methods import METHODS, SWIN, TASKS
+from methods import METHODS, TASKS
 from naive import layer_norm, run_stock, stock_swin
 
 from vmt_mm.registry import MODELS
@@ -77,7 +77,7 @@ def test_lora_is_a_product_added_to_the_weight(targets):
     parts = dict(q=0, k=1, v=2)
     layers = dict(proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1")
     merged = {}
-    for block in SWIN.blocks:
+    for block in (spec.name for spec in encoder.blocks):
         for target in targets:
             name = f"{block}.{layers.get(target, 'attn.w_msa.qkv')}"
             layer = encoder.get_submodule(name)
