@@ -69,6 +69,7 @@ def test_windows_of_one_mask_lie_together():
 
 @pytest.mark.skipif(not has("2.6"), reason="PyTorch before 2.6 cannot compile the loop")
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a compiler for the CPU")
+@pytest.mark.slow
 def test_attention_compiles_to_machine_code():
     attn = random_weights(ShiftWindowMSA(24, 3, 7, 3)).float()
     x = torch.randn(1, 64, 24)
