@@ -198,8 +198,7 @@ def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
 def build_small(encoder, method, head, **options):
     torch.manual_seed(0)
     config, peft = ENCODERS[encoder].config, METHODS[encoder][method].peft
-    short = dict(depths=DEPTHS) if encoder == "swin" else {}
-    backbone = dict(allow_random_backbone=True, peft=peft, **config, **short, **options)
+    backbone = dict(allow_random_backbone=True, peft=peft, **config, **options)
     model = MODELS.build(dict(type="MultiTaskSegmentor", tasks=TASKS, backbone=backbone, head=head))
     model.backbone.init_weights()
     return scatter(model).eval()
