@@ -256,10 +256,10 @@ def test_wrong_arguments_are_one_line(run_tool, arguments, message):
 def test_browse_and_print(run_tool, trained, tmp_path):
     folder, _ = trained
     pictures = []
-    for more in ([], ["augment_on_device=True"]):
-        run_tool("tools/misc/browse_dataset.py", CONFIG, "--output-dir", tmp_path,
+    for out, more in ((tmp_path / "a", []), (tmp_path / "b", ["augment_on_device=True"])):
+        run_tool("tools/misc/browse_dataset.py", CONFIG, "--output-dir", out,
                  "--show-number", "2", *options(folder, *more))  # fmt: skip
-        pictures.append({path.name: path.read_bytes() for path in tmp_path.glob("*.png")})
+        pictures.append({path.name: path.read_bytes() for path in out.glob("*.png")})
         assert len(pictures[0]) == 2
     assert pictures[0] == pictures[1]
     output = run_tool("tools/misc/print_config.py", CONFIG, *options(folder)).out
