@@ -358,6 +358,8 @@ def test_an_unknown_task_is_refused():
 
 
 def test_a_padding_to_a_multiple_gets_no_size():
-    cfg = load_config(PASCAL, {"test_dataloader.dataset.pipeline.1": dict(
-        _delete_=True, type="Pad", size_divisor=32)})
+    cfg = load_config(
+        PASCAL,
+        {"test_dataloader.dataset.pipeline.1": dict(_delete_=True, type="Pad", size_divisor=32)},
+    )
     assert "size" not in _pipeline(cfg, "test_dataloader")["Pad"]
