@@ -1,4 +1,4 @@
-"""docs/own_data.md: its configs are parsed, its commands are run on small folders."""
+"""docs/data.md: its configs are parsed, its commands are run on small folders."""
 
 import os
 import re
@@ -16,13 +16,14 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.rendering import write_dataset
 
-PAGE = (ROOT / "docs/own_data.md").read_text()
+PAGE = (ROOT / "docs/data.md").read_text()
 CONFIGS = dict(
     zip(("my_rooms.py", "rooms_and_photos.py"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL),
         strict=True)
 )  # fmt: skip
-COMMANDS = re.findall(r"^    python (tools/.*)$", PAGE, re.MULTILINE)
-#: Seconds in place of hours.
+#: Without the converters, which need archives: tests/test_conversion runs those on small ones.
+COMMANDS = re.findall(r"^python (tools/(?!dataset_converters/).*)$", PAGE, re.MULTILINE)
+#: Options for seconds instead of hours.
 SMALL = [
     "model.backbone.arch=nano",
     "model.head.channels=8",
@@ -41,7 +42,7 @@ def _remap(folder, classes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The page's folders and files, and the repository's beside them."""
+    """The page's folders and files, next to links to the repository's."""
     folder = tmp_path_factory.mktemp("own")
     for number, (name, task, classes) in enumerate(
         (("rooms", "floor", 3), ("photos", "people", 2))
@@ -58,15 +59,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _stand_there(folder, monkeypatch):
+def _work_in_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    # To start other processes takes longer than to read what little there is.
+    # Starting processes takes longer than reading these few files.
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
 def test_the_page_has_what_is_tested():
     assert len(COMMANDS) == 10
-    assert len(re.findall("python tools", PAGE)) == len(COMMANDS)
+    converters = len(re.findall("python tools/dataset_converters/", PAGE))
+    assert len(re.findall("python tools", PAGE)) == len(COMMANDS) + converters
 
 
 def test_the_first_config():
@@ -105,7 +107,7 @@ def test_top_level_variables_reach_the_members():
         assert sizes == {(64, 32)}
 
 
-def test_one_task_leaves_the_other_data_sets_out():
+def test_one_task_removes_datasets_that_do_not_label_it():
     options = {"task": "floor", "train_dataloader.sampler.balance": [2, 1]}
     cfg = load_config("rooms_and_photos.py", options)
     (rooms,) = cfg.train_dataloader.dataset.datasets
@@ -150,7 +152,7 @@ def test_the_commands(command, run_tool, folder):
     small = [*SMALL, *(RENDERED if config.startswith("configs/") else [])]
     arguments = [argument.replace("FILE", "vmt_mm://swin_nano") for argument in arguments]
     if script == "tools/test.py":
-        # what training wrote, under the number of its only epoch
+        # The page's training has 60 epochs, this one has one.
         small.append("pretrained=vmt_mm://swin_nano")
         arguments[1] = str(_trained(config, folder, run_tool))
     elif "pretrained=vmt_mm://swin_nano" not in arguments:
@@ -169,7 +171,7 @@ def test_the_commands(command, run_tool, folder):
 
 
 def _trained(config, folder, run_tool):
-    """The checkpoint of one epoch; trained where no command before this one did."""
+    """The checkpoint after one epoch; train if no earlier command did."""
     path = folder / "work_dirs" / Path(config).stem / "epoch_1.pth"
     if not path.is_file():
         run_tool("tools/train.py", config, "--work-dir", path.parent, "--cfg-options",

@@ -132,7 +132,7 @@ def test_several_data_sets_are_left_to_the_user(run_tool, former, tmp_path):
     arguments = (partly, former, *NEW, "--out-config", tmp_path / "new.py")
     output = run_tool(TOOL, *arguments, code=1).text
     assert "trains on several datasets or a wrapped one" in output
-    assert "docs/add_a_task.md" in output
+    assert "docs/adapters.md" in output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -199,7 +199,7 @@ class _Sides(LabelSpec):
     categorical = True
 
     def transform_values(self, labels, geometry):
-        """As docs/data_pipeline.md has it."""
+        """As docs/performance.md has it."""
         exchanged = torch.where((labels == 1) | (labels == 2), 3 - labels, labels)
         return torch.where(geometry.flip, exchanged, labels)
 

@@ -4,7 +4,7 @@ python tools/model_converters/export_model.py CONFIG CHECKPOINT --out model.onnx
 
 The file is compared with PyTorch on the CPU before it is kept, at other batches and sizes too where
 those are dynamic. What a user needs (mean and std, order of channels, classes, palettes) is in its
-metadata; docs/deployment.md shows how to read it with NumPy and onnxruntime alone.
+metadata; docs/inference.md shows how to read it with NumPy and onnxruntime alone.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def add_task(
         raise InputError(f"{config} has a task {name!r} already; its tasks: {list(tasks)}")
     if "tasks" not in ((old.get("train_dataloader") or {}).get("dataset") or {"tasks": None}):
         problem = f"{config} trains on several datasets or a wrapped one; which labels {name!r}?"
-        raise InputError(f"{problem} Write the config by hand, see docs/add_a_task.md")
+        raise InputError(f"{problem} Write the config by hand, see docs/adapters.md")
     base = os.path.relpath(config.resolve(), out_config.resolve().parent)
     model = dict(new_tasks=[name], **(dict(task_heads={name: dict(head)}) if head else {}))
     lines = [
