@@ -1,7 +1,7 @@
-# make demo: set up, render, train VMT-Adapter on a frozen encoder, test, show a picture
+# make demo: set up, render, train VMT-Adapter on a frozen backbone, test, show a picture
 # make test: set up, check style and types, run the tests in WORKERS processes
 # make test-all: the same, with every method on every backbone
-# make docs: build the pages and the API reference to site/
+# make docs: build the pages and the API reference to site/; broken links are errors
 # make test-original: the commands and the core tests with the original OpenMMLab packages
 PYTHON ?= python3
 VENV ?= .venv
@@ -71,10 +71,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# The API reference, from the docstrings, and the other pages: site/index.html
+# The pages, and the API reference from the docstrings: site/index.html
 docs: setup
-	$(BIN)/pip install -q "mkdocs>=1.6" "mkdocstrings[python]>=1.0"
-	$(BIN)/mkdocs build
+	$(BIN)/pip install -q "mkdocs>=1.6,<2" "mkdocs-material>=9.5" "mkdocstrings[python]>=1.0"
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf work_dirs data/shapes data/shapes_pretrain

@@ -43,7 +43,7 @@ setup(
     extras_require={
         "onedl": ONEDL,
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "pyright[nodejs]", "ruff"],
-        "docs": ["mkdocs", "mkdocstrings[python]"],
+        "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],
     },

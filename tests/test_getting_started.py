@@ -1,4 +1,4 @@
-"""docs/getting_started.md: its commands are run in their order, as a newcomer does.
+"""docs/getting_started.md: its commands are run in order, as a newcomer does.
 
 ``SMALLER`` replaces the page's sizes; commands that set up an environment are left out.
 """
@@ -21,17 +21,17 @@ COMMANDS = [
     for command in block.replace("\\\n", " ").splitlines()
 ]
 SET_UP = ("make", "source", "pip")
-#: Text of the page's config -> what a test of seconds has in its place.
+#: Text of the page's config -> its replacement, so that the test takes seconds.
 SMALLER = {
     "train=64, val=8, size=64": "train=8, val=2, size=32",
     "image_size = (64, 64)": "image_size = (32, 32)",
 }
-#: To start other processes takes longer than to load what little there is.
+#: Starting loader workers takes longer than loading so few images.
 ONE_PROCESS = "".join(
     f"{name}_dataloader = dict(num_workers=0, persistent_workers=False)\n"
     for name in ("train", "val", "test")
 )
-#: Beginning of a command -> files that it leaves, where only some are of interest.
+#: Beginning of a command -> some of the files that it writes.
 LEAVES = {
     "tools/misc/browse_dataset.py": ["data/first/splits/val.txt"],
     "tools/train.py first.py": ["work_dirs/first/epoch_2.pth"],
@@ -59,7 +59,7 @@ LEAVES = {
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """What a newcomer has: the repository's folders and the page's config."""
+    """A clone: the repository's folders and the page's config."""
     for name in ("configs", "tools", "demo", "vmt_mm"):
         (tmp_path / name).symlink_to(ROOT / name)
     text = CONFIG
@@ -80,7 +80,7 @@ def test_the_commands_work_one_after_the_other(run_tool, clone):
         line = shlex.join(words[1:])
         if "export_model" in line and not importlib.util.find_spec("onnxruntime"):
             continue
-        if "--resume" in words:  # so that there is something to go on with
+        if "--resume" in words:  # so that there is something left to train
             for name in ("epoch_2.pth", "last_checkpoint"):
                 (clone / "work_dirs/first" / name).unlink()
         run_tool(*words[1:], cwd=clone)
@@ -99,7 +99,7 @@ def test_the_commands_work_one_after_the_other(run_tool, clone):
 
 
 def _check_metrics(clone):
-    """What the page says of the metrics."""
+    """The page names metrics that exist, and a new task changes no other metric."""
     metrics = json.loads((clone / "work_dirs/first_test/metrics.json").read_text())
     reading = PAGE.split("## Test")[1].split("## Predict")[0]
     named = re.findall(r"`(\w+/\w+)`", reading)
@@ -121,5 +121,5 @@ def _check_that_the_earlier_tasks_stay(clone):
 
 def test_the_page_leads_to_every_page():
     linked = set(re.findall(r"\]\(([\w.-]+\.md)", PAGE))
-    pages = {path.name for path in DOCS.glob("*.md")} - {"getting_started.md"}
+    pages = {path.name for path in DOCS.glob("*.md")} - {"getting_started.md", "index.md"}
     assert linked == pages

@@ -130,7 +130,38 @@ def test_a_kind_of_task_of_ones_own(tmp_path):
     assert task.loss(target + (target == 0), target) == 0  # unknown pixels do not count
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def anchors_of(path):
+    """Anchors of a page's headings."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", h).strip().lower()) for h in headings}
+
+
+@pytest.mark.parametrize("page", ["../README.md", *PAGES])
 def test_every_link_leads_somewhere(page):
-    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", (DOCS / page).read_text())
-    assert [link for link in links if not (DOCS / link).exists()] == []
+    path = DOCS / page
+    for target, anchor in re.findall(
+        r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()
+    ):
+        file = path.parent / target if target else path
+        assert file.exists(), target
+        if page in PAGES:  # whose links must work on the site, which has this folder only
+            assert DOCS in file.resolve().parents, target
+        assert not anchor or anchor in anchors_of(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", ["../README.md", "../CONTRIBUTING.md", *PAGES])
+def test_every_file_that_a_page_names_exists(page):
+    folders = "configs|tools|demo|docs|tests|vmt_mm|requirements"
+    pattern = rf"(?<![\w/.])(?:{folders})/[\w/.-]+\.(?:py|sh|txt|md|yml|safetensors)\b"
+    named = re.findall(pattern, (DOCS / page).read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("file", ["mkdocs.yml", "docs/index.md"])
+def test_the_navigation_and_the_index_have_every_page(file):
+    named = set(re.findall(r"\b(\w+\.md)", (ROOT / file).read_text())) - {"README.md"}
+    assert named == set(PAGES) - ({"index.md"} if file != "mkdocs.yml" else set())

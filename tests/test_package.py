@@ -1,5 +1,6 @@
-"""Import, first impressions, and what the README shows."""
+"""Import, first impressions, and what the README and docs/{install,configs,architecture}.md say."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -8,12 +9,27 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+import yaml
+from mmengine.registry import Registry
 
+import vmt_mm
+from vmt_mm import registry
 from vmt_mm.apis import load_config
-from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
+from vmt_mm.config.defaults import DEFAULTS
+from vmt_mm.registry import DATASETS, EVALUATOR, MODELS, PEFT_METHODS
 from vmt_mm.rendering import write_dataset
 
 ROOT = Path(__file__).parents[1]
+README, INSTALL, CONFIGS, ARCHITECTURE = (
+    (ROOT / name).read_text()
+    for name in ("README.md", "docs/install.md", "docs/configs.md", "docs/architecture.md")
+)
+
+
+def python_block(page, text):
+    """The one block of Python on a page that contains a text."""
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if text in b)
+    return block
 
 
 def python(code, **kwargs):
@@ -71,7 +87,7 @@ def rooms(tmp_path, monkeypatch):
 
 
 def test_the_readmes_config_for_own_data(rooms):
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    block = python_block(README, "my_rooms")
     (rooms / "own.py").write_text(block.replace('"configs/', f'"{ROOT}/configs/'))
     cfg = load_config("own.py")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
@@ -85,9 +101,86 @@ def test_the_readmes_config_for_own_data(rooms):
     assert not evaluator.reference
 
 
+def test_the_readmes_python_predicts_every_task(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    exec(compile(python_block(README, "init_model"), "README.md", "exec"), {})
+    printed = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines()[-4:])
+    one = "(1, 112, 112)"
+    assert printed == dict(semseg=one, human_parts=one, saliency=one, normals="(3, 112, 112)")
+
+
+def test_the_readme_and_the_guide_list_every_method():
+    for page in (README, CONFIGS):
+        names = re.findall(r"`(\w+)", page)
+        assert [name for name in PEFT_METHODS.module_dict if name not in names] == []
+
+
+def test_the_guides_table_of_methods_has_their_arguments():
+    table = CONFIGS.split("| `type` of the method")[1].split("\n\n")[0]
+    rows = [re.findall(r"`([^`]+)`", line) for line in table.splitlines()[2:]]
+    for name, arguments in (row for row in rows if len(row) == 2 and row[0] != "PerTask"):
+        parameters = inspect.signature(PEFT_METHODS.get(name)).parameters.values()
+        assert arguments == ", ".join(f"{p.name}={p.default!r}" for p in parameters), name
+
+
+def test_the_guides_config_changes_the_method(tmp_path, monkeypatch):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "lora.py").write_text(python_block(CONFIGS, "_delete_"))
+    monkeypatch.chdir(tmp_path)
+    assert load_config("lora.py").model.backbone.peft == dict(type="LoRA", rank=4)
+
+
+def test_the_guide_lists_every_top_level_default():
+    table = CONFIGS.split("| top-level key")[1].split("\n\n")[0]
+    keys = {k for line in table.splitlines() for k in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert keys == {row.key for row in DEFAULTS}
+
+
+def test_the_architecture_lists_every_name_with_another_behaviour():
+    registries = [r for r in vars(registry).values() if isinstance(r, Registry) and r.parent]
+    shared = set()
+    for own in registries:
+        own.import_from_location()
+        shared |= {name for name in own.module_dict if own.parent.get(name) is not None}
+    table = ARCHITECTURE.split("| name | difference")[1].split("\n\n")[0]
+    names = {n for line in table.splitlines() for n in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert names == shared
+
+
+@pytest.mark.parametrize("page", [README, INSTALL], ids=["README", "install"])
+def test_versions_are_those_of_the_locked_files(page):
+    locked, original = (
+        dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / file).read_text(), re.MULTILINE))
+        for file in ("requirements/locked.txt", "requirements/original.txt")
+    )
+    rows = {
+        "mmengine, mmcv, mmseg, mmpretrain": (
+            ["onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "onedl-mmpretrain"],
+            ["mmengine", "mmcv-lite", "mmsegmentation", "mmpretrain"],
+        ),
+        "tested with PyTorch, NumPy, OpenCV": (["torch", "numpy", "opencv-python"],) * 2,
+    }
+    for heading, packages in rows.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {heading} |"))
+        cells = line.strip("| ").split(" | ")[1:]
+        for cell, names, versions in zip(cells, packages, (locked, original), strict=True):
+            for shown, name in zip(cell.split(", "), names, strict=True):
+                assert f"{versions[name]}.".startswith(f"{shown}."), name
+
+
+def test_the_citation_file():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == vmt_mm.__version__
+    assert citation["preferred-citation"]["title"] in README
+
+
+def test_the_readme_is_short():
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    assert len(prose.split()) <= 700
+
+
 def test_every_path_of_the_readme_exists():
-    text = (ROOT / "README.md").read_text()
-    paths = re.findall(r"\]\(([\w/.-]+)\)|((?:configs|tools|docs)/[\w/.-]+\.\w+)", text)
-    named = {a or b for a, b in paths}
-    assert len(named) > 8
-    assert [p for p in named if not (ROOT / p).exists()] == []
+    paths = re.findall(r"\]\(([\w/.-]+)[)#]", README)
+    paths += re.findall(r"(?:configs|tools|docs|demo|vmt_mm)/[\w/.-]+\.\w+", README)
+    assert len(set(paths)) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
