@@ -131,6 +131,8 @@ def test_a_kind_of_task_of_ones_own(tmp_path):
 
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+#: Files that commands on the pages write.
+WRITTEN = {"configs/vmt/vmt_swin-nano_shapes_add-depth.py"}
 
 
 def anchors_of(path):
@@ -157,7 +159,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     folders = "configs|tools|demo|docs|tests|vmt_mm|requirements"
     pattern = rf"(?<![\w/.])(?:{folders})/[\w/.-]+\.(?:py|sh|txt|md|yml|safetensors)\b"
-    named = re.findall(pattern, (DOCS / page).read_text())
+    named = set(re.findall(pattern, (DOCS / page).read_text())) - WRITTEN
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
