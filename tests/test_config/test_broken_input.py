@@ -1,7 +1,7 @@
 """Broken input of every kind ends in one line: the file or key, what it has, and the rule.
 
 Every row goes the way of a user's input: the config is loaded with options, inputs are checked, the
-model, the data sets and the evaluator are built, every sample is read, weights are loaded.
+model, the datasets and the evaluator are built, every sample is read, weights are loaded.
 """
 
 import copy
@@ -251,7 +251,7 @@ ROWS = [
         _label("normals/a", (*SIZE, 3), 0),
         "data/normals/a.png",
         "no pixel has a normal",
-        "leave out files without a label",
+        "remove label files without any label",
     ),
     _data(
         "8-bit depth",
@@ -374,7 +374,7 @@ ROWS = [
         f"the model has {list(TASKS)}",
     ),
     _option(
-        "data set of other tasks",
+        "dataset of other tasks",
         {"train_dataloader.dataset.tasks": _EDGE},
         "train_dataloader (data) is for task(s) ['edge']",
         f"the model has {list(TASKS)}",
@@ -424,17 +424,17 @@ ROWS = [
     _option(
         "too few classes",
         {"tasks.human_parts.num_classes": 1},
-        "human_parts: num_classes must be 2..255, got 1",
+        "human_parts: `num_classes` must be 2..255, got 1",
     ),
     _option(
         "too many classes",
         {"tasks.semseg.num_classes": 256},
-        "semseg: num_classes must be 2..255, got 256",
+        "semseg: `num_classes` must be 2..255, got 256",
     ),
     _option(
         "classes that are no number",
         {"tasks.semseg.num_classes": "21"},
-        "semseg: num_classes must be 2..255, got '21'",
+        "semseg: `num_classes` must be 2..255, got '21'",
     ),
     _option(
         "treatment of absent classes",
@@ -444,7 +444,7 @@ ROWS = [
     _option(
         "weight of edges",
         {"tasks": dict(_delete_=True, edge=dict(type="Edge", positive_weight=2)), **_NO_TASKS},
-        "edge: positive_weight must be in (0, 1), got 2",
+        "edge: `positive_weight` must be in (0, 1), got 2",
     ),
     # -- keys that nothing reads
     _option(
@@ -589,7 +589,7 @@ ROWS = [
         "task 'saliency' is Saliency with 1 channels, in the model Edge with 1",
     ),
     _option(
-        "negative weight", {"tasks.semseg.loss_weight": -1}, "semseg: loss_weight must be", "-1"
+        "negative weight", {"tasks.semseg.loss_weight": -1}, "semseg: `loss_weight` must be", "-1"
     ),
     _option("no image in a batch", {"total_batch_size": 0}, f"total_batch_size {_BATCH_RULE}0"),
     _option(
@@ -682,7 +682,7 @@ ROWS = [
                 for kind in ("LoadImageFromFile", "RandomWarp", "LoadLabels", "PackMultiTaskInputs")
             ]
         },
-        "LoadLabels must stand before transforms other than Resize and Pad",
+        "put LoadLabels before all geometric transforms except Resize and Pad",
     ),
     # -- weights
     _option(

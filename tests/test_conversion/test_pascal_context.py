@@ -135,10 +135,10 @@ def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
     ("things", "message"),
     [
         ([thing(15, ("wing", box(0, 1, 0, 1)))], "human_parts/b.mat: unknown part 'wing'"),
-        ([thing(15, ("head", "text"))], "human_parts/b.mat: has not the structure of PASCAL-Part"),
+        ([thing(15, ("head", "text"))], "human_parts/b.mat: not structured like PASCAL-Part"),
         (
             [thing(15, ("head", box(0, 1, 0, 1)), ("torso", np.ones((3, 3))))],
-            "human_parts/b.mat: has not the structure of PASCAL-Part",
+            "human_parts/b.mat: not structured like PASCAL-Part",
         ),
     ],
 )

@@ -249,5 +249,5 @@ def test_two_workers_give_the_same(raw, tmp_path):
 def test_a_folder_of_another_data_set_is_refused(raw, tmp_path):
     convert(recipe(), raw, tmp_path / "out")
     other = dataclasses.replace(recipe(), name="NYUD_MT")
-    with pytest.raises(InputError, match="out: holds PASCAL_MT, not NYUD_MT"):
+    with pytest.raises(InputError, match="out: contains PASCAL_MT, not NYUD_MT"):
         convert(other, raw, tmp_path / "out")

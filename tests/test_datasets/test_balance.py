@@ -146,15 +146,15 @@ def test_skip_goes_on_within_an_epoch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(balance="tasks"), "balance must be 'datasets' or a list of positive weights"),
+        (dict(balance="tasks"), "`balance` must be 'datasets' or a list of positive weights"),
         (dict(balance=[1, 0]), "positive weights.*got \\[1, 0\\]"),
         (dict(balance=[1, True]), "positive weights"),
         (dict(balance=[1, float("inf")]), "positive weights"),
         (dict(balance=[1, 2, 3]), "got \\[1, 2, 3\\] for 2 member"),
         (dict(balance=3), "positive weights.*got 3"),
-        (dict(length=0), "length must be a whole number > 0, got 0"),
-        (dict(length=2.0), "length must be"),
-        (dict(balance=[100, 1]), "13 samples gives dataset 1 none"),
+        (dict(length=0), "`length` must be a positive integer, got 0"),
+        (dict(length=2.0), "`length` must be"),
+        (dict(balance=[100, 1]), "13 samples has none of dataset 1"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
@@ -164,5 +164,5 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def test_one_data_set_cannot_be_balanced():
-    with pytest.raises(InputError, match="member of a ConcatDataset; got 'datasets' for 0 member"):
+    with pytest.raises(InputError, match="member of a ConcatDataset, got 'datasets' for 0 member"):
         SeededSampler(range(4), seed=0, balance="datasets")

@@ -294,7 +294,7 @@ def test_a_root_that_may_only_be_read(root, tmp_path, monkeypatch):
         mkdir(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(InputError, match=r"Read-only file system.*`cache` a folder"):
+    with pytest.raises(InputError, match=r"Read-only file system.*`cache` to a writable folder"):
         _dataset(root, True)[0]
     monkeypatch.setenv("HOME", str(tmp_path))
     for folder in (tmp_path / "elsewhere", "~/there"):

@@ -190,7 +190,7 @@ def test_wrapped_members_take_part(roots):
 
 @pytest.mark.parametrize("datasets", [[], None, "abc"])
 def test_members_are_needed(datasets):
-    with pytest.raises(InputError, match="`datasets` must list one at least"):
+    with pytest.raises(InputError, match="`datasets` must list at least one"):
         ConcatDataset(datasets)
 
 

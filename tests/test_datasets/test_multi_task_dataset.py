@@ -126,8 +126,8 @@ def test_labels_of_other_splits_are_fine(root, monkeypatch):
     assert "saliency" not in _dataset(root).get_data_info(0)["label_paths"]  # that of d is
     assert len(lines) == 2  # saliency and normals
     assert lines[0].endswith(
-        f"train.txt: no id has a label of task 'saliency'; the 1 file(s) in {root}/saliency are of "
-        "other images"
+        f"train.txt: no id has a label of task 'saliency'; the 1 file(s) in {root}/saliency "
+        "belong to other images"
     )
 
 
@@ -182,7 +182,7 @@ def test_a_missing_task_folder_is_refused(root):
 
 def test_a_sample_that_no_pipeline_accepts_ends(root):
     dataset = _dataset(root, pipeline=[lambda results: None], max_refetch=3)
-    with pytest.raises(InputError, match="train.txt: 4 samples in a row could not be used"):
+    with pytest.raises(InputError, match="train.txt: 4 samples in a row were unusable"):
         dataset.prepare_data(SeededIndex(0, (0, 0, 0)))
 
 
@@ -277,27 +277,27 @@ def test_scenes_of_other_settings_are_refused(tmp_path, change):
     root = tmp_path / "shapes"
     _shapes(root)
     files = sorted(root.rglob("*"))
-    with pytest.raises(InputError, match=f"shapes: is there, but holds.*'{next(iter(change))}'"):
+    with pytest.raises(InputError, match=f"shapes: contains .*'{next(iter(change))}'"):
         _shapes(root, RENDER | change)
     assert sorted(root.rglob("*")) == files
 
 
 def test_what_is_no_folder_of_scenes_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file: is there, but holds no rendered scenes"):
+    with pytest.raises(InputError, match="file: contains no rendered scenes"):
         _shapes(tmp_path / "file")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn/shapes.json").write_text("{")
-    with pytest.raises(InputError, match="torn: is there"):
+    with pytest.raises(InputError, match="torn: contains"):
         _shapes(tmp_path / "torn")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="is there"):
+    with pytest.raises(InputError, match="contains no rendered scenes"):
         _shapes(".")
 
 
 def test_foreign_folder_is_left_alone(root):
     files = sorted(root.rglob("*"))
-    with pytest.raises(InputError, match="data: is there, but holds no rendered scenes"):
+    with pytest.raises(InputError, match="data: contains no rendered scenes"):
         _shapes(root)
     assert sorted(root.rglob("*")) == files
 

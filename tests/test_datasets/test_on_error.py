@@ -235,7 +235,7 @@ def test_if_every_image_is_damaged_that_is_said(root):
         dataset[_draw(2)]
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(f"{root}/splits/train.txt: 21 samples in a row could not be used; ")
+    assert message.startswith(f"{root}/splits/train.txt: 21 samples in a row were unusable; ")
     assert sum(f"{image}: the PNG is truncated" in message for image in images) == 3
 
 

@@ -124,10 +124,10 @@ def test_sixteen_bit_colours():
 
 
 def test_other_ranges_are_not_mixed():
-    _refused(_pillow(RGB, "PNG"), "uint8 values, .* do not fit value_range", **WHOLE)
+    _refused(_pillow(RGB, "PNG"), "uint8 values .* outside of value_range", **WHOLE)
     assert _read(_pillow(RGB, "PNG"), value_range=(0, 255)).dtype == np.float32
     for outside in ((0, 6999), (9001, 9999)):
-        _refused(_npy(DEEP), "values, 7000..9000, which do not fit", value_range=outside)
+        _refused(_npy(DEEP), "values in 7000..9000, outside of", value_range=outside)
     deep = DEEP.astype(np.float32)
     deep[0, 0] = np.nan
     for options in (WHOLE, dict(color_type="unchanged")):
@@ -259,7 +259,7 @@ def test_no_transform_cuts_deep_images_to_eight_bits(tmp_path):
     results = LoadImageFromFile(**WHOLE).transform(dict(img_path=str(tmp_path / "deep.png")))
     assert PackMultiTaskInputs()(dict(results))["inputs"].dtype == torch.float32
     results["img"] = results["img"].astype(np.uint8)
-    with pytest.raises(InputError, match=r"deep\.png: is not of 8 bits.*PhotoMetricDistortion"):
+    with pytest.raises(InputError, match=r"deep\.png: not an 8-bit image.*PhotoMetricDistortion"):
         PackMultiTaskInputs()(results)
 
 

@@ -63,8 +63,8 @@ def test_every_member_is_looked_at_within_wrappers(tmp_path, warnings_of):
     found = warnings_of(ConcatDataset([ConcatDataset([sound, repeated]), faint]))
     assert len(found) == 2
     assert found[0].startswith(f"{tmp_path}/ignored/floor: no pixel has a label, all are ignored (")
-    assert found[1].startswith(f"{tmp_path}/faint/saliency: every pixel is background: ")
-    assert found[0].endswith("(5 label(s) were looked at; tools/misc/verify_dataset.py reads all)")
+    assert found[1].startswith(f"{tmp_path}/faint/saliency: every pixel is background (")
+    assert found[0].endswith("(based on 5 label(s); run tools/misc/verify_dataset.py to check all)")
 
 
 def test_a_label_that_cannot_be_used_ends_the_run_before_it_begins(tmp_path, warnings_of):

@@ -97,7 +97,7 @@ def test_wrong_videos_leave_nothing(demo, clip, tmp_path):
     for source, more, message in (
         (tmp_path / "missing.mp4", ("--output-file", out), "no such video"),
         (tmp_path / "text.mp4", ("--output-file", out), "no frame can be decoded"),
-        (clip, ("--output-file", tmp_path / "out.txt"), "a video ends with"),
+        (clip, ("--output-file", tmp_path / "out.txt"), "the suffix of a video must be"),
         (clip, ("--output-file", out, "--output-fourcc", "ab"), "four letters"),
         (clip, ("--output-file", out, "--output-fps", "0"), "--output-fps must be positive"),
         (clip, (), "nothing to do"),

@@ -182,7 +182,7 @@ def test_a_task_knows_it_from_its_metric(kind, higher):
     cfg = dict(own=dict(type=Scored))
     assert build_tasks(cfg)["own"].higher_is_better is higher
     if higher is None:
-        with pytest.raises(InputError, match="_Silent.* does not declare whether more error"):
+        with pytest.raises(InputError, match="_Silent.* does not declare whether a higher error"):
             MultiTaskEvaluator(cfg, reference=dict(own=1.0))
         with pytest.raises(InputError, match="does not declare"):
             relative_gain(dict(own=1.0), dict(own=2.0), build_tasks(cfg))

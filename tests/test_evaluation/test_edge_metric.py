@@ -237,5 +237,5 @@ def test_set_without_valid_pixel_reports_nothing(label: np.ndarray | None) -> No
 
 
 def test_impossible_tolerance_is_refused() -> None:
-    with pytest.raises(InputError, match="edge: tolerance"):
+    with pytest.raises(InputError, match="edge: `tolerance`"):
         EdgeMetric("edge", tolerance=-0.1)

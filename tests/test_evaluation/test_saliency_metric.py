@@ -216,7 +216,7 @@ def test_whole_set_equals_pixel_loops(seed: int) -> None:
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(InputError, match=f"saliency: .*{next(iter(options))}"):
         SaliencyMetric("saliency", **options)
-    with pytest.raises(InputError, match="primary_metric must be one of"):
+    with pytest.raises(InputError, match="`primary_metric` must be one of"):
         Saliency("saliency", primary_metric="F")
 
 

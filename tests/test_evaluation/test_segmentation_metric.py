@@ -197,7 +197,7 @@ def test_nothing_right_is_a_score_of_0() -> None:
 
 @pytest.mark.parametrize("wrong", [["mIou"], "dice", 3])
 def test_unknown_iou_metrics(wrong: object) -> None:
-    with pytest.raises(InputError, match="semseg: iou_metrics must be some of"):
+    with pytest.raises(InputError, match="semseg: `iou_metrics` must be among"):
         SegmentationMetric("semseg", 2, iou_metrics=wrong)
 
 

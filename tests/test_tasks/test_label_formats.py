@@ -79,7 +79,7 @@ def test_frames_may_be_given_as_axes():
     for wrong in ("cv", "x,y", "x,x,z", 3, None):
         with pytest.raises(InputError, match=r"own: frame of normals .*opengl, opencv, omnidata"):
             build_tasks(dict(own=dict(type="Normals", frame=wrong)))
-    with pytest.raises(InputError, match=r"own: none must be one of \('black', 'grey'\)"):
+    with pytest.raises(InputError, match=r"own: `none` must be one of \('black', 'grey'\)"):
         build_tasks(dict(own=dict(type="Normals", none="white")))
 
 
@@ -216,16 +216,16 @@ def test_what_is_no_depth(tmp_path):
     np.save(tmp_path / "b.npy", np.int32([[-1, 0, 2000]]))
     np.testing.assert_array_equal(spec.decode(tmp_path / "b.npy"), [[0, 0, 2]])
     Image.fromarray(np.uint8([[1, 2]])).save(tmp_path / "c.png")
-    with pytest.raises(InputError, match="expected 16-bit depth .* got 8 bits; .* set `scale`"):
+    with pytest.raises(InputError, match="expected 16-bit depth .* got 8 bits; .* task's `scale`"):
         spec.decode(tmp_path / "c.png")
     for wrong in (0, -1, "mm", float("nan")):
-        with pytest.raises(InputError, match="own: scale must be file values per metre"):
+        with pytest.raises(InputError, match="own: `scale` must be a positive number"):
             build_tasks(dict(own=dict(type="Depth", scale=wrong)))
 
 
 def test_depth_that_16_bits_do_not_hold_is_said(tmp_path, recwarn):
     far = np.float32([[[1.5, 80.0, 200.0]]])
-    with pytest.warns(UserWarning, match=r"above 65.535 m is written as that.*set suffix='.tiff'"):
+    with pytest.warns(UserWarning, match=r"above 65.535 m are clipped.*set suffix='.tiff'"):
         image = Depth("d").label.encode(far)
     np.testing.assert_array_equal(image, [[1500, 65535, 65535]])
     Depth("d").label.encode(np.float32([[[65.535, 0, 1]]]))
@@ -243,10 +243,10 @@ def test_depth_of_another_unit_or_cut_off_is_suspected():
     spec = Depth("d").label
     near, far = DEPTHS / 1000, DEPTHS * 1000
     for label, message in (
-        (near, "are below 0.05 m: set `scale`"),
-        (far, "are above 500 m: set `scale`=1000"),
-        (np.where(DEPTHS > 3, np.float32(1e10), DEPTHS), "write 0 where such"),
-        (np.minimum(DEPTHS * 3, np.float32(65.535)), "65.535 m, the most that 16 bits hold"),
+        (near, "are below 0.05 m: set the task's `scale`"),
+        (far, "are above 500 m: set the task's `scale` to 1000"),
+        (np.where(DEPTHS > 3, np.float32(1e10), DEPTHS), "write 0 for pixels without depth"),
+        (np.minimum(DEPTHS * 3, np.float32(65.535)), "65.535 m, the 16-bit maximum"),
     ):
         (found,) = spec.find_suspicion(_counts(spec, [label]))
         assert message in found
@@ -288,7 +288,7 @@ def test_colours_of_no_class_are_named(tmp_path):
     path = tmp_path / "label.png"
     spec = Segmentation("s", 3, colors=COLORS).label
     Image.fromarray(_colored(np.uint8([[0, 1, 255], [255, 2, 2]]), ignore=(9, 8, 7))).save(path)
-    message = r"label.png: colours of no class: \[\(9, 8, 7\)\]; expected"
+    message = r"label.png: unknown colours \[\(9, 8, 7\)\]; expected"
     with pytest.raises(InputError, match=message):
         spec.decode(path)
     with pytest.raises(InputError, match=r"with 3 channel|need the task's `colors`"):
@@ -320,11 +320,11 @@ def test_labels_of_one_value_are_suspected():
     half = np.uint8([[0, 255]])
     for spec, labels, message in (
         (floor, [ignored, ignored], "no pixel has a label, all are ignored"),
-        (floor, [zeros, half], "every pixel is of value 0, except 17% that are ignored"),
-        (floor, [zeros, zeros + 1], "every label has one value alone"),
-        (mask, [zeros, zeros], "every pixel is background: by `values` of the task"),
-        (mask, [zeros + 1], "every pixel is foreground: by `values` of the task"),
-        (Depth("d").label, [np.ones((2, 2), np.float32)], "every label has one value alone"),
+        (floor, [zeros, half], "every pixel is of value 0, except for 17% ignored pixels"),
+        (floor, [zeros, zeros + 1], "every label is constant"),
+        (mask, [zeros, zeros], "every pixel is background (check option `values`)"),
+        (mask, [zeros + 1], "every pixel is foreground (check option `values`)"),
+        (Depth("d").label, [np.ones((2, 2), np.float32)], "every label is constant"),
     ):
         (found,) = spec.find_suspicion(_counts(spec, labels))
         assert found.startswith(message)

@@ -315,5 +315,5 @@ def test_the_ending_of_label_files_can_be_chosen(task):
     assert "_mask.png" not in plain.label.suffixes  # the class's own stays as it is
     assert chosen.label.identity != plain.label.identity
     for wrong in ("", "mask", "/a.png", 3):
-        with pytest.raises(InputError, match="own: suffix must be how the names"):
+        with pytest.raises(InputError, match="own: `suffix` must be an ending"):
             build_tasks(dict(own=dict(type=type(task), suffix=wrong, **options)))

@@ -104,7 +104,7 @@ def test_edge_weighs_positives_by_a_constant(weight):
 
 @pytest.mark.parametrize("weight", [0, 1, 1.5])
 def test_edge_refuses_a_weight_that_silences_one_side(weight):
-    with pytest.raises(InputError, match="border: positive_weight"):
+    with pytest.raises(InputError, match="border: `positive_weight`"):
         build_tasks(dict(border=dict(type="Edge", positive_weight=weight)))
 
 

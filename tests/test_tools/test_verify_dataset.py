@@ -131,7 +131,7 @@ FAULTS = {
     ),
     "an id in both splits": (
         lambda root: (root / "splits/val.txt").write_text("d\ne\nb\n"),
-        ["splits/val.txt: id 'b' is in split 'train' as well"],
+        ["splits/val.txt: id 'b' is also in split 'train'"],
     ),
     "an id twice": (
         lambda root: (root / "splits/val.txt").write_text("d\nd\n"),
@@ -167,7 +167,7 @@ FAULTS = {
     ),
     "depth of one value": (
         lambda root: _all(root, "depth", np.full(SIZE, 1500, np.uint16)),
-        ["depth: every label has one value alone"],
+        ["depth: every label is constant"],
     ),
     "normals of another frame": (
         lambda root: _all(
@@ -202,8 +202,8 @@ def test_orientations_are_noted_and_explain_sizes(root):
     result = verify(root, TASKS, splits(root))
     assert result.problems == []
     assert result.notes == [
-        f"1 image(s) have an EXIF orientation, as {root}/images/a.jpg; images and labels are taken "
-        "as their pixels are stored (turn_by_exif of LoadImageFromFile)"
+        f"1 image(s) have an EXIF orientation, such as {root}/images/a.jpg; labels are compared "
+        "with pixels as stored, ignoring it (LoadImageFromFile.turn_by_exif)"
     ]
     turning = LoadImageFromFile(turn_by_exif=True)
     problems = verify(root, TASKS, splits(root), reader=turning).problems
@@ -217,7 +217,7 @@ def test_deep_images_are_read_as_the_config_says(root):
         _save(root / f"images/{i}.png", np.full(SIZE, 900, np.uint16))
     problems = verify(root, TASKS, splits(root)).problems
     assert len(problems) == 5
-    assert "a.png: holds uint16 values, 900..900" in problems[0]
+    assert "a.png: has uint16 values in 900..900" in problems[0]
     reader = LoadImageFromFile(value_range=(0, 1000))
     assert verify(root, TASKS, splits(root), reader=reader).problems == []
 
@@ -227,7 +227,7 @@ def test_faults_do_not_hide_each_other(root):
         FAULTS[fault][0](root)
     result = verify(root, TASKS, splits(root))
     assert len(result.problems) == 3
-    assert result.summaries["train"]["floor"].images == 2  # that of the damaged image is whole
+    assert result.summaries["train"]["floor"].images == 2  # its label is intact
 
 
 def test_what_a_worker_gets_survives_the_way(root):
@@ -241,7 +241,7 @@ def test_what_a_worker_gets_survives_the_way(root):
 
 def test_what_is_not_there_is_an_error(root):
     for folder, names, message in (
-        (root / "gone", ("train",), "gone: is not a folder"),
+        (root / "gone", ("train",), "gone: not a folder"),
         (root, ("test",), r"test\.txt: no such list of ids"),
     ):
         with pytest.raises(InputError, match=message):
@@ -286,7 +286,7 @@ model, total_batch_size = dict(), 1
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_all_data_sets_of_the_folder_count(run_tool, root, tmp_path, here):
+def test_all_datasets_of_the_folder_count(run_tool, root, tmp_path, here):
     config, out = tmp_path / "config.py", tmp_path / "out"
     name = str(root) if here else "elsewhere"
     (root / "splits/other.txt").write_text("c\n")
@@ -320,4 +320,4 @@ def test_the_tool(run_tool, tmp_path):
     stored = json.loads((out / "report.json").read_text())
     assert (stored["sound"], list(stored["splits"])) == (False, ["val"])
     output = run_tool(TOOL, tmp_path / "gone", "--config", CONFIG, code=1).text
-    assert output == f"error: {tmp_path / 'gone'}: is not a folder; expected a dataset there\n"
+    assert output == f"error: {tmp_path / 'gone'}: not a folder; expected the root of a dataset\n"

@@ -234,7 +234,7 @@ def test_masks_of_0_and_1_need_their_option(tmp_path):
     # predictions are probabilities, whatever the labels' values
     _save(path, np.uint8([[0, 90, 128, 255]]))
     np.testing.assert_array_equal(TASKS["edge"].label.decode_prediction(path), [[0, 0, 1, 1]])
-    with pytest.raises(InputError, match=r"own: values must be one of \('mask255', 'mask01'\)"):
+    with pytest.raises(InputError, match=r"own: `values` must be one of \('mask255', 'mask01'\)"):
         build_tasks(dict(own=dict(type="Edge", values="01")))
 
 

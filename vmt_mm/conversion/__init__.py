@@ -1,4 +1,4 @@
-"""Raw datasets to the one layout: a :class:`~vmt_mm.conversion.recipe.Recipe` each.
+"""Convert raw datasets to the folder layout, each by a :class:`~vmt_mm.conversion.recipe.Recipe`.
 
 Imports neither torch nor mmengine, so that worker processes start quickly.
 """

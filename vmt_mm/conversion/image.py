@@ -1,4 +1,4 @@
-"""Convert one image with its labels: what a worker process does."""
+"""Convert one image with its labels, in a worker process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vmt_mm.errors import InputError
 from vmt_mm.utils.files import DISK_FULL, write_bytes, write_image
 from vmt_mm.utils.image_files import decode_image
 
-#: What became of an image or a label; the last for labels of an image that cannot be used.
+#: Outcome of an image or a label; 'no image': label of an unusable image.
 STATES = ("written", "none", "missing", "damaged", "no image")
 WRITTEN, NONE, MISSING, DAMAGED, NO_IMAGE = STATES
 
-#: ``state``, one of the above, and what belongs to it: ``bytes`` written, ``notes``, ``reason``.
+#: ``state``, one of the above, and optionally ``bytes`` (written), ``notes``, ``reason``.
 Outcome = dict[str, Any]
 Size = tuple[int, int]
 
@@ -28,7 +28,7 @@ class _MissingFileError(InputError):
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One image to convert from a folder of raw files to one in the one layout."""
+    """One image to convert from folder ``source`` to ``target``; ``link``: hard-link it."""
 
     image_id: str
     recipe: Recipe
@@ -37,13 +37,13 @@ class ImageJob:
     link: bool
 
     def outputs(self) -> dict[str, Path]:
-        """'image', then each task -> the file to write."""
+        """Return the files to write: 'image' and each task -> path."""
         image = f"images/{self.image_id}{Path(self.recipe.image).suffix}"
         labels = {rule.task: f"{rule.task}/{self.image_id}.png" for rule in self.recipe.labels}
         return {name: self.target / file for name, file in dict(image=image, **labels).items()}
 
     def find(self, group: Sequence[str | None]) -> Path | None:
-        """The first raw file of a group that exists; None where the group is optional."""
+        """Return the first existing raw file of a group; None if an optional group has none."""
         files = [file.format(id=self.image_id) for file in group if file]
         paths = (self.source / file for file in files)
         path = next((path for path in paths if path.exists()), None)
@@ -53,9 +53,9 @@ class ImageJob:
 
 
 def convert_image(job: ImageJob) -> dict[str, Outcome]:
-    """Write the image and its labels; return what became of each, by task and 'image'.
+    """Write the image and its labels; return the outcome of each by task, and of 'image'.
 
-    A label that can no longer be made is removed. Problems name files as the raw dataset does.
+    Outputs that can no longer be made are removed. Problems name files relative to the source.
     """
     rules = {rule.task: rule for rule in job.recipe.labels}
     outcomes: dict[str, Outcome] = {}
@@ -78,7 +78,7 @@ def convert_image(job: ImageJob) -> dict[str, Outcome]:
 
 
 def _write_image(job: ImageJob, target: Path) -> Size:
-    """Copy or link the image file as it is; return its (height, width)."""
+    """Copy or hard-link the image file unchanged; return (height, width)."""
     source = cast(Path, job.find((job.recipe.image,)))
     try:
         content = source.read_bytes()
@@ -97,7 +97,7 @@ def _write_image(job: ImageJob, target: Path) -> Size:
 
 
 def _write_label(job: ImageJob, rule: LabelRule, target: Path, size: Size | None) -> Outcome:
-    """Make a label and write it, if there is one and the image of this size can be used."""
+    """Make and write a label, if any; ``size`` is the image's, None if it is unusable."""
     paths = [job.find(group) for group in rule.files]
     if size is None:
         return dict(state=NO_IMAGE)

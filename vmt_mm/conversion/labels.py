@@ -1,4 +1,4 @@
-"""What recipes share: read raw arrays, make labels of normals, thin lines."""
+"""Helpers of recipes: read raw arrays, make normal labels, thin lines."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vmt_mm.conversion.recipe import Label
 from vmt_mm.errors import InputError
 from vmt_mm.utils.normal_frames import encode_normals, to_camera_frame
 
-#: Shorter vectors have no usable direction; fewer pixels prove nothing about the axes.
+#: Least length of a vector with a usable direction; least number of pixels to judge the axes.
 _MIN_LENGTH, _ENOUGH = 0.1, 1000
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    """Read a variable of a MATLAB file (version 7 or older); InputError if there is none."""
+    """Read a variable of a MATLAB file (version 7 or older); InputError if it is missing."""
     try:
         content = scipy.io.loadmat(path, variable_names=[key])
-    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
+    except Exception as error:  # damaged files raise arbitrary exceptions
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{path}: cannot be read as a MATLAB file ({reason})") from None
     if key not in content:
@@ -30,7 +30,7 @@ def read_mat(path: Path, key: str) -> np.ndarray:
 
 
 def read_npy(path: Path, channels: tuple[int, ...] = ()) -> np.ndarray:
-    """Read numbers (H, W, *channels), or InputError; (H, W, 1) counts as (H, W)."""
+    """Read a NumPy file of numbers (H, W, *channels), else InputError; (H, W, 1) becomes (H, W)."""
     try:
         values = np.load(path, allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def read_npy(path: Path, channels: tuple[int, ...] = ()) -> np.ndarray:
 
 
 def check_size(path: Path, vectors: np.ndarray, other: Path, classes: np.ndarray) -> None:
-    """Raise InputError unless normals (H, W, 3) and the classes that go with them have one size."""
+    """Raise InputError unless normals (H, W, 3) and classes (H, W) have the same size."""
     if vectors.shape[:2] != classes.shape:
         sizes = f"{vectors.shape[:2]} (height, width), but {other} has {classes.shape}"
         raise InputError(f"{path}: normals of size {sizes}")
@@ -54,10 +54,10 @@ def check_size(path: Path, vectors: np.ndarray, other: Path, classes: np.ndarray
 def normals_label(
     vectors: np.ndarray, valid: np.ndarray, axes: str, floor: np.ndarray | None = None
 ) -> Label:
-    """Make a label in the layout's frame, and count what shows whether the axes are right.
+    """Make a normal label in the project's frame, with statistics for :func:`judge_axes`.
 
-    ``vectors`` (H, W, 3) have any length, in the frame of ``axes``; those at ``valid`` (H, W) are
-    kept; ``floor`` (H, W) are floors. The label is RGB uint8, n = 2 v / 255 - 1, 0 for none.
+    ``vectors`` (H, W, 3) have any length, in the frame ``axes``; ``valid`` (H, W) masks pixels to
+    keep, ``floor`` (H, W) floors. The label is RGB uint8, n = 2 v / 255 - 1, black = no normal.
     """
     length = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
     valid = valid & np.isfinite(length) & (length > _MIN_LENGTH)
@@ -74,7 +74,7 @@ def normals_label(
 
 
 def judge_axes(notes: Mapping[str, Mapping[str, int]], axes: str) -> list[str]:
-    """Say which axes are wrong: visible surfaces face the camera, and floors face up."""
+    """Return messages on wrong axes: visible surfaces must face the camera, and floors up."""
     counts, problems = notes.get("normals", {}), []
     for what, rule, position in (("valid", "towards_camera", "third"), ("floor", "up", "second")):
         if counts.get(what, 0) >= _ENOUGH and 2 * counts[rule] < counts[what]:
@@ -86,7 +86,7 @@ def judge_axes(notes: Mapping[str, Mapping[str, int]], axes: str) -> list[str]:
 
 
 def _deletable(second: bool) -> np.ndarray:
-    """For each of 256 codes of neighbours, whether a sub-iteration removes the pixel; uint8."""
+    """Lookup table (256,) uint8: whether a sub-iteration deletes a pixel with these neighbours."""
     ring = (np.arange(256) >> np.arange(8)[:, None] & 1).astype(bool)  # N, NE, E, ..., NW
     after = np.roll(ring, -1, axis=0)
     pieces = (~ring & (after | np.roll(ring, -2, axis=0)))[::2].sum(axis=0)
@@ -98,15 +98,15 @@ def _deletable(second: bool) -> np.ndarray:
 
 
 _TABLES = (_deletable(second=False), _deletable(second=True))
-#: Bit of each neighbour in a pixel's code.
+#: Weight of each neighbour in the index into a table.
 _BITS = np.float32([[128, 1, 2], [64, 0, 4], [32, 16, 8]])
 
 
 def thin(mask: np.ndarray) -> np.ndarray:
-    """Thin a mask (H, W) to lines of one pixel that are connected as it was; bool.
+    """Thin a mask (H, W) to one-pixel lines with the same connectivity; return bool.
 
-    Guo and Hall, Communications of the ACM 32(3), 1989, algorithm A1; unlike Zhang and Suen's, it
-    keeps squares of 2 x 2 and slanted lines of two pixels.
+    Algorithm A1 of Guo and Hall, Communications of the ACM 32(3), 1989. Unlike Zhang and Suen's, it
+    does not delete 2 x 2 squares and diagonal lines two pixels wide.
     """
     image, before = np.asarray(mask, bool).astype(np.uint8), None
     while before is None or not np.array_equal(image, before):

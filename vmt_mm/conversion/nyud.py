@@ -1,6 +1,6 @@
-"""NYUD_MT, the archive of NYU Depth v2 with the field's four tasks.
+"""Recipe of NYUD_MT, the archive of NYU Depth v2 with the four standard tasks.
 
-Classes: Gupta et al., CVPR 2013. Normals' frame: see :mod:`vmt_mm.conversion.pascal_context`.
+Classes: Gupta et al., CVPR 2013. Frame of the normals: see :mod:`vmt_mm.conversion.pascal_context`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from vmt_mm.utils.label_files import read_classes
 from vmt_mm.utils.normal_frames import parse_frame
 
 _SEGMENTATION = "segmentation/{id}.png"
-#: In raw files: 0 for none and the 40 classes, and "floor".
+#: In raw files: number of values (0 = none, 40 classes), and index of "floor".
 _CLASSES, _FLOOR = 41, 2
 
 
 def semseg(path: Path) -> Label:
-    """0 = ignore, else class + 1, to classes 0..39, 255 = ignore."""
+    """Convert 1..40 to classes 0..39, and 0 to 255 (ignored)."""
     raw = read_classes(path, _CLASSES)
     return Label(np.where(raw == 0, np.uint8(255), raw - np.uint8(1)))
 
 
 def depth(path: Path) -> Label:
-    """Metres to millimetres, 0 where there is none; no label without any."""
+    """Convert metres to millimetres, 0 = no depth; no label if no pixel has depth."""
     metres = read_npy(path).astype(np.float64)
     valid = np.isfinite(metres) & (metres > 0)
     millimetres = np.rint(np.where(valid, metres, 0) * 1000)
@@ -39,7 +39,7 @@ def depth(path: Path) -> Label:
 
 
 def normals(path: Path, segmentation: Path | None, axes: str) -> Label:
-    """Unit normals in the camera frame; (0, 0, 0), NaN and Inf are none."""
+    """Make unit normals in the camera frame; (0, 0, 0), NaN and infinite vectors: no normal."""
     vectors, floor = read_npy(path, (3,)).astype(np.float32), None
     largest = np.nanmax(np.abs(vectors), initial=0)
     if largest > 1.01:
@@ -51,7 +51,7 @@ def normals(path: Path, segmentation: Path | None, axes: str) -> Label:
 
 
 def edge(path: Path) -> Label:
-    """0 or 1 to 0 or 255."""
+    """Convert edges 0 or 1 to 0 or 255."""
     values = read_npy(path).astype(np.float32)
     if not ((values >= 0) & (values <= 1)).all():
         raise InputError(f"{path}: expected edges 0 or 1, found {values.min():g}..{values.max():g}")
@@ -59,7 +59,7 @@ def edge(path: Path) -> Label:
 
 
 def nyud(normals_axes: str) -> Recipe:
-    """The recipe of NYUD_MT; raise InputError if the axes make no sense."""
+    """Return the recipe of NYUD_MT; InputError if the axes are invalid."""
     axes = parse_frame(normals_axes)
     vectors = (("normals/{id}.npy",), (_SEGMENTATION, None))
     return Recipe(

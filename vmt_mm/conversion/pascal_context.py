@@ -1,12 +1,12 @@
-"""PASCAL_MT, the archive of PASCAL-Context with the field's five tasks.
+"""Recipe of PASCAL_MT, the archive of PASCAL-Context with the five standard tasks.
 
-Maninis et al., CVPR 2019, https://arxiv.org/abs/1904.08918, put it together: classes of PASCAL VOC
-2012 and PASCAL-Context, parts of PASCAL-Part, and saliency and normals that networks predicted.
+Maninis et al., CVPR 2019, https://arxiv.org/abs/1904.08918, compiled it from classes of PASCAL VOC
+2012 and PASCAL-Context, parts of PASCAL-Part, and saliency and normals predicted by networks.
 
-The archive does not say the frame of the normals. The default ``x,-y,z`` (x right, y down, z
-towards the camera) is how programs for it flip and rotate, and how NYU's normals, from which the
-network learned, are usually coloured. The report says so if most pixels do not face the camera, or
-most floors not up.
+The archive does not document the frame of the normals. The default ``x,-y,z`` (x right, y down, z
+towards the camera) matches the augmentation code of projects that use it, and the usual colours of
+NYU's normals, on which the network was trained. The report warns if most pixels do not face the
+camera, or most floors do not face up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONTEXT = "pascal-context/trainval/{id}.mat"
 _CLASSES, _CONTEXT_CLASSES, _IGNORE = 21, 459, 255
 #: Index of the class "person" in PASCAL VOC, and of "floor" in PASCAL-Context.
 _PERSON, _FLOOR = 15, 158
-#: Parts of PASCAL-Part that make up each class of human parts; 0 is the rest of the image.
+#: Class of human parts -> parts of PASCAL-Part; 0 is everything else.
 _PARTS = {
     1: "hair head lear rear leye reye lebrow rebrow nose mouth",
     2: "torso neck",
@@ -37,10 +37,10 @@ _PARTS = {
     6: "llleg rlleg lfoot rfoot",
 }
 PART_INDEX = {name: index for index, names in _PARTS.items() for name in names.split()}
-#: Pixels added around an image while its edges are thinned.
+#: Padding in pixels while edges are thinned.
 _MARGIN = 2
-#: The PASCAL-Context classes, by index, that NYU Depth v2 has under the same name: the network that
-#: predicted the normals learned these, and the field uses its normals nowhere else.
+#: Indices of PASCAL-Context classes that NYU Depth v2 also has. The network that predicted the
+#: normals was trained on these, and the field uses its normals only there.
 # fmt: off
 NORMALS_CLASSES = (
     3, 4, 6, 9, 10, 11, 13, 15, 17, 18, 22, 23, 29, 30, 33, 34, 36, 37, 38, 39, 41, 43, 46, 49,
@@ -57,12 +57,12 @@ NORMALS_CLASSES = (
 
 
 def semseg(path: Path) -> Label:
-    """Classes as they are; palette images keep their indices."""
+    """Keep the classes; palette images keep their indices."""
     return Label(read_classes(path, _CLASSES, _IGNORE))
 
 
 def human_parts(path: Path) -> Label:
-    """Parts of persons, 0 elsewhere; where two overlap, the later one; no label without any."""
+    """Make part classes, 0 elsewhere; later parts overwrite earlier ones; no parts: no label."""
     content, values = read_mat(path, "anno"), None
     try:
         for thing in content[0][0][1].ravel():  # class, its index, mask, parts: names with masks
@@ -75,17 +75,17 @@ def human_parts(path: Path) -> Label:
     except KeyError as error:
         raise InputError(f"{path}: unknown part {error}") from None
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: has not the structure of PASCAL-Part ({error})") from None
+        raise InputError(f"{path}: not structured like PASCAL-Part ({error})") from None
     return Label(values if values is not None and values.any() else None)
 
 
 def saliency(path: Path) -> Label:
-    """Values as they are, 0..255."""
+    """Keep the values, 0..255."""
     return Label(read_mask(path))
 
 
 def normals(path: Path, context: Path, axes: str) -> Label:
-    """Normals where the class is one of ``NORMALS_CLASSES``, in the camera frame."""
+    """Make normals in the camera frame, only for classes in ``NORMALS_CLASSES``."""
     values = read_label(path, "8-bit RGB surface normals", np.uint8, channels=3)
     classes = read_context(context)
     check_size(path, values, context, classes)
@@ -95,15 +95,15 @@ def normals(path: Path, context: Path, axes: str) -> Label:
 
 
 def edge(context: Path) -> Label:
-    """Lines of one pixel where the class changes: the Laplacian is not 0, then thinned."""
-    # Thinning takes from the ends of lines: let those lie beyond the image.
+    """Make one-pixel lines where the class changes: nonzero Laplacian, thinned."""
+    # Thinning shortens the ends of lines: pad so that those are outside the image.
     classes = np.pad(read_context(context).astype(np.float32), _MARGIN, mode="edge")
     line = thin(cv2.Laplacian(classes, cv2.CV_32F) != 0)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return Label(line.astype(np.uint8) * 255)
 
 
 def read_context(path: Path) -> np.ndarray:
-    """Read PASCAL-Context's classes (H, W), 1..459, 0 where there is none."""
+    """Read PASCAL-Context classes (H, W), 1..459, 0 = none."""
     classes = read_mat(path, "LabelMap")
     if classes.ndim != 2 or classes.dtype.kind not in "uif":
         raise InputError(f"{path}: expected LabelMap of shape (H, W), got {classes.shape}")
@@ -114,7 +114,7 @@ def read_context(path: Path) -> np.ndarray:
 
 
 def pascal_context(normals_axes: str) -> Recipe:
-    """The recipe of PASCAL_MT; raise InputError if the axes make no sense."""
+    """Return the recipe of PASCAL_MT; InputError if the axes are invalid."""
     axes = parse_frame(normals_axes)
     classes = ("semseg/VOC12/{id}.png", "semseg/pascal-context/{id}.png")
     vectors = (("normals_distill/{id}.png",), (_CONTEXT,))

@@ -1,4 +1,4 @@
-"""What a converter has to know of a raw dataset."""
+"""Description of a raw dataset for the converter."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Label:
-    """One image's label for one task, and counts whose sums a recipe's ``judge`` looks at."""
+    """One label, and counts whose sums over all images the recipe's ``judge`` checks."""
 
-    values: np.ndarray | None  # (H, W) or RGB (H, W, 3), as in the file; None for no label
+    values: np.ndarray | None  # (H, W) or RGB (H, W, 3) to write; None: no label
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How the label of one task is made of raw ``files``, with ``{id}`` for the image's id."""
+    """How to make the label of one task from raw ``files``; ``{id}`` is the image's id."""
 
     task: str
-    files: tuple[tuple[str | None, ...], ...]  # groups: the first that exists; None: optional
-    make: Callable[..., Label]  # of a path (or None) per group, can be pickled; or InputError
+    files: tuple[tuple[str | None, ...], ...]  # groups: first existing file; None: optional
+    make: Callable[..., Label]  # picklable; takes a path (or None) per group; may raise InputError
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A raw dataset; with other ``settings`` all is converted again.
+    """A raw dataset and how to convert it.
 
-    ``judge`` says what the notes of all images, summed by task, show to be wrong.
+    Changed ``settings`` cause a full conversion. ``judge``: notes, summed by task -> problems.
     """
 
     name: str
-    splits: Mapping[str, str]  # name -> raw file with its ids
-    expected: Mapping[str, int]  # name -> how many ids it has
+    splits: Mapping[str, str]  # name -> raw file of ids
+    expected: Mapping[str, int]  # name -> number of ids
     image: str  # raw file, with ``{id}``
     labels: tuple[LabelRule, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     judge: Callable[[Mapping[str, Mapping[str, int]]], list[str]] | None = None
 
     def files_of(self, image_id: str) -> list[str]:
-        """Every raw file that may belong to an image, once."""
+        """List all raw files that may belong to an image, without duplicates."""
         groups = [(self.image,), *(group for rule in self.labels for group in rule.files)]
         files = dict.fromkeys(file for group in groups for file in group if file)
         return [file.format(id=image_id) for file in files]

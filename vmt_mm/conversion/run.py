@@ -1,4 +1,4 @@
-"""Convert a raw dataset; what an earlier run converted is kept."""
+"""Convert a raw dataset; a repeated run converts only new and changed images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from vmt_mm.utils.files import check_outputs, remove_partial, write_bytes, write
 from vmt_mm.utils.layout import read_ids
 from vmt_mm.utils.processes import run_parallel
 
-#: Files in the target. The journal: a header, then a line for each image that is done: its ``id``,
-#: ``sources`` (raw file -> size and time of the last change) and ``outcomes``.
+#: Files in the target. The journal has a header, then one line per finished image: its ``id``,
+#: ``sources`` (raw file -> size and modification time) and ``outcomes``.
 REPORT, JOURNAL = "report.json", "conversion.jsonl"
-#: Folder in the target that an archive is unpacked into, removed at the end.
+#: Folder in the target for the unpacked archive, removed at the end.
 _SCRATCH = ".unpacked"
-# To be raised whenever the same raw files give other labels.
+# Increment whenever the same raw files give different labels.
 _VERSION = 1
 _SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -40,10 +40,10 @@ _DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 
 @dataclass
 class Report:
-    """Counts and problems; without any ``problems`` the dataset is complete.
+    """Counts and problems of a conversion; without ``problems``, the dataset is complete.
 
-    ``converted_now`` counts images; the others were done already. ``splits`` maps a split to
-    'expected', its number of ids, and for 'image' and each task state -> number.
+    ``converted_now`` is the number of images converted by this run. ``splits`` maps a split to
+    'expected', its number of ids, and 'image' and each task to {state: number}.
     """
 
     dataset: str
@@ -53,11 +53,11 @@ class Report:
     problems: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``report.json`` holds."""
+        """Return the content of ``report.json``."""
         return dict(vars(self), whole=not self.problems)
 
     def table(self) -> Table:
-        """One row per split and task."""
+        """Build a table with one row per split and task."""
         table = Table("split", "what", *STATES, "expected", title=self.dataset)
         for split, counts in self.splits.items():
             for name in list(counts)[1:]:
@@ -70,11 +70,11 @@ class Report:
 def convert(
     recipe: Recipe, source: Path, target: Path, workers: int = 1, link: bool = False
 ) -> Report:
-    """Convert a raw dataset, a folder or an archive, to the one layout.
+    """Convert a raw dataset to the folder layout of :class:`MultiTaskDataset`.
 
-    What an earlier run made of the same raw files is kept. A split lists the images that could be
-    used; ``link`` makes hard links of them. Raises InputError if the source is not such a dataset,
-    or the target holds something else.
+    ``source`` is a folder or a tar archive. A repeated run converts only new and changed images.
+    Splits list usable images only; ``link`` hard-links images instead of copying them. Raises
+    InputError if ``source`` is not such a dataset, or ``target`` has other content.
     """
     source, target = source.expanduser().resolve(), target.expanduser().resolve()
     check_outputs(dict(target=target), [source])
@@ -103,37 +103,37 @@ def convert(
         write_bytes(target / f"splits/{split}.txt", "".join(f"{i}\n" for i in usable).encode())
     report = _make_report(recipe, splits, all_outcomes, len(stale))
     write_json(target / REPORT, report.as_dict())
-    shutil.rmtree(target / _SCRATCH, ignore_errors=True)  # of this run or of an earlier one
+    shutil.rmtree(target / _SCRATCH, ignore_errors=True)  # also left by an earlier run
     return report
 
 
 def _read_journal(target: Path, header: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of images that are done with the same settings; InputError on other folders."""
+    """Return entries of images finished with the same settings; InputError for other folders."""
     if not (target / JOURNAL).is_file():
         if target.exists() and any(path.name != _SCRATCH for path in target.iterdir()):
-            raise InputError(f"{target}: is not empty and no converter wrote it; give a new folder")
+            raise InputError(f"{target}: is not empty and no converter wrote it; use a new folder")
         return {}
     lines = []
     for line in (target / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(line))
         except ValueError:
-            continue  # the last line of a run that was killed
+            continue  # last line of a killed run
     found, *entries = lines or [{}]
     if found.get("recipe", header["recipe"]) != header["recipe"]:
-        raise InputError(f"{target}: holds {found['recipe']}, not {header['recipe']}")
+        raise InputError(f"{target}: contains {found['recipe']}, not {header['recipe']}")
     return {entry["id"]: entry for entry in entries} if found == header else {}
 
 
 def _open(source: Path, target: Path, first_list: str) -> Path:
-    """The dataset's folder: the source, or where an archive is unpacked."""
+    """Return the raw dataset's folder: ``source``, or the folder of the unpacked archive."""
     if source.is_dir():
         if not (source / first_list).is_file():
-            raise InputError(f"{source / first_list}: no such file; is {source} the dataset?")
+            raise InputError(f"{source / first_list}: no such file; is {source} the raw dataset?")
         return source
     if not source.is_file() or not source.name.endswith(_SUFFIXES):
         raise InputError(f"{source}: expected a folder or an archive ({', '.join(_SUFFIXES)})")
-    # a killed run's, if the archive is the same
+    # reuse the folder of a killed run if the archive is unchanged
     unpacked = target / _SCRATCH / "-".join(map(str, _stamp(source) or ()))
     is_new = not target.exists()
     if not unpacked.is_dir():
@@ -144,12 +144,12 @@ def _open(source: Path, target: Path, first_list: str) -> Path:
             raise
     found = sorted(unpacked.rglob(first_list), key=lambda path: len(path.parts))
     if not found:
-        raise InputError(f"{source}: holds no {first_list}")
+        raise InputError(f"{source}: does not contain {first_list}")
     return found[0].parents[len(Path(first_list).parts) - 1]
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive into a folder, InputError if it is damaged."""
+    """Unpack an archive into a folder; InputError if it is damaged."""
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -161,19 +161,19 @@ def _unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(fileobj=stream, mode="r|") as members:
                 members.extractall(partial, filter="data")
             while opener and stream.read(2**20):
-                pass  # only at the end a decoder compares the checksum
-            # tarfile takes a cut between two files, or a damaged header, for the end: zeros
+                pass  # a decoder checks the checksum only at the end
+            # tarfile takes a cut or a damaged header for the end, which is marked by zeros
             if not opener and packed.seek(members.offset) and packed.read(1024) != bytes(1024):
-                raise EOFError("it does not end as a tar archive does")
+                raise EOFError("no end-of-archive marker")
     except _DAMAGE as error:
-        if getattr(error, "errno", None) is not None:  # of the disk, not of the decoder
+        if getattr(error, "errno", None) is not None:  # an error of the disk, not of the decoder
             raise
         raise InputError(f"{archive}: the archive is damaged or truncated ({error})") from None
     partial.rename(folder)
 
 
 def _stamp(file: Path) -> list[int] | None:
-    """Size in bytes and time of the last change in nanoseconds; None if there is no file."""
+    """Return size in bytes and modification time in nanoseconds; None without a file."""
     if not file.exists():
         return None
     state = file.stat()
@@ -181,7 +181,7 @@ def _stamp(file: Path) -> list[int] | None:
 
 
 def _is_current(entry: Mapping | None, sources: Mapping[str, Any], job: ImageJob) -> bool:
-    """Whether an image's raw files and what was written are as they were, and none is damaged."""
+    """Whether an image's raw files and outputs are unchanged and none is damaged."""
     if entry is None or entry["sources"] != sources:
         return False
     sizes = {name: path.stat().st_size for name, path in job.outputs().items() if path.is_file()}
@@ -190,7 +190,7 @@ def _is_current(entry: Mapping | None, sources: Mapping[str, Any], job: ImageJob
 
 
 def _prepare(recipe: Recipe, target: Path, complete: bool) -> None:
-    """Make the folders; remove what killed runs left, and the lists of a set that is incomplete."""
+    """Create folders; remove leftovers of killed runs, and the splits unless ``complete``."""
     for folder in ("images", "splits", *(rule.task for rule in recipe.labels)):
         (target / folder).mkdir(parents=True, exist_ok=True)
         for below, _, _ in os.walk(target / folder):
@@ -207,7 +207,7 @@ def _make_report(
     outcomes: Mapping[str, dict[str, Outcome]],
     converted: int,
 ) -> Report:
-    """Count what became of every image of the splits."""
+    """Count the outcomes of all images of the splits."""
     names = ("image", *(rule.task for rule in recipe.labels))
     counts, problems = {}, []
     for split, ids in splits.items():
@@ -219,7 +219,7 @@ def _make_report(
     listed = Counter(i for ids in splits.values() for i in ids)
     problems += [f"id {i!r} is in more than one split" for i in listed if listed[i] > 1]
     every = [(name, outcome) for i in listed for name, outcome in outcomes[i].items()]
-    # a file that several labels need is named once
+    # dict: a file that several labels need is reported once
     problems += dict.fromkeys(outcome["reason"] for _, outcome in every if "reason" in outcome)
     notes: dict[str, Counter] = {}
     for name, outcome in every:

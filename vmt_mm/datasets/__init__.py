@@ -1,4 +1,4 @@
-"""Datasets in the one layout, their transforms and sampler."""
+"""Datasets in the project's folder layout, their transforms and sampler."""
 
 from vmt_mm.datasets.benchmarks import NYUDMT, PASCALContextMT
 from vmt_mm.datasets.concat import ConcatDataset

@@ -1,4 +1,4 @@
-"""The field's benchmarks: class names and colours only, the layout is the common one."""
+"""Standard benchmarks: class names and colours for the common folder layout."""
 
 from vmt_mm.datasets.multi_task_dataset import MultiTaskDataset
 from vmt_mm.registry import DATASETS
@@ -22,7 +22,7 @@ _NYUD = (
 
 @DATASETS.register_module()
 class PASCALContextMT(MultiTaskDataset):
-    """PASCAL-Context multi-task (4,998 / 5,105 images) in the layout of MultiTaskDataset."""
+    """PASCAL-Context for multi-task learning: 4,998 training and 5,105 validation images."""
 
     METAINFO = dict(
         semseg=dict(classes=_VOC, palette=voc_palette(21).tolist()),
@@ -32,7 +32,7 @@ class PASCALContextMT(MultiTaskDataset):
 
 @DATASETS.register_module()
 class NYUDMT(MultiTaskDataset):
-    """NYU Depth v2 multi-task (795 / 654 images) in the layout of MultiTaskDataset."""
+    """NYU Depth v2 for multi-task learning: 795 training and 654 validation images."""
 
-    # There is no background class, and so none in VOC's black.
+    # No background class, so VOC's black is left out.
     METAINFO = dict(semseg=dict(classes=_NYUD, palette=voc_palette(41)[1:].tolist()))

@@ -1,8 +1,8 @@
-"""Decoded files of a dataset: one .safetensors file per sample, which all processes share.
+"""On-disk cache of decoded files: one .safetensors file per sample, shared by all processes.
 
-Values are kept as the files hold them, so that samples are the same as without a cache, bit for
-bit. A sample is written when it is first read, and again when a source file has another size or
-time. A file that cannot be used is not kept: reading it says what is wrong, each time.
+The cache stores values as in the files, so samples are bitwise equal with and without it. A sample
+is written on first use, and again if the size or modification time of a source file changes.
+Invalid files are not cached: each access reads them again and raises the same error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vmt_mm.utils.files import atomic_write, check_folder_target
 
 
 class SampleCache:
-    """The decoded files of samples in a folder, which several datasets may share."""
+    """Cache of a dataset's decoded files below ``folder``, which several datasets may share."""
 
     def __init__(
         self, folder: Path, root: Path, specs: Mapping[str, LabelSpec], reader: LoadImageFromFile
@@ -38,7 +38,7 @@ class SampleCache:
         self.specs, self.reader = specs, reader
 
     def __getitem__(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The image under ``IMAGE``, and labels by task; InputError if it cannot be written."""
+        """Return the image (key ``IMAGE``) and the labels by task; InputError if writing fails."""
         path = self.folder / f"{sample['sample_id']}.safetensors"
         files = {IMAGE: sample["img_path"], **sample["label_paths"]}
         state = json.dumps({name: _state(path) for name, path in files.items()})
@@ -56,16 +56,16 @@ class SampleCache:
                 save_file(arrays, partial, {"state": state})
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"{path}: the cache cannot be written ({error}); give the dataset's `cache` a "
-                "folder that can be written to and has room, or None for no cache"
+                f"{path}: the cache cannot be written ({error}); set the dataset's `cache` to a "
+                "writable folder with enough space, or to None for no cache"
             ) from error
         return arrays
 
 
 def _state(path: str) -> list[int] | None:
-    """What changes when a file does: size in bytes, time in nanoseconds."""
+    """Size in bytes and modification time in nanoseconds, to detect changes of a file."""
     try:
         state = os.stat(path)
-    except OSError:  # reading it will say so
+    except OSError:  # reading the file raises the error
         return None
     return [state.st_size, state.st_mtime_ns]

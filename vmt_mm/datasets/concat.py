@@ -1,4 +1,4 @@
-"""Several datasets, each with its own labels, as one."""
+"""Concatenation of datasets that label different tasks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ from vmt_mm.registry import DATASETS
 class ConcatDataset(mmengine.dataset.ConcatDataset):
     """mmengine's ``ConcatDataset`` whose members may label different tasks.
 
-    A label that a member does not have counts as missing. The metainfo of a task is that of the
-    members that label it; InputError if they contradict each other. In a test the members' ids
-    must differ, as they name predictions.
+    Tasks that a member does not label count as missing there. A task's metainfo comes from the
+    members that label it; InputError if they disagree. In test mode, ids must be unique across
+    members because they name prediction files.
 
     Args:
-        datasets: the members, or their configs; ``lazy_init`` is mmengine's.
+        datasets: the members or their configs; ``lazy_init`` is mmengine's.
+
+    Example::
+
+        dict(type="ConcatDataset", datasets=[
+            dict(type="MultiTaskDataset", data_root="rooms", tasks=dict(depth=depth)),
+            dict(type="MultiTaskDataset", data_root="streets", tasks=dict(semseg=semseg))])
     """
 
-    unread = dict(ignore_keys="give the members' `metainfo` the same values")
+    unread = dict(ignore_keys="make the members' `metainfo` equal")
 
     def __init__(self, datasets: Sequence[Any], lazy_init: bool = False, **kwargs: Any) -> None:
         refuse_unread(ConcatDataset, kwargs)
         if not isinstance(datasets, (list, tuple)) or not datasets:
-            raise InputError(f"ConcatDataset: `datasets` must list one at least, got {datasets!r}")
-        # In place of mmengine's constructor, which asks for the same metainfo in all members.
+            raise InputError(f"ConcatDataset: `datasets` must list at least one, got {datasets!r}")
+        # mmengine's constructor is not called: it requires equal metainfo in all members.
         self.datasets = [DATASETS.build(d) if isinstance(d, dict) else d for d in datasets]
         self._metainfo = _merge_metainfo(self.datasets)
         self._fully_initialized = False
@@ -39,14 +45,14 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
             self.full_init()
 
     def full_init(self) -> None:
-        """Read the members' lists."""
+        """Load the members' lists of samples."""
         if not self._fully_initialized:
             super().full_init()
             _check_ids(self.datasets)
 
 
 def members_of(dataset: Any) -> Iterator[MultiTaskDataset]:
-    """The :class:`MultiTaskDataset` s that a dataset consists of, inside any wrappers."""
+    """Yield every :class:`MultiTaskDataset` in a dataset, inside any wrappers."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     if isinstance(dataset, MultiTaskDataset):
@@ -56,14 +62,14 @@ def members_of(dataset: Any) -> Iterator[MultiTaskDataset]:
 
 
 def _numbered(datasets: Sequence[Any]) -> Iterator[tuple[str, MultiTaskDataset]]:
-    """Every innermost member and how messages call it."""
+    """Yield every innermost member and its name in messages."""
     for number, dataset in enumerate(datasets):
         for member in members_of(dataset):
             yield f"datasets[{number}] ({member.data_root})", member
 
 
 def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
-    """Metainfo by task: that of the members that label it, which must agree, else the first one."""
+    """Merge metainfo by task: members that label it must agree; otherwise, the first one counts."""
     merged: dict[str, dict[str, Any]] = {}
     others: dict[str, Any] = {}
     seen: dict[tuple[str, str], tuple[Any, str]] = {}
@@ -78,7 +84,7 @@ def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
                 if not np.array_equal(first, value):
                     raise InputError(
                         f"ConcatDataset: task {task!r}: {field} is {first!r} in {source} and "
-                        f"{value!r} in {name}; make them equal, or rename one of the tasks"
+                        f"{value!r} in {name}; make them equal or rename one of the tasks"
                     )
             if fields:
                 merged[task] = fields | merged.get(task, {})
@@ -86,12 +92,12 @@ def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
 
 
 def _check_ids(datasets: Sequence[Any]) -> None:
-    """Raise InputError where files that a test names by ids would overwrite each other."""
+    """Raise InputError if members in test mode share ids: predictions would be overwritten."""
     seen: dict[str, str] = {}
     for name, member in _numbered(datasets):
         for index in range(len(member)) if member.test_mode else ():
             sample_id = member.get_data_info(index)["sample_id"]
             if sample_id in seen:
-                places = f"{seen[sample_id]} and in {name}; give one of them `id_prefix`"
+                places = f"{seen[sample_id]} and in {name}; set `id_prefix` on one of them"
                 raise InputError(f"ConcatDataset: id {sample_id!r} is in {places}")
             seen[sample_id] = name

@@ -1,4 +1,4 @@
-"""A dataset of any dense tasks in the one folder layout."""
+"""The dataset class for any dense tasks, in the project's folder layout."""
 
 from __future__ import annotations
 
@@ -25,35 +25,40 @@ from vmt_mm.utils.files import check_outputs
 
 @DATASETS.register_module()
 class MultiTaskDataset(BaseDataset):
-    """Images with labels for any subset of the tasks.
+    """Dataset of images, each labelled for any subset of the tasks.
 
-    Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` for every task, and a list
-    of ids, one per line, in ``<root>/splits/<split>.txt``. A missing label file means that the
-    image has no label for that task. InputError if a file does not fit the layout or the tasks.
+    Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` per task, and one id per line
+    in ``<root>/splits/<split>.txt``. An image without a label file has no label for that task.
+    Raises InputError if a file does not match the layout or its task.
 
     Args:
-        data_root: the folder.
+        data_root: root folder.
         tasks: name -> task config (or built task); the model's tasks or a subset of them.
-        ann_file: the list of ids, relative to ``data_root``.
-        metainfo: per task ``dict(classes=..., palette=...)``.
+        ann_file: list of ids, relative to ``data_root``.
+        metainfo: per task, ``dict(classes=..., palette=...)``.
         pipeline: transforms.
-        test_mode: whether a sample that a transform drops is an error.
-        on_error: 'raise' for a file that cannot be used, or 'skip' it: a label then counts as
-            missing; an image is replaced by another one in training, while in a test it takes part
-            without labels. ``LabelReportHook`` lists what was skipped.
-        part: (k, n) takes every n-th id of the list from the k-th on, k = 0, ..., n - 1.
-        id_prefix: folder before the samples' ids, which keeps outputs of several datasets apart.
-        cache: folder of decoded files, see :class:`SampleCache`; True takes ``<data_root>/cache``.
+        test_mode: fail, instead of drawing another sample, if a transform drops one.
+        on_error: for invalid files, 'raise' or 'skip': a skipped label counts as missing; a skipped
+            image is replaced by another sample in training, and by a black placeholder without
+            labels in a test. ``LabelReportHook`` reports skipped files.
+        part: (k, n): use every n-th id, starting at the k-th, 0 <= k < n; None uses all.
+        id_prefix: folder put before the ids, to separate outputs of several datasets.
+        cache: folder of decoded files, see :class:`SampleCache`; True means ``<data_root>/cache``.
         kwargs: see ``mmengine.dataset.BaseDataset``.
+
+    Example::
+
+        dict(type="MultiTaskDataset", data_root="data/rooms", ann_file="splits/train.txt",
+             tasks=dict(depth=dict(type="Depth"), edge=dict(type="Edge")), pipeline=pipeline)
     """
 
-    #: Arguments of mmengine's and mmseg's datasets that nothing here reads -> what to use.
+    #: Arguments of mmengine's and mmseg's datasets that are not supported -> what to use.
     unread: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(
             ("data_prefix", "img_suffix", "seg_map_suffix", "gt_seg_map_loader_cfg"),
-            "files are found by their ids, labels in <data_root>/<task>",
+            "files are found by id, labels in <data_root>/<task>",
         ),
-        **dict.fromkeys(("reduce_zero_label", "ignore_index"), "tasks say what label values mean"),
+        **dict.fromkeys(("reduce_zero_label", "ignore_index"), "tasks define their label values"),
         "filter_cfg": "list the samples to use in `ann_file`",
     }
 
@@ -77,8 +82,8 @@ class MultiTaskDataset(BaseDataset):
         is_cache = cache is None or (isinstance(cache, (str, Path, bool)) and cache != "")
         for name, value, right, rule in (
             ("on_error", on_error, on_error in ("raise", "skip"), "'raise' or 'skip'"),
-            ("part", part, _is_part(part), "(k, n), whole numbers with 0 <= k < n"),
-            ("id_prefix", id_prefix, is_folder, "a folder's name, below which outputs go"),
+            ("part", part, _is_part(part), "(k, n), integers with 0 <= k < n"),
+            ("id_prefix", id_prefix, is_folder, "a folder name, put before the ids in outputs"),
             ("cache", cache, is_cache, "a folder, True, or None for no cache"),
         ):
             if not right:
@@ -97,14 +102,14 @@ class MultiTaskDataset(BaseDataset):
         self._check_metainfo(metainfo or {})
 
     def _check_metainfo(self, given: Mapping) -> None:
-        """Refuse class names that do not fit, and what nothing reads."""
+        """Raise InputError for class names that do not match the task, and misspelt keys."""
         rule = f"{self.data_root}: metainfo must be dict(<task>=dict(classes=..., palette=...))"
         without = [name for name in self.tasks if name not in self.metainfo]
         for name, meta in given.items():
             if not isinstance(meta, Mapping):
                 raise InputError(f"{rule}, got {name}={meta!r}")
             known = dict.fromkeys(meta, ["classes", "palette"])
-            if name not in self.tasks:  # classes of tasks that are left out here may stay
+            if name not in self.tasks:  # metainfo of tasks that are not used is allowed
                 known[name] = without
             for word, names in known.items():
                 near = word not in names and get_close_matches(str(word).lower(), names, 1)
@@ -115,18 +120,18 @@ class MultiTaskDataset(BaseDataset):
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
-        """Say in one line what a dataset needs that is not there; None if all is."""
+        """Return a message about a missing folder or split; None if both exist."""
         root, path = Path(data_root).expanduser(), Path(ann_file).expanduser()
         expected = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
         if not root.is_dir():
             advice = f"expected {expected}; set it with --cfg-options data_root=FOLDER"
             return f"data_root {str(root)!r} is not a folder: {advice}"
         if not (root / path).is_file():
-            return f"{root / path}: no such list of ids; the layout is {expected}"
+            return f"{root / path}: no such list of ids; expected {expected}"
         return None
 
     def full_init(self) -> None:
-        """List the samples; open their cache."""
+        """List the samples and open the cache."""
         super().full_init()
         if not self.cache or self._stored:
             return
@@ -139,7 +144,7 @@ class MultiTaskDataset(BaseDataset):
         self._stored = SampleCache(folder, root, self.label_specs, readers[0])
 
     def load_data_list(self) -> list[dict]:
-        """List the split's samples: ``img_path``, ``sample_id`` and ``label_paths`` by task."""
+        """List the samples of the split: ``img_path``, ``sample_id``, ``label_paths`` by task."""
         root = self._root
         first, step = self.part
         listed = layout.read_ids(Path(str(self.ann_file)))
@@ -159,7 +164,7 @@ class MultiTaskDataset(BaseDataset):
     def _check_labels(
         self, task: str, listing: layout.Listing, ids: Sequence[str], images: Mapping[str, str]
     ) -> None:
-        """Warn of a task's files that belong to no image; raise InputError if no id fits."""
+        """Warn about a task's files without an image; raise InputError if no file matches an id."""
         folder = listing.folder
         if not folder.is_dir():
             problem = f"no folder with the labels of task {task!r}"
@@ -169,13 +174,13 @@ class MultiTaskDataset(BaseDataset):
         if unused and not matched:
             raise InputError(f"{said}. {unused}")
         if unused:
-            print_log(f"{unused}. Their images count as not labelled", "current", logging.WARNING)
+            print_log(f"{unused}. These files are ignored", "current", logging.WARNING)
         elif listing.files and not matched:
-            text = f"{said}; the {len(listing.files)} file(s) in {folder} are of other images"
+            text = f"{said}; the {len(listing.files)} file(s) in {folder} belong to other images"
             print_log(text, "current", logging.WARNING)
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on one sample; a :class:`SeededIndex` decides its random numbers."""
+        """Run the pipeline on one sample, with random numbers seeded by a :class:`SeededIndex`."""
         skipped: dict[str, str] = {}
         for _ in range(self.max_refetch + 1):
             with seeded_by(idx):
@@ -184,12 +189,12 @@ class MultiTaskDataset(BaseDataset):
                 return results
             idx = idx.another(len(self)) if isinstance(idx, SeededIndex) else self._rand_another()
         raise InputError(
-            f"{self.ann_file}: {self.max_refetch + 1} samples in a row could not be used"
+            f"{self.ann_file}: {self.max_refetch + 1} samples in a row were unusable"
             + "".join(f"; {reason}" for reason in list(skipped.values())[:3])
         )
 
     def _run_pipeline(self, index: int, skipped: dict[str, str]) -> Any:
-        """One sample, or None if it cannot be used; notes the files that it skips."""
+        """Return one sample, or None if it is unusable; add skipped files to ``skipped``."""
         info = self.get_data_info(index)
         info.update(label_specs=self.label_specs, on_error=self.on_error, skipped=skipped)
         info["stored"] = self._stored[info] if self._stored else {}

@@ -1,4 +1,4 @@
-"""Sampling whose augmentation does not depend on workers, processes or restarts."""
+"""Sampling with augmentation that is independent of workers, processes and restarts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vmt_mm.utils.modules import restored_generators
 
 
 class SeededIndex(int):
-    """A sample's index with the key of its random numbers: (seed, epoch, index as drawn).
+    """A sample's index, with the seed of its augmentation: key (seed, epoch, drawn index).
 
-    It survives the arithmetic of mmengine's ``ConcatDataset`` and ``RepeatDataset``; a wrapper that
-    looks indices up in a list of its own loses the key, and augmentation is then plainly random.
+    The key survives the arithmetic of mmengine's ``ConcatDataset`` and ``RepeatDataset``. Wrappers
+    that map indices through a list lose it; augmentation is then random, not reproducible.
     """
 
     key: tuple[int, int, int]
@@ -42,7 +42,7 @@ class SeededIndex(int):
         return SeededIndex(int(self) % int(other), self.key)
 
     def another(self, size: int) -> SeededIndex:
-        """The draw that replaces this one when its sample cannot be used."""
+        """Draw the index that replaces an unusable sample."""
         seed, epoch, index = self.key
         rng = np.random.default_rng([seed, epoch, index, 1])
         return SeededIndex(int(rng.integers(size)), (seed, epoch, index + size))
@@ -50,7 +50,7 @@ class SeededIndex(int):
 
 @contextmanager
 def seeded_by(index: int) -> Iterator[None]:
-    """Seed the global generators by a :class:`SeededIndex`, not by an ``int``; restore them."""
+    """Seed the global random generators with a :class:`SeededIndex`, then restore them."""
     if not isinstance(index, SeededIndex):
         yield
         return
@@ -58,23 +58,27 @@ def seeded_by(index: int) -> Iterator[None]:
         words = np.random.SeedSequence(index.key).generate_state(4)
         random.seed(words.tobytes())
         np.random.seed(words)
-        torch.default_generator.manual_seed(int(words[0]))  # leaves the GPUs' generators alone
+        torch.default_generator.manual_seed(int(words[0]))  # does not touch the GPUs' generators
         yield
 
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(DefaultSampler):
-    """mmengine's ``DefaultSampler`` whose indices are :class:`SeededIndex` s.
+    """mmengine's ``DefaultSampler`` with reproducible augmentation and optional balancing.
 
-    The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of
-    (seed, epoch, index). With ``balance`` a member's samples come in passes that continue in the
-    next epoch: so they come equally often, up to one.
+    The order of an epoch depends only on (seed, epoch); the augmentation of a sample, only on
+    (seed, epoch, index). With ``balance`` or ``length``, the passes over a member continue across
+    epochs, so that counts of its samples differ by one at most.
 
     Args:
         dataset, shuffle, seed, round_up: see ``DefaultSampler``.
-        balance: 'datasets' gives every member of a ``ConcatDataset`` the same share of an epoch; a
-            list gives shares in proportion to these weights, one per member.
-        length: samples of an epoch, over all processes; None takes as many as the dataset has.
+        balance: shares of a ``ConcatDataset``'s members in an epoch: 'datasets' for equal shares,
+            or one positive weight per member; None does not balance.
+        length: samples per epoch over all processes; None means the size of the dataset.
+
+    Example::
+
+        sampler=dict(type="SeededSampler", shuffle=True, balance=[2, 1], length=6000)
     """
 
     def __init__(
@@ -87,21 +91,21 @@ class SeededSampler(DefaultSampler):
         length: int | None = None,
     ) -> None:
         if length is not None and (type(length) is not int or length < 1):
-            raise InputError(f"SeededSampler: length must be a whole number > 0, got {length!r}")
+            raise InputError(f"SeededSampler: `length` must be a positive integer, got {length!r}")
         self._size, self._shares = len(dataset), []
         if balance is not None or length is not None:
             total = length or self._size
             self._shares = _shares_of(dataset, balance, total)
-            dataset = range(total)  # mmengine orders the places of the epoch
+            dataset = range(total)  # mmengine permutes the positions of the epoch
         super().__init__(dataset, shuffle, seed, round_up)
         self._start = 0
 
     def skip(self, samples: int) -> None:
-        """Leave out so many of this process's draws, in the next epoch that is iterated over."""
+        """Skip this process's first ``samples`` draws of the next iteration, to resume an epoch."""
         self._start = samples
 
     def __iter__(self) -> Iterator[SeededIndex]:
-        """Yield this process's draws of the epoch."""
+        """Yield this process's indices for the epoch."""
         start, self._start = self._start, 0
         drawn = self._drawn() if self._shares else range(self._size)
         for place in islice(super().__iter__(), start, None):
@@ -109,7 +113,7 @@ class SeededSampler(DefaultSampler):
             yield SeededIndex(number % self._size, (self.seed, self.epoch, number))
 
     def _drawn(self) -> list[int]:
-        """Indices for the epoch's places; repeats of a sample are index + size * repeat."""
+        """Return indices for this epoch; repeats of a sample are index + len(dataset) * repeat."""
         drawn, offset = [], 0
         for member, (size, share) in enumerate(self._shares):
             begin, end = self.epoch * share, (self.epoch + 1) * share
@@ -126,14 +130,14 @@ class SeededSampler(DefaultSampler):
 def _shares_of(
     dataset: Sized, balance: str | Sequence[float] | None, total: int
 ) -> list[tuple[int, int]]:
-    """Size of each member, and its samples of an epoch by largest remainders."""
+    """Return (size, samples per epoch) per member; rounding by largest remainders."""
     members = [dataset] if balance is None else list(getattr(dataset, "datasets", ()))
     weights: Any = [1] * len(members) if balance in (None, "datasets") else balance
     listed = isinstance(weights, (list, tuple)) and 0 < len(weights) == len(members)
     if not listed or not all(type(w) in (int, float) and 0 < w < inf for w in weights):
         raise InputError(
-            "SeededSampler: balance must be 'datasets' or a list of positive weights, one for each "
-            f"member of a ConcatDataset; got {balance!r} for {len(members)} member(s)"
+            "SeededSampler: `balance` must be 'datasets' or a list of positive weights, one per "
+            f"member of a ConcatDataset, got {balance!r} for {len(members)} member(s)"
         )
     exact = [total * weight / sum(weights) for weight in weights]
     shares = [int(part) for part in exact]
@@ -141,6 +145,6 @@ def _shares_of(
     for i in by_remainder[: total - sum(shares)]:
         shares[i] += 1
     if 0 in shares:
-        found = f"an epoch of {total} samples gives dataset {shares.index(0)} none"
-        raise InputError(f"SeededSampler: {found}; set a greater length or weight")
+        found = f"an epoch of {total} samples has none of dataset {shares.index(0)}"
+        raise InputError(f"SeededSampler: {found}; increase `length` or its weight")
     return [(len(member), share) for member, share in zip(members, shares, strict=True)]

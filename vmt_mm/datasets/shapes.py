@@ -1,4 +1,4 @@
-"""The embedded dataset: scenes with exact labels for every task, rendered on first use."""
+"""Synthetic dataset: scenes with exact labels for every task, rendered on first use."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from vmt_mm.registry import DATASETS
 from vmt_mm.rendering.labels import CLASSES, PALETTE, PART_CLASSES, PART_PALETTE
 from vmt_mm.rendering.writer import MANIFEST, manifest, write_dataset
 
-#: A process takes seconds to start, in which one that runs renders as many.
+#: Starting a process takes as long as rendering about this many scenes.
 _SCENES_PER_WORKER = 64
 
 
 @DATASETS.register_module()
 class ShapesMT(MultiTaskDataset):
-    """Rendered rooms with objects and people; rendered into ``data_root`` if it is not there.
+    """Synthetic rooms with objects and people, rendered into ``data_root`` if it does not exist.
 
-    ``render=dict(train=, val=, size=, seed=)``: scenes of both splits, side in pixels, and seed.
+    Args:
+        render: ``dict(train=, val=, size=, seed=)``, scenes per split, image side in pixels, seed.
+        data_root, tasks, kwargs: see :class:`MultiTaskDataset`.
     """
 
     METAINFO = dict(
@@ -41,22 +43,22 @@ class ShapesMT(MultiTaskDataset):
 
     @classmethod
     def find_problem(cls, data_root: str, ann_file: str = "splits/train.txt") -> str | None:
-        """None if nothing is there yet: it will be rendered."""
+        """Return None if the folder does not exist yet, because it will be rendered."""
         is_there = Path(data_root).expanduser().exists()
         return super().find_problem(data_root, ann_file) if is_there else None
 
 
 def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> None:
-    """Render the scenes into ``root`` unless they are there; other processes wait meanwhile.
+    """Render the scenes into ``root`` unless they exist; other processes wait for the first.
 
-    InputError if ``root`` holds something else, or scenes of other settings.
+    Raises InputError if ``root`` contains anything else, or scenes with other settings.
     """
     wanted, root = manifest(train, val, size, seed), root.resolve()
     if _is_rendered(root, wanted):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f".{root.name}.lock")):
-        if _is_rendered(root, wanted):  # by another process, while this one waited
+        if _is_rendered(root, wanted):  # by another process in the meantime
             return
         partial = root.with_name(f".{root.name}.rendering")
         shutil.rmtree(partial, ignore_errors=True)
@@ -66,7 +68,7 @@ def ensure_rendered(root: Path, train: int, val: int, size: int, seed: int) -> N
 
 
 def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
-    """Tell whether the scenes are there; raise InputError if something else is."""
+    """Whether the scenes exist; raise InputError if the folder contains anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -74,6 +76,6 @@ def _is_rendered(root: Path, wanted: dict[str, int]) -> bool:
     except (OSError, ValueError):
         found = "no rendered scenes"
     if found != wanted:
-        problem = f"is there, but holds {found}, and the config renders {wanted}"
+        problem = f"contains {found}, but the config renders {wanted}"
         raise InputError(f"{root}: {problem}; choose a new data_root")
     return True

@@ -1,4 +1,4 @@
-"""Read a dataset's labels before they are used: a few of them, or every file."""
+"""Check a dataset's files: a quick look at a few labels, or a full verification."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from vmt_mm.utils.image_files import orientation_of
 from vmt_mm.utils.layout import IMAGE_SUFFIXES, Listing, list_files, read_ids, samples_of
 from vmt_mm.utils.processes import run_parallel
 
-#: Labels of a task that a look reads, samples that it goes through, its seconds, and the share of
-#: a label's pixels that may break the layout: resampling made some of them.
+#: Limits of a quick look: labels per task, samples, seconds; tolerated share of invalid pixels per
+#: label, since resampling creates some.
 _LABELS, _SAMPLES, _SECONDS, _BROKEN = 32, 1024, 4.0, 0.02
 
 
 def look_at_labels(dataset: Any) -> list[str]:
-    """Say what is hardly right of a few labels of every task; InputError for one of no use."""
+    """Return warnings about a few labels of every task; raise InputError if one is unusable."""
     members, said = list(members_of(dataset)), []
     for member in members:
         end = time.monotonic() + _SECONDS / len(members)
         for name, (counts, problems) in _look(member, end).items():
             problems += member.label_specs[name].find_suspicion(counts)
             folder, looked = Path(str(member.data_root)) / name, f"{counts.images} label(s)"
-            more = f"({looked} were looked at; tools/misc/verify_dataset.py reads all)"
+            more = f"(based on {looked}; run tools/misc/verify_dataset.py to check all)"
             said += [f"{folder}: {what} {more}" for what in problems]
     return said
 
 
 def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts, list[str]]]:
-    """Counts by task until the time ``end``, and the first error of a file against the layout."""
+    """Return counts by task, read until the time ``end``, and the first invalid file's error."""
     found = {name: (LabelCounts(), []) for name in dataset.label_specs}
     order = np.random.default_rng(0).permutation(len(dataset))[:_SAMPLES]
     for index in order.tolist():
@@ -65,7 +65,7 @@ def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts,
 
 @dataclass
 class Checked:
-    """Problems of an image and its labels, whether viewers turn it, counts of labels by task."""
+    """Result for one sample; ``turned``: EXIF rotates or mirrors it; ``counts`` by task."""
 
     problems: list[str] = field(default_factory=list)
     turned: bool = False
@@ -74,7 +74,7 @@ class Checked:
 
 @dataclass
 class Verification:
-    """What was found in a dataset: images and counts by split, problems, and notes."""
+    """Result for a dataset: samples and label counts by split, problems and notes."""
 
     root: Path
     entries: dict[str, list[dict]] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Verification:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self, names: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
-        """Plain types; ``names`` are those of the values, by task."""
+        """Convert to plain types; ``names`` maps task -> value -> name."""
         splits: dict[str, Any] = {}
         for split, summaries in self.summaries.items():
             splits[split] = dict(images=len(self.entries[split]), tasks={})
@@ -99,7 +99,7 @@ class Verification:
         return found | dict(problems=self.problems, notes=self.notes)
 
     def table(self) -> Table:
-        """One row per split and task."""
+        """Build a table with one row per split and task."""
         table = Table("split", "images", "task", title=str(self.root))
         for column in ("labelled", "of images", "of their pixels", "classes seen"):
             table.add_column(column, justify="right")
@@ -120,12 +120,13 @@ def verify(
     workers: int = 1,
     reader: LoadImageFromFile | None = None,
 ) -> Verification:
-    """Read every image and label of a folder's splits (name -> file with its ids).
+    """Read and check every image and label of a folder.
 
-    ``workers`` is the number of processes; without a ``reader`` of images, one with no options is.
+    ``splits`` maps names to files of ids; ``workers`` is the number of processes; ``reader`` is the
+    pipeline's image loader, by default a plain ``LoadImageFromFile``.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: is not a folder; expected a dataset there")
+        raise InputError(f"{root}: not a folder; expected the root of a dataset")
     if missing := [path for path in splits.values() if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such list of ids")
     result, reader = Verification(root), reader or LoadImageFromFile()
@@ -143,10 +144,10 @@ def verify(
                 totals[task].add(counts)
     result.problems += [problem for check in checked.values() for problem in check.problems]
     if turned := [jobs[i]["img_path"] for i, check in checked.items() if check.turned]:
-        frame = "turned by it" if reader.turn_by_exif else "as their pixels are stored"
+        frame = "after applying it" if reader.turn_by_exif else "as stored, ignoring it"
         result.notes.append(
-            f"{len(turned)} image(s) have an EXIF orientation, as {turned[0]}; images and labels "
-            f"are taken {frame} (turn_by_exif of LoadImageFromFile)"
+            f"{len(turned)} image(s) have an EXIF orientation, such as {turned[0]}; labels are "
+            f"compared with pixels {frame} (LoadImageFromFile.turn_by_exif)"
         )
     for task, counts in totals.items():
         suspicion = tasks[task].label.find_suspicion(counts)
@@ -159,7 +160,7 @@ def verify(
 def check_entry(
     entry: Mapping[str, Any], tasks: Mapping[str, Task], reader: LoadImageFromFile
 ) -> Checked:
-    """Read one image and its labels."""
+    """Read and check one image and its labels."""
     check, size, image = Checked(), None, entry["img_path"]
     with _noted(check.problems):
         content = reader.fetch(image)
@@ -178,7 +179,7 @@ def check_entry(
 
 @contextmanager
 def _noted(problems: list[str]) -> Iterator[None]:
-    """Note an InputError, and continue behind what raised it."""
+    """Append an InputError of the ``with`` block to ``problems`` and suppress it."""
     try:
         yield
     except InputError as error:
@@ -188,7 +189,7 @@ def _noted(problems: list[str]) -> Iterator[None]:
 def _list_entries(
     result: Verification, tasks: Mapping[str, Task], splits: Mapping[str, Path]
 ) -> None:
-    """Find the files of every id; note lists, folders and images that are not as they must be."""
+    """Find the files of every id; add problems of splits and folders to ``result``."""
 
     def files(name: str, suffixes: tuple[str, ...]) -> Listing:
         folder = result.root / name
@@ -207,7 +208,7 @@ def _list_entries(
         ids = []
         with _noted(result.problems):
             ids = read_ids(path)
-        twice = [f"id {i!r} is in split {seen[i]!r} as well" for i in ids if i in seen]
+        twice = [f"id {i!r} is also in split {seen[i]!r}" for i in ids if i in seen]
         missing = images.missing(ids)
         result.problems += [f"{path}: {what}" for what in (*twice, missing) if what]
         seen |= {i: split for i in ids if i not in seen}
@@ -216,7 +217,7 @@ def _list_entries(
 
 
 def choose_entries(entries: Iterable[dict], count: int) -> list[dict]:
-    """Choose images to look at, from all over: each task in turn gives one that has its label."""
+    """Choose ``count`` samples spread over the dataset, each task in turn giving a labelled one."""
     left, chosen = list(entries), []
     tasks = sorted({name for entry in left for name in entry["label_paths"]}) or [""]
     for turn in range(min(count, len(left))):

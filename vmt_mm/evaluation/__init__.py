@@ -1,4 +1,4 @@
-"""Metrics of the tasks and their evaluator."""
+"""Metrics of single tasks, and the multi-task evaluator."""
 
 from vmt_mm.evaluation.depth import DepthMetric as DepthMetric
 from vmt_mm.evaluation.edge import EdgeMetric as EdgeMetric

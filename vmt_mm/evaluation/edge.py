@@ -1,8 +1,8 @@
-"""Edges: F-score of boundaries at the best threshold of the whole set, and the loss.
+"""Edge metrics: boundary F-score at the best threshold for the dataset, and the loss.
 
-``boundaryF`` follows the BSDS benchmark's odsF (Arbelaez et al., TPAMI 2011, section 3.1), with one
-difference: the benchmark pairs predicted and labelled pixels one to one, here each is right if the
-other set has a pixel within the tolerance. So it is never lower, and the two do not compare.
+``boundaryF`` follows odsF of the BSDS benchmark (Arbelaez et al., TPAMI 2011, section 3.1), except
+for the matching: BSDS matches predicted and labelled pixels one to one; here, a pixel is correct if
+any pixel of the other map lies within the tolerance. So ``boundaryF`` >= odsF; do not compare them.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from vmt_mm.evaluation.task_metric import Counts, TaskMetric, ratio
 from vmt_mm.registry import METRICS
 from vmt_mm.tasks.foreground import THRESHOLDS, weighted_bce
 
-_LEAST = 2.0**-24  # the least probability whose complement float32 still tells from 1
-#: Binomial weights; integers keep the smoothed map, and so every comparison, exact.
+_LEAST = 2.0**-24  # least p for which 1 - p differs from 1 in float32
+#: Binomial weights; integers keep the smoothed map and its comparisons exact.
 _SMOOTH = np.array([1, 4, 6, 4, 1], np.float32)
 _STRAIGHT = np.array([[0, -1, 0], [1, 0, 1], [0, -1, 0]], np.float32)  # d_xx - d_yy
 _SLANTED = np.array([[0.5, 0, -0.5], [0, 0, 0], [-0.5, 0, 0.5]], np.float32)  # 2 d_xy
-_NONE = np.iinfo(np.int32).max  # length of a run that is not higher than what lies at its ends
+_NONE = np.iinfo(np.int32).max  # length of a run that is not a local maximum
 
 
 @METRICS.register_module()
 class EdgeMetric(TaskMetric):
-    """Boundary precision and recall, added up over the set, and their best F over thresholds.
+    """Boundary F-score at the best threshold, with precision and recall over the dataset.
 
-    A prediction is taken in 8 bits, as in files, thinned by :func:`nms_thin`, and cut at 0.05, 0.1
-    .. 0.95 (p > t). Precision is the share of the remaining pixels with a labelled edge within the
-    tolerance, recall that of labelled edge pixels with a remaining one within it; ignored pixels
-    (255) are left out of both. The loss is the task's, over the pixels of the whole set. Arguments
-    are those of :class:`~vmt_mm.tasks.edge.Edge`.
+    Predictions are rounded to 8 bits, as in files, thinned by :func:`nms_thin`, and thresholded at
+    t = 0.05, 0.1, ..., 0.95 (p > t). Precision is the share of predicted edge pixels with a
+    labelled one within the tolerance; recall, the share of labelled edge pixels with a predicted
+    one within it. Ignored pixels (255) do not count. ``loss`` is the task's loss over all pixels.
+    For arguments, see :class:`~vmt_mm.tasks.edge.Edge`.
     """
 
     directions = dict.fromkeys(("boundaryF", "precision", "recall"), "greater") | dict(
@@ -47,15 +47,15 @@ class EdgeMetric(TaskMetric):
     ) -> None:
         super().__init__(task, **kwargs)
         if not 0 <= tolerance < 1:
-            raise InputError(f"{task}: tolerance must be in [0, 1), got {tolerance}")
+            raise InputError(f"{task}: `tolerance` must be in [0, 1), got {tolerance}")
         self.tolerance, self.positive_weight = tolerance, positive_weight
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
-        """Pixels that are predicted and right at every threshold, labelled and found."""
+        """Count predicted and correct pixels per threshold, and labelled and found ones."""
         valid = label != 255
         if not valid.any():
             return {}
-        # a probability that has become exactly 0 or 1 counts as a logit of 17
+        # a probability rounded to 0 or 1 counts as a logit of about -17 or 17
         logits = torch.logit(prediction.double(), eps=_LEAST)
         loss = weighted_bce(logits, label, valid, self.positive_weight)
         bits = (prediction[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
@@ -73,7 +73,7 @@ class EdgeMetric(TaskMetric):
         )
 
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """F, and precision and recall at its threshold, in percent; no F without a label."""
+        """Return F, precision and recall at the best threshold, in percent; no F without edges."""
         sums = {name: values.sum(axis=0).astype(np.float64) for name, values in counts.items()}
         results = dict(loss=float(sums["loss"] / sums["pixels"]))
         if not sums["label"]:
@@ -88,33 +88,33 @@ class EdgeMetric(TaskMetric):
 
 
 def _widen(values: np.ndarray, radius: float) -> np.ndarray:
-    """Largest value (H, W) uint8 not farther than ``radius`` from each pixel."""
+    """Maximum filter (H, W) uint8 with a disc of ``radius`` pixels."""
     squares = np.arange(-int(radius), int(radius) + 1) ** 2
     disc = squares + squares[:, None] <= radius * radius
     return cv2.dilate(values, disc.astype(np.uint8))
 
 
 def _above(bits: np.ndarray) -> np.ndarray:
-    """Number of values, of 255ths, above every threshold."""
-    # t = k / 20: 255 t = 12.75 k is exact, and v > 255 t from the next integer on
+    """Count 8-bit values above each threshold."""
+    # t = k / 20: 255 t = 12.75 k is exact; v > 255 t starts at the next integer
     first = np.floor(12.75 * np.arange(1, len(THRESHOLDS) + 1)).astype(int) + 1
     return np.bincount(bits.ravel(), minlength=256)[::-1].cumsum()[::-1][first]
 
 
 def nms_thin(values: np.ndarray) -> np.ndarray:
-    """Keep the crests of a map (H, W) uint8 at their values; all else becomes 0.
+    """Thin an edge map (H, W) uint8 by non-maximum suppression: keep crests, set the rest to 0.
 
-    Non-maximum suppression: the map is smoothed by a 5 x 5 binomial filter. The direction across
-    a crest is the one, of right, down and the two diagonals, in which the smoothed map bends down
-    most. Pixels of equal value in this direction are one run; of a run that is higher than what
-    lies before and behind it the middle stays, of an even number the later one of both. Within a
-    flat band the direction is the one, of right and down, in which the run is shorter. What lies
-    outside the image counts as higher: a map that rises towards its border has no crest there.
+    The map is smoothed by a 5 x 5 binomial filter. The direction across a crest is the direction
+    (right, down or a diagonal) in which the smoothed map has the strongest negative curvature.
+    Pixels of equal value along it form a run; if both ends of a run are lower, its middle is kept,
+    or the later of two middles. In flat bands, the direction (right or down) with the shorter run
+    is used. Pixels outside the image count as higher: a map that rises towards its border has no
+    crest there.
     """
     smooth = cv2.sepFilter2D(
         values.astype(np.float32), cv2.CV_32F, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REPLICATE
     )
-    # The Hessian's eigenvector of the smaller eigenvalue has the double angle of (-a, -b).
+    # (-a, -b) has twice the angle of the Hessian's eigenvector of the smaller eigenvalue.
     a, b = (
         cv2.filter2D(smooth, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
         for kernel in (_STRAIGHT, _SLANTED)
@@ -129,7 +129,7 @@ def nms_thin(values: np.ndarray) -> np.ndarray:
 
 
 def _middles(smooth: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray]:
-    """Middles of the runs that are highest along a step, and a measure of each pixel's run."""
+    """Mask of the middles of maximal runs along a step (y, x), and each pixel's run length."""
     ahead, behind = _runs(smooth, y, x), _runs(smooth, -y, -x)
     is_highest = ahead & behind & 1 == 1
     is_middle = is_highest & ((behind == ahead) | (behind == ahead + 2))
@@ -137,7 +137,7 @@ def _middles(smooth: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _runs(smooth: np.ndarray, y: int, x: int) -> np.ndarray:
-    """Twice the number of equal values that follow along a step, plus 1 if the next is lower."""
+    """Twice the number of equal values ahead along a step, plus 1 if the next value is lower."""
     if y == 0:
         return _runs(np.ascontiguousarray(smooth.T), x, 0).T
     if y < 0:
@@ -147,7 +147,7 @@ def _runs(smooth: np.ndarray, y: int, x: int) -> np.ndarray:
     one, other = smooth[:-1, here], smooth[1:, there]
     runs = np.zeros(smooth.shape, np.int32)
     runs[:-1, here] = other < one
-    same = (other == one) & (one > 0)  # of a 0 nothing can stay
+    same = (other == one) & (one > 0)  # zeros are never crests
     for row in np.flatnonzero(same.any(axis=1))[::-1]:
         runs[row, here] += (runs[row + 1, there] + 2) * same[row]
     return runs

@@ -1,4 +1,4 @@
-"""The evaluator of all tasks, Delta, and which results an evaluator's config will write."""
+"""The multi-task evaluator, the relative gain Delta, and the result keys of an evaluator."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ from vmt_mm.tasks import Task, build_tasks
 def relative_gain(
     scores: Mapping[str, float], reference: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> float:
-    """Delta = (100 / T) sum_t (-1)^{l_t} (M_t - S_t) / S_t, l_t = 1 where lower is better, in %.
+    """Return the mean relative gain over single-task models, in percent.
 
-    ``scores`` gives M_t of each task, ``reference`` S_t.
+    Delta = (100 / T) sum_t (-1)^{l_t} (M_t - S_t) / S_t with l_t = 1 if lower is better, else 0.
+    ``scores`` contains M_t of each task, ``reference`` S_t (Maninis et al., arXiv:1904.08918).
+
+    >>> tasks = build_tasks(dict(depth=dict(type="Depth")))  # RMSE: lower is better
+    >>> round(relative_gain(dict(depth=0.45), dict(depth=0.5), tasks), 3)
+    10.0
     """
     check_directions({name: tasks[name] for name in reference})
     signs = {t: 1 if tasks[t].higher_is_better else -1 for t in reference}
@@ -31,24 +36,27 @@ def relative_gain(
 
 
 def check_directions(tasks: Mapping[str, Task]) -> None:
-    """Raise InputError if the metric of a task does not declare which way the primary is better."""
+    """Raise InputError if a task's metric does not declare the direction of its primary result."""
     for name, task in tasks.items():
         if task.higher_is_better is None:
             kind, key = (task.metric() or {}).get("type"), task.primary_metric
-            what = f"{kind} does not declare whether more {key} is better"
+            what = f"{kind} does not declare whether a higher {key} is better"
             rule = f"set its directions = dict({key}='greater' or 'less')"
             raise InputError(f"task {name!r}: {what}; {rule}")
 
 
 @EVALUATOR.register_module()
 class MultiTaskEvaluator(Evaluator):
-    """Runs the metric that each task names, and reports ``delta`` where a reference is given.
+    """mmengine evaluator that runs every task's metric and reports the relative gain ``delta``.
+
+    The tasks provide their metrics; results are named ``<task>/<result>``.
 
     Args:
         tasks: name -> task config.
-        metrics: further metrics, such as mmengine's ``DumpResults``.
-        reference: task -> score of its primary metric, for every task; None reports no Delta.
-        collect_device: of all metrics, see mmengine's ``BaseMetric``.
+        metrics: additional metrics, such as mmengine's ``DumpResults``.
+        reference: primary score of each task's single-task model, for all tasks with a primary
+            metric; None: no ``delta``. See :func:`relative_gain`.
+        collect_device: for all task metrics, 'cpu' or 'gpu'; see mmengine's ``BaseMetric``.
     """
 
     directions: ClassVar[Mapping[str, Direction]] = {"delta": "greater"}
@@ -78,7 +86,7 @@ class MultiTaskEvaluator(Evaluator):
             check_directions(scored)
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Results of all metrics, and ``delta`` where every task of the reference was scored."""
+        """Return all results, and ``delta`` if all tasks of the reference have a score."""
         results = super().evaluate(size)
         reference = self.reference or {}
         keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in reference}
@@ -90,32 +98,32 @@ class MultiTaskEvaluator(Evaluator):
 
 @dataclass
 class Results:
-    """What an evaluator writes."""
+    """Result keys of an evaluator."""
 
-    keys: dict[str, Direction] = field(default_factory=dict)  # result -> which way is better
-    missing: dict[str, str] = field(default_factory=dict)  # declared, but not written -> why
-    #: Prefixes below which metrics that declare nothing may write any key; None for no prefix.
+    keys: dict[str, Direction] = field(default_factory=dict)  # key -> direction
+    missing: dict[str, str] = field(default_factory=dict)  # declared, but not written -> reason
+    #: Prefixes of metrics without a declaration, which may write any key; None = no prefix.
     open: set[str | None] = field(default_factory=set)
 
     def may_have(self, key: str) -> bool:
-        """Whether a validation may have this key."""
+        """Whether a validation may write this key."""
         prefixes = {key[:place] for place, char in enumerate(key) if char == "/"} | {None}
         known = key in self.keys or (key == "auto" and bool(self.open))
         return known or bool(prefixes & self.open)
 
     def nearest(self, key: str) -> str:
-        """The quality that was most likely meant, or the first; empty if there is none."""
+        """Return the score key closest to ``key``, else the first one; '' if there is none."""
         known = [k for k, way in self.keys.items() if way and k not in self.missing]
         known.sort(key=is_of_class)
         own = [k for k in known if k.startswith(f"{key.partition('/')[0]}/")]
-        near = [k for k in known if k.split("/")[-1].lower() == key.lower()]  # as mmseg's keys
-        if key not in self.keys:  # else a count: the task's main result instead
+        near = [k for k in known if k.split("/")[-1].lower() == key.lower()]  # as in mmseg
+        if key not in self.keys:  # a known key is a count: suggest a score
             near += get_close_matches(key, own or known, 1, 0.8)
         return next(iter([*near, *own, *known]), "")
 
 
 def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
-    """What an evaluator, a metric or a list of them writes, by its config and the metainfo."""
+    """Return the result keys of an evaluator, a metric or a list of metrics, or their configs."""
     results, metrics = Results(), evaluator
     if isinstance(evaluator, Mapping) and "metrics" in evaluator:
         metrics = evaluator["metrics"]
@@ -134,20 +142,20 @@ def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
 
 
 def _kind(registry: Any, kind: Any) -> Any:
-    """The class that a config names, that of None where there is none."""
+    """Return the class that a config names, or NoneType."""
     kind = registry.get(kind) if isinstance(kind, str) else kind
     return kind if inspect.isclass(kind) else type(None)
 
 
 def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
-    """Add what one metric, or the config of one, writes; nothing for None."""
+    """Add the keys of one metric or metric config; None adds nothing."""
     kind, prefix = type(metric), getattr(metric, "prefix", None)
     if isinstance(metric, Mapping):
         kind = _kind(METRICS, metric.get("type"))
         prefix = metric.get("prefix") or metric.get("task") or getattr(kind, "default_prefix", None)
         if issubclass(kind, TaskMetric):
-            metric = METRICS.build(dict(metric))  # builds nothing but itself
-    if metric is None or issubclass(kind, DumpResults):  # which only writes a file
+            metric = METRICS.build(dict(metric))  # builds no other component
+    if metric is None or issubclass(kind, DumpResults):  # it only writes a file
         return
     declared = getattr(kind, "directions", None)
     if isinstance(metric, TaskMetric):
@@ -159,5 +167,5 @@ def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
 
 
 def _is_known(kind: Any) -> bool:
-    """Whether a class is not a user's own, which may write more than what it declares."""
+    """Whether a class is not user-defined; those may write more than they declare."""
     return kind.__module__.split(".")[0] in ("vmt_mm", "mmengine", "mmseg")

@@ -1,4 +1,4 @@
-"""Intersection over union of classes, and what mmseg reports with it."""
+"""Segmentation metrics: IoU and the other results of mmseg's ``IoUMetric``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import Counts, Direction, TaskMetric
 from vmt_mm.registry import METRICS
 
-#: What mmseg's ``IoUMetric`` can compute -> the numbers of a class that each gives.
+#: Option of mmseg's ``IoUMetric`` -> per-class results.
 IOU_METRICS = dict(
     mIoU=("IoU", "Acc"), mDice=("Dice", "Acc"), mFscore=("Fscore", "Precision", "Recall")
 )
@@ -23,17 +23,17 @@ IOU_METRICS = dict(
 
 @METRICS.register_module()
 class SegmentationMetric(TaskMetric):
-    """IoU_c = TP / (TP + FP + FN) over the pixels of the whole set, and its mean over classes.
+    """Mean and per-class IoU_c = TP / (TP + FP + FN) over all pixels of the dataset.
 
-    The numbers of all classes are logged, and are results, too: ``<task>/IoU/<class>``. All are
-    defined as in mmseg's ``IoUMetric``: the mean leaves out a class whose ratio would divide by 0.
+    Definitions follow mmseg's ``IoUMetric``. Per-class results are logged as a table and reported
+    as ``<task>/IoU/<class>``. Scores are percentages.
 
     Args:
-        num_classes: classes, background included.
-        ignore_index: label of pixels that are left out.
-        skip_background: leave out images whose label has no class but 0 and ignored.
-        absent: 'zero' counts a ratio without a denominator as 0, 'skip' leaves it out.
-        iou_metrics: some of 'mIoU', 'mDice', 'mFscore', as mmseg's; 'mIoU' is always reported.
+        num_classes: number of classes, including the background.
+        ignore_index: label value of ignored pixels.
+        skip_background: leave out images that contain only class 0 and ignored pixels.
+        absent: treatment of 0 / 0 in the mean over classes: 'skip' (as mmseg) or 'zero'.
+        iou_metrics: any of 'mIoU', 'mDice', 'mFscore', as in mmseg; 'mIoU' is always included.
     """
 
     directions = dict.fromkeys(
@@ -56,13 +56,13 @@ class SegmentationMetric(TaskMetric):
         asked = [iou_metrics] if isinstance(iou_metrics, str) else iou_metrics
         if not isinstance(asked, (list, tuple)) or not set(asked) <= set(IOU_METRICS):
             known = list(IOU_METRICS)
-            raise InputError(f"{task}: iou_metrics must be some of {known}, got {iou_metrics!r}")
+            raise InputError(f"{task}: `iou_metrics` must be among {known}, got {iou_metrics!r}")
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.skip_background, self.absent = skip_background, absent
         self.kinds = list(dict.fromkeys(k for key in ("mIoU", *asked) for k in IOU_METRICS[key]))
 
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction]:
-        """The means that were asked for, and the numbers of every class."""
+        """Return the keys of the requested means and of all classes."""
         asked = {"aAcc", "absent_classes", *(f"m{kind}" for kind in self.kinds)}
         means = {key: way for key, way in (self.directions or {}).items() if key in asked}
         names = class_names(meta, self.num_classes)
@@ -70,7 +70,7 @@ class SegmentationMetric(TaskMetric):
         return {**means, "images": None, **classes}
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
-        """True positives, predicted and labelled pixels of every class."""
+        """Count true positives, predicted pixels and labelled pixels per class."""
         valid = label != self.ignore_index
         counted = valid & (label != 0) if self.skip_background else valid
         if not counted.any():
@@ -78,13 +78,13 @@ class SegmentationMetric(TaskMetric):
         label, prediction = label[valid].long(), prediction[valid].long()
         if int(label.max()) >= self.num_classes:
             rule = f"classes are 0..{self.num_classes - 1} and {self.ignore_index} = ignore"
-            raise InputError(f"{self.task}: label value {int(label.max())} where {rule}")
+            raise InputError(f"{self.task}: invalid label value {int(label.max())}; {rule}")
         pixels = dict(true=label[label == prediction], predicted=prediction, label=label)
         count = partial(torch.bincount, minlength=self.num_classes)
         return {name: count(values).cpu().numpy() for name, values in pixels.items()}
 
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """Means over classes in percent; the number of classes left out, where there are any."""
+        """Return means over classes in percent, and the number of absent classes if any."""
         means = {
             f"m{kind}": 0.0 if np.isnan(values).all() else float(np.nanmean(values))
             for kind, values in self._ratios(counts).items()
@@ -95,7 +95,7 @@ class SegmentationMetric(TaskMetric):
         return {"mIoU": means.pop("mIoU"), "aAcc": accuracy, **means, **of_absent}
 
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
-        """The numbers of every class in percent, where it has them; also logged as a table."""
+        """Return per-class results in percent where defined, and log them as a table."""
         names = class_names((self.dataset_meta or {}).get(self.task, {}), self.num_classes)
         ratios = self._ratios(counts)
         print_log(f"{self.task}, per class:\n{class_table(names, ratios)}", "current")
@@ -107,7 +107,7 @@ class SegmentationMetric(TaskMetric):
         }
 
     def _ratios(self, counts: Counts) -> dict[str, np.ndarray]:
-        """Kind -> its number for every class (C,) in percent; NaN where it is not defined."""
+        """Return per-class results (C,) in percent by kind; NaN where undefined and skipped."""
         true, predicted, label = (
             counts[k].sum(axis=0).astype(np.float64) for k in ("true", "predicted", "label")
         )
@@ -126,7 +126,7 @@ class SegmentationMetric(TaskMetric):
 
 
 def class_names(meta: Mapping[str, Any], count: int) -> list[str]:
-    """Names of the classes by the metainfo, or numbers; repeated names get their number, too."""
+    """Return class names from the metainfo, else indices; indices make repeated names unique."""
     names = [str(name) for name in meta.get("classes") or ()]
     if len(names) != count:
         return [str(index) for index in range(count)]
@@ -134,7 +134,7 @@ def class_names(meta: Mapping[str, Any], count: int) -> list[str]:
 
 
 def class_table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
-    """A table, as text, of values (C,) of classes."""
+    """Format columns of per-class values (C,) as a text table."""
     width = max(len(name) for name in names) + 1
     head = "class".ljust(width) + "".join(f"{kind:>10}" for kind in columns)
     rows = zip(names, *columns.values(), strict=True)

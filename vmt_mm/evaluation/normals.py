@@ -1,4 +1,4 @@
-"""Surface normals: angular error."""
+"""Surface normal metrics: angular error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _WITHIN, _BINS = (11.25, 22.5, 30.0), 3600
 
 @METRICS.register_module()
 class NormalsMetric(TaskMetric):
-    """Angle between predicted and labelled normals, over all valid pixels of the whole set.
+    """Angle between predicted and labelled normals over all valid pixels of the dataset.
 
-    The mean is over pixels, not of the images' means; the median comes from a histogram of
-    0.05-degree bins, by linear interpolation.
+    Results: ``mErr``, ``median`` and ``rmse`` in degrees; ``within_<t>``, percentage of pixels with
+    an error below t = 11.25, 22.5, 30 degrees. The mean is taken over pixels, not over per-image
+    means; the median is interpolated in a histogram with 0.05-degree bins.
     """
 
     directions = dict.fromkeys(("mErr", "median", "rmse"), "less") | {
@@ -26,7 +27,7 @@ class NormalsMetric(TaskMetric):
     }
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
-        """Sums over the image's valid pixels."""
+        """Sum errors over the valid pixels of one image."""
         valid = (label != 0).any(dim=0)
         if not valid.any():
             return {}
@@ -43,7 +44,7 @@ class NormalsMetric(TaskMetric):
         )
 
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """Mean, median and RMSE in degrees, shares under limits in percent."""
+        """Return mean, median and RMSE in degrees, and shares below limits in percent."""
         pixels = int(counts["pixels"].sum())
         shares = 100 * counts["within"].sum(axis=0) / pixels
         histogram = counts["histogram"].sum(axis=0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Saliency: Jaccard and F-measure over thresholds."""
+"""Saliency metrics: Jaccard and F-measure over thresholds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(15))
 
 @METRICS.register_module()
 class SaliencyMetric(TaskMetric):
-    """Foreground Jaccard and F-measure at the best threshold, two-class IoU at 0.5.
+    """Foreground Jaccard and F-measure at their best thresholds, and two-class IoU at 0.5.
+
+    Results, in percent: ``mIoU`` (mean Jaccard over images at the best ``threshold``), ``maxF``,
+    and ``two_class_mIoU`` over all pixels. Foreground: probability > threshold.
 
     Args:
-        thresholds: of the Jaccard, by default 0.2, 0.25 .. 0.9; foreground is above one.
-        f_thresholds: of the F-measure; None takes ``thresholds``.
-        beta_squared: weight of precision against recall, F = (1 + b) P R / (b P + R).
-        average: P and R of ``maxF`` are means over 'images', or of the pixels of the whole 'set'.
+        thresholds: thresholds in [0, 1) of the Jaccard; None means 0.2, 0.25, ..., 0.9.
+        f_thresholds: thresholds of the F-measure; None means ``thresholds``.
+        beta_squared: beta^2 = b in F = (1 + b) P R / (b P + R).
+        average: P and R of ``maxF`` are means over 'images', or over all pixels of the 'set'.
     """
 
     directions = dict(mIoU="greater", maxF="greater", threshold=None, two_class_mIoU="greater")
@@ -43,21 +46,21 @@ class SaliencyMetric(TaskMetric):
         f_thresholds = thresholds if f_thresholds is None else f_thresholds
         for name, values in dict(thresholds=thresholds, f_thresholds=f_thresholds).items():
             if not len(values) or not all(0 <= t < 1 for t in values):
-                raise InputError(f"{task}: {name} must be numbers in [0, 1), got {values!r}")
+                raise InputError(f"{task}: `{name}` must be numbers in [0, 1), got {values!r}")
         if beta_squared <= 0 or average not in ("images", "set"):
-            rule = "beta_squared must be positive, and average 'images' or 'set'"
+            rule = "`beta_squared` must be positive, and `average` 'images' or 'set'"
             raise InputError(f"{task}: {rule}, got {beta_squared} and {average!r}")
         self.thresholds, self.f_thresholds = tuple(thresholds), tuple(f_thresholds)
         self.beta_squared, self.average = beta_squared, average
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
-        """Counts at every threshold, those of the F-measure after the others, and at 0.5."""
+        """Count pixels per threshold: those of the Jaccard, of the F-measure, and 0.5."""
         valid = label[0] != 255
         if not valid.any():
             return {}
         probability, truth = prediction[0][valid].float(), label[0][valid] == 1
         cuts = torch.tensor([*self.thresholds, *self.f_thresholds, 0.5], device=probability.device)
-        # The number of thresholds below a pixel's value tells its decision at all of them.
+        # The number of thresholds below a pixel's value determines its decision at each one.
         order = torch.argsort(cuts)
         bucket = torch.bucketize(probability, cuts[order])  # p > cuts[order[i]] iff bucket > i
 
@@ -70,7 +73,7 @@ class SaliencyMetric(TaskMetric):
         return dict(true=above(bucket[truth]), predicted=above(bucket), **sizes)
 
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """Everything in percent."""
+        """Return results in percent, and the best threshold of the Jaccard."""
         numbers = {name: values.astype(np.float64) for name, values in counts.items()}
         true, predicted = numbers["true"], numbers["predicted"]  # (N, K + K_F + 1)
         label, union = numbers["label"][:, None], predicted + numbers["label"][:, None] - true
@@ -88,10 +91,10 @@ class SaliencyMetric(TaskMetric):
         )
 
     def _f_measure(self, true: np.ndarray, predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """F at every threshold (K,), of counts (N, K), (N, K) and (N, 1)."""
+        """Compute F per threshold (K,) from counts (N, K), (N, K) and (N, 1)."""
         if self.average == "set":
             true, predicted, label = (x.sum(axis=0)[None] for x in (true, predicted, label))
-        # nothing predicted: no wrong positive; nothing to find: nothing missed
+        # precision is 1 if nothing is predicted, recall is 1 if nothing is labelled
         p, r = ratio(true, predicted, 1.0).mean(axis=0), ratio(true, label, 1.0).mean(axis=0)
         product = (1 + self.beta_squared) * p * r
         return ratio(product, self.beta_squared * p + r, 0.0)

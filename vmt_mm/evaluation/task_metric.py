@@ -1,4 +1,4 @@
-"""What the metrics of all tasks share."""
+"""Base class of task metrics."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-Direction = str | None  # a result is better if 'greater' or 'less'; None for a count
-Counts = dict[str, np.ndarray]  # of one image, or of all images, stacked along the first axis
+Direction = str | None  # which value is better, 'greater' or 'less'; None: not a score
+Counts = dict[str, np.ndarray]  # of one image, or of all images stacked along axis 0
 
 
 class TaskMetric(BaseMetric):
-    """Metric of one task: reads ``gt_<task>`` and ``pred_<task>``, reports ``<task>/<name>``.
+    """Base class of a task's metric: compares ``pred_<task>`` with ``gt_<task>``.
 
-    Exact over processes: every image adds one entry of counts, an empty one where it is skipped,
-    since the collection drops the sampler's repeated images by counting entries.
+    Subclasses implement :meth:`measure` and :meth:`reduce`; results are named ``<task>/<name>``.
+    Distributed evaluation is exact: each image adds one entry (empty if it is skipped), because
+    mmengine drops the images that the sampler repeats by counting entries.
     """
 
-    #: Name of a result -> which way it is better, the main one first; None declares nothing.
+    #: Result -> direction ('greater' or 'less' is better), main result first; None: undeclared.
     directions: ClassVar[Mapping[str, Direction] | None] = None
 
     def __init__(self, task: str, collect_device: str = "cpu") -> None:
@@ -31,11 +32,11 @@ class TaskMetric(BaseMetric):
         self.task = task
 
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction] | None:
-        """Every result that this metric may write, by the task's metainfo; None if unknown."""
+        """Return all possible results and their directions, given the task's metainfo."""
         return None if self.directions is None else {**self.directions, "images": None}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Add one entry for every image."""
+        """Add one entry per image."""
         for sample in data_samples:
             entry: Counts = {}
             if f"gt_{self.task}" in sample and f"pred_{self.task}" in sample:
@@ -45,7 +46,7 @@ class TaskMetric(BaseMetric):
             self.results.append(entry)
 
     def compute_metrics(self, results: list[Counts]) -> dict[str, float]:
-        """Reduce the entries of the images that count; warn if the main result is missing."""
+        """Reduce the non-empty entries; warn if there is no main result."""
         entries = [entry for entry in results if entry]
         metrics: dict[str, float] = {}
         if entries:
@@ -56,29 +57,29 @@ class TaskMetric(BaseMetric):
         if not entries or (main and main not in metrics):
             text = (
                 f"task {self.task!r}: {main or 'its metric'} is not reported: none of "
-                f"{len(results)} image(s) has a label that counts"
+                f"{len(results)} image(s) has a valid label"
             )
             print_log(text, "current", logging.WARNING)
         return metrics
 
     @abstractmethod
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:
-        """Count one image, both (c, H, W); an empty dictionary skips it."""
+        """Return the counts of one image, both inputs (c, H, W); an empty dict skips it."""
 
     @abstractmethod
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """Turn the images' counts, stacked along the first axis, into results."""
+        """Compute results from counts stacked along the first axis (images)."""
 
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
-        """Results of single classes, ``<name>/<class>``; none by default."""
+        """Return per-class results, ``<name>/<class>``; none by default."""
         return {}
 
 
 def ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
-    """Quotients; ``empty`` where the denominator is 0."""
+    """Divide ``part`` by ``whole``; ``empty`` where ``whole`` is 0."""
     return np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0)
 
 
 def is_of_class(key: str) -> bool:
-    """Whether a result is one class's, ``<task>/<name>/<class>``."""
+    """Whether a result belongs to one class, ``<task>/<name>/<class>``."""
     return key.count("/") > 1

@@ -1,4 +1,4 @@
-"""A deterministic renderer of small furnished rooms with exact dense labels."""
+"""Deterministic ray-tracing renderer of small furnished rooms with exact dense labels."""
 
 from vmt_mm.rendering.render import RenderedScene, render_scene
 from vmt_mm.rendering.writer import write_dataset

@@ -1,9 +1,9 @@
-"""Shapes that scenes are made of, and where rays hit them.
+"""Primitive shapes and ray intersection.
 
-Every shape is centred on the origin of its own frame, with its axis of symmetry along y, within a
-radius ``bound``. ``intersect(origin, dirs)`` gives t (N,) of the first hits of origin (3,) + t *
-dirs (3, N) from outside, inf for a miss; ``normal(points)`` the outward unit normals (3, N).
-Vectors are (3, N), in metres; no product goes through a BLAS, whose rounding depends on threads.
+Each shape is centred on the origin of its local frame, symmetric about y, within the radius
+``bound``. ``intersect(origin, dirs)`` returns t (N,) of the first hits of the rays origin (3,) + t
+* dirs (3, N) from outside, inf for a miss; ``normal(points)``, outward unit normals (3, N). Vectors
+are (3, N) in metres. No product uses BLAS, whose rounding depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from vmt_mm.rendering import labels
 from vmt_mm.rendering.textures import Array, Texture, rotate
 
-_T_MIN, _TINY = 1e-6, 1e-12  # hits nearer than _T_MIN are the ray's own origin
+_T_MIN, _TINY = 1e-6, 1e-12  # hits closer than _T_MIN are the ray's origin
 
 
 def dot(a: Array, b: Array) -> Array:
-    """Dot products of (3, N) or (3, 1) vectors along the first axis; returns (N,)."""
+    """Return dot products (N,) of (3, N) or (3, 1) vectors."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def _nonzero(values: Array) -> Array:
-    """Replace values near zero, so that one can divide by them."""
+    """Replace values near zero to avoid division by zero."""
     return np.where(np.abs(values) < _TINY, _TINY, values)
 
 
 def _roots(a: Array, half_b: Array, c: Array | float) -> tuple[Array, Array]:
-    """Roots of a t^2 + 2 half_b t + c = 0, NaN where there are none; two (N,) arrays."""
+    """Return both roots (N,) of a t^2 + 2 half_b t + c = 0, NaN if there are none."""
     disc, a = half_b * half_b - a * c, _nonzero(a)
     root = np.sqrt(np.where(disc >= 0, disc, np.nan))
     return (-half_b - root) / a, (-half_b + root) / a
 
 
 def _hit_side(origin: Array, dirs: Array, mid: float, slope: float, *ends: float) -> Array:
-    """First hits (N,) with the side x^2 + z^2 = (mid + slope y)^2 between the heights ``ends``."""
+    """Return first hits (N,) of the side x^2 + z^2 = (mid + slope y)^2, ends[0] <= y <= ends[1]."""
     (ox, oy, oz), (dx, dy, dz) = origin, dirs
     reach = mid + slope * oy
     a = dx * dx + dz * dz - slope * slope * dy * dy
@@ -50,7 +50,7 @@ def _hit_side(origin: Array, dirs: Array, mid: float, slope: float, *ends: float
 
 
 class Plane:
-    """The plane y = 0, seen from y > 0 only."""
+    """The plane y = 0, visible only from y > 0."""
 
     bound = np.inf
 
@@ -63,7 +63,7 @@ class Plane:
 
 
 class Box:
-    """A cuboid given by its half extents along x, y and z."""
+    """A cuboid with given half extents along x, y and z."""
 
     def __init__(self, *half: float) -> None:
         self.half, self.bound = np.array(half)[:, None], float(np.linalg.norm(half))
@@ -81,7 +81,7 @@ class Box:
 
 
 class Sphere:
-    """A ball of a radius."""
+    """A ball."""
 
     def __init__(self, radius: float) -> None:
         self.bound = radius
@@ -96,12 +96,12 @@ class Sphere:
 
 
 class Frustum:
-    """A cylinder, cone or truncated cone with its radii at y = -half and y = +half."""
+    """A cylinder, cone or truncated cone with the given radii at y = -half and y = +half."""
 
     def __init__(self, bottom: float, top: float, half: float) -> None:
         self.bottom, self.top, self.half = bottom, top, half
         self.bound = float(np.hypot(half, max(bottom, top)))
-        # distance from the axis at y = 0, slope, and the heights of the rims
+        # radius at y = 0, slope, heights of the rims
         self.side = (bottom + top) / 2, (top - bottom) / (2 * half), -half, half
 
     def intersect(self, origin: Array, dirs: Array) -> Array:  # noqa: D102
@@ -127,7 +127,7 @@ class Frustum:
 
 
 class Capsule(Frustum):
-    """Hull of a ball at y = -half and one at y = +half, of radii that may differ."""
+    """Convex hull of balls at y = -half and y = +half, with radii that may differ."""
 
     def __init__(self, bottom: float, top: float, half: float) -> None:
         super().__init__(bottom, top, half)
@@ -152,7 +152,7 @@ class Capsule(Frustum):
 
 @dataclass(frozen=True)
 class Solid:
-    """A placed shape: ``rotation`` (3, 3) turns its frame into the parent's."""
+    """A shape placed in a scene: ``rotation`` (3, 3) maps its local frame to the parent's."""
 
     shape: Plane | Box | Sphere | Frustum | Capsule
     rotation: Array
@@ -165,19 +165,19 @@ class Solid:
     salient: bool = False
 
     def intersect(self, origin: Array, dirs: Array) -> Array:
-        """Return t (N,) of the first hits of rays given in the parent's frame."""
+        """Return t (N,) of the first hits of rays in the parent's frame."""
         turn = self.rotation.T
         return self.shape.intersect(turn @ (origin - self.centre), rotate(turn, dirs))
 
 
 def nearest(solids: list[Solid], origin: Array, dirs: Array) -> tuple[Array, NDArray[np.intp]]:
-    """Return t (N,) of the first hits of rays with any solid, and the solids' indices (N,)."""
+    """Return t (N,) of the first hits of rays, and the indices (N,) of the solids, -1 for none."""
     best, index = np.full(dirs.shape[1], np.inf), np.full(dirs.shape[1], -1)
     unit = dirs / np.sqrt(dot(dirs, dirs))
     for number, solid in enumerate(solids):
         centre, bound = solid.centre - origin, 1.001 * solid.shape.bound
         away = float(centre @ centre) - bound**2
-        # rays outside the cone round the bounding sphere miss the solid
+        # skip rays outside the cone around the bounding sphere
         rays = np.flatnonzero(dot(centre, unit) > (np.sqrt(away) if away > 0 else -np.inf))
         t = solid.intersect(origin, dirs[:, rays])
         closer = t < best[rays]

@@ -1,4 +1,4 @@
-"""Names, indices and colours of the labels that the renderer writes."""
+"""Names, indices and colours of the rendered classes."""
 
 # fmt: off
 CLASSES = ("background", "box", "ball", "cylinder", "cone", "table", "lamp", "person")

@@ -1,4 +1,4 @@
-"""Furniture and people, built in a frame whose origin is the point they stand on; metres."""
+"""Furniture and people in metres; the origin is the point on which they stand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmt_mm.rendering import labels
 from vmt_mm.rendering.geometry import Box, Capsule, Frustum, Solid, Sphere
 from vmt_mm.rendering.textures import Array, Texture, face, linear, paint, random_paint
 
-#: Ranges of the footprint radii of the classes 1 to 6 on the floor, and classes of small items.
+#: Ranges of footprint radii of classes 1 to 6 on the floor; classes of small items on top.
 FLOOR_SIZES = ((0.4, 0.85), (0.35, 0.65), (0.35, 0.7), (0.4, 0.7), (0.8, 1.2), (0.4, 0.6))
 TOP_ITEMS = (labels.BOX, labels.BALL, labels.CYLINDER, labels.CONE, labels.LAMP)
 UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
@@ -20,7 +20,7 @@ UP, _FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 
 @dataclass
 class Item:
-    """One object: its footprint's radius, its solids, and (height, half x, half z) of a top."""
+    """One object: footprint radius, solids, and ``top`` (height, half x, half z) if it is flat."""
 
     category: int
     vivid: bool
@@ -31,7 +31,7 @@ class Item:
 
 
 def axis_matrix(axis: Array) -> Array:
-    """Return a rotation (3, 3) that turns y into ``axis`` (3,), and keeps z near z if it can."""
+    """Return a rotation (3, 3) that maps y to ``axis`` (3,) and keeps z close to z if possible."""
     y = axis / np.linalg.norm(axis)
     side = np.array([1.0, 0.0, 0.0]) if abs(y[2]) > 0.9 else np.cross(y, _FORWARD)
     x = (x := side - (side @ y) * y) / np.linalg.norm(x)
@@ -39,7 +39,7 @@ def axis_matrix(axis: Array) -> Array:
 
 
 def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return an item of a class with a footprint radius up to ``limit``."""
+    """Return an item of a class with a footprint radius of at most ``limit``."""
     if special := {labels.TABLE: _make_table, labels.LAMP: _make_lamp}.get(category):
         return special(rng, vivid, limit)
     turn, top = np.eye(3), None
@@ -51,7 +51,7 @@ def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float
     elif category == labels.BALL:
         radius = half = rng.uniform(0.5, 0.95) * limit
         shape, size = Sphere(half), 2 * half
-    elif category == labels.CYLINDER and rng.random() < 0.3:  # it lies on its side
+    elif category == labels.CYLINDER and rng.random() < 0.3:  # lying on its side
         length = rng.uniform(0.6, 0.9) * limit
         half = rng.uniform(0.3, 0.6) * length
         shape, radius, size = Frustum(half, half, length), float(np.hypot(length, half)), 2 * length
@@ -66,7 +66,7 @@ def make_item(category: int, rng: np.random.Generator, vivid: bool, limit: float
 
 
 def _make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return a table: a top and four legs, all of them boxes."""
+    """Return a table: a top and four legs, all boxes."""
     w, d = rng.uniform(0.75, 1.0) * limit * 0.82, rng.uniform(0.6, 1.0) * limit * 0.57
     height, thick, leg = rng.uniform(0.55, 0.85), rng.uniform(0.02, 0.04), rng.uniform(0.025, 0.045)
     wood = random_paint(rng, vivid, 2 * w)
@@ -79,7 +79,7 @@ def _make_table(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
 
 
 def _make_lamp(rng: np.random.Generator, vivid: bool, limit: float) -> Item:
-    """Return a lamp: a foot, a thin pole and a shade; as tall as ``limit`` lets it be."""
+    """Return a lamp: a foot, a thin pole and a shade; ``limit`` bounds its height."""
     height = min(rng.uniform(1.2, 1.9), limit * rng.uniform(3.5, 5.0))
     wide = height * rng.uniform(0.13, 0.18)
     cloth = random_paint(rng, vivid, 2 * wide)
@@ -111,13 +111,13 @@ def _clothes(rng: np.random.Generator, vivid: bool, scale: float) -> dict[str, T
 
 
 def _direction(swing: float, spread: float, side: int) -> Array:
-    """Return the unit vector (3,) from straight down, swung forward, then spread outward."""
+    """Return the unit vector (3,) pointing down, swung forward, then spread outward."""
     down = -np.cos(spread) * np.cos(swing)
     return np.array([side * np.sin(spread), down, np.cos(spread) * np.sin(swing)])
 
 
 def _bend(direction: Array, towards: Array, angle: float) -> Array:
-    """Turn a unit ``direction`` (3,) by ``angle`` radians towards another vector (3,)."""
+    """Rotate a unit ``direction`` (3,) by ``angle`` radians towards another vector (3,)."""
     across = towards - (towards @ direction) * direction
     return np.cos(angle) * direction + np.sin(angle) * (across / np.linalg.norm(across))
 
@@ -125,7 +125,7 @@ def _bend(direction: Array, towards: Array, angle: float) -> Array:
 def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array, Array]:
     """Return the unit directions (3,) of an upper and a lower arm."""
     inward = np.array([-side * 1.0, 0.0, 0.3])
-    # Probability, ranges of the upper arm's swing and spread, where the lower arm bends, how far.
+    # Probability, ranges of the upper arm's swing and spread, direction and range of the bend.
     poses = (
         (0.4, (-0.1, 0.2), (0.1, 0.35), _FORWARD, (0.1, 0.9)),  # swings with the legs
         (0.18, (0.8, 1.7), (0.05, 0.4), UP, (0.1, 0.9)),  # reaches
@@ -141,12 +141,12 @@ def _arm_pose(rng: np.random.Generator, side: int, stride: float) -> tuple[Array
 
 
 def make_person(rng: np.random.Generator, vivid: bool) -> Item:
-    """Return a person of 1.45 to 1.9 m who stands on y = 0 and faces +z."""
-    s = rng.uniform(1.45, 1.9) / 1.75  # lengths below are those of a person of 1.75 m
+    """Return a person, 1.45 to 1.9 m tall, standing on y = 0 and facing +z."""
+    s = rng.uniform(1.45, 1.9) / 1.75  # lengths below are for a person of 1.75 m
     wear = _clothes(rng, vivid, s)
     stride, bulk = rng.uniform(-0.55, 0.55), rng.uniform(0.88, 1.15)
     chest, hips = (0.118 * s * bulk, 0.108 * s * bulk), (0.108 * s * bulk,) * 2
-    # Each limb's ends, radii there, texture and part.
+    # Per limb: both ends, their radii, texture, part.
     trunk = (
         ((-0.15, 1.41, 0), (0.15, 1.41, 0), (0.075 * s,) * 2, "shirt", labels.TORSO),
         ((-0.085, 1.33, 0), (-0.07, 0.98, 0), chest, "shirt", labels.TORSO),

@@ -1,4 +1,4 @@
-"""From a seed to an image with all of its labels. Arrays of pixels (..., N) go row by row."""
+"""Render an image and all of its labels from a seed. Pixel arrays (..., N) are row-major."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vmt_mm.rendering.textures import Array, rotate
 
 @dataclass(frozen=True)
 class RenderedScene:
-    """An image of S x S pixels with its labels, all exact at the pixels' centres.
+    """An RGB image (S, S, 3) with labels (S, S[, 3]) that are exact at pixel centres.
 
-    ``semseg`` and ``human_parts`` are classes, ``saliency`` and ``edge`` 0 or 255, ``depth`` is in
-    metres, ``normals`` x right, y up, z towards the camera; ``instances`` 0 to 5 are the planes.
+    ``semseg`` and ``human_parts`` are classes; ``saliency`` and ``edge``, 0 or 255; ``depth``,
+    metres; ``normals``, x right, y up, z towards the camera; ``instances`` 0..5, the planes.
     """
 
     image: NDArray[np.uint8]
@@ -33,27 +33,27 @@ class RenderedScene:
 
 
 def scene_generator(seed: int, split: str, index: int) -> np.random.Generator:
-    """Return the source of everything that is random about one scene."""
+    """Return the random generator of one scene."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
 def edges(instances: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return 255 (S, S) where the instance differs from its right or lower neighbour's."""
+    """Return edges (S, S), 255 where the instance differs from the right or lower neighbour's."""
     wider = np.pad(instances, (0, 1), mode="edge")
     edge = (instances != wider[:-1, 1:]) | (instances != wider[1:, :-1])
     return edge.astype(np.uint8) * 255
 
 
 def camera_rays(camera: Camera, size: int) -> Array:
-    """Return world rays (3, size * size) through the pixel centres, of unit depth."""
+    """Return world rays (3, size * size) of unit depth through the pixel centres."""
     centre = ((np.arange(size) + 0.5) / size * 2 - 1) * camera.tan_half_fov
     x, y = np.meshgrid(centre, -centre)
     return rotate(camera.rotation, np.stack([x.ravel(), y.ravel(), np.full(size * size, -1.0)]))
 
 
 def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDArray[np.bool_]:
-    """Return which points (3, N) face a light at (3,) and have nothing between them and it."""
-    rays = points + 2e-3 * normals - light[:, None]  # above the surface, lest it shade itself
+    """Return a mask (N,) of points (3, N) that face a light at (3,) and are not in shadow."""
+    rays = points + 2e-3 * normals - light[:, None]  # offset: no self-shadowing
     visible = dot(rays, normals) < 0
     movable = [solid for solid in solids if not isinstance(solid.shape, Plane)]
     visible[visible] = nearest(movable, light, rays[:, visible])[0] >= 1 - 1e-6
@@ -62,11 +62,11 @@ def lit(light: Array, solids: list[Solid], points: Array, normals: Array) -> NDA
 
 def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, normals: Array,
               albedo: Array) -> Array:  # fmt: skip
-    """Return the light (3, N), linear RGB in arbitrary units, that reaches the pixels."""
+    """Return the radiance (3, N) of the pixels, linear RGB in arbitrary units."""
     view, up = -dirs / np.sqrt(dot(dirs, dirs)), 0.5 + 0.5 * normals[1]
     open_sky = 0.7 + 0.3 * np.clip(points[1] / 0.4, 0, 1) * (1 - up) + 0.3 * up
     ambient = scene.sky[:, None] * up + scene.ground[:, None] * (1 - up)
-    # a weak glow from the camera's side keeps surfaces in the shadow from going flat
+    # weak light from the camera keeps shading visible in shadows
     diffuse = ambient * open_sky + 0.12 * np.clip(dot(normals, view), 0, 1)
     shine, gloss = np.zeros_like(diffuse), np.array([s.gloss for s in scene.solids])[seen]
     for position, colour in scene.lights:
@@ -83,11 +83,11 @@ def _radiance(scene: Scene, seen: NDArray[np.intp], dirs: Array, points: Array, 
 
 
 def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Turn light (3, size * size) into an RGB photograph (size, size, 3)."""
+    """Convert radiance (3, size * size) to an RGB photograph (size, size, 3)."""
     exposure, gamma, noise = scene.sensor
     luminance = float(dot(np.array([0.2126, 0.7152, 0.0722]), light).mean())
     exposed = light * (exposure / max(luminance, 1e-6))
-    # Reinhard's curve with a white point: highlights roll off instead of clipping
+    # Reinhard tone mapping with a white point, to compress highlights instead of clipping
     toned = exposed * (1 + exposed / 1.6**2) / (1 + 0.35 * exposed)
     image = np.clip(toned, 0, 1).T.reshape(size, size, 3)
     if (sigma := 0.5 * size / 192) > 0.2:  # the lens blurs by half a pixel at 192 pixels
@@ -97,7 +97,7 @@ def _develop(scene: Scene, light: Array, size: int, rng: np.random.Generator) ->
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
-    """Render a scene; ``rng`` is that of the image's noise."""
+    """Render a scene; ``rng`` generates the sensor noise."""
     camera, solids, dirs = scene.camera, scene.solids, camera_rays(scene.camera, size)
     depth, seen = nearest(solids, camera.position, dirs)
     points = camera.position[:, None] + depth * dirs
@@ -118,6 +118,6 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
 
 
 def render_scene(seed: int, split: str, index: int, size: int) -> RenderedScene:
-    """Render a scene, which another size shows as well; the image is a function of all four."""
+    """Render a scene, independent of ``size``, as ``size`` x ``size`` pixels; deterministic."""
     rng = scene_generator(seed, split, index)
     return render(build_scene(rng), size, rng)

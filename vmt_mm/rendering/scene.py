@@ -1,4 +1,4 @@
-"""Random rooms: what stands where, how it is lit and from where it is seen; metres."""
+"""Random rooms in metres: objects, lights and the camera."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vmt_mm.rendering.geometry import Plane, Solid
 from vmt_mm.rendering.objects import FLOOR_SIZES, TOP_ITEMS, UP, Item, make_item, make_person
 from vmt_mm.rendering.textures import Array, Rectangle, Texture, decals, linear, paint, random_paint
 
-Room = tuple[float, float, float]  # width, length, height; the floor's middle is the origin
-_Placed = tuple[Item, Array, Array]  # an item, the point (3,) it stands on, its rotation (3, 3)
+Room = tuple[float, float, float]  # width, length, height; the origin is the floor's centre
+_Placed = tuple[Item, Array, Array]  # item, position (3,), rotation (3, 3)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is to render."""
+    """A room with its camera, solids and lights."""
 
     camera: Camera
     solids: list[Solid]  # the first six are the room's planes
@@ -55,7 +55,7 @@ def _floor(rng: np.random.Generator, room: Room) -> Texture:
 
 
 def _wall(rng: np.random.Generator, base: Texture, width: float, height: float) -> Texture:
-    """Return a wall's texture with pictures; local x runs along the wall, z is its height."""
+    """Return a wall texture with pictures; local x is along the wall, z is the height."""
     patches: list[tuple[Rectangle, Texture]] = []
     count = int(rng.integers(0, 4))
     for slot in range(count):
@@ -81,7 +81,7 @@ def _wallpaper(rng: np.random.Generator) -> Texture:
 
 
 def _planes(rng: np.random.Generator, room: Room) -> list[Solid]:
-    """Return the floor, the ceiling and four walls as planes that face inward."""
+    """Return floor, ceiling and four walls as planes that face inward."""
     w, d, h = room[0] / 2, room[1] / 2, room[2]
     white = paint("plain", (linear(0.1, 0.05, 0.9), linear(0.1, 0.05, 0.8)), 1.0)
     floor = Solid(Plane(), np.eye(3), np.zeros(3), _floor(rng, room), gloss=rng.uniform(0, 0.15))
@@ -118,12 +118,12 @@ def _random_yaw(rng: np.random.Generator) -> Array:
 def _spot(
     rng: np.random.Generator, camera: Camera, room: Room, radius: float, far: float
 ) -> Array | None:
-    """Return a point (3,) on the floor, in view, for a disc; None if forty tries found none."""
+    """Return a visible floor point (3,) for a disc of ``radius``; None after 40 failed tries."""
     ahead = -camera.rotation[[0, 2], 2] / np.hypot(*camera.rotation[[0, 2], 2])
     right, near = np.array([-ahead[1], ahead[0]]), 1.4 + radius
     limits = np.array(room[:2]) / 2 - radius - 0.03
     for _ in range(40):
-        # the power favours the foreground, where things are large
+        # the exponent favours the foreground, where objects are large
         distance = near + (far - near) * rng.random() ** 1.45
         aside = rng.uniform(-0.92, 0.92) * camera.tan_half_fov * distance
         x, z = camera.position[[0, 2]] + distance * ahead + aside * right
@@ -133,7 +133,7 @@ def _spot(
 
 
 def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> list[_Placed]:
-    """Return small items on the flat top of ``base``: up to three on a table, one on a box."""
+    """Return small items on top of ``base``: up to three on a table, up to one on a box."""
     placed, (height, half_x, half_z) = [], base.top or (0, 0, 0)
     wide = base.category == labels.TABLE
     count = int(rng.integers(0, 4) if wide else rng.random() < 0.4)
@@ -141,7 +141,7 @@ def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> 
         limit = min(half_x / count, half_z) * rng.uniform(0.65, 0.95)
         category = TOP_ITEMS[rng.integers(len(TOP_ITEMS))]
         item = make_item(category, rng, bool(rng.random() < 0.4), limit)
-        if height + item.height <= 2.25:  # so that the lights hang free
+        if height + item.height <= 2.25:  # keep clear of the lights
             along = ((slot + 0.5) / count * 2 - 1) * half_x
             across = rng.uniform(-1, 1) * max(half_z - limit, 0.0)
             place = turn @ np.array([along, height, across]) + below
@@ -150,7 +150,7 @@ def _on_top(rng: np.random.Generator, base: Item, below: Array, turn: Array) -> 
 
 
 def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Placed]:
-    """Return people and objects, which may overlap, at least one of them vivid."""
+    """Return people and objects, which may overlap; at least one is made vivid."""
     people = int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])) if rng.random() < 0.68 else 0
     vivid = rng.random(people + int(rng.integers(5, 10))) < 0.4
     vivid[0] |= not vivid.any()
@@ -161,7 +161,7 @@ def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Pl
         else:
             category = 1 + rng.integers(len(FLOOR_SIZES))
             item = make_item(category, rng, flag, rng.uniform(*FLOOR_SIZES[category - 1]))
-        # people farther off than five metres are mere specks
+        # people beyond 5 m would be too small
         place = _spot(rng, camera, room, item.radius, min(far, 5.0) if number < people else far)
         if place is not None:
             turn = _random_yaw(rng)
@@ -171,7 +171,7 @@ def _furniture(rng: np.random.Generator, camera: Camera, room: Room) -> list[_Pl
 
 
 def build_scene(rng: np.random.Generator) -> Scene:
-    """Return a random scene, which depends on the state of ``rng`` alone."""
+    """Return a random scene that depends only on the state of ``rng``."""
     room = rng.uniform(4.2, 7.5), rng.uniform(5.0, 9.0), rng.uniform(2.5, 3.2)
     camera, solids = _camera(rng, room), _planes(rng, room)
     for instance, (item, place, turn) in enumerate(_furniture(rng, camera, room), start=6):

@@ -1,4 +1,4 @@
-"""Procedural textures: linear RGB (3, N) in 0..1 at points (3, N), metres, of a shape's frame."""
+"""Procedural textures: linear RGB (3, N) in 0..1 at local points (3, N) in metres."""
 
 import colorsys
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Texture = Callable[[Array], Array]
 Rectangle = tuple[float, float, float, float]
-# One lattice of random values serves all noise, with another offset for each texture.
+# All noise uses one lattice of random values, with a different offset per texture.
 _LATTICE = np.random.default_rng(20).random((16, 16, 16))
 
 
 def rotate(matrix: Array, vectors: Array) -> Array:
-    """Apply a (3, 3) matrix to (3, N) vectors; returns (3, N)."""
+    """Apply a (3, 3) matrix to (3, N) vectors; return (3, N)."""
     x, y, z = vectors
     return np.stack([row[0] * x + row[1] * y + row[2] * z for row in matrix])
 
 
 def linear(hue: float, saturation: float, value: float) -> Array:
-    """Return linear RGB (3,) of a colour given as gamma-encoded HSV, each in 0..1."""
+    """Convert gamma-encoded HSV, each in 0..1, to linear RGB (3,)."""
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value)) ** 2.2
 
 
@@ -36,7 +36,7 @@ def random_rotation(rng: np.random.Generator) -> Array:
 
 
 def _noise(points: Array) -> Array:
-    """Return smooth noise (N,) in 0..1 at points (3, N), one lattice cell per unit."""
+    """Return smooth noise (N,) in 0..1 at points (3, N), with unit lattice cells."""
     frac = points - (base := np.floor(points))
     frac = frac * frac * (3 - 2 * frac)
     cells = [(base.astype(np.int64) + step) & 15 for step in (0, 1)]
@@ -49,24 +49,24 @@ def _noise(points: Array) -> Array:
 
 
 def _planks(p: Array) -> Array:
-    """Boards along z, five times as long as wide, each of its own shade, with dark joints."""
+    """Boards along z, five times as long as wide, each with a separate shade, and dark joints."""
     row = np.floor(p[0]).astype(np.int64)
     board = np.floor(p[2] / 5 + _LATTICE[row & 15, 3, 5] * 7).astype(np.int64)
     return np.where(p[0] - row < 0.07, 1.0, _LATTICE[row & 15, board & 15, 0] * 0.7)
 
 
 def _tiles(p: Array) -> Array:
-    """Square tiles in the x-z plane with light variation and joints."""
+    """Square tiles in the x-z plane with slightly varying shades, and joints."""
     cell = np.floor(p[[0, 2]]).astype(np.int64)
     joint = ((p[0] - cell[0]) < 0.07) | ((p[2] - cell[1]) < 0.07)
     return np.where(joint, 1.0, _LATTICE[cell[0] & 15, cell[1] & 15, 2] * 0.35)
 
 
-#: How much (N,) of the second colour a pattern shows at points (3, N) in periods.
+#: Pattern -> weight (N,) of the second colour at points (3, N) in units of its period.
 _PATTERNS: dict[str, Callable[[Array], Array]] = dict(
     plain=lambda p: 0.25 * _noise(p),
     stripes=lambda p: np.floor(p[0] * 2) % 2,
-    checker=lambda p: np.floor(p * 2 + 0.137).sum(axis=0) % 2,  # off the borders of cells
+    checker=lambda p: np.floor(p * 2 + 0.137).sum(axis=0) % 2,  # avoids boundaries of cells
     noise=lambda p: np.clip(1.8 * (0.65 * _noise(p * 2) + 0.35 * _noise(p * 5)) - 0.4, 0, 1),
     speckle=lambda p: np.clip(8 * (_noise(p * 5) - 0.62), 0, 1),
     gradient=lambda p: 0.5 + 0.5 * np.sin(p[1] * 2),
@@ -78,7 +78,7 @@ _PATTERNS: dict[str, Callable[[Array], Array]] = dict(
 
 def paint(pattern: str, colours: tuple[Array, Array], period: float, axes: Array | None = None,
           offset: Array | float = 0.0) -> Texture:  # fmt: skip
-    """A pattern that mixes two linear RGB colours (3,); ``period`` in metres."""
+    """Return a pattern that mixes two linear RGB colours (3,); ``period`` is in metres."""
     first, second = (colour[:, None] for colour in colours)
 
     def albedo(points: Array) -> Array:
@@ -90,7 +90,7 @@ def paint(pattern: str, colours: tuple[Array, Array], period: float, axes: Array
 
 
 def decals(base: Texture, patches: list[tuple[Rectangle, Texture]], points: Array) -> Array:
-    """A texture with rectangles (x0, z0, x1, z1) of others over it in the local x-z plane."""
+    """Draw rectangles (x0, z0, x1, z1) of other textures over ``base`` in the local x-z plane."""
     colour, (x, _, z) = base(points), points
     for (x0, z0, x1, z1), texture in patches:
         inside = np.flatnonzero((x >= x0) & (x <= x1) & (z >= z0) & (z <= z1))
@@ -100,7 +100,7 @@ def decals(base: Texture, patches: list[tuple[Rectangle, Texture]], points: Arra
 
 
 def face(skin: Array, hair: Array, radius: float, hairline: float, points: Array) -> Array:
-    """Skin with hair at the top and the back of a head that looks along +z; colours (3,)."""
+    """Texture of a head that faces +z: skin, eyes, and hair at the top and back; colours (3,)."""
     x, y, z = points / radius
     hairy = (y > hairline + 1.3 * z) | (y > 1.0)
     eyes = (np.abs(np.abs(x) - 0.38) < 0.17) & (np.abs(y - 0.15) < 0.13) & (z > 0)
@@ -108,17 +108,17 @@ def face(skin: Array, hair: Array, radius: float, hairline: float, points: Array
 
 
 def _random_colour(rng: np.random.Generator, vivid: bool) -> Array:
-    """Return a linear RGB colour (3,), saturated or greyish."""
+    """Return a random linear RGB colour (3,), saturated if ``vivid``, else greyish."""
     saturation, value = ((0.78, 1.0), (0.6, 1.0)) if vivid else ((0.0, 0.17), (0.22, 0.9))
     return linear(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def random_paint(rng: np.random.Generator, vivid: bool, scale: float) -> Texture:
-    """Return a paint for a thing about ``scale`` metres large, saturated iff ``vivid``."""
+    """Return a random texture for an object of about ``scale`` metres, saturated if ``vivid``."""
     first, second = _random_colour(rng, vivid), _random_colour(rng, vivid)
     if vivid and rng.random() < 0.3:
         second = _random_colour(rng, False)
-    pattern = tuple(_PATTERNS)[rng.integers(7)]  # the last two are for rooms
+    pattern = tuple(_PATTERNS)[rng.integers(7)]  # the last two are for floors and walls
     period = max(scale * rng.uniform(0.25, 0.7), 0.1)
     upright = rng.random() < 0.6 or pattern == "gradient"
     axes = None if upright else random_rotation(rng)

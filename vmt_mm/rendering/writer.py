@@ -1,4 +1,4 @@
-"""Writes rendered scenes as a folder of images and label maps."""
+"""Write rendered scenes to a folder of images and label maps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vmt_mm.utils.files import encode_image, write_bytes, write_json
 from vmt_mm.utils.normal_frames import encode_normals
 from vmt_mm.utils.processes import run_parallel
 
-RENDERER_VERSION = 1  # to be raised whenever the same arguments give other pixels
-MANIFEST = "shapes.json"  # tells what a folder was rendered with
+RENDERER_VERSION = 1  # increment whenever the same arguments give different pixels
+MANIFEST = "shapes.json"  # settings with which a folder was rendered
 _MAPS = "semseg", "human_parts", "saliency", "edge"
 
 
@@ -34,17 +34,17 @@ def _write_scene(job: tuple[Path, int, str, int, int]) -> None:
 
 
 def manifest(train: int, val: int, size: int, seed: int) -> dict[str, int]:
-    """Return what ``MANIFEST`` holds for these settings."""
+    """Return the content of ``MANIFEST`` for these settings."""
     return dict(renderer=RENDERER_VERSION, train=train, val=val, size=size, seed=seed)
 
 
 def write_dataset(root: Path, train: int, val: int, size: int, seed: int, workers: int = 2) -> None:
-    """Render ``train`` and ``val`` scenes; a folder that holds ``shapes.json`` is complete.
+    """Render ``train`` and ``val`` scenes of ``size`` x ``size`` pixels into ``root``.
 
-    The calling script must guard its entry point: workers import it again.
+    ``shapes.json`` is written last. Calling scripts need an ``if __name__ == "__main__"`` guard.
     """
     if size < 1 or min(train, val) < 0:
-        raise ValueError("the size must be positive and no split may have a negative count")
+        raise ValueError("`size` must be positive, `train` and `val` must be >= 0")
     jobs = []
     for split, count in dict(train=train, val=val).items():
         names = "".join(f"{split}_{index:05d}\n" for index in range(count))

@@ -1,4 +1,4 @@
-"""A warp that was drawn in the data pipeline and is left to the model's device."""
+"""A warp that is sampled in the data pipeline and applied on the model's device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vmt_mm.tasks.warps import Warp
 
 @dataclass(frozen=True)
 class DeferredWarp:
-    """The warp of one image and its labels that the model's device has to do."""
+    """Warp of one image and its labels, still to be applied on the model's device."""
 
-    key: ClassVar[str] = "deferred_warp"  # where pipelines and samples keep it
+    key: ClassVar[str] = "deferred_warp"  # in a pipeline's results and a sample's metainfo
 
     warp: Warp
     source: tuple[int, int]  # (h, w) of the image and the labels
-    fill: tuple[float, ...]  # colour of new pixels in the image, in its channel order
-    specs: Mapping[str, LabelSpec]  # task -> spec of its label
+    fill: tuple[float, ...]  # border colour, in the image's channel order
+    specs: Mapping[str, LabelSpec]  # task -> label spec

@@ -9,7 +9,7 @@ from torch import Tensor
 class MultiTaskDataSample(BaseDataElement):
     """One image's labels ``gt_<task>`` and predictions ``pred_<task>``, each a ``PixelData``.
 
-    ``data`` of either is (C, H, W). A task without a label has no ``gt_<task>``.
+    Their ``data`` are (C, H, W). A task without a label has no ``gt_<task>``.
 
     Examples:
         >>> sample = MultiTaskDataSample(metainfo=dict(sample_id='0001'))
@@ -27,15 +27,15 @@ class MultiTaskDataSample(BaseDataElement):
         self.set_field(PixelData(data=values), f"pred_{task}", dtype=PixelData)
 
     def label(self, task: str) -> Tensor | None:
-        """The label (C, H, W) of ``task``, or None."""
+        """Return the label (C, H, W) of ``task``, or None."""
         return self._values(f"gt_{task}")
 
     def prediction(self, task: str) -> Tensor | None:
-        """The prediction (C, H, W) of ``task``, or None."""
+        """Return the prediction (C, H, W) of ``task``, or None."""
         return self._values(f"pred_{task}")
 
     def pin_memory(self) -> MultiTaskDataSample:
-        """A copy with labels and predictions in page-locked memory, for a loader's pin_memory."""
+        """Return a copy in pinned memory; data loaders with ``pin_memory=True`` call this."""
         pinned = self.new()
         for name, field in self.items():
             if isinstance(field, PixelData):
@@ -44,7 +44,7 @@ class MultiTaskDataSample(BaseDataElement):
 
     @property
     def is_stand_in(self) -> bool:
-        """Whether a black image replaces one that was skipped: it has no prediction to show."""
+        """Whether the image is a black placeholder for a skipped one, without a real prediction."""
         return self.get("img_path") in (self.get("skipped") or {})
 
     def _values(self, field: str) -> Tensor | None:

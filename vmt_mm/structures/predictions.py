@@ -1,4 +1,4 @@
-"""Write predictions in the one layout."""
+"""Write predictions in the folder layout of datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmt_mm.utils.files import check_outputs, write_image
 def check_predictions(
     out_dir: str | Path, tasks: Iterable[str], inputs: Iterable[object], name: str = "out_dir"
 ) -> None:
-    """Raise InputError if predictions of ``tasks`` would be written where something is read."""
+    """Raise InputError if predictions of ``tasks`` would overwrite one of the ``inputs``."""
     folders = {f"{name} {out_dir}:": Path(out_dir, task) for task in (*tasks, "panels")}
     check_outputs({name: out_dir, **folders}, list(inputs))
 
@@ -21,7 +21,7 @@ def check_predictions(
 def write_predictions(
     sample: MultiTaskDataSample, tasks: Mapping[str, Task], out_dir: Path
 ) -> list[Path]:
-    """Write each prediction of a sample as ``<out_dir>/<task>/<id>.png``, or .tiff for floats."""
+    """Write a sample's predictions to ``<out_dir>/<task>/<id>.png`` (.tiff for floats)."""
     written = []
     for name, task in tasks.items():
         prediction = sample.prediction(name)

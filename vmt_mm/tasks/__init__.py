@@ -1,4 +1,4 @@
-"""Tasks: one file says everything that one kind of task means."""
+"""Dense tasks: labels, loss, metric and drawing of each kind in one module."""
 
 from vmt_mm.tasks.depth import Depth as Depth
 from vmt_mm.tasks.edge import Edge as Edge

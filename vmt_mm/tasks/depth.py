@@ -19,75 +19,73 @@ from vmt_mm.tasks.task import Task
 from vmt_mm.tasks.warps import Geometry
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 
-_PER_METRE, _MOST = 1000, 65535  # file values per metre of integers, and the most of 16 bits
-_FINE = 100  # file values per metre; integers of fewer are too coarse
-#: Metres of implausible depths, and the shares of pixels that must not have such ones.
+_PER_METRE, _MOST = 1000, 65535  # integer files: values per metre, largest value
+_FINE = 100  # least file values per metre for which predictions are written as integers
+#: Depths in metres outside of which a value is suspect, and the tolerated shares of such pixels.
 _NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01, most=0.01)
 
 
 class DepthMap(LabelSpec):
-    """Depth in files of integers or floats; in memory metres, 0 for none (negative, inf, NaN)."""
+    """Depth in metres; 0 = no label. Negative, infinite and NaN values in files become 0."""
 
     fill = 0
     suffixes = (".png", *FLOATS, *LOSSY)
 
     def __init__(self, zoom_divides: bool = False, scale: float | None = None) -> None:
         if scale is not None and not (isinstance(scale, (int, float)) and 0 < scale < inf):
-            raise InputError(f"scale must be file values per metre, above 0, got {scale!r}")
+            raise InputError(f"`scale` must be a positive number (values per metre), got {scale!r}")
         self.zoom_divides, self.scale, self._unit = zoom_divides, scale, scale or _PER_METRE
 
     @property
     def suffix(self) -> str:
-        """'.tiff', with float32, if labels end so or integers are too coarse; else '.png'."""
+        """'.tiff' (float32) if labels are float files or integers are too coarse, else '.png'."""
         are_floats = len(self.suffixes) == 1 and self.suffixes[0].lower().endswith(FLOATS)
         return ".tiff" if are_floats or self._unit < _FINE else ".png"
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read values (H, W), unsigned integers or float32, as the file has them."""
-        rule = "16-bit depth in millimetres in one channel, or metres as floating-point numbers"
+        """Read stored values (H, W), unsigned integers or float32; negative integers become 0."""
+        rule = "16-bit depth in millimetres in one channel, or floating-point depth in metres"
         values, palette = read_stored(path, rule)
         values = with_channels(values, 1, path, rule)
         if values.dtype.kind == "f":
             return values.astype(np.float32, copy=False)
         if palette is not None or (values.dtype.itemsize == 1 and self.scale is None):
-            hint = "if they do hold depth, set `scale` of the task to their values per metre"
+            hint = "if this is a depth map, set the task's `scale` to its values per metre"
             raise InputError(f"{path}: expected {rule}, got 8 bits; {hint}")
         return values if values.dtype.kind == "u" else values.clip(min=0).astype(np.uint32)
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
-        """Metres (H, W), float32."""
+        """Convert stored values to metres, (H, W) float32."""
         scale = self.scale or (1 if values.dtype.kind == "f" else _PER_METRE)
         metres = values.astype(np.float32) / np.float32(scale)
         metres[~((metres > 0) & (metres < np.inf))] = 0  # NaN, too
         return metres
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Metres (1, H, W) to an image (H, W): uint16, or float32 where ``suffix`` is '.tiff'."""
+        """Convert metres (1, H, W) to an image (H, W): uint16, or float32 for a '.tiff'."""
         if self.suffix != ".png":
             return values[0].astype(np.float32) * np.float32(self.scale or 1)
         scaled = values[0] * self._unit
         if scaled.max(initial=0) > _MOST + 0.5:
-            said = (
-                f"depth above {_MOST / self._unit:g} m is written as that; set suffix='.tiff' on "
-            )
-            warnings.warn(f"{said}the task if labels are such files", stacklevel=2)
+            said = f"depths above {_MOST / self._unit:g} m are clipped; if labels are floats, set "
+            warnings.warn(f"{said}suffix='.tiff' on the task to write floats", stacklevel=2)
         return np.rint(np.clip(scaled, 0, _MOST)).astype(np.uint16)
 
     def count(self, label: np.ndarray) -> LabelCounts:
-        """Count also implausible depths."""
+        """Also count implausible depths."""
         counts, most = super().count(label), np.float32(_MOST) / np.float32(self._unit)
         tests = dict(near=(label > 0) & (label < _NEAR), far=label > _FAR, most=label == most)
         counts.facts.update({name: int(found.sum()) for name, found in tests.items()})
         return counts
 
     def find_suspicion(self, counts: LabelCounts) -> list[str]:
-        """Depths of another unit, and depths that did not fit into 16 bits."""
+        """Also report depths in another unit, and depths that were clipped to 16 bits."""
         rules = dict(
-            near=f"below {_NEAR:g} m: set `scale` of the task to the files' values per metre",
-            far=f"above {_FAR:g} m: set `scale`=1000 of the task if files hold millimetres; write "
-            "0 where such a value means none",
-            most=f"{_MOST / self._unit:g} m, the most that 16 bits hold: depth beyond was cut off; "
-            "write 0 where it means none",
+            near=f"below {_NEAR:g} m: set the task's `scale` to the files' values per metre",
+            far=f"above {_FAR:g} m: set the task's `scale` to 1000 if files are in millimetres; "
+            "write 0 for pixels without depth",
+            most=f"{_MOST / self._unit:g} m, the 16-bit maximum: larger depths were clipped; "
+            "write 0 for pixels without depth",
         )
         return super().find_suspicion(counts) + [
             f"{counts.facts[name] / counts.valid:.0%} of the depths are {rule}"
@@ -96,18 +94,18 @@ class DepthMap(LabelSpec):
         ]
 
     def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
-        """Divide by the zoom where ``zoom_divides`` says so."""
+        """Divide depths by the zoom factor if ``zoom_divides``."""
         return labels / geometry.scale if self.zoom_divides else labels
 
 
 @TASKS.register_module()
 class Depth(Task):
-    """Metric depth: L1; root mean square error.
+    """Metric depth estimation: L1 loss in metres, evaluated by the root mean square error.
 
     Args:
-        zoom_divides: divide depth by the zoom, as if the camera had moved nearer.
-        max_depth: metres that are drawn as the far end of the colour scale.
-        scale: values per metre of label files; None takes 1000 for integers, 1 for floats.
+        zoom_divides: divide labels by the zoom of an augmentation, as if the camera moved closer.
+        max_depth: depth in metres at the far end of the colour scale of drawings.
+        scale: values per metre in label files; None means 1000 for integers and 1 for floats.
     """
 
     primary_metric = "rmse"
@@ -125,20 +123,20 @@ class Depth(Task):
         super().__init__(name, **kwargs)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """L1 in metres, mean over the valid pixels."""
+        """L1 loss in metres, mean over the valid pixels."""
         valid = self.label.valid(target)
         return ((logits - target).abs() * valid).sum() / valid.sum().clamp(min=1)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
-        """Metres, (N, 1, H, W), never negative."""
+        """Clamp logits to depths >= 0 in metres, (N, 1, H, W)."""
         return logits.clamp(min=0)
 
     def metric(self) -> dict:
-        """Errors in metres and ratios."""
+        """Config of :class:`~vmt_mm.evaluation.DepthMetric`."""
         return dict(type="DepthMetric", task=self.name)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Near bright, far dark, none black."""
+        """Draw near pixels bright, far pixels dark, and pixels without depth black."""
         near = np.clip(1 - values[0] / self.max_depth, 0, 1)
         image = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
         return image * (values[0] > 0)[..., None]

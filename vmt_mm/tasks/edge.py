@@ -1,4 +1,4 @@
-"""Boundaries of one pixel."""
+"""Edge detection: boundaries that are one pixel wide."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from vmt_mm.tasks.foreground import ForegroundTask, weighted_bce
 
 @TASKS.register_module()
 class Edge(ForegroundTask):
-    """Boundaries of one pixel: cross-entropy that weighs the few positives; boundary F-score.
+    """Edge detection: weighted binary cross-entropy, evaluated by the boundary F-score.
 
     Args:
-        positive_weight: weight of boundary pixels; the others get 1 minus it.
-        tolerance: of the metric, as a share of the diagonal; 0.0075 for BSDS, 0.011 for NYUD.
+        positive_weight: loss weight of boundary pixels; other pixels have 1 minus this weight.
+        tolerance: matching distance of the metric, as a share of the image diagonal: 0.0075 for
+            BSDS, 0.011 for NYUD.
     """
 
     primary_metric = "boundaryF"
@@ -28,14 +29,14 @@ class Edge(ForegroundTask):
     ) -> None:
         super().__init__(name, **kwargs)
         if not 0 < positive_weight < 1:
-            raise InputError(f"positive_weight must be in (0, 1), got {positive_weight}")
+            raise InputError(f"`positive_weight` must be in (0, 1), got {positive_weight}")
         self.options = dict(tolerance=tolerance, positive_weight=positive_weight)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """BCE with a fixed weight on the positives."""
+        """Binary cross-entropy with a fixed positive weight, mean over the valid pixels."""
         valid = self.label.valid(target)
         return weighted_bce(logits, target, valid, self.options["positive_weight"])
 
     def metric(self) -> dict:
-        """Boundary F-score and loss."""
+        """Config of :class:`~vmt_mm.evaluation.EdgeMetric`."""
         return dict(type="EdgeMetric", task=self.name, **self.options)

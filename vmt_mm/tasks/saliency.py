@@ -1,4 +1,4 @@
-"""Which pixels draw the eye."""
+"""Saliency: the foreground that attracts a viewer's attention."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from vmt_mm.tasks.foreground import THRESHOLDS, ForegroundTask, weighted_bce
 
 @TASKS.register_module()
 class Saliency(ForegroundTask):
-    """Which pixels draw the eye: balanced cross-entropy; best Jaccard over thresholds.
+    """Saliency detection: balanced cross-entropy, evaluated by the best Jaccard over thresholds.
 
     Args:
-        primary_metric: 'mIoU' or 'maxF', which represents the task.
-        thresholds: and the others are those of ``SaliencyMetric``; None takes its own.
+        primary_metric: metric that represents the task, 'mIoU' or 'maxF'.
+        thresholds, f_thresholds, beta_squared, average: see
+            :class:`~vmt_mm.evaluation.SaliencyMetric`.
     """
 
     primary_metric = "mIoU"
@@ -38,17 +39,17 @@ class Saliency(ForegroundTask):
     ) -> None:
         super().__init__(name, **kwargs)
         if primary_metric not in ("mIoU", "maxF"):
-            raise InputError(f"primary_metric must be one of mIoU, maxF, got {primary_metric!r}")
+            raise InputError(f"`primary_metric` must be one of mIoU, maxF, got {primary_metric!r}")
         self.primary_metric = primary_metric
         cuts = dict(thresholds=thresholds, f_thresholds=f_thresholds)
         self.options = dict(**cuts, beta_squared=beta_squared, average=average)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """BCE balanced by the batch: w = negatives / valid pixels on the positives, 1 - w else."""
+        """Binary cross-entropy with positive weight w = negatives / valid pixels of the batch."""
         valid = self.label.valid(target)
         negatives = ((target == 0) & valid).sum()
         return weighted_bce(logits, target, valid, negatives / valid.sum().clamp(min=1))
 
     def metric(self) -> dict:
-        """Jaccard and F-measure over thresholds."""
+        """Config of :class:`~vmt_mm.evaluation.SaliencyMetric`."""
         return dict(type="SaliencyMetric", task=self.name, **self.options)

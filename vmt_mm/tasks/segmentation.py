@@ -1,4 +1,4 @@
-"""Segmentation into classes: semantic segmentation and human parts."""
+"""Segmentation: one class per pixel, such as semantic classes or human parts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vmt_mm.tasks.task import Task
 from vmt_mm.utils.label_files import LOSSLESS, LOSSY, read_classes, read_stored, with_channels
 
 Color = Sequence[int]
-_MANY_CLASSES = 16  # with fewer, softmax over channels-last logits is slower than a copy
+_MANY_CLASSES = 16  # with fewer, softmax over channels-last is slower than a copy to channels-first
 _IGNORE_COLOR, _VOC_BORDER = (224, 224, 224), (224, 224, 192)
 
 
 class ClassIndex(LabelSpec):
-    """Class indices, 255 = ignore; in files of labels also as the colours of the classes."""
+    """Class indices, 255 = ignored; label files may show classes by colours instead."""
 
     categorical = True
     suffixes = (*LOSSLESS, *LOSSY)
@@ -36,7 +36,7 @@ class ClassIndex(LabelSpec):
         ignore_color: Color | None = None,
     ) -> None:
         if reduce_zero_label if colors else ignore_color:
-            raise InputError("`ignore_color` needs `colors`, and `reduce_zero_label` indices")
+            raise InputError("`ignore_color` needs `colors`; `reduce_zero_label` excludes them")
         self.num_classes, self.reduce_zero_label = num_classes, reduce_zero_label
         listed = [*(colors or ()), *([] if ignore_color is None else [ignore_color])]
         table = [tuple(np.ravel(color).tolist()) for color in listed]
@@ -46,12 +46,12 @@ class ClassIndex(LabelSpec):
         ):
             raise InputError(
                 f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
-                f"class, and `ignore_color` another; got {len(colors)}: {colors!r}"[:400]
+                f"class, none equal to `ignore_color`; got {len(colors)}: {colors!r}"[:400]
             )
         self.colors = dict(zip(table, [*range(num_classes), IGNORE], strict=False))
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read indices (H, W), uint8; raise InputError if one is out of range."""
+        """Read class indices (H, W), uint8; raise InputError if one is out of range."""
         if self.colors:
             return self._read_colors(path)
         if not self.reduce_zero_label:
@@ -60,11 +60,11 @@ class ClassIndex(LabelSpec):
         return np.where(values == IGNORE, np.uint8(IGNORE), values - np.uint8(1))  # 0 becomes 255
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Indices (1, H, W) to an image (H, W), uint8."""
+        """Convert class indices (1, H, W) to an image (H, W), uint8."""
         return values[0].astype(np.uint8)
 
     def decode_prediction(self, path: str | Path) -> np.ndarray:
-        """Indices (H, W), uint8, of a file of indices."""
+        """Read a file of class indices, (H, W) uint8."""
         return read_classes(path, self.num_classes, IGNORE)
 
     def _read_colors(self, path: str | Path) -> np.ndarray:
@@ -80,8 +80,8 @@ class ClassIndex(LabelSpec):
         found = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
         if unknown := [color for color in found if color not in self.colors]:
             raise InputError(
-                f"{path}: colours of no class: {unknown[:3]}{'...' * (len(unknown) > 3)}; expected "
-                "the task's `colors`, exactly, or its `ignore_color`"
+                f"{path}: unknown colours {unknown[:3]}{'...' * (len(unknown) > 3)}; expected only "
+                "the task's `colors` (exact values) and its `ignore_color`"
             )
         index = np.array([self.colors[color] for color in found], np.uint8)
         return index[inverse].reshape(values.shape[:2])
@@ -89,16 +89,15 @@ class ClassIndex(LabelSpec):
 
 @TASKS.register_module()
 class Segmentation(Task):
-    """One class per pixel: softmax cross-entropy, mean IoU.
+    """Segmentation into classes: softmax cross-entropy, evaluated by the mean IoU.
 
     Args:
-        num_classes: classes, background included.
-        skip_background: of the metric, as ``absent`` and ``iou_metrics``, see
-            :class:`~vmt_mm.evaluation.SegmentationMetric`.
-        reduce_zero_label: in files 0 is ignored and class k is k + 1, as mmseg has it.
-        colors: RGB of each class in files that show classes by colours; 'voc' for PASCAL VOC's, of
-            which (224, 224, 192) is ignored; None for files of indices.
-        ignore_color: RGB that is ignored, too.
+        num_classes: number of classes, including the background, 2..255.
+        skip_background, absent, iou_metrics: see :class:`~vmt_mm.evaluation.SegmentationMetric`.
+        reduce_zero_label: as in mmseg: in label files, 0 = ignored and k + 1 = class k.
+        colors: RGB colour of each class if label files show classes by colours; 'voc' for those of
+            PASCAL VOC, with (224, 224, 192) ignored; None for files of class indices.
+        ignore_color: RGB colour of ignored pixels.
     """
 
     primary_metric = "mIoU"
@@ -117,22 +116,22 @@ class Segmentation(Task):
         **kwargs: Any,
     ) -> None:
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
-            raise InputError(f"num_classes must be 2..{IGNORE}, got {num_classes!r}")
+            raise InputError(f"`num_classes` must be 2..{IGNORE}, got {num_classes!r}")
         self.out_channels = num_classes
         listed = None if isinstance(colors, str) else colors
         if isinstance(colors, str):
             if colors != "voc":
-                raise InputError(f"colors must be a list of RGB colours or 'voc', got {colors!r}")
+                raise InputError(f"`colors` must be a list of RGB colours or 'voc', got {colors!r}")
             listed, ignore_color = voc_palette(num_classes).tolist(), ignore_color or _VOC_BORDER
         self.label = ClassIndex(num_classes, reduce_zero_label, listed, ignore_color)
         super().__init__(name, **kwargs)
         self.options = dict(skip_background=skip_background, absent=absent, iou_metrics=iou_metrics)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, mean over the valid pixels."""
+        """Softmax cross-entropy, mean over the valid pixels."""
         index = target[:, 0].long()
         pixels = logits.permute(0, 2, 3, 1)
-        # Channels-last logits need no copy as pixels; CUDA has no deterministic loss of maps.
+        # Flattening channels-last logits needs no copy; CUDA has no deterministic 2D loss.
         channels_last = pixels.is_contiguous() and self.out_channels >= _MANY_CLASSES
         if channels_last or torch.are_deterministic_algorithms_enabled():
             logits, index = pixels.flatten(0, 2), index.flatten()
@@ -140,26 +139,26 @@ class Segmentation(Task):
         return total / (index != IGNORE).sum().clamp(min=1)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
-        """Most likely class, (N, 1, H, W), uint8."""
+        """Return the most likely class, (N, 1, H, W) uint8."""
         return logits.argmax(dim=1, keepdim=True).to(torch.uint8)
 
     def to_scores(self, logits: Tensor) -> Tensor:
-        """Probability of every class, (N, num_classes, H, W)."""
+        """Return class probabilities, (N, num_classes, H, W)."""
         return logits.softmax(dim=1)
 
     def metric(self) -> dict:
-        """IoU over the whole set."""
+        """Config of :class:`~vmt_mm.evaluation.SegmentationMetric`."""
         classes = dict(num_classes=self.out_channels, ignore_index=IGNORE)
         return dict(type="SegmentationMetric", task=self.name, **classes, **self.options)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Colour of each pixel's class; ignored pixels light grey."""
+        """Draw each pixel in the colour of its class, and ignored pixels light grey."""
         palette = np.tile(np.array(_IGNORE_COLOR, np.uint8), (256, 1))
         palette[: self.out_channels] = self._palette(meta)
         return palette[values[0].astype(np.uint8)]
 
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
-        """Classes that occur, most frequent first."""
+        """Name the classes that occur, most frequent first."""
         names = meta.get("classes", [str(i) for i in range(self.out_channels)])
         counts = np.bincount(values[0].astype(np.uint8).ravel(), minlength=256)
         palette = self._palette(meta).tolist()
@@ -167,12 +166,12 @@ class Segmentation(Task):
         return [(names[i], tuple(palette[i])) for i in order if counts[i]]
 
     def check_metainfo(self, meta: Mapping, source: str) -> None:
-        """Refuse names or colours that are not ``num_classes`` many."""
+        """Raise InputError if there are not ``num_classes`` class names or colours."""
         count = self.out_channels
         for key, shape in (("classes", (count,)), ("palette", (count, 3))):
             if meta.get(key) is not None and np.shape(meta[key]) != shape:
                 raise InputError(
-                    f"{source}: `{key}` of task {self.name!r} must be of shape {shape}, as its "
+                    f"{source}: `{key}` of task {self.name!r} must be of shape {shape}, since its "
                     f"num_classes is {count}, got {np.shape(meta[key])}"
                 )
 
@@ -182,6 +181,6 @@ class Segmentation(Task):
 
 
 def voc_palette(num_classes: int) -> np.ndarray:
-    """PASCAL VOC's colours, (num_classes, 3) uint8: bits of the index spread over R, G and B."""
+    """PASCAL VOC's palette, (num_classes, 3) uint8: bits of the index spread over R, G and B."""
     bits = np.arange(num_classes)[:, None] >> np.arange(24) & 1
     return np.packbits(bits.reshape(-1, 8, 3).astype(np.uint8), axis=1)[:, 0]

@@ -1,7 +1,7 @@
-"""The contract of a dense task: everything that one output of the model means.
+"""The base class of dense tasks: labels, head output, loss, metric and drawing of one output.
 
-A new kind of task is one subclass of :class:`Task`, registered in ``TASKS``, and one line in a
-config. Letters: N images, C channels, H, W height and width in pixels.
+To add a kind of task, subclass :class:`Task`, register it in ``TASKS``, and use it in a config.
+Notation: N images, C channels of the head, c of labels, H, W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -23,62 +23,68 @@ from vmt_mm.tasks.warps import Geometry, Warp
 
 
 class Task:
-    """One dense prediction task.
+    """Base class of dense prediction tasks.
 
-    A subclass with settings of the label sets ``label`` before it calls this constructor.
+    Subclasses set ``label``, ``out_channels`` and ``primary_metric`` and implement :meth:`loss`,
+    :meth:`to_prediction`, :meth:`metric` and :meth:`draw`. If ``label`` depends on arguments, set
+    it before calling this constructor.
 
     Args:
         name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.
-        loss_weight: factor of the loss in the sum over tasks.
-        suffix: how names of label files end after the image's id, such as '_mask.png'.
+        loss_weight: weight of the task in the total loss.
+        suffix: ending of label files after the image's id, such as '_mask.png'.
+
+    Example::
+
+        tasks = dict(semseg=dict(type="Segmentation", num_classes=21), edge=dict(type="Edge"))
     """
 
     label: LabelSpec
-    out_channels: int  # of the head's output
-    #: Metric of ``metric()`` that represents the task in Delta; None while it has none.
+    out_channels: int  # of the head
+    #: Result of ``metric()`` that represents the task in Delta; None if there is none.
     primary_metric: str | None = None
-    has_lines: ClassVar[bool] = False  # whether ``draw`` shows bright lines of one pixel
-    #: Evaluation protocol -> arguments of the task that it sets where a config does not.
+    has_lines: ClassVar[bool] = False  # whether ``draw`` draws bright one-pixel lines
+    #: Evaluation protocol -> task arguments that it sets unless the config does.
     protocol_options: ClassVar[Mapping[str, Mapping]] = {}
 
     def __init__(self, name: str, loss_weight: float = 1.0, suffix: str | None = None) -> None:
         if not name.isidentifier():
             raise InputError(f"task name {name!r} must be a valid identifier")
         if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < inf:
-            raise InputError(f"loss_weight must be a number, 0 or more, got {loss_weight!r}")
+            raise InputError(f"`loss_weight` must be a number >= 0, got {loss_weight!r}")
         self.name = name
         self.loss_weight = float(loss_weight)
         if suffix is not None:
             if not isinstance(suffix, str) or "/" in suffix or not Path(f"id{suffix}").suffix:
-                raise InputError(f"suffix must be how the names of labels end, got {suffix!r}")
+                raise InputError(f"`suffix` must be an ending such as '_mask.png', got {suffix!r}")
             self.label = copy.copy(self.label)
             self.label.suffixes = (suffix,)
 
     def describe_output(self) -> str:
-        """What the head's output is, in words; tasks that differ in it cannot share a head."""
+        """Describe the head's output; tasks with other descriptions cannot share a head."""
         return f"{type(self).__name__} with {self.out_channels} channels"
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Unweighted loss of logits (N, C, H, W) float32 and labels (N, c, H, W), a scalar.
+        """Return the unweighted loss (scalar) of float32 logits (N, C, H, W), labels (N, c, H, W).
 
-        Without a valid pixel it is 0 and attached to the graph, for distributed training.
+        Without valid pixels it must be 0 and still depend on the logits, for distributed training.
         """
         raise NotImplementedError
 
     def to_prediction(self, logits: Tensor) -> Tensor:
-        """Turn logits (N, C, H, W) into values comparable with labels, (N, c, H, W)."""
+        """Convert logits (N, C, H, W) to predictions in the form of labels, (N, c, H, W)."""
         raise NotImplementedError
 
     def to_scores(self, logits: Tensor) -> Tensor:
-        """What is averaged where a pixel is predicted several times, (N, K, H, W) float."""
+        """Convert logits to scores (N, K, H, W), averaged over windows and test-time views."""
         return logits
 
     def from_scores(self, scores: Tensor) -> Tensor:
-        """Turn a mean of :meth:`to_scores` into a prediction, (N, c, H, W)."""
+        """Convert averaged scores to predictions, (N, c, H, W)."""
         return self.to_prediction(scores)
 
     def flip_scores(self, scores: Tensor) -> Tensor:
-        """Mirror scores (N, K, H, W) left and right; values, or their classes, follow."""
+        """Mirror scores (N, K, H, W) horizontally, and update their values or classes."""
         flip = Geometry.of([Warp(flip=True)], scores.device)
         mirrored = scores.flip(-1)
         if not self.label.categorical:
@@ -88,23 +94,23 @@ class Task:
         return torch.empty_like(mirrored).index_copy_(1, moved.long(), mirrored)
 
     def metric(self) -> dict | None:
-        """Config of the task's metric; None if it has none."""
+        """Return the config of the task's metric; None if it has none."""
         return None
 
     @property
     def higher_is_better(self) -> bool | None:
-        """Whether more of the primary metric is better; None where its metric does not say it."""
+        """Whether a higher primary metric is better; None if the metric does not declare it."""
         kind = (self.metric() or {}).get("type")
         kind = METRICS.get(kind) if isinstance(kind, str) else kind
         direction = (getattr(kind, "directions", None) or {}).get(self.primary_metric)
         return None if direction is None else direction == "greater"
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Draw a label or a prediction (c, H, W) as RGB (H, W, 3), uint8, by its metainfo."""
+        """Draw a label or prediction (c, H, W) as RGB (H, W, 3), uint8, using its metainfo."""
         raise NotImplementedError
 
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
-        """Names and RGB colours that explain what ``draw`` shows for these values."""
+        """Return the legend of ``draw`` for these values: names and RGB colours."""
         return []
 
     def check_metainfo(self, meta: Mapping, source: str) -> None:
@@ -112,7 +118,7 @@ class Task:
 
 
 def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
-    """Build the tasks of a config, ``name -> dict(type=..., ...)``, in its order."""
+    """Build tasks from configs ``{name: dict(type=..., ...)}``, keeping their order."""
     if not isinstance(cfgs, Mapping) or not cfgs:
         raise InputError(f"`tasks` must map names to task configs and hold at least one: {cfgs!r}")
     tasks = {}
@@ -123,7 +129,7 @@ def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
         kind = cfg.get("type") if isinstance(cfg, Mapping) else None
         if kind is None or (isinstance(kind, str) and TASKS.get(kind) is None):
             known = ", ".join(sorted(TASKS.module_dict))
-            raise InputError(f"task {name!r}: unknown type {kind!r}; known: {known}")
+            raise InputError(f"task {name!r}: unknown type {kind!r}; known types: {known}")
         try:
             tasks[name] = TASKS.build(dict(cfg), default_args=dict(name=name))
         except InputError as error:

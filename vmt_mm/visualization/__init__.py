@@ -1,4 +1,4 @@
-"""Pictures of labels and predictions."""
+"""Draw labels and predictions."""
 
 from vmt_mm.visualization.figure import (
     draw_contact_sheet,

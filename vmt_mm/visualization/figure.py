@@ -1,4 +1,4 @@
-"""Pictures of labels and predictions: arrays (H, W, 3), RGB uint8; no display is needed."""
+"""Draw labels and predictions as arrays (H, W, 3), RGB uint8, without a display."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import Task
 
 _COLUMN, _TITLE, _LEGEND, _GAP = 2.6, 0.27, 0.2, 0.08  # inches
-#: Up to so many entries of a legend are drawn, and classes named in histograms.
+#: Resolution, most entries of a legend, most named classes in a histogram.
 _DPI, _MAX_LEGEND, _MAX_NAMES = 100, 12, 60
-_TITLE_HEIGHT = 22  # of a tile in a strip, in pixels
+_TITLE_HEIGHT = 22  # pixels, of a tile in a strip
 _Entries = list[tuple[str, tuple[int, int, int]]]
 
 
 def draw_figure(figure: Figure) -> np.ndarray:
-    """Draw a figure."""
+    """Render a matplotlib figure to an array (H, W, 3), RGB uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -38,10 +38,10 @@ def draw_panel(
     opacity: float = 1.0,
     title: str | None = None,
 ) -> np.ndarray:
-    """Draw the image, then for every task the prediction above and the label below, if there.
+    """Draw an image, its predictions (first row) and labels (second row), one task per column.
 
-    ``meta`` is the dataset's metainfo by task; an ``opacity`` of 1 hides the image below a drawing.
-    The title is the image's id by default.
+    ``meta`` is the dataset's metainfo by task; ``opacity`` of a drawing over the image is in 0..1;
+    ``title`` defaults to the image's id.
     """
     shown = {}
     for kind, get in dict(prediction=sample.prediction, label=sample.label).items():
@@ -51,7 +51,7 @@ def draw_panel(
         name: _legend(task, [v[name] for v in shown.values() if name in v], meta.get(name, {}))
         for name, task in tasks.items()
     }
-    # Positions are computed here: matplotlib's layout engines take as long as the drawing.
+    # Compute positions here: matplotlib's layout engines double the time.
     rows = max(1, len(shown))
     lines = max((math.ceil(len(entries) / 2) for entries in legends.values()), default=0)
     width, height = _COLUMN, _COLUMN * image.shape[0] / image.shape[1]
@@ -60,12 +60,12 @@ def draw_panel(
     figure = Figure(figsize=size, dpi=_DPI)
 
     def add(column: int, row: int, scale: int, text: str) -> Axes:
-        """An axis whose upper left corner is that of a tile, of so many tiles' sides."""
+        """Add an axis at tile (column, row) that spans ``scale`` x ``scale`` tiles."""
         x, y = (width + _GAP) * column + _GAP, (height + _TITLE) * row + _TITLE
         box = (x, size[1] - y - height * scale, width * scale, height * scale)
         axis = figure.add_axes(tuple(np.divide(box, (*size, *size))))
         axis.axis("off")
-        axis.set_title(text, fontsize=9, y=1, pad=4)  # y: not searched for among ticks
+        axis.set_title(text, fontsize=9, y=1, pad=4)  # fixed y: no search among ticks
         return axis
 
     add(0, 0, rows, str(sample.get("sample_id", "image") if title is None else title)).imshow(image)
@@ -74,7 +74,7 @@ def draw_panel(
             axis = add(column, row, 1, f"{name}: {kind}")
             if name in values:
                 drawn = task.draw(values[name], meta.get(name, {}))
-                if task.has_lines:  # none may fall between the pixels of a smaller tile
+                if task.has_lines:  # thicken lines so that downscaling keeps them
                     step = math.ceil(drawn.shape[1] / (_COLUMN * _DPI))
                     drawn = cv2.dilate(drawn, np.ones((step, step), np.uint8))
                 axis.imshow(blend(image, drawn, opacity), interpolation="nearest")
@@ -88,7 +88,7 @@ def draw_panel(
 
 
 def _legend(task: Task, shown: Iterable[np.ndarray], meta: Mapping) -> _Entries:
-    """Names and colours of what is shown, the first ones where they are many."""
+    """Return legend entries of the values, shortened to ``_MAX_LEGEND``."""
     entries = [*{k: v for values in shown for k, v in task.legend(values, meta)}.items()]
     if len(entries) <= _MAX_LEGEND:
         return entries
@@ -97,7 +97,7 @@ def _legend(task: Task, shown: Iterable[np.ndarray], meta: Mapping) -> _Entries:
 
 
 def _add_legend(axis: Axes, entries: _Entries) -> None:
-    """Add a legend of two columns below a tile."""
+    """Add a two-column legend below a tile."""
     if entries:
         frame = dict(edgecolor="gray", linewidth=0.5)
         handles = [Patch(facecolor=np.array(c) / 255, label=name, **frame) for name, c in entries]
@@ -110,7 +110,7 @@ def draw_contact_sheet(
     tasks: Mapping[str, Task],
     meta: Mapping,
 ) -> np.ndarray:
-    """Draw images (H, W, 3), RGB uint8, below each other, each with its labels to the right."""
+    """Draw one row per image (H, W, 3), RGB uint8, with its labels to the right."""
     rows = [draw_panel(image, sample, tasks, meta) for image, sample in images]
     width = max(row.shape[1] for row in rows)
     margins = (((0, 0), (0, width - row.shape[1]), (0, 0)) for row in rows)
@@ -120,7 +120,7 @@ def draw_contact_sheet(
 def draw_histogram(
     shares: Mapping[str, Mapping[str, Mapping[int, float]]], names: Mapping[str, Mapping[int, str]]
 ) -> np.ndarray:
-    """Draw each value's share of labelled pixels: one chart per task, one bar per split."""
+    """Draw a bar chart per task of ``shares`` in 0..1 (task -> split -> value -> share)."""
     figure = Figure(figsize=(12, 3.4 * len(shares)), dpi=_DPI, layout="constrained")
     axes = figure.subplots(len(shares), squeeze=False)[:, 0]
     for axis, (task, splits) in zip(axes, shares.items(), strict=True):
@@ -144,7 +144,7 @@ def draw_histogram(
 
 
 def blend(image: np.ndarray, drawn: np.ndarray, opacity: float) -> np.ndarray:
-    """Lay a drawing (h, w, 3), uint8, over an image (H, W, 3), which is resized to its size."""
+    """Blend a drawing (h, w, 3) over an image (H, W, 3) resized to it; both uint8."""
     if opacity >= 1:
         return drawn
     if image.shape != drawn.shape:
@@ -155,7 +155,7 @@ def blend(image: np.ndarray, drawn: np.ndarray, opacity: float) -> np.ndarray:
 def draw_overlay(
     image: np.ndarray, sample: MultiTaskDataSample, task: Task, meta: Mapping, opacity: float = 1.0
 ) -> np.ndarray:
-    """Draw the prediction of one task over the image (H, W, 3); both are RGB, uint8."""
+    """Draw the prediction of one task over the image (H, W, 3), RGB uint8."""
     values = sample.prediction(task.name).cpu().numpy()
     return blend(image, task.draw(values, meta.get(task.name, {})), opacity)
 
@@ -168,9 +168,10 @@ def draw_strip(
     opacity: float = 1.0,
     height: int | None = None,
 ) -> np.ndarray:
-    """Draw the image and the predictions side by side: frames of one video give equal sizes.
+    """Draw the image and its predictions side by side, for frames of a video.
 
-    Tiles are as high as the image by default; both sides are even, as video encoders want.
+    All frames have the same layout. ``height`` of tiles in pixels defaults to the image's; output
+    sides are even, as video encoders require.
     """
     predicted = {k: task for k, task in tasks.items() if sample.prediction(k) is not None}
     drawn = {k: draw_overlay(image, sample, task, meta, opacity) for k, task in predicted.items()}
@@ -182,7 +183,7 @@ def draw_strip(
 
 
 def _tile(title: str, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image of ``size`` (width, height) below its title."""
+    """Resize an image to ``size`` (width, height) and put a title above it."""
     how = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_LINEAR
     image = cv2.resize(image, size, interpolation=how)
     bar, white = np.zeros((_TITLE_HEIGHT, size[0], 3), np.uint8), (255, 255, 255)

@@ -15,14 +15,15 @@ from mmengine.logging import print_log
 from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.utils.files import atomic_write
 
-#: Ending of a video file -> codec.
+#: Suffix of a video file -> codec.
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}
 
 
 class VideoReader:
-    """The frames (H, W, 3), BGR uint8, of a video file or a camera; InputError if it is missing.
+    """Iterate over the frames (H, W, 3), BGR uint8, of a video file or a camera.
 
-    Its length is the number of frames that the file announces, or 0.
+    ``source`` is a file or a camera number; InputError if it does not exist. ``len()`` is the frame
+    count in the file's header, 0 if unknown.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -45,7 +46,7 @@ class VideoReader:
 
     @property
     def fps(self) -> float:
-        """Frames per second; 25 where a video does not say."""
+        """Frames per second; 25 if unknown."""
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         return fps if 0 < fps < 1000 else 25.0
 
@@ -57,7 +58,7 @@ class VideoReader:
         if not done:
             raise CorruptFileError(f"{self.source}: no frame can be decoded; expected a video")
         if done < announced:
-            text = f"{self.source}: {done} of {announced} frames could be decoded"
+            text = f"{self.source}: only {done} of {announced} frames could be decoded"
             print_log(text, "current", logging.WARNING)
 
 
@@ -65,19 +66,19 @@ class VideoReader:
 def write_video(
     path: Path, fps: float, fourcc: str | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a video that is complete at the end of the ``with`` block, or not there.
+    """Write a video atomically: the file appears at the end of the ``with`` block, if no error.
 
-    Yields what appends an RGB frame (H, W, 3), uint8, all of one size. The ending of ``path``
-    decides the container, and the codec unless ``fourcc`` gives one.
+    Yields a function that appends an RGB frame (H, W, 3), uint8; all must have the same size.
+    The suffix of ``path`` selects the container, and the codec unless ``fourcc`` is given.
     """
     if path.suffix.lower() not in _CODECS:
-        raise InputError(f"{path}: a video ends with one of {', '.join(_CODECS)}")
+        raise InputError(f"{path}: the suffix of a video must be one of {', '.join(_CODECS)}")
     fourcc = fourcc or _CODECS[path.suffix.lower()]
     if len(fourcc) != 4:
-        raise InputError(f"a codec has four letters, as mp4v or MJPG, got {fourcc!r}")
+        raise InputError(f"a codec must have four letters, such as mp4v or MJPG, got {fourcc!r}")
     writer, size = cv2.VideoWriter(), None
     with atomic_write(path) as partial:
-        growing = partial.with_name(f"{partial.name}{path.suffix}")  # which tells the container
+        growing = partial.with_name(f"{partial.name}{path.suffix}")  # selects the container
 
         def add(frame: np.ndarray) -> None:
             """Append a frame; the first one opens the file."""
@@ -85,9 +86,9 @@ def write_video(
             if size is None:
                 size = frame.shape[1::-1]
                 if not writer.open(str(growing), cv2.VideoWriter_fourcc(*fourcc), fps, size):
-                    raise InputError(f"no video of {size} pixels can be written as {fourcc!r}")
+                    raise InputError(f"cannot write a video of size {size} with codec {fourcc!r}")
             if frame.shape[1::-1] != size:
-                raise InputError(f"a frame has {frame.shape[1::-1]} pixels, the first one {size}")
+                raise InputError(f"frame of size {frame.shape[1::-1]}, but the first has {size}")
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
 
         try:

@@ -1,4 +1,4 @@
-"""Transforms that know labels by their spec, never by a task's name."""
+"""Transforms that handle labels by their spec, independent of task names."""
 
 from vmt_mm.datasets.transforms.geometry import (
     Pad,

@@ -1,7 +1,7 @@
-"""Geometric transforms that move every label with the image.
+"""Geometric transforms of the image and all of its labels.
 
-They take the names of mmseg's and mmcv's transforms, which move the image and one segmentation map
-alone. What a label does under a transform, its :class:`~vmt_mm.tasks.labels.LabelSpec` says.
+They replace the transforms of mmseg and mmcv with the same names, which handle only the image and
+one segmentation map. A :class:`~vmt_mm.tasks.labels.LabelSpec` defines how its label transforms.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from vmt_mm.structures import DeferredWarp
 from vmt_mm.tasks import LabelSpec, Warp
 from vmt_mm.tasks.labels import IGNORE
 
-#: ImageNet's mean colour in the channel order of mmcv's images (BGR): 0 after normalisation.
+#: ImageNet's mean colour in BGR, mmcv's channel order; 0 after normalisation.
 MEAN_COLOR = (104, 116, 124)
-_CROP_TRIES = 10  # boxes that are tried before one with too much of one class is taken
+_CROP_TRIES = 10  # crops to try before accepting one dominated by a class
 
 
 def map_labels(
     results: dict, change: Callable[[LabelSpec, np.ndarray], np.ndarray], size: Sequence[int]
 ) -> None:
-    """Replace every label by ``change(spec, label)``; InputError if one has another ``size``."""
+    """Replace labels by ``change(spec, label)``; raise InputError if ``size`` does not match."""
     if DeferredWarp.key in results:
-        raise InputError("RandomWarp(on_device=True) must be the last transform that moves images")
+        raise InputError("RandomWarp(on_device=True) must be the last geometric transform")
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
-            rule = "LoadLabels must stand before or after all steps that resize, pad or move images"
+            rule = "put LoadLabels before or after all transforms that resize, pad or move images"
             sizes = f"size {tuple(size[:2])}, its label of task {task!r} {label.shape[:2]}"
             raise InputError(f"{results.get('img_path')}: the image has {sizes}; {rule}")
         results["labels"][task] = change(results["label_specs"][task], label)
 
 
 def _mark_moved(results: dict) -> dict:
-    """Note that labels loaded from now on would not match the image."""
+    """Mark that labels loaded after this transform would not match the image."""
     results["moved"] = "labels" not in results
     return results
 
@@ -53,13 +53,14 @@ def make_warp(
     angle: float = 0.0,
     scale: float = 1.0,
 ) -> Warp:
-    """Compose flip, rotation, zoom and resize; sizes are (H, W), the angle in degrees.
+    """Compose flip, rotation, zoom and resize into one warp from size ``source`` to ``target``.
 
-    Pixel centres lie at integers, so that the frame of a size-n axis is [-0.5, n - 0.5].
+    Sizes are (H, W), the angle is in degrees, counter-clockwise. Pixel centres are at integers, so
+    an axis of n pixels spans [-0.5, n - 0.5].
     """
     before, after = np.array(source[::-1], float), np.array(target[::-1], float)
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    # Image y points down: counter-clockwise as seen is clockwise in these coordinates.
+    # y points down, so counter-clockwise as displayed is clockwise in these coordinates.
     linear = scale * np.array([[cos, sin], [-sin, cos]])
     if flip:
         linear = linear @ np.diag([-1.0, 1.0])
@@ -70,21 +71,25 @@ def make_warp(
 
 @TRANSFORMS.register_module()
 class RandomWarp(BaseTransform):
-    """Random flip, rotation and zoom and the resize to a fixed size, in one interpolation.
+    """Random flip, rotation, zoom and resize to a fixed size, in a single interpolation.
 
-    Pixels that come from outside the image carry no label for any task. Order of the maps: flip,
-    rotation and zoom about the centre, both within the image's own frame, resize of the frame.
+    Order: flip, rotation and zoom about the centre within the image's frame, then a resize of the
+    frame. Pixels from outside the image have no label for any task.
 
     Args:
         size: (width, height) of the output.
-        flip_prob: probability of mirroring left and right.
-        rotate: range of the angle in degrees, counter-clockwise as seen.
-        scale: range of the zoom, > 1 enlarges.
-        fill: colour of new pixels in the image's channel order, or one value for all channels; None
-            takes ImageNet's mean, but images of ``color_type='unchanged'`` need a value.
-        on_device: leave the warp to :class:`MultiTaskDataPreprocessor`, which does it for a batch
-            on the model's device, with the same random numbers. For training pipelines; no
-            transform that moves the image may follow.
+        flip_prob: probability of a horizontal flip.
+        rotate: range of the angle in degrees, counter-clockwise as displayed.
+        scale: range of the zoom factor, > 1 enlarges.
+        fill: border colour in the image's channel order, or one value for all channels; None means
+            ImageNet's mean; images loaded with ``color_type='unchanged'`` need a value.
+        on_device: let :class:`MultiTaskDataPreprocessor` apply the warp to the batch on the model's
+            device, with the same random numbers. For training only; no geometric transform may
+            follow.
+
+    Example::
+
+        dict(type="RandomWarp", size=(512, 512), rotate=(-10, 10), scale=(0.5, 2.0))
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class RandomWarp(BaseTransform):
         self.on_device = on_device
 
     def transform(self, results: dict) -> dict:
-        """Warp the image and its labels, or note the warp for the device."""
+        """Warp the image and its labels, or store the warp for the device."""
         image = results["img"]
         source, fill = tuple(image.shape[:2]), self._fill_of(results)
         flip = bool(np.random.uniform() < self.flip_prob)
@@ -124,7 +129,7 @@ class RandomWarp(BaseTransform):
         return _mark_moved(results)
 
     def _fill_of(self, results: dict) -> tuple[float, ...]:
-        """One value per channel of the image."""
+        """Return the border value of each channel."""
         channels = 1 if results["img"].ndim == 2 else results["img"].shape[2]
         fill = self.fill
         if fill is None:
@@ -132,17 +137,17 @@ class RandomWarp(BaseTransform):
             fill = () if results.get("own_units") else fill
         if len(fill) not in (1, channels):
             raise InputError(
-                f"{results.get('img_path')}: RandomWarp needs fill=(...), the value of new pixels "
-                f"in each of {channels} channel(s), got {self.fill}"
+                f"{results.get('img_path')}: RandomWarp needs fill=(...), the border value of "
+                f"each of {channels} channel(s), got {self.fill}"
             )
         return tuple(fill) if len(fill) == channels else tuple(fill) * channels
 
 
 @TRANSFORMS.register_module()
 class Resize(mmcv.transforms.Resize):
-    """mmcv's ``Resize``, for all labels; ``nearest_labels`` interpolates none of them."""
+    """mmcv's ``Resize`` for all labels; ``nearest_labels``: nearest-neighbour for all of them."""
 
-    unread = dict(clip_object_border="there are no boxes")
+    unread = dict(clip_object_border="boxes are not supported")
 
     def __init__(self, *args: Any, nearest_labels: bool = False, **kwargs: Any) -> None:
         refuse_unread(Resize, kwargs)
@@ -152,7 +157,7 @@ class Resize(mmcv.transforms.Resize):
     def transform(self, results: dict) -> dict:
         """Resize the image and its labels."""
         if "content_shape" in results:
-            raise InputError("Resize must stand before Pad")
+            raise InputError("put Resize before Pad")
         before, nearest = results["img"].shape, self.nearest_labels
         results = super().transform(results)
         after = results["img"].shape[:2]
@@ -162,7 +167,7 @@ class Resize(mmcv.transforms.Resize):
 
 @TRANSFORMS.register_module()
 class RandomResize(mmcv.transforms.RandomResize):
-    """mmcv's ``RandomResize``, for all labels; values follow the zoom of a ``ratio_range``."""
+    """mmcv's ``RandomResize`` for all labels; values are updated by the zoom of ``ratio_range``."""
 
     def __init__(
         self, scale: Any, ratio_range: Any = None, resize_type: str = "Resize", **kwargs: Any
@@ -181,15 +186,15 @@ class RandomResize(mmcv.transforms.RandomResize):
 
 @TRANSFORMS.register_module()
 class RandomFlip(mmcv.transforms.RandomFlip):
-    """mmcv's ``RandomFlip``, for all labels; left-right only."""
+    """mmcv's ``RandomFlip`` for all labels, horizontal only."""
 
-    unread = dict(swap_seg_labels="a task whose classes change sides says so in its label")
+    unread = dict(swap_seg_labels="override LabelSpec.transform_values to swap classes")
 
     def __init__(
         self, prob: float | None = None, direction: str = "horizontal", **kwargs: Any
     ) -> None:
         if direction != "horizontal":
-            raise InputError(f"RandomFlip: direction must be 'horizontal', got {direction!r}")
+            raise InputError(f"RandomFlip: `direction` must be 'horizontal', got {direction!r}")
         refuse_unread(RandomFlip, kwargs)
         super().__init__(prob, direction, **kwargs)
 
@@ -203,19 +208,20 @@ class RandomFlip(mmcv.transforms.RandomFlip):
 
 @TRANSFORMS.register_module()
 class Pad(mmcv.transforms.Pad):
-    """mmcv's ``Pad``, for all labels; new pixels carry no label.
+    """mmcv's ``Pad`` for all labels; new pixels have no label.
 
-    If it stands before ``LoadLabels``, in a test, predictions are cut to the labels' native size.
+    In test pipelines with ``Pad`` before ``LoadLabels``, predictions are cropped to the labels'
+    native size.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         value = kwargs.get("pad_val")
         if isinstance(value, dict) and value.get("seg", IGNORE) != IGNORE:
-            raise InputError(f"Pad: pad_val of labels is what each task ignores, got {value}")
+            raise InputError(f"Pad: `pad_val` of labels must be the ignored value, got {value}")
         super().__init__(*args, **kwargs)
 
     def transform(self, results: dict) -> dict:
-        """Pad the image and its labels below and at the right."""
+        """Pad the image and its labels at the bottom and the right."""
         before = results["img"].shape
         results = super().transform(results)
         bottom, right = np.subtract(results["img"].shape[:2], before[:2])
@@ -227,17 +233,17 @@ class Pad(mmcv.transforms.Pad):
 
 @TRANSFORMS.register_module()
 class RandomCrop(mmseg.datasets.transforms.RandomCrop):
-    """mmseg's ``RandomCrop``, for all labels.
+    """mmseg's ``RandomCrop`` for all labels.
 
     Args:
         crop_size: (height, width), or one number for both, as in mmseg.
-        cat_max_ratio: a box with one class alone, or of which one class has this share of the
-            labelled pixels or more, is drawn again, up to ten times.
-        size: (width, height) in place of ``crop_size``.
-        cat_tasks: tasks whose classes ``cat_max_ratio`` looks at; None takes all with classes.
+        cat_max_ratio: resample a crop, up to ten times, if it contains one class only, or if one
+            class has at least this share of its labelled pixels. 1 disables this.
+        size: (width, height), instead of ``crop_size``.
+        cat_tasks: tasks that ``cat_max_ratio`` applies to; None means all tasks with classes.
     """
 
-    unread = dict(ignore_index="each label knows the value that it ignores")
+    unread = dict(ignore_index="each task defines its ignored value")
 
     def __init__(
         self,
@@ -247,9 +253,9 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         cat_tasks: Sequence[str] | None = None,
     ) -> None:
         if (crop_size is None) == (size is None):
-            raise InputError("RandomCrop takes crop_size (height, width) or size (width, height)")
+            raise InputError("RandomCrop needs crop_size (height, width) or size (width, height)")
         if not 0 < cat_max_ratio <= 1:
-            raise InputError(f"RandomCrop: cat_max_ratio must be in (0, 1], got {cat_max_ratio}")
+            raise InputError(f"RandomCrop: `cat_max_ratio` must be in (0, 1], got {cat_max_ratio}")
         box: Any = crop_size if size is None else size[::-1]
         super().__init__(box if isinstance(box, int) else tuple(box), cat_max_ratio)
         self.cat_tasks = cat_tasks
@@ -278,7 +284,7 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
         with_classes = [task for task, spec in specs.items() if spec.categorical]
         chosen = with_classes if self.cat_tasks is None else self.cat_tasks
         if wrong := [task for task in chosen if task in specs and task not in with_classes]:
-            raise InputError(f"RandomCrop: cat_tasks {wrong} have no classes; use {with_classes}")
+            raise InputError(f"RandomCrop: `cat_tasks` {wrong} have no classes; use {with_classes}")
         for task in labels.keys() & set(chosen):
             crop = self.crop(labels[task], box)
             counts = np.bincount(crop[crop != specs[task].fill])
@@ -289,14 +295,14 @@ class RandomCrop(mmseg.datasets.transforms.RandomCrop):
 
 @TRANSFORMS.register_module()
 class TestTimeAug(mmcv.transforms.TestTimeAug):
-    """mmcv's ``TestTimeAug``; labels stay as they are, and the model turns its outputs back."""
+    """mmcv's ``TestTimeAug``: labels are not augmented; the model undoes flips of its outputs."""
 
-    __test__ = False  # for pytest, which goes by names
+    __test__ = False  # pytest would collect it by its name
 
     def __init__(self, transforms: list) -> None:
         with own_scope():
             super().__init__([list(alternatives) for alternatives in transforms])
 
     def transform(self, results: dict) -> dict:
-        """Make the versions: every entry becomes a list."""
+        """Create all views of the image: every entry of ``results`` becomes a list."""
         return super().transform(dict(results, turned_back=True))

@@ -1,4 +1,4 @@
-"""Load images and labels as their files store them, or refuse the files; pack samples."""
+"""Load images and labels exactly as stored, refuse invalid files, and pack samples."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from vmt_mm.tasks.labels import channels_first
 from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.image_files import decode_stored, orientation_of
 
-IMAGE = "images"  # name of the image among a sample's cached arrays, which no task has
-_STAND_IN = (64, 64, 3)  # shape of the image that replaces one that is skipped
+IMAGE = "images"  # key of the image among cached arrays; no task has this name
+_STAND_IN = (64, 64, 3)  # shape of the black placeholder for a skipped image
 _META_KEYS = ["sample_id", "img_path", "ori_shape", "img_shape", "label_shape", "skipped", "flip"]
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that reads all that a file holds, or raises CorruptFileError.
+    """mmcv's ``LoadImageFromFile`` that also reads deep and multispectral images.
 
-    Pixels are taken as the file stores them, as label files are. Where the dataset keeps a cache,
-    the image comes from there.
+    Raises CorruptFileError if a file is truncated or does not match the settings. Images come from
+    the dataset's cache if it has one.
 
     Args:
-        turn_by_exif: turn each image as its EXIF orientation says, for labels that were drawn on
-            the turned image.
-        value_range: (low, high), the values that become 0 and 255, as float32; others are clipped.
-            None takes 8-bit images alone, but with 'unchanged' all as they are, in float32.
-        color_type: 'color' gives three channels, blue, green, red; 'grayscale' one; 'unchanged' all
-            that there are, alpha as well.
+        turn_by_exif: apply the EXIF orientation, for labels drawn on the rotated image. Default
+            False: pixels as stored, like label files.
+        value_range: (low, high), mapped to 0..255 as float32 with clipping. None accepts only 8-bit
+            images, or with 'unchanged' any values, as they are (float32 if not 8-bit).
+        color_type: 'color' for three channels (BGR), 'grayscale' for one, 'unchanged' for all
+            stored channels, including alpha.
         kwargs: see ``mmcv.transforms.LoadImageFromFile``.
     """
 
     unread = dict(
-        ignore_empty="the dataset's on_error='skip' leaves out what cannot be read",
+        ignore_empty="set on_error='skip' on the dataset to skip unreadable files",
         file_client_args="use backend_args",
     )
 
@@ -71,17 +71,17 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
     @property
     def settings(self) -> str:
-        """What decides how an image is read."""
+        """Settings that change pixel values, as a part of a cache key."""
         return f"{self.color_type, self.value_range, self.turn_by_exif, self.imdecode_backend}"
 
     def transform(self, results: dict) -> dict:
-        """Add ``img`` (H, W, 3) BGR, ``img_shape``, ``ori_shape``, and what kind of values it has.
+        """Add ``img`` (H, W, 3) BGR, ``img_shape``, ``ori_shape``, ``is_deep`` and ``own_units``.
 
-        ``is_deep``: not 8 bits; ``own_units``: no colours of 0..255.
+        ``is_deep``: not 8-bit; ``own_units``: values are not colours in 0..255.
         """
         path = results["img_path"]
         image = results.get("stored", {}).get(IMAGE)
-        if results.get("stand_in"):  # black, for one that cannot be read in a test
+        if results.get("stand_in"):  # placeholder for an unreadable image in a test
             if self.as_stored:
                 raise InputError(f"{path}: cannot be read; remove it from the list of ids")
             image = np.zeros(_STAND_IN[: 3 if self.color_type == "color" else 2], np.uint8)
@@ -95,22 +95,22 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return results
 
     def read(self, path: str) -> np.ndarray:
-        """Read an image (H, W, 3) BGR, or as ``color_type`` says."""
+        """Read an image (H, W, 3) BGR, or as set by ``color_type``."""
         return self.decode(self.fetch(path), path)
 
     def fetch(self, path: str) -> bytes:
-        """The content of an image file."""
+        """Read the bytes of an image file."""
         try:
             return fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
             raise CorruptFileError(f"{path}: {error.strerror}; expected an image") from None
 
     def decode(self, content: bytes, name: str) -> np.ndarray:
-        """Decode a file's content; errors call it ``name``."""
+        """Decode the bytes of a file, called ``name`` in errors."""
         return self.take(decode_stored(content, name, self._decode_plain, self.turn_by_exif), name)
 
     def take(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Make an image, uint8 or float32, of stored pixels (H, W[, C]), as ``color_type`` says."""
+        """Convert stored pixels (H, W[, C]) to an image, uint8 or float32, by ``color_type``."""
         if values.ndim == 3 and values.shape[2] == 1:
             values = values[..., 0]
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or not values.size:
@@ -127,35 +127,35 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return values
 
     def _three_channels(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Take an opaque alpha channel off; refuse other numbers of channels."""
+        """Drop an opaque alpha channel; raise CorruptFileError unless three channels remain."""
         channels, kind = values.shape[2], values.dtype
         if channels == 4 and kind.kind == "u" and (values[..., 3] == np.iinfo(kind).max).all():
             return np.ascontiguousarray(values[..., :3])
         if channels != 3:
             found = "transparent pixels" if channels == 4 else f"{channels} channels"
             raise CorruptFileError(
-                f"{name}: has {found} of {kind}; save it with one or three, or set "
-                f"LoadImageFromFile(color_type='unchanged') in all pipelines, {channels} values of "
+                f"{name}: has {found} of {kind}; save it with 1 or 3 channels, or set "
+                f"LoadImageFromFile(color_type='unchanged') in all pipelines, {channels} values in "
                 f"data_preprocessor.mean and std, and backbone.in_channels={channels}"
             )
         return values
 
     def _in_range(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Values beyond 8 bits as float32, mapped to 0..255 if the range is known."""
+        """Convert deep values to float32, mapped to 0..255 if ``value_range`` is set."""
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise CorruptFileError(f"{name}: holds values that are not finite")
-        found = f"{name}: holds {values.dtype} values, {values.min():g}..{values.max():g}"
+            raise CorruptFileError(f"{name}: contains NaN or infinite values")
+        found = f"{name}: has {values.dtype} values in {values.min():g}..{values.max():g}"
         if self.value_range is None:
             if not self.as_stored:
                 raise CorruptFileError(
-                    f"{found}, beyond 8 bits: in all pipelines set LoadImageFromFile("
-                    "value_range=(LOW, HIGH)), or color_type='unchanged' with mean and std of them"
+                    f"{found}, not 8 bits; in all pipelines, set LoadImageFromFile("
+                    "value_range=(LOW, HIGH)), or color_type='unchanged' with their mean and std"
                 )
             return values.astype(np.float32)
         low, high = self.value_range
         small = values.dtype.kind != "f" and high > np.iinfo(values.dtype).max
         if small or values.max() < low or values.min() > high:
-            raise CorruptFileError(f"{found}, which do not fit value_range={self.value_range}")
+            raise CorruptFileError(f"{found}, outside of value_range={self.value_range}")
         scaled = (values.astype(np.float64) - low) * (255 / (high - low))
         return np.clip(scaled, 0, 255).astype(np.float32)
 
@@ -166,7 +166,7 @@ def _is_range(values: Any) -> bool:
 
 
 def reader_of(dataset: Any) -> LoadImageFromFile:
-    """What reads a dataset's images, inside wrappers as well; of several datasets the first's."""
+    """Return the image loader of a dataset, inside wrappers; with several members, the first."""
     if inner := getattr(dataset, "datasets", None) or getattr(dataset, "dataset", None):
         return reader_of(inner[0] if isinstance(inner, list) else inner)
     steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
@@ -174,7 +174,7 @@ def reader_of(dataset: Any) -> LoadImageFromFile:
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) BGR, uint8, of an image (H, W[, C]) of any values and channels."""
+    """Convert an image (H, W[, C]) of any type and channels to (H, W, 3) BGR uint8 for display."""
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(image.max())
         if not 1 < high <= 255 or low < 0:
@@ -188,17 +188,17 @@ def displayable(image: np.ndarray) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class LoadLabels(BaseTransform):
-    """Read the label files that exist into ``results['labels']``, by task.
+    """Load existing label files into ``results['labels']``, by task.
 
-    After ``Resize`` or ``Pad`` in a test pipeline, labels keep their native size, and predictions
-    get it. A file that cannot be used, or has another size than the image, is an InputError; if
-    ``results['on_error']`` is 'skip', it counts as missing and is noted in ``results['skipped']``.
+    Placed after ``Resize`` or ``Pad`` in a test pipeline, it loads labels at their native size, and
+    predictions are resized to it. An invalid file, or one whose size differs from the image, raises
+    InputError; if ``results['on_error']`` is 'skip', it is added to ``results['skipped']`` instead.
     """
 
     def transform(self, results: dict) -> dict:
-        """Add ``labels``, by task, and ``labels_native``: whether the image alone was resized."""
+        """Add ``labels`` by task, and ``labels_native``: whether only the image was resized."""
         if results.get("moved"):
-            raise InputError("LoadLabels must stand before transforms other than Resize and Pad")
+            raise InputError("put LoadLabels before all geometric transforms except Resize and Pad")
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}
         for task, path in results["label_paths"].items():
@@ -223,7 +223,7 @@ class LoadLabels(BaseTransform):
 def size_problem(
     path: str, label: tuple[int, int], image_path: str, image: tuple[int, int]
 ) -> str | None:
-    """What is wrong with the sizes (H, W) of a label and its image; None if they are the same."""
+    """Return a message if the sizes (H, W) of a label and its image differ, else None."""
     if tuple(label) == tuple(image):
         return None
     problem = f"{path}: label of size {label} (height, width), but {image_path} has {image}"
@@ -231,35 +231,35 @@ def size_problem(
         orientation = orientation_of(Path(image_path).read_bytes())
         if orientation >= 5:
             problem += (
-                f"; its EXIF orientation is {orientation}: labels of the turned image need "
-                "LoadImageFromFile(turn_by_exif=True), others False, in all pipelines"
+                f"; its EXIF orientation is {orientation}: set LoadImageFromFile(turn_by_exif="
+                "True) in all pipelines if labels were drawn on the rotated image, else False"
             )
     return problem
 
 
 @TRANSFORMS.register_module()
 class PackMultiTaskInputs(BaseTransform):
-    """Make the model's inputs: ``inputs`` (C, H, W) and a ``MultiTaskDataSample``.
+    """Pack ``inputs`` (C, H, W) and a :class:`~vmt_mm.structures.MultiTaskDataSample`.
 
-    Entries named by ``meta_keys`` become its metainfo. InputError if a transform moved the image
-    and left the labels behind.
+    Entries listed in ``meta_keys`` become its metainfo. Raises InputError if a transform moved the
+    image without its labels.
     """
 
     def __init__(self, meta_keys: Sequence[str] = _META_KEYS) -> None:
         self.meta_keys = tuple(meta_keys)
 
     def transform(self, results: dict) -> dict:
-        """Pack."""
+        """Return ``dict(inputs=..., data_samples=...)``."""
         image = results["img"]
         if results.get("is_deep") and image.dtype == np.uint8:
-            problem = "is not of 8 bits; remove PhotoMetricDistortion, which cuts it to them"
+            problem = "not an 8-bit image; remove PhotoMetricDistortion, which converts to 8 bits"
             raise InputError(f"{results.get('img_path')}: {problem}")
         size = tuple(image.shape[:2])
         expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size
         if "labels" in results:
             results["label_shape"] = expected
         results["img_shape"] = tuple(results.get("content_shape", size))
-        # `img_shape` says where the image ends; `pad_shape`, what a batch must not add to
+        # `img_shape`: size without padding; `pad_shape`: size before batch padding
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
         sample = MultiTaskDataSample(metainfo=dict(metainfo, pad_shape=size))
         deferred: DeferredWarp | None = results.get(DeferredWarp.key)
@@ -277,4 +277,4 @@ class PackMultiTaskInputs(BaseTransform):
 def _check_size(results: dict, what: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
     if tuple(size) != tuple(expected):
         found = f"{results.get('img_path')}: the {what} has size {tuple(size)}, expected {expected}"
-        raise InputError(f"{found}; a transform moves the image and not the labels")
+        raise InputError(f"{found}; a transform moves the image without its labels")

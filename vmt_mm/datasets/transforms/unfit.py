@@ -1,4 +1,4 @@
-"""Transforms of mmcv and mmseg that would leave labels behind."""
+"""Refuse transforms of mmcv and mmseg that would move the image without its labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from vmt_mm.errors import InputError
 
-#: Class of mmcv or mmseg -> what to use.
+#: Class of mmcv or mmseg -> replacement in vmt_mm.
 _INSTEAD = {
     **{name: name for name in ("LoadImageFromFile", "Resize", "RandomResize", "Pad")},
     **{name: name for name in ("RandomFlip", "RandomCrop", "TestTimeAug")},
@@ -19,20 +19,20 @@ _INSTEAD = {
 
 
 def advice_on(kind: type) -> str | None:
-    """Why a transform's class does not fit here, and what to use; None if it does."""
+    """Return why a transform class is unsupported and what to use; None if it is supported."""
     use = _INSTEAD.get(kind.__name__)
     if kind.__module__.split(".")[0] not in ("mmcv", "mmseg") or not use:
         return None
-    return f"knows the image and one segmentation map alone; use {use} without a scope"
+    return f"handles only the image and one segmentation map; use {use} without a scope"
 
 
 def refuse_unfit(transform: Any, source: str) -> None:
-    """Raise InputError, which names the ``source``, if one of built transforms does not fit."""
+    """Raise InputError for ``source`` if a built transform is unsupported."""
     if isinstance(transform, (list, tuple)):
         for inner in transform:
             refuse_unfit(inner, source)
     elif advice := advice_on(type(transform)):
         raise InputError(f"{source}: {type(transform).__name__} {advice}")
     else:
-        for name in ("transforms", "subroutines"):  # of mmcv's that hold others
+        for name in ("transforms", "subroutines"):  # of mmcv's wrappers
             refuse_unfit(getattr(transform, name, ()), source)
