@@ -508,7 +508,7 @@ ROWS = [
         "did you mean 'rotate'",
     ),
     _option(
-        "misspelt key of a data set",
+        "misspelt key of a dataset",
         {"val_dataloader.dataset.anfile": "x"},
         "val_dataloader.dataset.anfile",
         "did you mean 'ann_file'",
@@ -682,7 +682,7 @@ ROWS = [
                 for kind in ("LoadImageFromFile", "RandomWarp", "LoadLabels", "PackMultiTaskInputs")
             ]
         },
-        "put LoadLabels before all geometric transforms except Resize and Pad",
+        "LoadLabels must come before geometric transforms except Resize and Pad",
     ),
     # -- weights
     _option(

@@ -1,4 +1,4 @@
-"""Several data sets, each with labels of its own, as one."""
+"""Several datasets with different labels, concatenated."""
 
 import numpy as np
 import pytest

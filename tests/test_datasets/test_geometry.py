@@ -169,7 +169,7 @@ def test_transform_moves_every_label(cfg):
 
 @pytest.fixture
 def files(tmp_path):
-    """A sample as the data set hands it to its pipeline."""
+    """A sample as the dataset hands it to its pipeline."""
     sample = _sample(12, 17)
     Image.fromarray(sample["img"]).save(tmp_path / "picture.png")
     for task in ("semseg", "normals"):
@@ -214,7 +214,7 @@ def test_labels_loaded_after_the_resize_keep_their_size(files):
 
 @pytest.mark.parametrize("cfg", TRANSFORM_CASES, ids=lambda cfg: cfg["type"])
 def test_moving_labels_of_another_size_is_refused(files, cfg):
-    with pytest.raises(InputError, match=r"picture\.png.*'semseg'.*put LoadLabels before or after"):
+    with pytest.raises(InputError, match=r"picture\.png.*'semseg'.*LoadLabels must come before"):
         _run(files, dict(type="Resize", scale=(34, 34)), "LoadLabels", cfg)
 
 
@@ -248,7 +248,9 @@ def test_labels_are_not_loaded_after_a_move(cfg):
     results = dict(img=np.zeros((4, 4, 3), np.uint8), img_shape=(4, 4), ori_shape=(4, 4))
     results.update(label_specs={}, label_paths={})
     moved = TRANSFORMS.build(cfg)(dict(results))
-    with pytest.raises(InputError, match="put LoadLabels before all geometric transforms"):
+    with pytest.raises(
+        InputError, match="must come before geometric transforms except Resize and Pad"
+    ):
         TRANSFORMS.build(dict(type="LoadLabels"))(moved)
 
 
@@ -258,7 +260,7 @@ def test_labels_loaded_after_padding_keep_their_size(files):
     assert packed["inputs"].shape == (3, 16, 20)
     assert sample.gt_semseg.data.shape == (1, 12, 17)
     assert sample.img_shape == sample.label_shape == (12, 17)
-    with pytest.raises(InputError, match="put Resize before Pad"):
+    with pytest.raises(InputError, match="Resize must come before Pad"):
         _run(files, dict(type="Pad", size=(20, 16)), dict(type="Resize", scale=(9, 9)))
 
 

@@ -1,4 +1,4 @@
-"""Data sets: the folder layout, what is wrong with a folder, and rendering on first use."""
+"""Datasets: the folder layout, what is wrong with a folder, and rendering on first use."""
 
 import multiprocessing
 import os

@@ -34,7 +34,7 @@ class Library:
 
 
 class Note:
-    """Note the index that reaches the data set, and drop unwanted samples."""
+    """Note the index that reaches the dataset, and drop unwanted samples."""
 
     def __init__(self, unwanted=()):
         self.seen, self.unwanted = [], unwanted

@@ -77,7 +77,7 @@ def _evaluate(indices: list[int]) -> dict[str, float]:
 
 
 def _test_halves(rank: int, world: int, folder: Path) -> dict[str, float]:
-    """Metrics of a small model on two data sets with different labels."""
+    """Metrics of a small model on two datasets with different labels."""
     options = {**halves(folder / "scenes", "test_dataloader"), "test_dataloader.batch_size": 1}
     return SmallRun(folder / f"run_{world}_{rank}", folder / "scenes", options).test()
 
@@ -124,7 +124,7 @@ def test_sampler_repeats_an_image(outputs: dict[int, list[dict]], world: int) ->
 
 def test_two_data_sets_with_different_labels(outputs: dict[int, list[dict]]) -> None:
     one = outputs[1][0]["halves"]
-    # five scenes: three of the first data set, two of the second, one repeated by two processes
+    # five scenes: three of the first dataset, two of the second, one repeated by two processes
     assert (one["semseg/images"], one["saliency/images"], one["normals/images"]) == (3, 2, 2)
     assert one["human_parts/images"] <= 3
     assert {"semseg/mIoU", "human_parts/mIoU", "saliency/maxF", "normals/mErr"} <= set(one)

@@ -117,7 +117,7 @@ def test_targets_are_checked_before_any_work(tmp_path):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A data set's folder with a label, a checkpoint, and the user in the folder above."""
+    """A dataset's folder with a label, a checkpoint, and the user in the folder above."""
     for folder in ("data/images", "data/floor", "labels", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("data/floor/a.png", "labels/b.png", "model.pth"):

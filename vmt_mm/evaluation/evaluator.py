@@ -167,5 +167,5 @@ def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
 
 
 def _is_known(kind: Any) -> bool:
-    """Whether a class is not user-defined; those may write more than they declare."""
+    """Whether a class is built-in; user classes may write more than they declare."""
     return kind.__module__.split(".")[0] in ("vmt_mm", "mmengine", "mmseg")

@@ -20,8 +20,8 @@ class TaskMetric(BaseMetric):
     """Base class of a task's metric: compares ``pred_<task>`` with ``gt_<task>``.
 
     Subclasses implement :meth:`measure` and :meth:`reduce`; results are named ``<task>/<name>``.
-    Distributed evaluation is exact: each image adds one entry (empty if it is skipped), because
-    mmengine drops the images that the sampler repeats by counting entries.
+    Distributed evaluation is exact: every image, even a skipped one, adds one entry, since mmengine
+    removes images repeated by the sampler by their number.
     """
 
     #: Result -> direction ('greater' or 'less' is better), main result first; None: undeclared.

@@ -118,6 +118,6 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> RenderedScene:
 
 
 def render_scene(seed: int, split: str, index: int, size: int) -> RenderedScene:
-    """Render a scene, independent of ``size``, as ``size`` x ``size`` pixels; deterministic."""
+    """Render scene ``index`` of a split at S = ``size`` pixels; the scene does not depend on S."""
     rng = scene_generator(seed, split, index)
     return render(build_scene(rng), size, rng)

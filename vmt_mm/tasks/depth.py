@@ -67,7 +67,7 @@ class DepthMap(LabelSpec):
             return values[0].astype(np.float32) * np.float32(self.scale or 1)
         scaled = values[0] * self._unit
         if scaled.max(initial=0) > _MOST + 0.5:
-            said = f"depths above {_MOST / self._unit:g} m are clipped; if labels are floats, set "
+            said = f"depths above {_MOST / self._unit:g} m are clipped; if labels are .tiff, set "
             warnings.warn(f"{said}suffix='.tiff' on the task to write floats", stacklevel=2)
         return np.rint(np.clip(scaled, 0, _MOST)).astype(np.uint16)
 

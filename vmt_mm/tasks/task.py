@@ -25,9 +25,8 @@ from vmt_mm.tasks.warps import Geometry, Warp
 class Task:
     """Base class of dense prediction tasks.
 
-    Subclasses set ``label``, ``out_channels`` and ``primary_metric`` and implement :meth:`loss`,
-    :meth:`to_prediction`, :meth:`metric` and :meth:`draw`. If ``label`` depends on arguments, set
-    it before calling this constructor.
+    Subclasses set ``label`` (before calling this constructor) and ``out_channels``, and implement
+    :meth:`loss`, :meth:`to_prediction`, :meth:`draw`, and :meth:`metric` with ``primary_metric``.
 
     Args:
         name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.

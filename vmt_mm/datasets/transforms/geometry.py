@@ -34,7 +34,7 @@ def map_labels(
         raise InputError("RandomWarp(on_device=True) must be the last geometric transform")
     for task, label in results.get("labels", {}).items():
         if label.shape[:2] != tuple(size[:2]):
-            rule = "put LoadLabels before or after all transforms that resize, pad or move images"
+            rule = "LoadLabels must come before or after all steps that resize, pad or move images"
             sizes = f"size {tuple(size[:2])}, its label of task {task!r} {label.shape[:2]}"
             raise InputError(f"{results.get('img_path')}: the image has {sizes}; {rule}")
         results["labels"][task] = change(results["label_specs"][task], label)
@@ -157,7 +157,7 @@ class Resize(mmcv.transforms.Resize):
     def transform(self, results: dict) -> dict:
         """Resize the image and its labels."""
         if "content_shape" in results:
-            raise InputError("put Resize before Pad")
+            raise InputError("Resize must come before Pad")
         before, nearest = results["img"].shape, self.nearest_labels
         results = super().transform(results)
         after = results["img"].shape[:2]

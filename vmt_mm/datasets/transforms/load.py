@@ -198,7 +198,9 @@ class LoadLabels(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Add ``labels`` by task, and ``labels_native``: whether only the image was resized."""
         if results.get("moved"):
-            raise InputError("put LoadLabels before all geometric transforms except Resize and Pad")
+            raise InputError(
+                "LoadLabels must come before geometric transforms except Resize and Pad"
+            )
         native = tuple(results["ori_shape"][:2])
         results["labels"] = {}
         for task, path in results["label_paths"].items():
