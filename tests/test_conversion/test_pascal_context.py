@@ -142,13 +142,13 @@ def test_every_fault_is_named_and_the_rest_is_converted(raw, tmp_path):
         ),
     ],
 )
-def test_parts_that_cannot_be(raw, tmp_path, things, message):
+def test_invalid_parts(raw, tmp_path, things, message):
     save_parts(raw / "human_parts/b.mat", *things)
     (problem,) = convert(recipe(), raw, tmp_path / "out").problems
     assert problem.startswith(message)
 
 
-def test_classes_and_sizes_that_cannot_be(raw, tmp_path):
+def test_invalid_classes_and_sizes(raw, tmp_path):
     save_png(raw / "semseg/VOC12/a.png", np.full(SIZE, 21))
     save_context(raw / "pascal-context/trainval/b.mat", np.full((11, 16), 3))
     save_context(raw / "pascal-context/trainval/d.mat", np.full(SIZE, 460))
@@ -217,7 +217,7 @@ def test_a_disk_error_of_another_kind_ends_the_run(raw, tmp_path, monkeypatch):
         convert(recipe(), raw, tmp_path / "out")
 
 
-def test_all_alternatives_that_lack_are_named(raw, tmp_path):
+def test_all_missing_alternatives_are_named(raw, tmp_path):
     (raw / "semseg/pascal-context/c.png").unlink()
     assert convert(recipe(), raw, tmp_path / "out").problems == [
         "semseg/VOC12/c.png or semseg/pascal-context/c.png: missing"

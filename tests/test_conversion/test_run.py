@@ -19,7 +19,7 @@ def raw(tmp_path):
     return make_raw(tmp_path / "raw")
 
 
-def test_what_is_mended_is_completed(raw, tmp_path):
+def test_a_repaired_source_is_completed(raw, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     source = make_raw(tmp_path / "sound")
     convert(recipe(), source, whole)
@@ -41,14 +41,14 @@ def test_a_second_run_does_only_what_is_missing(raw, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.[pj]*g")}
     assert convert(recipe(), raw, out).converted_now == 0
     (out / "edge/a.png").unlink()
-    (out / "normals/d.png").write_bytes(b"")  # something that is not whole
+    (out / "normals/d.png").write_bytes(b"")  # an incomplete file
     newer = raw / "human_parts/c.mat"
     save_parts(newer, thing(15, ("head", box(0, 12, 0, 16))))
     report = convert(recipe(), raw, out)
     assert report.converted_now == 3
     assert (read(out / "human_parts/c.png") == 1).all()
     assert {p.stem for p, t in before.items() if p.stat().st_mtime_ns != t} == {"a", "c", "d"}
-    # A label that is no more is removed; another setting makes all anew.
+    # A label without a source is removed; changed settings convert everything again.
     save_parts(newer, thing(8))
     assert convert(recipe(), raw, out).converted_now == 1
     assert not (out / "human_parts/c.png").exists()
@@ -77,7 +77,7 @@ def pack(raw, archive, mode="gz"):
     return archive
 
 
-def test_a_run_that_was_killed_goes_on(raw, tmp_path, monkeypatch):
+def test_a_killed_run_continues(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     kill(monkeypatch, recipe(), raw, out)
     journal = out / "conversion.jsonl"
@@ -123,7 +123,7 @@ def test_a_truncated_archive_writes_nothing(raw, tmp_path, mode):
     with tarfile.open(archive) as tar:
         starts = [member.offset for member in tar.getmembers()]
     whole = archive.read_bytes()
-    # Also between two files and within a header, where nothing else is amiss.
+    # Also between two files and within a header, where nothing else is wrong.
     cuts = (
         [len(whole) // 2, len(whole) - 10]
         if mode
@@ -139,7 +139,7 @@ def test_a_truncated_archive_writes_nothing(raw, tmp_path, mode):
 
 
 @pytest.mark.parametrize("change", ["axes", "sources"])
-def test_a_set_that_is_mixed_does_not_say_that_it_is_whole(raw, tmp_path, monkeypatch, change):
+def test_a_mixed_set_is_not_reported_as_complete(raw, tmp_path, monkeypatch, change):
     out = tmp_path / "out"
     convert(recipe(), raw, out)
     assert json.loads((out / "report.json").read_text())["whole"]
@@ -155,7 +155,7 @@ def test_a_set_that_is_mixed_does_not_say_that_it_is_whole(raw, tmp_path, monkey
     assert (out / "report.json").exists()
 
 
-def test_what_was_unpacked_goes_however_the_run_ends(raw, tmp_path, monkeypatch):
+def test_unpacked_files_are_removed_however_the_run_ends(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     kill(monkeypatch, recipe(), pack(raw, tmp_path / "PASCAL_MT.tgz"), out)
     assert (out / ".unpacked").is_dir()
@@ -163,7 +163,9 @@ def test_what_was_unpacked_goes_however_the_run_ends(raw, tmp_path, monkeypatch)
     assert not (out / ".unpacked").exists()
 
 
-def test_what_a_killed_run_unpacked_is_used_if_the_archive_is_the_same(raw, tmp_path, monkeypatch):
+def test_files_unpacked_by_a_killed_run_are_used_if_the_archive_is_the_same(
+    raw, tmp_path, monkeypatch
+):
     archive, out = pack(raw, tmp_path / "PASCAL_MT.tar", ""), tmp_path / "out"
     kill(monkeypatch, recipe(), archive, out)
     with monkeypatch.context() as patch:
@@ -178,7 +180,7 @@ def test_what_a_killed_run_unpacked_is_used_if_the_archive_is_the_same(raw, tmp_
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
 def test_a_flipped_byte_of_a_compressed_archive_is_damage(raw, tmp_path, mode):
-    # of several blocks the first is whole
+    # the first of several blocks is intact
     (raw / "noise.bin").write_bytes(np.random.default_rng(0).bytes(2_500_000))
     archive = pack(raw, tmp_path / f"PASCAL_MT.tar.{mode}", mode)
     content = bytearray(archive.read_bytes())
@@ -214,7 +216,7 @@ def test_hard_links_in_an_archive_are_files(raw, tmp_path):
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_what_a_killed_run_left_below_folders_of_ids_goes(raw, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed_below_folders_of_ids(raw, tmp_path):
     for path in [p for p in raw.rglob("a.*") if p.is_file()]:
         (path.parent / "sub").mkdir(exist_ok=True)
         shutil.move(path, path.parent / "sub" / path.name)
@@ -246,7 +248,7 @@ def test_two_workers_give_the_same(raw, tmp_path):
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
-def test_a_folder_of_another_data_set_is_refused(raw, tmp_path):
+def test_a_folder_of_another_dataset_is_refused(raw, tmp_path):
     convert(recipe(), raw, tmp_path / "out")
     other = dataclasses.replace(recipe(), name="NYUD_MT")
     with pytest.raises(InputError, match="out: contains PASCAL_MT, not NYUD_MT"):

@@ -14,7 +14,7 @@ SIZES = (3, 10)
 
 
 class Members:
-    """Stands for a concatenation: only lengths matter to a sampler."""
+    """Fake concatenation: a sampler only needs lengths."""
 
     def __init__(self, *sizes):
         self.datasets = [range(size) for size in sizes]
@@ -105,7 +105,7 @@ def test_a_shorter_and_a_longer_epoch_without_balance():
     sampler = _sampler(length=5)
     two = [_draws(sampler, epoch) for epoch in range(2)]
     assert [len(draws) for draws in two] == [5, 5]
-    assert len({int(draw) for draw in chain(*two)}) == 10  # the second goes on
+    assert len({int(draw) for draw in chain(*two)}) == 10  # the second continues
     draws = _draws(_sampler(length=26), 0)
     assert set(Counter(map(int, draws)).values()) == {2}
     in_order = _draws(_sampler(length=5, shuffle=False), 1)
@@ -134,13 +134,13 @@ def test_processes_share_an_epoch(length):
     assert together[length:] == whole[: len(together) - length]  # repeated to fill up
 
 
-def test_skip_goes_on_within_an_epoch():
+def test_skip_continues_within_an_epoch():
     whole = _draws(_sampler(balance=[2, 1]), 3)
     sampler = _sampler(balance=[2, 1])
     sampler.skip(4)
     rest = _draws(sampler, 3)
     assert [draw.key for draw in rest] == [draw.key for draw in whole[4:]]
-    assert _draws(sampler, 3) == whole  # for one epoch alone
+    assert _draws(sampler, 3) == whole  # for one epoch only
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_skip_goes_on_within_an_epoch():
         (dict(balance=[100, 1]), "13 samples has none of dataset 1"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(InputError, match=message) as caught:
         _sampler(**options)
     assert "\n" not in str(caught.value)
 
 
-def test_one_data_set_cannot_be_balanced():
+def test_a_single_dataset_cannot_be_balanced():
     with pytest.raises(InputError, match="member of a ConcatDataset, got 'datasets' for 0 member"):
         SeededSampler(range(4), seed=0, balance="datasets")

@@ -253,7 +253,7 @@ class WithOwnDecode(Task):
     loss = to_prediction = metric = draw = None
 
 
-def test_labels_with_a_decode_of_their_own_are_kept_as_decoded(root, tmp_path):
+def test_labels_with_a_custom_decode_are_cached_as_decoded(root, tmp_path):
     tasks = dict(saliency=dict(type="WithOwnDecode"))
     files, cached = (_dataset(root, f, tasks=tasks) for f in (None, str(tmp_path / "cache")))
     _same(files, cached)

@@ -40,7 +40,7 @@ def _save(path, *shape, value=None):
 
 @pytest.fixture
 def root(tmp_path):
-    """Two pictures, one in a folder of its own and with fewer labels."""
+    """Two pictures, one in a subfolder and with fewer labels."""
     root = tmp_path / "data"
     _save(root / "images" / "a" / "b.c.png", 6, 8, 3)
     _save(root / "images" / "d.jpg", 6, 8, 3)
@@ -87,7 +87,7 @@ def test_label_of_another_size_is_refused(root):
         _dataset(root)[1]
 
 
-def test_what_a_folder_lacks_is_named(root):
+def test_missing_parts_of_a_folder_are_named(root):
     _refused("no/such.*not a folder.*data_root", "no/such", tasks=TASKS)
     _refused(r"splits/val\.txt", str(root), TASKS, ann_file="splits/val.txt")
     (root / "splits" / "train.txt").write_text("d\nx/y\nz\n")
@@ -104,7 +104,7 @@ def _logged(monkeypatch):
     return lines
 
 
-def test_labels_that_belong_to_no_image_are_said(root, monkeypatch):
+def test_labels_without_an_image_are_warned_of(root, monkeypatch):
     lines = _logged(monkeypatch)
     _dataset(root)
     assert lines == []
@@ -282,7 +282,7 @@ def test_scenes_of_other_settings_are_refused(tmp_path, change):
     assert sorted(root.rglob("*")) == files
 
 
-def test_what_is_no_folder_of_scenes_is_refused(tmp_path, monkeypatch):
+def test_a_folder_without_scenes_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: contains no rendered scenes"):
         _shapes(tmp_path / "file")

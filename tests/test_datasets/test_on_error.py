@@ -109,8 +109,8 @@ def test_a_damaged_file_ends_the_run_unless_it_may_be_skipped(root, kwargs):
         assert not dataset[0]["data_samples"].get("skipped")
 
 
-def test_whole_files_are_read_alike(root):
-    # To allow skipping must not change a training on whole files.
+def test_intact_files_are_read_alike(root):
+    # Allowing skips must not change a training on intact files.
     strict, skip = _dataset(root, on_error="raise"), _dataset(root)
     for index in range(len(IDS)):
         one, other = strict[_draw(index)], skip[_draw(index)]
@@ -157,7 +157,7 @@ def test_the_same_draw_gives_the_same_replacement(root):
     image, first = sample(_dataset(root))
     dataset = _dataset(root)
     for state in range(3):
-        # Neither the global generators nor what was read before enter.
+        # Independent of the global generators and of earlier reads.
         np.random.seed(state)
         random.seed(state)
         torch.manual_seed(state)
@@ -198,7 +198,7 @@ def test_a_damaged_label_counts_as_missing(root):
         assert not sample.is_stand_in
 
 
-def test_in_a_test_a_stand_in_takes_part_without_labels(root):
+def test_in_a_test_a_placeholder_takes_part_without_labels(root):
     images = _damage(root, "images/b", "images/f")
     dataset = _test_set(root)
     results = [dataset[index] for index in range(len(dataset))]
@@ -214,7 +214,7 @@ def test_in_a_test_a_stand_in_takes_part_without_labels(root):
     assert all(samples[0].label(task) is not None for task in TASKS)
 
 
-def test_metrics_leave_stand_ins_out(root):
+def test_metrics_leave_placeholders_out(root):
     _damage(root, "images/b", "images/f", "semseg/a")
     dataset, evaluator = _test_set(root), MultiTaskEvaluator(TASKS)
     for index in range(len(dataset)):
@@ -228,7 +228,7 @@ def test_metrics_leave_stand_ins_out(root):
     assert (results["semseg/images"], results["normals/images"]) == (3, 4)
 
 
-def test_if_every_image_is_damaged_that_is_said(root):
+def test_the_error_names_damaged_images_if_none_is_usable(root):
     images = _damage(root, *(f"images/{i}" for i in IDS))
     dataset = _dataset(root, max_refetch=20)
     with pytest.raises(InputError) as caught:
@@ -333,7 +333,7 @@ def test_a_validation_and_a_test_list_them_too(root, kind):
     (warning,) = run.validate(hook, samples, kind)
     assert all(f"{image}: the PNG is truncated" in warning for image in images)
     assert run.validate(hook, samples, kind) == []
-    # What the validation has listed is not news to the next epoch.
+    # The next epoch does not repeat what the validation listed.
     assert run.train(hook, [samples]) == []
 
 
@@ -376,7 +376,7 @@ def _predicted(dataset):
     return samples
 
 
-def test_no_prediction_of_a_stand_in_is_written(root, tmp_path):
+def test_no_prediction_of_a_placeholder_is_written(root, tmp_path):
     _damage(root, "images/b", "images/f")
     hook = PredictionWriterHook(str(tmp_path / "out"))
     hook.after_test_iter(_Run(), 0, outputs=_predicted(_test_set(root)))
@@ -384,7 +384,7 @@ def test_no_prediction_of_a_stand_in_is_written(root, tmp_path):
     assert files == [f"{i}.png" for i in "acde"]
 
 
-def test_no_panel_of_a_stand_in_is_drawn(root, tmp_path, monkeypatch):
+def test_no_panel_of_a_placeholder_is_drawn(root, tmp_path, monkeypatch):
     # The image itself could not even be read.
     _damage(root, "images/a", "images/f")
     monkeypatch.setattr(reports, "draw_panel", lambda *_: np.zeros((1, 1, 3), np.uint8))
@@ -396,7 +396,7 @@ def test_no_panel_of_a_stand_in_is_drawn(root, tmp_path, monkeypatch):
     hook.before_val_epoch(run)
     for index in (0, 2, 4):
         hook.after_val_iter(run, index, outputs=samples[index : index + 2])
-    # The first images that are whole, as many as were asked for.
+    # The first intact images, as many as requested.
     assert shown == ["val_b", "val_c"]
     hook.after_test_iter(run, 0, outputs=samples)
     assert sorted(path.name for path in (tmp_path / "show").iterdir()) == [

@@ -125,7 +125,7 @@ def test_epoch_seed_and_index_decide(root):
             assert not torch.equal(image, first[sample_id][0])
             assert not torch.equal(image[:, 0, :2], first[sample_id][0][:, 0, :2])
             assert not torch.equal(label, first[sample_id][1])
-    # The order in which samples come does not enter.
+    # The order of samples does not matter.
     for sample_id, image, _ in _epoch(dataset, shuffle=False):
         assert torch.equal(image, first[sample_id][0])
     marks = {tuple(image[:, 0, :2].flatten().tolist()) for image, _ in first.values()}

@@ -108,7 +108,7 @@ def test_the_look_is_short(tmp_path, monkeypatch):
     assert len(read) == 2 * 32
 
 
-def test_normals_that_are_none_of_unit_length_are_said(tmp_path, warnings_of):
+def test_normals_not_of_unit_length_are_warned_of(tmp_path, warnings_of):
     codes = np.full((4, 4, 3), [128, 128, 255])
     codes[0] = 255  # white where there is none
     for i in range(2):

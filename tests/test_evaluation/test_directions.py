@@ -124,7 +124,7 @@ class MoreDepth(DepthMetric):
         return dict(super().reduce(counts), log10=1.0)
 
 
-def test_what_does_not_declare_may_write_anything_below_its_prefix():
+def test_undeclared_metrics_may_write_anything_below_their_prefix():
     results = results_of(dict(_EVALUATOR, metrics=[dict(type="Undeclared", prefix="mine")]), {})
     assert results.may_have("mine/any")
     assert results.keys.get("mine/any") is None
@@ -151,7 +151,7 @@ class MeanEvaluator(MultiTaskEvaluator):
         return dict(super().evaluate(size), mean=1.0)
 
 
-def test_an_evaluator_of_ones_own_may_add_results():
+def test_a_custom_evaluator_may_add_results():
     assert results_of(dict(_EVALUATOR, type="MeanEvaluator"), {}).may_have("mean")
 
 
@@ -170,7 +170,7 @@ class _Silent(_Declared):
 
 
 @pytest.mark.parametrize(("kind", "higher"), [(_Declared, False), (_Silent, None)])
-def test_a_task_knows_it_from_its_metric(kind, higher):
+def test_a_task_takes_its_direction_from_its_metric(kind, higher):
     class Scored(Task):
         primary_metric = "error"
         label = LabelSpec()
@@ -191,7 +191,7 @@ def test_a_task_knows_it_from_its_metric(kind, higher):
         assert gain == pytest.approx(50)
 
 
-def test_class_names_that_occur_twice_have_keys_of_their_own():
+def test_repeated_class_names_have_unique_keys():
     metric = SegmentationMetric("floor", 3)
     keys = metric.declare(dict(classes=("a", "b", "a")))
     assert {"IoU/a (0)", "IoU/b", "IoU/a (2)"} <= set(keys)

@@ -145,7 +145,7 @@ def test_of_a_band_the_middle_stays(width: int, value: int) -> None:
             assert np.abs(points - place).min() < 1.1, degrees
 
 
-def test_bands_beside_each_other_do_not_move_each_other() -> None:
+def test_adjacent_bands_do_not_move_each_other() -> None:
     image = _lines(dict.fromkeys((*range(10, 22), *range(30, 35)), 255), (20, 60)).astype(np.uint8)
     for bands in (image, image.T):
         rows, columns = np.nonzero(nms_thin(bands))

@@ -35,7 +35,7 @@ _REFERENCE = dict(semseg=50.0, human_parts=40.0, saliency=60.0, normals=20.0, ed
 
 
 def _sample(index: int) -> MultiTaskDataSample:
-    """Image ``index`` of the set, of its own size."""
+    """Image ``index`` of the dataset, each of a different size."""
     rng = np.random.default_rng(index)
     size = (6 + index, 9 - index // 2)
     labels = dict(
@@ -122,7 +122,7 @@ def test_sampler_repeats_an_image(outputs: dict[int, list[dict]], world: int) ->
     assert sorted(seen) == [0, *range(_IMAGES)]
 
 
-def test_two_data_sets_with_different_labels(outputs: dict[int, list[dict]]) -> None:
+def test_two_datasets_with_different_labels(outputs: dict[int, list[dict]]) -> None:
     one = outputs[1][0]["halves"]
     # five scenes: three of the first dataset, two of the second, one repeated by two processes
     assert (one["semseg/images"], one["saliency/images"], one["normals/images"]) == (3, 2, 2)

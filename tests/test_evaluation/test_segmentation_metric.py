@@ -244,7 +244,7 @@ def test_unknown_absent() -> None:
         SegmentationMetric("semseg", 3, absent="none")
 
 
-def test_results_start_anew() -> None:
+def test_results_are_reset_between_evaluations() -> None:
     metric = SegmentationMetric("semseg", 4)
     first = _evaluate(metric, [_sample(*_BY_HAND[0])])
     _evaluate(metric, [_sample(*_BY_HAND[1])])

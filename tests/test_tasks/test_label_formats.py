@@ -159,7 +159,7 @@ def test_a_wrong_frame_is_named(tmp_path, files, task):
     spec = Normals("n", frame=task).label
     found = spec.find_suspicion(_counts(spec, [spec.decode(path)]))
     differs = [a != b for a, b in zip(FROM_OURS[files], FROM_OURS[task], strict=True)]
-    if not any(differs[1:]):  # of x nothing tells
+    if not any(differs[1:]):  # nothing reveals x
         assert found == []
         return
     fits = [a * (-1 if b and i else 1) for i, (a, b) in enumerate(
@@ -209,7 +209,7 @@ def test_depth_of_any_unit_is_metres_in_memory(tmp_path, file, values, scale):
     np.testing.assert_allclose(label, DEPTHS, atol=1e-5)
 
 
-def test_what_is_no_depth(tmp_path):
+def test_invalid_depth(tmp_path):
     spec = Depth("d").label
     np.save(tmp_path / "a.npy", np.float32([[np.nan, np.inf, -1, -np.inf, 0, 2]]))
     np.testing.assert_array_equal(spec.decode(tmp_path / "a.npy"), [[0, 0, 0, 0, 0, 2]])
@@ -223,7 +223,7 @@ def test_what_is_no_depth(tmp_path):
             build_tasks(dict(own=dict(type="Depth", scale=wrong)))
 
 
-def test_depth_that_16_bits_do_not_hold_is_said(tmp_path, recwarn):
+def test_depth_beyond_16_bits_is_warned_of(tmp_path, recwarn):
     far = np.float32([[[1.5, 80.0, 200.0]]])
     with pytest.warns(UserWarning, match=r"above 65.535 m are clipped.*set suffix='.tiff'"):
         image = Depth("d").label.encode(far)

@@ -165,7 +165,7 @@ def test_zoom_leaves_depth_unless_it_divides():
     zoom = make_warp((9, 9), (9, 9), scale=1.5)
     assert Depth("depth").label.warp(metres, zoom)[4, 4] == 3.0
     assert Depth("depth", zoom_divides=True).label.warp(metres, zoom)[4, 4] == 2.0
-    # Another size of the frame is no zoom.
+    # A resize of the frame is not a zoom.
     resize = make_warp((9, 9), (18, 18))
     assert Depth("depth", zoom_divides=True).label.warp(metres, resize)[4, 4] == 3.0
     normals = _unit_normals(5, 9, 9, invalid=0)
@@ -291,7 +291,7 @@ def test_normals_in_strips_are_those_of_the_formulas(tmp_path):
     expected = unit(warp.apply(np.ascontiguousarray(label), cv2.INTER_LINEAR, 0), weight >= 0.5)
     found = spec.warp(label, warp)
     np.testing.assert_array_max_ulp(found, expected, 1)
-    assert np.shares_memory(spec.to_tensor(found).numpy(), found)  # no copy is left to make
+    assert np.shares_memory(spec.to_tensor(found).numpy(), found)  # no further copy
 
 
 def test_channels_first_takes_any_layout():

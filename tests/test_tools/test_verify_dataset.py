@@ -37,7 +37,7 @@ def _save(path, values):
 
 @pytest.fixture
 def root(tmp_path):
-    """Three images for training, two to validate on; ``c`` has but one label."""
+    """Three images for training, two to validate on; ``c`` has only one label."""
     root = tmp_path / "data"
     classes = np.zeros(SIZE, np.uint8)
     classes[0], classes[1] = 2, 255
@@ -75,7 +75,7 @@ def test_a_sound_set_is_counted(root):
     assert train["floor"].images_with == {0: 3, 2: 3}
     assert (train["normals"].valid, train["normals"].pixels) == (2 * 40, 2 * 80)
     assert train["saliency"].values == {0: 80, 1: 80}
-    assert train["depth"].values == {}  # metres are no classes
+    assert train["depth"].values == {}  # metres are not classes
     stored = result.as_dict({"floor": {2: "carpet"}})["splits"]["val"]
     assert stored["images"] == 2
     assert stored["tasks"]["floor"]["values"][1] == dict(
@@ -191,7 +191,7 @@ def test_every_fault_is_named(root, fault):
     problems = verify(root, TASKS, splits(root)).problems
     for start in expected:
         assert [p for p in problems if p.startswith(f"{root}/{start}")], problems
-    if fault != "two images of one id":  # which leaves no image that is known
+    if fault != "two images of one id":  # which leaves no known image
         assert len(problems) == len(expected)
 
 
@@ -230,7 +230,7 @@ def test_faults_do_not_hide_each_other(root):
     assert result.summaries["train"]["floor"].images == 2  # its label is intact
 
 
-def test_what_a_worker_gets_survives_the_way(root):
+def test_arguments_of_workers_can_be_pickled(root):
     FAULTS["another size"][0](root)
     read = partial(check_entry, tasks=TASKS, reader=LoadImageFromFile())
     sent = pickle.loads(pickle.dumps(read))
@@ -239,7 +239,7 @@ def test_what_a_worker_gets_survives_the_way(root):
     assert [len(sent(e).problems) for e in entries] == [0, 1]
 
 
-def test_what_is_not_there_is_an_error(root):
+def test_missing_folders_and_splits_are_errors(root):
     for folder, names, message in (
         (root / "gone", ("train",), "gone: not a folder"),
         (root, ("test",), r"test\.txt: no such list of ids"),
@@ -295,7 +295,7 @@ def test_all_datasets_of_the_folder_count(run_tool, root, tmp_path, here):
     run_tool(*arguments, code=0 if here else 1)
     found = json.loads((out / "report.json").read_text())["splits"]
     tasks = {split: list(content["tasks"]) for split, content in found.items()}
-    if here:  # the set that lies elsewhere has nothing to say
+    if here:  # the dataset elsewhere does not count
         assert tasks == dict(train=["floor", "saliency"], val=["floor", "saliency"])
     else:
         assert set(tasks) == {"train", "other", "val"}
