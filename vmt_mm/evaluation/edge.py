@@ -34,7 +34,7 @@ class EdgeMetric(TaskMetric):
     Predictions are rounded to 8 bits, as in files, thinned by :func:`nms_thin`, and thresholded at
     t = 0.05, 0.1, ..., 0.95 (p > t). Precision is the share of predicted edge pixels with a
     labelled one within the tolerance; recall, the share of labelled edge pixels with a predicted
-    one within it. Ignored pixels (255) do not count. ``loss`` is the task's loss over all pixels.
+    one within it. Ignored pixels (255) do not count. ``loss`` is the task's, over all valid pixels.
     For arguments, see :class:`~vmt_mm.tasks.edge.Edge`.
     """
 

@@ -31,7 +31,7 @@ class LabelCounts:
     valid: int = 0  # pixels that carry a label
     values: Counter[int] = field(default_factory=Counter)  # value -> pixels, of 8-bit labels
     images_with: Counter[int] = field(default_factory=Counter)  # value -> images, of 8-bit labels
-    facts: Counter[str] = field(default_factory=Counter)  # further test of a label format -> pixels
+    facts: Counter[str] = field(default_factory=Counter)  # test of a label format -> pixels
 
     def add(self, other: LabelCounts) -> None:
         """Add the counts of ``other`` in place."""
