@@ -167,7 +167,7 @@ def test_ids_of_a_test_must_differ_within_wrappers(roots, wrapper):
 
 @pytest.mark.parametrize("prefix", ["/outputs", "../outputs", "a/../..", 3, True])
 def test_a_prefix_stays_below_the_folder_of_outputs(roots, prefix):
-    with pytest.raises(InputError, match="`id_prefix` must be a folder's name"):
+    with pytest.raises(InputError, match="`id_prefix` must be a relative folder"):
         DATASETS.build(_entry(roots[0], STREET, id_prefix=prefix))
     dataset = DATASETS.build(_entry(roots[0], STREET, id_prefix="a//b/"))
     assert dataset.get_data_info(0)["sample_id"] == "a/b/a"

@@ -100,7 +100,9 @@ DEEP_FILES = {
 def test_more_than_eight_bits_keep_their_values(kind):
     content = DEEP_FILES[kind]
     for options in ({}, dict(to_float32=True), dict(color_type="grayscale")):
-        _refused(content, r"values, 7000\.\.9000, .*value_range.*color_type='unchanged'", **options)
+        _refused(
+            content, r"values in 7000\.\.9000,.*value_range.*color_type='unchanged'", **options
+        )
     stored = _read(content, color_type="unchanged")
     assert stored.dtype == np.float32
     assert np.array_equal(stored, DEEP)
@@ -124,14 +126,14 @@ def test_sixteen_bit_colours():
 
 
 def test_other_ranges_are_not_mixed():
-    _refused(_pillow(RGB, "PNG"), "uint8 values .* outside of value_range", **WHOLE)
+    _refused(_pillow(RGB, "PNG"), "uint8 values .* do not match value_range", **WHOLE)
     assert _read(_pillow(RGB, "PNG"), value_range=(0, 255)).dtype == np.float32
     for outside in ((0, 6999), (9001, 9999)):
-        _refused(_npy(DEEP), "values in 7000..9000, outside of", value_range=outside)
+        _refused(_npy(DEEP), "values in 7000..9000, which do not match", value_range=outside)
     deep = DEEP.astype(np.float32)
     deep[0, 0] = np.nan
     for options in (WHOLE, dict(color_type="unchanged")):
-        _refused(_npy(deep), "not finite", **options)
+        _refused(_npy(deep), "contains NaN or infinite values", **options)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "grey PNG", "grey TIFF", "palette"])

@@ -174,8 +174,8 @@ def test_colours_leave_labels_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(), "takes crop_size .* or size"),
-        (dict(crop_size=4, size=(4, 4)), "takes crop_size .* or size"),
+        (dict(), "needs crop_size .* or size"),
+        (dict(crop_size=4, size=(4, 4)), "needs crop_size .* or size"),
         (dict(size=(4, 4), cat_max_ratio=0), "`cat_max_ratio` must be in"),
         (dict(size=(4, 4), cat_max_ratio=0.5, cat_tasks=["depth"]), r"\['depth'\] have no classes"),
     ],

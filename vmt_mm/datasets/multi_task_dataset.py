@@ -83,7 +83,7 @@ class MultiTaskDataset(BaseDataset):
         for name, value, right, rule in (
             ("on_error", on_error, on_error in ("raise", "skip"), "'raise' or 'skip'"),
             ("part", part, _is_part(part), "(k, n), integers with 0 <= k < n"),
-            ("id_prefix", id_prefix, is_folder, "a folder name, put before the ids in outputs"),
+            ("id_prefix", id_prefix, is_folder, "a relative folder without '..', for outputs"),
             ("cache", cache, is_cache, "a folder, True, or None for no cache"),
         ):
             if not right:

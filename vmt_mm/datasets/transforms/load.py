@@ -155,7 +155,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         low, high = self.value_range
         small = values.dtype.kind != "f" and high > np.iinfo(values.dtype).max
         if small or values.max() < low or values.min() > high:
-            raise CorruptFileError(f"{found}, outside of value_range={self.value_range}")
+            raise CorruptFileError(f"{found}, which do not match value_range={self.value_range}")
         scaled = (values.astype(np.float64) - low) * (255 / (high - low))
         return np.clip(scaled, 0, 255).astype(np.float32)
 
