@@ -337,7 +337,7 @@ ROWS = [
         "task without a type",
         {"tasks": dict(_delete_=True, semseg=dict(num_classes=21)), **_NO_TASKS},
         "task 'semseg': unknown type None",
-        "known types: Depth, Edge, Normals, Saliency, Segmentation",
+        "known: Depth, Edge, Normals, Saliency, Segmentation",
     ),
     _option(
         "task name",

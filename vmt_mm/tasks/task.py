@@ -128,7 +128,7 @@ def build_tasks(cfgs: Mapping[str, Mapping | Task]) -> dict[str, Task]:
         kind = cfg.get("type") if isinstance(cfg, Mapping) else None
         if kind is None or (isinstance(kind, str) and TASKS.get(kind) is None):
             known = ", ".join(sorted(TASKS.module_dict))
-            raise InputError(f"task {name!r}: unknown type {kind!r}; known types: {known}")
+            raise InputError(f"task {name!r}: unknown type {kind!r}; known: {known}")
         try:
             tasks[name] = TASKS.build(dict(cfg), default_args=dict(name=name))
         except InputError as error:
