@@ -1,6 +1,7 @@
 """Data that the first process of a test run makes and all of them read."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
     folder, done = base / name, base / f"{name}.done"
     with FileLock(base / f"{name}.lock"):
         if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
             folder.mkdir()
             build(folder)
             done.touch()
