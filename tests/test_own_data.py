@@ -137,7 +137,7 @@ def test_the_input_check_covers_the_members():
         "data/my_photos/splits/gone.txt: no such list of ids",
         "train_dataloader (data/my_photos): task 'people' is Segmentation with 5 channels, in the "
         "model Segmentation with 2",
-        "val_dataloader (data/my_rooms) is for task(s) ['edge']",
+        "val_dataloader (data/my_rooms) has unknown task(s) ['edge']",
     ):
         assert part in message
     wrong = dict(type="MultiTaskDatset", data_root="data/my_rooms", tasks={})

@@ -11,5 +11,5 @@ _missing = [name for name in ("torch", "mmengine", "mmcv", "mmseg") if find_spec
 if _missing:
     raise ImportError(
         f"vmt_mm needs {', '.join(_missing)}: run `pip install -r requirements/locked.txt` in a "
-        "clone of vmt_mm, or activate the environment that holds your OpenMMLab packages."
+        "clone of vmt_mm, or activate the environment that has your OpenMMLab packages."
     )

@@ -1,24 +1,24 @@
-"""Errors that are the user's to mend."""
+"""Errors caused by user input."""
 
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input: the message names the file, key or value, and the rule it breaks.
+    """Invalid user input. The message names the file, key or value and the rule that it breaks.
 
-    The tools print the message alone, without a traceback, and exit with a non-zero code.
+    The tools print only this message, without a traceback, and exit with a non-zero code.
     """
 
 
 class CorruptFileError(InputError):
-    """A data file that cannot be used; a data set may be told to skip it."""
+    """A data file that cannot be read; with ``on_error='skip'`` a dataset skips it."""
 
 
 def refuse_unread(kind: type, given: Iterable[str]) -> None:
-    """Raise InputError for arguments that a class inherits, or its users expect, and never reads.
+    """Raise InputError for arguments that a class inherits, or users expect, but does not read.
 
     Args:
-        kind: its ``unread`` maps their names to what to use.
+        kind: the class; its ``unread`` maps each such argument to what to use instead.
         given: names of the arguments.
     """
     for name in given:

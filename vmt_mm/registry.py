@@ -1,8 +1,8 @@
-"""Registries: children of MMSegmentation's, and two of our own.
+"""Registries: children of MMSegmentation's, and two new ones, for tasks and PEFT methods.
 
 A type is looked up here, then in MMSegmentation, then in MMEngine, so configs mix the three freely.
-That holds for all that is built inside as well, whatever default scope the process has: none, or
-that of another library, whose transforms have the same names as ours.
+Nested components follow the same order. The default scope of the process does not matter: it may be
+unset, or that of another library, whose transforms have the same names as ours.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from mmengine.registry import DefaultScope, Registry
 
 SCOPE = "vmt_mm"
 
-# Optional operators and packages of the libraries below that nothing here needs: their import
-# notices would be the first thing a user sees.
+# Nothing here needs these optional operators and packages of the libraries. Without the filters,
+# their import notices would be the first thing a user sees.
 warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
 warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated.*")
 with contextlib.redirect_stdout(io.StringIO()):
@@ -29,13 +29,13 @@ with contextlib.redirect_stdout(io.StringIO()):
 class ScopedRegistry(Registry):
     """A registry that builds in this project's scope.
 
-    MMEngine builds in the default scope of the process, and without one looks for what is nested
-    in a config in its own registry alone.
+    MMEngine builds in the default scope of the process. Without a default scope it looks up nested
+    components in its own registry only.
     """
 
     @contextlib.contextmanager
     def switch_scope_and_registry(self, scope: str | None) -> Generator[Registry, None, None]:
-        """Switch to ``scope``; None keeps the default one if it is ours or that of a child."""
+        """Switch to ``scope``; None keeps the default scope if it is ours or that of a child."""
         if scope is None:
             current = DefaultScope.get_current_instance()
             if current is None or self._search_child(current.scope_name) is None:
@@ -45,11 +45,11 @@ class ScopedRegistry(Registry):
 
 
 class RunnerRegistry(ScopedRegistry):
-    """A registry of runners, which set the default scope, and need it after they are built."""
+    """A registry of runners, which set the default scope and need it after they are built."""
 
     @contextlib.contextmanager
     def switch_scope_and_registry(self, scope: str | None) -> Generator[Registry, None, None]:
-        """Leave the default scope as it is, unless another one is asked for."""
+        """Keep the default scope, unless another one is requested."""
         if scope in (None, SCOPE):
             yield self
             return
@@ -79,7 +79,7 @@ RUNNERS = _child("RUNNERS", "engine.runner", kind=RunnerRegistry)
 LOOPS = _child("LOOPS", "engine.loops")
 VISBACKENDS = _child("VISBACKENDS")
 LOG_PROCESSORS = _child("LOG_PROCESSORS", "engine.runner")
-# Nothing of ours is in these yet; without them MMEngine warns at every lookup.
+# We register nothing in these yet; without them MMEngine warns at every lookup.
 RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")
 MODEL_WRAPPERS = _child("MODEL_WRAPPERS")
 WEIGHT_INITIALIZERS = _child("WEIGHT_INITIALIZERS")
@@ -90,12 +90,12 @@ TASK_UTILS = _child("TASK_UTILS")
 VISUALIZERS = _child("VISUALIZERS")
 INFERENCERS = _child("INFERENCERS")
 
-#: What a dense task means: label format, loss, prediction, metric, drawing.
+#: Dense tasks: label format, loss, prediction, metric, drawing.
 TASKS = ScopedRegistry("task", scope=SCOPE, locations=["vmt_mm.tasks"])
-#: How a frozen encoder is adapted.
+#: PEFT methods: how a frozen backbone is adapted.
 PEFT_METHODS = ScopedRegistry("peft method", scope=SCOPE, locations=["vmt_mm.peft"])
 
 
 def own_scope() -> contextlib.AbstractContextManager[Registry]:
-    """Build in this project's scope what a library's constructor builds of a config."""
+    """Context in which constructors of other libraries build configs in this project's scope."""
     return MODELS.switch_scope_and_registry(None)

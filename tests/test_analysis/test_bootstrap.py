@@ -92,15 +92,15 @@ def test_trainings_are_averaged_and_a_method_equals_itself(tmp_path):
 def test_wrong_input_is_one_message(tmp_path):
     labels, methods = make()
     first, _ = counts_of(tmp_path, labels, methods)
-    with pytest.raises(InputError, match="no class is in 13 images"):
+    with pytest.raises(InputError, match="no class occurs in at least 13"):
         compare([[first], [first]], 13, 10, 0)
     other = {key: value[:5] for key, value in first.items()}
-    with pytest.raises(InputError, match="not of the same images"):
+    with pytest.raises(InputError, match="must be of the same images"):
         compare([[first], [other]], 1, 10, 0)
-    with pytest.raises(InputError, match="holds no prediction"):
+    with pytest.raises(InputError, match="contains no prediction"):
         count_pixels(TASK, tmp_path / "labels", tmp_path / "none")
     small = write(tmp_path / "small", [methods[0][0][:3]])
-    with pytest.raises(InputError, match=r"00.png: is of size \(3, 5\), its label of \(6, 5\)"):
+    with pytest.raises(InputError, match=r"00.png: has size \(3, 5\), its label has \(6, 5\)"):
         count_pixels(TASK, tmp_path / "labels", small)
     unlabelled = write(tmp_path / "unlabelled", [np.full((6, 5), 255, np.uint8)])
     with pytest.raises(InputError, match="no pixel of the 1 image"):

@@ -125,7 +125,7 @@ def test_what_is_missing_is_said(runs):
     found = table(runs)
     single, shared = found["rows"]
     assert single["delta"]["values"] == {"0": pytest.approx(single["delta"]["mean"])}
-    assert shared["missing"] == ["shared/seed1 has not been started"]
+    assert shared["missing"] == ["shared/seed1 has not started"]
     assert shared["scores"]["semseg"]["spread"] is None
     text = to_markdown(found)
     assert "| shared † |" in text
@@ -155,7 +155,7 @@ def test_a_folder_of_other_settings_is_refused(configs, runs, tmp_path):
     finish_all(runs)
     options = {"optim_wrapper.optimizer.lr": 0.5}
     [run] = plan_runs(configs[1:], options, [0], tmp_path / "runs")
-    with pytest.raises(InputError, match="is of a run with other settings: optim_wrapper"):
+    with pytest.raises(InputError, match="belongs to a run with different settings: optim_wrapper"):
         run.read()
 
 
@@ -173,7 +173,7 @@ def test_configs_that_cannot_be_compared(configs, tmp_path):
             plan_runs([*configs, str(other)], {}, [0], tmp_path)
     (tmp_path / "single2.py").write_text("_base_ = './single.py'\n")
     runs = plan_runs([*configs, str(tmp_path / "single2.py")], {}, [0], tmp_path)
-    with pytest.raises(InputError, match="choose one by --reference"):
+    with pytest.raises(InputError, match="set --reference to one"):
         choose_reference(runs, None)
 
 

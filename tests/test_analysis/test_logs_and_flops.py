@@ -136,7 +136,7 @@ def test_confusion_is_drawn_or_refused():
     picture = draw_confusion(matrix, ["a", "b"], "title", "viridis")
     other = draw_confusion(matrix.T, ["a", "b"], "title", "viridis")
     assert not np.array_equal(picture, other)
-    with pytest.raises(InputError, match="'nocolor' is no colour map"):
+    with pytest.raises(InputError, match="must be a colour map of matplotlib, got 'nocolor'"):
         draw_confusion(matrix, ["a", "b"], "title", "nocolor")
     with pytest.raises(InputError, match="protocol A"):
         count_confusion(np.zeros((2, 2)), np.zeros((2, 3)), 2, 255, "x")

@@ -90,7 +90,7 @@ def test_names_in_the_checkpoint_win(checkpoint, tmp_path):
         ((CONFIG_FILE, None, "cpuu"), "'cpuu' cannot be used"),
         (("missing.safetensors",), "missing.safetensors: no such adapter"),
         (("a.safetensors", "b.pth"), "takes no checkpoint"),
-        (("a.safetensors", None, "cpu", dict(lr=1)), "only `pretrained`"),
+        (("a.safetensors", None, "cpu", dict(lr=1)), "no option but `pretrained`"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -171,7 +171,7 @@ def test_orientations_are_left_to_the_reader(model, tmp_path, monkeypatch):
     Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
     stored, turned = image[..., ::-1], np.rot90(image, -1)[..., ::-1]
     assert equal(inference_model(model, tmp_path / "a.png"), inference_model(model, stored))
-    assert len(said) == 1 and "a.png: viewers turn this image" in said[0]
+    assert len(said) == 1 and "a.png: viewers rotate this image" in said[0]
     inferencer = MultiTaskInferencer(model, show_progress=False, turn_by_exif=True)
     [sample] = inferencer(tmp_path / "a.png")
     assert sample.prediction("semseg").shape[1:] == (30, 20)

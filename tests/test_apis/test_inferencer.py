@@ -144,7 +144,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     with pytest.raises(InputError, match="2 inputs would be written as 'clip'"):
         inferencer(folder, out_dir=out)
     for same in (folder, tmp_path):
-        with pytest.raises(InputError, match="which is read"):
+        with pytest.raises(InputError, match="would overwrite the input"):
             inferencer(folder / "image_000.png", out_dir=same)
     assert not out.exists()
 
@@ -153,7 +153,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     ("inputs", "options", "message"),
     [
         ("missing.png", {}, "missing.png: no such file"),
-        ("missing/*.png", {}, "holds no image"),
+        ("missing/*.png", {}, "contains no image"),
         ("", {}, "expected a path or array"),
         ([], {}, "the list is empty"),
         ([3], {}, "got int"),
@@ -163,7 +163,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
         (_IMAGE, dict(tasks=["pose"]), "unknown task"),
         (_IMAGE, dict(tasks=[]), "one at least"),
         (_IMAGE, dict(opacity=2), "opacity"),
-        (_IMAGE, dict(panels=True), "panels need out_dir"),
+        (_IMAGE, dict(panels=True), "panels=True needs out_dir"),
     ],
 )
 def test_wrong_options_are_told_before_the_first_image(inferencer, inputs, options, message):

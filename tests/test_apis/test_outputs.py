@@ -19,7 +19,7 @@ from vmt_mm.loading.adapters import export_adapter
 from vmt_mm.loading.edit import edit_tasks
 from vmt_mm.utils.files import write_image
 
-READ = "which is read"
+READ = "would overwrite the input"
 
 
 @pytest.fixture

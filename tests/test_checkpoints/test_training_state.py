@@ -167,7 +167,7 @@ def test_another_training_is_refused(case):
 
 def test_a_state_without_names_is_refused():
     model, wrapper, _ = build()
-    with pytest.raises(ValueError, match="does not name the parameters"):
+    with pytest.raises(ValueError, match="has no parameter names"):
         by_position(wrapper.state_dict(), named_state(wrapper, model))
 
 

@@ -145,8 +145,8 @@ _OWN_WEIGHTS = {"pretrained": "weights.pth"}
 _NORMALS_RULE = "surface normals in three channels: RGB of 8 or 16 bits"
 _INDEX_RULE = "class indices 0..20 or 255 in one channel"
 _REFERENCE_RULE = "`reference` must give a positive score for each of"
-_SIZE_RULE = "image_size must be two positive whole numbers, (width, height), got "
-_BATCH_RULE = "must be a positive whole number, got "
+_SIZE_RULE = "image_size must be two positive integers, (width, height), got "
+_BATCH_RULE = "must be a positive integer, got "
 
 ROWS = [
     # -- images
@@ -262,7 +262,7 @@ ROWS = [
         options={"tasks": dict(_delete_=True, depth=dict(type="Depth")), **_NO_TASKS},
     ),
     # -- the folder and its lists
-    _data("empty split", _split(" \n\n"), "data/splits/train.txt", "holds no id"),
+    _data("empty split", _split(" \n\n"), "data/splits/train.txt", "contains no id"),
     _data(
         "missing split",
         lambda root: (root / "splits/val.txt").unlink(),
@@ -364,19 +364,19 @@ ROWS = [
                 dict(type="SegmentationMetric", task="foo", num_classes=3),
             ]
         },
-        "val_evaluator: SegmentationMetric is for task(s) ['foo']",
+        "val_evaluator: SegmentationMetric has unknown task(s) ['foo']",
         f"the model has {list(TASKS)}",
     ),
     _option(
         "evaluator of other tasks",
         {"val_evaluator.tasks": _EDGE},
-        "val_evaluator: MultiTaskEvaluator is for task(s) ['edge']",
+        "val_evaluator: MultiTaskEvaluator has unknown task(s) ['edge']",
         f"the model has {list(TASKS)}",
     ),
     _option(
         "dataset of other tasks",
         {"train_dataloader.dataset.tasks": _EDGE},
-        "train_dataloader (data) is for task(s) ['edge']",
+        "train_dataloader (data) has unknown task(s) ['edge']",
         f"the model has {list(TASKS)}",
     ),
     _option(
@@ -462,13 +462,13 @@ ROWS = [
     _file(
         "misspelt variable of a file",
         "image_szie = (32, 32)\n",
-        "the config's top-level 'image_szie' reaches nothing",
+        "the config's top-level 'image_szie' has no effect",
         "did you mean 'image_size'",
     ),
     _file(
         "misspelt section of a file",
         "train_datalaoder = dict(num_workers=1)\n",
-        "the config's top-level 'train_datalaoder' reaches nothing",
+        "the config's top-level 'train_datalaoder' has no effect",
         "did you mean 'train_dataloader'",
     ),
     _option(
@@ -565,12 +565,12 @@ ROWS = [
     *[
         _option(name, {key: value}, key.split(".")[0], rule)
         for name, key, value, rule in (
-            ("workers below 0", "train_dataloader.num_workers", -1, "must be a whole number, 0 or"),
+            ("workers below 0", "train_dataloader.num_workers", -1, "non-negative integer"),
             (
                 "validation without a batch",
                 "val_dataloader.batch_size",
                 None,
-                "whole number, got None",
+                "integer, got None",
             ),
             (
                 "interval of 0",
@@ -578,15 +578,15 @@ ROWS = [
                 0,
                 "train_cfg.val_interval must be a positive",
             ),
-            ("no epoch", "train_cfg.max_epochs", "x", "must be a positive whole number, got 'x'"),
-            ("file given as resume", "resume", "x.pth", "'x.pth'; the file belongs into load_from"),
+            ("no epoch", "train_cfg.max_epochs", "x", "must be a positive integer, got 'x'"),
+            ("file given as resume", "resume", "x.pth", "'x.pth'; set the file as load_from"),
             ("key of the environment", "env_cfg.cudnn_benchmrak", True, "mean 'cudnn_benchmark'"),
         )
     ],
     _option(
         "task of another kind",
         {"model.tasks": dict(_MODEL_TASKS, saliency=dict(type="Edge"))},
-        "task 'saliency' is Saliency with 1 channels, in the model Edge with 1",
+        "task 'saliency' is Saliency with 1 channels, but Edge with 1",
     ),
     _option(
         "negative weight", {"tasks.semseg.loss_weight": -1}, "semseg: `loss_weight` must be", "-1"
@@ -595,8 +595,8 @@ ROWS = [
     _option(
         "batch that does not divide",
         {"total_batch_size": 12},
-        "total_batch_size 12 does not divide over 5 processes",
-        "total_batch_size=N, or train_dataloader.batch_size=N per process",
+        "total_batch_size=12 must be divisible by the 5 processes",
+        "set train_dataloader.batch_size, which is per process",
         world_size=5,
     ),
     _option(
@@ -650,7 +650,7 @@ ROWS = [
     _option(
         "recomputation within a method",
         {"activation_checkpointing": ["backbone.stages.0"]},
-        "activation_checkpointing: a PEFT method needs model.backbone.with_cp=True instead",
+        "activation_checkpointing: with a PEFT method, set model.backbone.with_cp instead",
     ),
     _option(
         "unknown architecture",
@@ -737,10 +737,10 @@ ROWS = [
     ),
     # -- the rest
     _file(
-        "variable that reaches nothing",
+        "variable that has no effect",
         "".join(f"{n}_dataloader = dict(dataset=dict(data_root='x'))\n" for n in ("train", "val"))
         + "test_dataloader = dict(dataset=dict(data_root='x'))\n",
-        "the top-level data_root='data' reaches nothing",
+        "the top-level data_root='data' has no effect",
         "set it there",
     ),
     _file("syntax of a file", "x = (\n", "own.py", "line 2"),

@@ -96,7 +96,7 @@ def test_early_stopping_and_schedules(kind, place):
     assert fault.startswith(f"{place}[0].monitor: no metric of the validation writes 'floor/mIuO'")
     assert "did you mean 'floor/mIoU'" in fault
     fault = _fault(**{place: [dict(type=kind, monitor="floor/mIoU", rule="less")]})
-    assert fault.startswith(f"{place}[0].rule: 'less' for 'floor/mIoU', of which greater is better")
+    assert fault.startswith(f"{place}[0].rule: 'less' is wrong for 'floor/mIoU': its metric")
 
 
 def test_a_schedule_without_a_monitor_goes_by_nothing():
@@ -110,9 +110,12 @@ def test_a_schedule_without_a_monitor_goes_by_nothing():
         (dict(save_best="floor/IoU/ok"), "did you mean 'floor/IoU/oak'?"),
         (dict(save_best="mIoU"), "did you mean 'floor/mIoU'?"),
         (dict(save_best="floor/images"), "'floor/images' does not measure quality; did you mean"),
-        (dict(save_best="delta"), "no reference scores and so no delta; set default_hooks"),
-        (dict(save_best="depth/rmse", rule="greater"), "'greater' for 'depth/rmse'"),
-        (dict(save_best=["depth/rmse", "floor/mIoU"], rule="less"), "'less' for 'floor/mIoU'"),
+        (dict(save_best="delta"), "no reference scores, so delta is missing; set default_hooks"),
+        (dict(save_best="depth/rmse", rule="greater"), "'greater' is wrong for 'depth/rmse'"),
+        (
+            dict(save_best=["depth/rmse", "floor/mIoU"], rule="less"),
+            "'less' is wrong for 'floor/mIoU'",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_before_a_training(hook, message):

@@ -144,7 +144,7 @@ def test_changes_after_loading_are_dumped(path, tmp_path):
 def test_a_config_with_all_values_spelled_out_keeps_them(path, tmp_path):
     (tmp_path / "full.py").write_text(config_text(load_config(path), resolved=True))
     assert parts(load_config(tmp_path / "full.py")) == parts(load_config(path))
-    with pytest.raises(InputError, match=r"data_root='new' reaches nothing.* set it there, as tr"):
+    with pytest.raises(InputError, match=r"data_root='new' has no effect.* set it there, as tr"):
         load_config(tmp_path / "full.py", dict(data_root="new"))
 
 

@@ -104,7 +104,7 @@ def test_no_delta_where_another_metric_stands_for_a_task():
 def test_a_training_cannot_choose_by_a_delta_that_is_not_there(best):
     # what only reads a config, or the data, does not mind
     option = {"default_hooks.checkpoint.save_best": best}
-    message = "no delta; set default_hooks.checkpoint.save_best"
+    message = "delta is missing; set default_hooks.checkpoint.save_best"
     with pytest.raises(InputError, match=message):
         check_inputs(load_config(PASCAL, {"protocol": "C", **option}), training=True)
     for protocol, training in (("C", False), ("B", True), ("A", True)):
@@ -149,7 +149,7 @@ def test_what_cannot_be_done_is_refused(tmp_path):
         f"_base_ = {str(PASCAL)!r}\n"
         "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))\n"
     )
-    with pytest.raises(InputError, match="'B' changes a test pipeline.*test_dataloader"):
+    with pytest.raises(InputError, match="'B' needs a test pipeline.*test_dataloader"):
         load_config(path, dict(protocol="B"), training=False)
 
 

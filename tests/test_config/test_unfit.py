@@ -64,7 +64,7 @@ def _mmsegs(kind: str) -> dict:
     [
         (
             dict(val_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU", "mDice"])),
-            "val_evaluator.type: IoUMetric does not serve a model of many tasks",
+            "val_evaluator.type: IoUMetric does not work in a multi-task model",
         ),
         (dict(test_evaluator=[dict(type="CityscapesMetric")]), "tasks.<name>.iou_metrics=['mIoU'"),
         (dict(val_evaluator=dict(type="mmseg.DepthMetric")), "the task's own metric"),
@@ -250,7 +250,7 @@ def test_arguments_that_do_nothing_to_labels():
 
 @pytest.mark.parametrize("key", ["resume_from", "lr_config", "evaluation", "total_epochs"])
 def test_top_level_keys_of_mmseg_before_1(key):
-    _refused(f"{key!r} reaches nothing; it is of MMSegmentation before 1.0", **{key: 1})
+    _refused(f"{key!r} has no effect; it is of MMSegmentation before 1.0", **{key: 1})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def _check(tmp_path, lines: str, base: str = _BASE) -> None:
 
 @pytest.mark.parametrize(
     ("lines", "named"),
-    [("steps = [3, 4]", "'steps' reaches nothing"), ("lr = 0.2", "'lr' reaches nothing")],
+    [("steps = [3, 4]", "'steps' has no effect"), ("lr = 0.2", "'lr' has no effect")],
 )
 def test_a_variable_that_the_base_has_used_is_refused(tmp_path, lines, named):
     with pytest.raises(InputError, match=named):

@@ -293,7 +293,7 @@ def test_wrong_arguments_are_one_line_each(run_tool, raw, tmp_path):
     for source, target, axes, message in (
         (nowhere, tmp_path / "out", "x,y,z", "nowhere: expected a folder or an archive"),
         (tmp_path / "text.txt", tmp_path / "out", "x,y,z", "expected a folder or an archive"),
-        (tmp_path, tmp_path / "raw/out", "x,y,z", "which is read"),
+        (tmp_path, tmp_path / "raw/out", "x,y,z", "would overwrite the input"),
         (tmp_path / "mine", nowhere, "x,y,z", "ImageSets/Context/train.txt: no such file"),
         (raw, tmp_path / "mine", "x,y,z", "mine: is not empty and no converter wrote it"),
     ):

@@ -93,7 +93,7 @@ def test_missing_parts_of_a_folder_are_named(root):
     (root / "splits" / "train.txt").write_text("d\nx/y\nz\n")
     _refused(r"train\.txt: 2 id.*images.*'x/y'", str(root), TASKS)
     (root / "splits" / "train.txt").write_text(" \n")
-    _refused(r"train\.txt: holds no id", str(root), TASKS)
+    _refused(r"train\.txt: contains no id", str(root), TASKS)
 
 
 def _logged(monkeypatch):
@@ -112,7 +112,7 @@ def test_labels_without_an_image_are_warned_of(root, monkeypatch):
     _save(root / "semseg" / "d_2.png", 6, 8)
     assert len(_dataset(root)) == 2
     (line,) = lines
-    assert line.startswith(f"{root}/semseg: 2 file(s) belong to no image")
+    assert line.startswith(f"{root}/semseg: 2 file(s) do not belong to an image")
     assert "semseg/D.png', the nearest id is 'd'; expected <id>.png" in line
 
 
@@ -161,7 +161,7 @@ def test_the_nearest_id_of_an_image_that_is_missing_is_named(root):
     _refused("'d.jpg', the nearest id is 'd'", str(root), TASKS)
     (root / "splits" / "train.txt").write_text("photo\n")
     (root / "images" / "photo.HEIC").touch()
-    _refused(r"'photo', '.*photo\.HEIC' has another ending than \.jpg", str(root), TASKS)
+    _refused(r"'photo', '.*photo\.HEIC' does not end with \.jpg", str(root), TASKS)
 
 
 @pytest.mark.parametrize("form", ["{}/", "{}/.", "~/data", "~/data/"])

@@ -73,7 +73,7 @@ def test_a_label_that_cannot_be_used_ends_the_run_before_it_begins(tmp_path, war
         dataset = _dataset(root, on_error=on_error)
         _save(root / "saliency/3.png", [[0, 1]])
         if on_error == "raise":
-            with pytest.raises(InputError, match=r"saliency/3.png: .* set values='mask01'"):
+            with pytest.raises(InputError, match=r"saliency/3.png: .* values='mask01'"):
                 warnings_of(dataset)
         else:
             assert warnings_of(dataset) == []

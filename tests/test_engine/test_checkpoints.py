@@ -117,7 +117,9 @@ def test_a_full_disk_leaves_the_former_one(small_run, monkeypatch, how):
     folder = run.folder
     assert f"{folder / 'epoch_2.pth'} cannot be written" in str(caught.value)
     assert "No space left on device" in str(caught.value)
-    assert f"use --resume, which continues from {folder / 'epoch_1.pth'}" in str(caught.value)
+    assert f"rerun with --resume, which continues from {folder / 'epoch_1.pth'}" in str(
+        caught.value
+    )
     assert files(folder) == ["epoch_1.pth"]
     assert is_intact(folder / "epoch_1.pth")
     assert not list(folder.rglob("*.part"))

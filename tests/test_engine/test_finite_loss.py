@@ -135,7 +135,7 @@ def test_no_more_steps_are_skipped_than_allowed(small_run):
     options = {**QUIET, **SKIP, "default_hooks.finite_loss.max_skips": 2}
     states = States()
     run = small_run(options, *states.hooks, spoil("semseg", 1, 3, 4))
-    with pytest.raises(InputError, match="iteration 4: .*2 steps were skipped before"):
+    with pytest.raises(InputError, match="iteration 4: .*2 steps have already been skipped"):
         run.train()
     assert sorted(run.losses) == [1, 2, 3]
     states.keep(run.runner, 4)

@@ -79,7 +79,7 @@ def test_another_encoder_is_refused(small_run, whole, tmp_path, resume):
         run.train()
     message = str(caught.value)
     assert message.startswith(f"{path} was trained on the frozen backbone of {SOURCE!r} (SHA-256 ")
-    assert f"{other!r} holds another one" in message
+    assert f"{other!r} contains a different one" in message
     assert run.losses == {}
 
 
@@ -88,7 +88,7 @@ def test_a_missing_encoder_is_named(whole, scenes):
     content["meta"]["frozen_encoder"]["source"] = "gone/theirs.pth"
     for ours in ("gone/ours.pth", None):
         model, own = build(scenes, {"model.backbone.pretrained": ours})
-        with pytest.raises(InputError, match=r"backbone, which are those of 'gone/theirs") as e:
+        with pytest.raises(InputError, match=r"backbone, those of 'gone/theirs") as e:
             load_model(model, content, "file.pth", own)
         assert f"{ours or 'gone/theirs.pth'!r} do not exist" in str(e.value)
 
@@ -104,7 +104,7 @@ def test_a_record_that_lost_a_tensor_is_refused(whole, scenes):
     with pytest.raises(InputError, match="missing key"):
         load_model(model, content, "file.pth", own)
     content["meta"]["frozen_encoder"] = dict(source=3)
-    with pytest.raises(InputError, match="file.pth: damaged, its meta.frozen_encoder is"):
+    with pytest.raises(InputError, match="file.pth: damaged file, its meta.frozen_encoder is"):
         load_model(model, content, "file.pth", own)
 
 

@@ -56,7 +56,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, logged, kind):
     assert newest_checkpoint(tmp_path) == str(first)
     for number in (2, 3):
         name = tmp_path / f"epoch_{number}.pth"
-        assert f"{name}: skipped, the checkpoint is damaged; resuming from {first}" in logged()
+        assert f"{name}: skipped a damaged checkpoint; resuming from {first}" in logged()
     assert logged().count("WARNING") == 2
     damage(first, kind)
     with pytest.raises(InputError, match=f"{tmp_path}: all checkpoints are damaged") as caught:

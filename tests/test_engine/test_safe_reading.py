@@ -74,7 +74,7 @@ def marker(tmp_path):
 
 @pytest.fixture(scope="module")
 def short(whole):
-    """A training's checkpoint with few weights, which is read in no time."""
+    """A training's checkpoint with few weights, would overwrite the input in no time."""
     content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
     weights = dict(list(content["state_dict"].items())[:3])
     return {**content, "state_dict": weights, "optimizer": {}}

@@ -39,7 +39,7 @@ def interrupted(run, code):
     path = run.folder / "interrupted.pth"
     assert is_intact(path)
     assert newest_checkpoint(run.folder) == str(path)
-    assert f"{path} is written; go on with --resume" in run.log
+    assert f"wrote {path}; continue with --resume" in run.log
     return read_checkpoint(str(path))
 
 

@@ -190,7 +190,7 @@ def test_an_adapter_file(tmp_path):
     [
         (["--remove", "edge"], "unknown task(s) ['edge']; the model has ['semseg', 'normals',"),
         (["--rename", "edge=lines"], "unknown task(s) ['edge']"),
-        (["--remove", *TASKS], "the tasks would be []: there must be one, of different valid"),
+        (["--remove", *TASKS], "the tasks would be []; expected one or more distinct"),
         (["--rename", "semseg=depth"], "the tasks would be ['depth', 'normals', 'depth']"),
         (["--rename", "semseg=a.b"], "the tasks would be ['a.b', 'normals', 'depth']"),
         (["--rename", "semseg"], "--rename takes OLD=NEW, each task once, got 'semseg'"),
@@ -208,7 +208,7 @@ def test_bad_input(run_tool, arguments, message, tmp_path):
 
 def test_files_that_say_nothing_of_their_tasks(tmp_path):
     torch.save(dict(state_dict={}), tmp_path / "a.pth")
-    with pytest.raises(InputError, match="tools/train.py did not write it"):
+    with pytest.raises(InputError, match="expected a checkpoint of tools/train.py"):
         edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("semseg",))
     with pytest.raises(InputError, match="must end with .pth"):
         edit_tasks(tmp_path / "a.pth", tmp_path / "b.safetensors", ("semseg",))
@@ -223,7 +223,7 @@ def test_files_that_say_nothing_of_their_tasks(tmp_path):
         ("a = dict(**c)", "line 1: .*Name"),
         ("a = b = 1", "line 1 is not an assignment"),
         ("a = (", "cannot be read"),
-        ("", "there is no config"),
+        ("", "the config is empty"),
         (None, "cannot be read"),
     ],
 )

@@ -129,7 +129,7 @@ _TASKS = ["human_parts", "normals", "saliency", "semseg"]
         (
             {"without": ["normals"]},
             f"tasks: {_TASKS} in the checkpoint, ['human_parts', 'saliency', 'semseg'] in",
-            "unknown key(s): backbone.peft.blocks.0.alpha.normals",
+            "unexpected key(s): backbone.peft.blocks.0.alpha.normals",
         ),
         (
             {"model.tasks.semseg.num_classes": 9},
@@ -154,7 +154,7 @@ _TASKS = ["human_parts", "normals", "saliency", "semseg"]
         (
             {"model.backbone.peft": dict(type="DecodersOnly", _delete_=True)},
             "peft: 'VMTAdapter' in the checkpoint, 'DecodersOnly' in the config",
-            "unknown key(s): backbone.peft.blocks.0",
+            "unexpected key(s): backbone.peft.blocks.0",
         ),
         (
             {"model.head.channels": 24},
@@ -192,8 +192,8 @@ def test_keys_are_missing_unknown_or_of_another_shape(build, checkpoint):
     message = refusal(model, own, checkpoint)
     for part in (
         "2 missing key(s): backbone.peft.blocks.3.up.weight, heads.saliency.predict.bias",
-        "1 unknown key(s): heads.semseg.extra",
-        "1 differently sized key(s): heads.normals.fuse.weight (2, 3) (model: (16, 64, 1, 1))",
+        "1 unexpected key(s): heads.semseg.extra",
+        "1 mismatched key(s): heads.normals.fuse.weight (2, 3) (model: (16, 64, 1, 1))",
     ):
         assert part in message
 
@@ -263,7 +263,7 @@ def test_the_file_of_an_encoder_is_no_checkpoint(small_run):
 def test_a_checkpoint_without_an_optimizer_is_not_resumed(small_run, whole):
     (best,) = whole.folder.glob("best*.pth")
     options = {"resume": True, "load_from": str(best)}
-    with pytest.raises(InputError, match=rf"{best} cannot be resumed: it holds no optimizer"):
+    with pytest.raises(InputError, match=rf"{best} cannot be resumed: it has no optimizer"):
         small_run(options).train()
     assert small_run({"load_from": str(best)}).test() == whole.validations[-1][1]
 

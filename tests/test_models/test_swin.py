@@ -133,6 +133,6 @@ def test_images_of_other_channels(options):
 
 
 def test_weights_for_three_channels_fit_no_other():
-    match = r"differently sized key.*projection\.weight \(20, 3, 4, 4\) \(model: \(20, 4, 4, 4\)\)"
+    match = r"mismatched key.*projection\.weight \(20, 3, 4, 4\) \(model: \(20, 4, 4, 4\)\)"
     with pytest.raises(InputError, match=match):
         build(in_channels=4, pretrained="vmt_mm://swin_nano", allow_random_backbone=False)

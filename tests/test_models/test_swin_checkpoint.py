@@ -182,7 +182,7 @@ def reshape(state):
     ("spoil", "message"),
     [
         (drop, r"1 missing key\(s\): stages.1.blocks.0.norm1.bias"),
-        (add, r"1 unknown key\(s\): stages.1.blocks.9.norm1.bias"),
+        (add, r"1 unexpected key\(s\): stages.1.blocks.9.norm1.bias"),
         (reshape, r"patch_embed.projection.weight \(96, 3, 4, 4\) \(model: \(20, 3, 4, 4\)\)"),
         (dict.clear, "holds no tensors"),
         (lambda s: (s.clear(), s.update(a=torch.zeros(1))), "no Swin checkpoint: keys like a"),

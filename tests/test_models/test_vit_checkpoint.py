@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused(spoil, message, tmp_path):
 
 def test_a_model_without_layer_scale_does_not_lose_a_files(tmp_path):
     torch.save(to_timm(random_state()), tmp_path / "vit.pth")
-    with pytest.raises(InputError, match=r"8 unknown key\(s\): layers.0.attn.gamma1.weight"):
+    with pytest.raises(InputError, match=r"8 unexpected key\(s\): layers.0.attn.gamma1.weight"):
         load(tmp_path / "vit.pth", layer_scale_init_value=0.0)
 
 

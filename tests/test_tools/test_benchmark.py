@@ -69,13 +69,13 @@ def test_table_and_file(benchmark, tmp_path):
         (["none.py"], "none.py: no such config file"),
         ([NANO, *SMALL, "--json", "own.py"], "--json own.py: the file's name must end with .json"),
         ([NANO, *SMALL, "--out", "cost.none"], "--out cost.none: no image format has this suffix"),
-        ([NANO, *SMALL, "--out", "own.py/cost.png"], "own.py: nothing can be written there"),
-        ([NANO, *SMALL, "--json", "folder.json"], "folder.json: is a folder; name a file"),
+        ([NANO, *SMALL, "--out", "own.py/cost.png"], "own.py: cannot be written to"),
+        ([NANO, *SMALL, "--json", "folder.json"], "folder.json: is a folder; expected a file"),
         ([NANO, "--threads", "0"], "--threads must be 1 or more, got 0"),
         ([NANO, *SMALL, "--repeats", "0"], "repeats must be 1 or more, got 0"),
         (
             [HRNET, *SMALL, "--reference"],
-            "is of a MultiTaskSwin with MLPHeads, not of MultiTaskSwin, HRNetHead",
+            "need a MultiTaskSwin with MLPHeads, not MultiTaskSwin, HRNetHead",
         ),
     ],
 )

@@ -212,7 +212,7 @@ def test_a_checkpoint_of_another_model_is_refused(run_tool, trained, tmp_path):
 def test_fewer_images_than_a_batch_are_one_line(run_tool, trained, tmp_path):
     small = options(trained[0], "total_batch_size=17")
     output = run_tool(TRAIN, CONFIG, "--work-dir", tmp_path, *small, code=1).text
-    assert "error: 16 training image(s) give no batch of 17 per process" in output
+    assert "error: 16 training image(s) do not fill a batch of 17" in output
     assert "Traceback" not in output
 
 

@@ -67,10 +67,10 @@ def test_the_same_command_again_only_collects(folder, trained, compare):
 
 def test_other_settings_and_missing_runs(trained, compare):
     output = compare(options=["optim_wrapper.optimizer.lr=0.5"], code=1)
-    assert "is of a run with other settings: optim_wrapper" in output
+    assert "belongs to a run with different settings: optim_wrapper" in output
     assert "Traceback" not in output
     output = compare("--collect", "--seeds", "0", "1", "7")
-    assert "decoders_swin-nano_shapes/seed7 has not been started" in output
+    assert "decoders_swin-nano_shapes/seed7 has not started" in output
 
 
 def test_a_failed_training_is_reported_and_the_others_are_kept(trained, compare):

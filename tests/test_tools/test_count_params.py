@@ -49,9 +49,9 @@ def test_options_reach_every_config(count):
     ("content", "message"),
     [
         (None, "own.py: no such config file"),
-        ("data_root = 'data'", "own.py: its `model` must be of type MultiTaskSegmentor"),
-        ("model = dict(type='EncoderDecoder')", "its `model` must be of type MultiTaskSegmentor"),
-        ("model = dict(type='MultiTaskSegmentor')", "own.py: its `model` has no `tasks`"),
+        ("data_root = 'data'", "own.py: `model` must be of type MultiTaskSegmentor"),
+        ("model = dict(type='EncoderDecoder')", "`model` must be of type MultiTaskSegmentor"),
+        ("model = dict(type='MultiTaskSegmentor')", "own.py: `model` has no `tasks`"),
     ],
 )
 def test_a_wrong_config_is_one_line(count, tmp_path, content, message):

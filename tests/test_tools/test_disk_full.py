@@ -51,7 +51,7 @@ def test_training_says_so_and_keeps_the_last_checkpoint(tmp_path):
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "epoch_2.pth cannot be written: No space left on device" in errors[0]
-    assert "correct that and use --resume, which continues from" in errors[0]
+    assert "fix this and rerun with --resume, which continues from" in errors[0]
     assert errors[0].endswith("disk/run/epoch_1.pth")
     assert "Traceback" not in output
     files = sorted(path.name for path in (copy / "run").glob("*.pth"))

@@ -126,7 +126,7 @@ FAULTS = {
         [
             "splits/train.txt: 1 id(s) without an image in",
             "splits/val.txt: 1 id(s) without an image in",
-            *(f"{task}: 2 file(s) belong to no image" for task in TASKS),
+            *(f"{task}: 2 file(s) do not belong to an image" for task in TASKS),
         ],
     ),
     "an id in both splits": (
@@ -143,11 +143,11 @@ FAULTS = {
     ),
     "labels named otherwise": (
         lambda root: (root / "depth/a.png").rename(root / "depth/a_mask.png"),
-        ["depth: 1 file(s) belong to no image, the first is "],
+        ["depth: 1 file(s) do not belong to an image, the first is "],
     ),
     "labels of another format": (
         lambda root: (root / "depth/a.png").rename(root / "depth/a.npz"),
-        ["depth: 1 file(s) belong to no image, the first is "],
+        ["depth: 1 file(s) do not belong to an image, the first is "],
     ),
     "a JPEG under another name": (
         lambda root: Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "floor/b.png", "JPEG"),

@@ -49,7 +49,7 @@ def test_arrays_of_sixteen_bits(monkeypatch):
 
 def test_what_needs_a_newer_version_says_so(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cu121")
-    with pytest.raises(InputError, match=r"compile_features needs PyTorch 2\.6 .* this is 2\.5\.1"):
+    with pytest.raises(InputError, match=r"compile_features needs PyTorch 2\.6 .* got 2\.5\.1"):
         PEFTBackbone.compile_features(None)
     monkeypatch.setattr(torch, "__version__", "2.6.0")
     compat.need("2.6", "this")

@@ -121,7 +121,7 @@ def test_lossy_files_are_refused_under_any_name(tmp_path, task, kind):
         LOSSY[kind](path, _indices(21))
         with pytest.raises(InputError, match=f"{name}: the file is a {kind}") as caught:
             TASKS[task].label.decode(path)
-        assert "write the labels again from their source, as PNG" in str(caught.value)
+        assert "export the labels again from their source, as PNG" in str(caught.value)
 
 
 def test_what_is_not_one_picture_of_numbers_is_refused(tmp_path):
@@ -173,7 +173,9 @@ def test_a_palette_of_other_greys_is_not_taken_for_classes(tmp_path):
         if is_read:
             np.testing.assert_array_equal(read_classes(path, 21, 255), _indices(3))
         else:
-            with pytest.raises(InputError, match="index 1 of the palette image has the grey 7"):
+            with pytest.raises(
+                InputError, match="index 1 of the palette image has the grey value 7"
+            ):
                 read_classes(path, 21, 255)
 
 
@@ -185,7 +187,7 @@ def test_tiff_files_that_decoders_would_change_are_refused(tmp_path):
         with pytest.raises(InputError, match=f"orientation {orientation};"):
             read_classes(path, 3)
     image.save(path, save_all=True, append_images=[Image.fromarray(indices * 0)])
-    with pytest.raises(InputError, match="holds 2 image"):
+    with pytest.raises(InputError, match="contains 2 image"):
         read_classes(path, 3)
     one_bit = Image.fromarray(indices > 0)
     one_bit.save(path, compression="group4", tiffinfo={262: 1})
@@ -218,7 +220,7 @@ def test_masks_whose_meaning_the_file_says_are_read(tmp_path, kind):
 
 def test_masks_of_0_and_1_need_their_option(tmp_path):
     path = _save(tmp_path / "mask.png", MASK)
-    with pytest.raises(InputError, match="found 0 and 1 alone, .* set values='mask01' on the task"):
+    with pytest.raises(InputError, match="found only 0 and 1, .* set the task's values='mask01'"):
         TASKS["saliency"].label.decode(path)
     np.testing.assert_array_equal(TASKS["edge"].label.decode(path), MASK)
     for values in (MASK.astype(np.float32), MASK.astype(np.int64), MASK.astype(bool)):
@@ -229,7 +231,7 @@ def test_masks_of_0_and_1_need_their_option(tmp_path):
     np.testing.assert_array_equal(TASKS["edge"].label.decode(path), ignored)
     for values in (MASK * 255, MASK * 128, MASK * 2):
         _save(path, values)
-        with pytest.raises(InputError, match="leave `values` of the task at 'mask255'"):
+        with pytest.raises(InputError, match="set the task's `values` to 'mask255'"):
             TASKS["edge"].label.decode(path)
     # predictions are probabilities, whatever the labels' values
     _save(path, np.uint8([[0, 90, 128, 255]]))
@@ -240,7 +242,7 @@ def test_masks_of_0_and_1_need_their_option(tmp_path):
 
 def test_masks_of_0_and_1_with_ignored_pixels_need_their_option(tmp_path):
     path = _save(tmp_path / "mask.png", np.uint8([[0, 1, 1, 255]]))
-    with pytest.raises(InputError, match="found 0, 1 and 255 alone, of which 1 would be backgr"):
+    with pytest.raises(InputError, match="found only 0, 1 and 255, so 1 would be backgr"):
         read_mask(path)
     np.testing.assert_array_equal(read_mask(path, "mask01"), [[0, 1, 1, 255]])
 
@@ -262,7 +264,7 @@ def test_soft_and_empty_masks_stay_allowed(tmp_path):
         with pytest.raises(InputError, match="found float32 values 0..0.5"):
             read_mask(path, values)
     _png(path, MASK * 5, 4, 3, np.repeat(np.arange(16), 3))
-    with pytest.raises(InputError, match="leave `values`"):
+    with pytest.raises(InputError, match="set the task's `values`"):
         read_mask(path, "mask01")
 
 
@@ -270,7 +272,7 @@ def test_soft_and_empty_masks_stay_allowed(tmp_path):
 def test_objects_in_the_colours_of_a_palette_are_no_mask(tmp_path, values):
     colors = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     path = _png(tmp_path / "mask.png", MASK + MASK * (np.arange(8) > 2), 8, 3, colors)
-    with pytest.raises(InputError, match=r"a palette image of colours .* \[0, 1, 2\]; w"):
+    with pytest.raises(InputError, match=r"a colour palette .* \[0, 1, 2\]; s"):
         read_mask(path, values)
     _png(path, MASK, 8, 3, colors)
     np.testing.assert_array_equal(read_mask(path, values) > 0, MASK)

@@ -42,7 +42,7 @@ def test_results_come_in_order():
 
 def test_an_error_arrives_as_it_was_raised(tmp_path):
     (tmp_path / "train.txt").write_text("")
-    with pytest.raises(InputError, match="train.txt: holds no id"):
+    with pytest.raises(InputError, match="train.txt: contains no id"):
         list(run_parallel(read_ids, [tmp_path / "train.txt"] * 2, 2))
 
 

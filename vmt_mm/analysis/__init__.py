@@ -1,1 +1,1 @@
-"""Counts, costs and comparisons of models and trainings."""
+"""Parameter counts, costs and comparisons of models and trainings."""

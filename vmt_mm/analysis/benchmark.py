@@ -1,4 +1,4 @@
-"""Time models against the number of tasks; show the records as a table and as a picture."""
+"""Time models against the number of tasks; show the records as a table and a figure."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.visualization.figure import draw_figure
 
 MODES = ("encoder", "infer", "train")
-#: Runs of each case before the timed ones; the first counts its operations.
+#: Untimed runs of each case; the first one counts its operations.
 UNTIMED = 2
-#: How models are run: ``tasks``, the config's own repeated; ``mode``; ``batch``; ``size`` (H, W) or
-#: None for the config's ``image_size``; ``variant``, see ``mmseg_baseline``; ``amp``: bfloat16;
-#: ``compile`` the encoder's loop.
+#: How to run models: number of ``tasks``, repeats of the config's; ``mode``; ``batch``; ``size``
+#: (H, W), or None for the config's ``image_size``; ``variant``, see ``mmseg_baseline``; ``amp``:
+#: bfloat16; ``compile`` the backbone.
 SETTING: Mapping[str, Any] = dict(tasks=1, mode="encoder", batch=1, size=None, variant=OURS,
                                   amp=False, compile=False)  # fmt: skip
 #: A row of the benchmark's JSON, see :func:`measure`.
@@ -42,7 +42,7 @@ Record = dict[str, Any]
 
 
 class Case(NamedTuple):
-    """A config with a setting, and what does its work once, for all tasks and images."""
+    """A config with a setting, and a function that runs it once, for all tasks and images."""
 
     record: Record
     run: Callable[[], object]
@@ -50,12 +50,12 @@ class Case(NamedTuple):
 
 
 def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
-    """Build an experiment's models and images, with the same random values each time."""
+    """Build an experiment's models and images, with fixed random values."""
     setting, device = {**SETTING, **setting}, get_device()
     tasks, batch = setting["tasks"], setting["batch"]
     size = setting["size"] or tuple(experiment.cfg.get("image_size") or ())[::-1]
     if len(size) != 2:
-        raise InputError(f"{experiment.path}: has no `image_size`, (width, height); give a size")
+        raise InputError(f"{experiment.path}: has no `image_size` (width, height); give a size")
     if min(tasks, batch, *size) < 1:
         given = f"{tasks} task(s), {batch} image(s) of {size[0]} x {size[1]} pixels"
         raise InputError(f"tasks, batch and size must be 1 or more, got {given}")
@@ -65,7 +65,7 @@ def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
         images = torch.randn(batch, 3, *size, device=device)
         models = experiment.build_models(tasks)
         for model in models:
-            model.backbone.init_weights()  # mmseg prints that there is no file
+            model.backbone.init_weights()  # mmseg prints that no file is loaded
             if setting["compile"]:
                 model.backbone.compile_features()
     optimizer = dict(experiment.cfg.get("optim_wrapper") or {})
@@ -74,11 +74,11 @@ def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
     runs = [make_run(m.to(device), images, setting["mode"], optimizer) for m in models]
 
     def run() -> list[object]:
-        amp = setting["amp"] and setting["mode"] != "train"  # where the optimizer has its own
+        amp = setting["amp"] and setting["mode"] != "train"  # in training, the optimizer does it
         with torch.autocast(device, torch.bfloat16, enabled=amp):
             return [one() for one in runs]
 
-    # a config that trains a model per task needs a pass per task, even with one task
+    # with a model per task, there is one pass per task, even for one task
     passes = "per_task" if experiment.model_per_task else find_passes(models)
     return Case(dict(setting, config=experiment.path, size=size, passes=passes), run, models)
 
@@ -86,13 +86,13 @@ def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
 def make_run(
     model: MultiTaskSegmentor, images: Tensor, mode: str, optim_wrapper: Mapping[str, Any]
 ) -> Callable[[], object]:
-    """The work of a mode on (B, 3, H, W); 'train': a step on the untrained model's predictions."""
+    """Return the work of a mode on (B, 3, H, W); 'train' takes its own predictions as labels."""
     model.eval()
     if mode == "encoder":
         return torch.no_grad()(lambda: model.backbone(images))
     if mode == "infer":
         return lambda: model(images, mode="predict")
-    model.feature_cache = None  # the images are the same each time
+    model.feature_cache = None  # the images repeat, so it would always hit
     optimizer = build_optim_wrapper(model, copy.deepcopy(dict(optim_wrapper)))
     samples = model(images, [MultiTaskDataSample() for _ in images], mode="predict")
     for sample in samples:
@@ -109,7 +109,7 @@ def make_run(
 
 
 def run_alone(options: Mapping[str, Any], record: Record, times: int) -> None:
-    """Build one case and run it, for a process that measures memory."""
+    """Build one case and run it; for a process that measures memory."""
     (experiment,) = load_experiments([record["config"]], options)
     case = build_case(experiment, record)
     for _ in range(times):
@@ -119,14 +119,14 @@ def run_alone(options: Mapping[str, Any], record: Record, times: int) -> None:
 def measure(
     cases: Sequence[Case], repeats: int, advance: Callable[[], object] = lambda: None
 ) -> list[Record]:
-    """Time cases in turn; ``advance`` is called after each of (UNTIMED + repeats) runs of each."""
+    """Time cases in turn; call ``advance`` after each of the (UNTIMED + repeats) runs per case."""
     if repeats < 1:
         raise InputError(f"repeats must be 1 or more, got {repeats}")
     about = dict(device=get_device(), threads=torch.get_num_threads(), peak_mem_bytes=None)
     gflops = []
     for case in cases:
         eager = any(model.eager_backward for model in case.models)
-        for model in case.models:  # PyTorch's counter cannot follow a gradient in a forward pass
+        for model in case.models:  # PyTorch's counter does not support backward in a forward pass
             model.eager_backward = False
         gflops.append(count_operations(case.run) / 1e9)
         for model in case.models:
@@ -138,20 +138,20 @@ def measure(
         for case, gflop, own in zip(cases, gflops, seconds, strict=True)
     ]
     for record in records:
-        one = _find(records, record, tasks=1)  # None where that is not timed
+        one = _find(records, record, tasks=1)  # None if it was not timed
         record["ratio"] = record["median_s"] / one["median_s"] if one else None
         record["images_per_s"] = record["batch"] / record["median_s"]
     return records
 
 
 def _find(records: Sequence[Record], like: Record, **changes: Any) -> Record | None:
-    """The record of the same config and setting, apart from the changes."""
+    """Return the record of the same config and setting, except for the changes."""
     keys = ("config", "variant", "tasks", "size")
     return next((r for r in records if all(r[k] == changes.get(k, like[k]) for k in keys)), None)
 
 
 def cost_table(records: Sequence[Record], rate: float) -> Table:
-    """Table of the records, on a machine with ``rate`` operations/s in matrix products."""
+    """Make a table of records; ``rate`` is the machine's operations/s in matrix products."""
     rows = []
     for r in records:
         ours = _find(records, r, variant=OURS) or r

@@ -1,4 +1,4 @@
-"""Confidence interval of a difference of mean IoU, by resampling the test images.
+"""Bootstrap confidence interval of a difference of mean IoU, by resampling the test images.
 
 Percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 """
@@ -18,44 +18,45 @@ from vmt_mm.tasks import Segmentation
 from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.layout import list_files
 
-#: Pixels of N images and C classes: ``true``, ``predicted`` and ``label``, (N, C) each.
+#: Pixel counts of N images and C classes: ``true``, ``predicted`` and ``label``, (N, C) each.
 Counts = Mapping[str, np.ndarray]
 
 
 def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
-    """Count the pixels of every image and class in two folders of files with the same names."""
+    """Count pixels per image and class, in two folders with the same file names."""
     metric, rows = SegmentationMetric(task.name, task.out_channels), []
     files = list_files(predictions, (task.label.suffix,)).files
     if not files:
-        raise InputError(f"{predictions}: holds no prediction *{task.label.suffix}")
+        raise InputError(f"{predictions}: contains no prediction *{task.label.suffix}")
     known = list_files(labels, task.label.suffixes).files
     names = sorted(files.keys() & known.keys())
     for name in names:
         prediction = from_numpy(task.label.decode_prediction(files[name]))
         label = from_numpy(task.label.decode(known[name]))
         if prediction.shape != label.shape:
-            sizes = f"{tuple(prediction.shape)}, its label of {tuple(label.shape)}"
-            raise InputError(f"{files[name]}: is of size {sizes}")
+            sizes = f"{tuple(prediction.shape)}, its label has {tuple(label.shape)}"
+            raise InputError(f"{files[name]}: has size {sizes}")
         if counts := metric.measure(prediction, label):
             rows.append(counts)
     if not rows:
-        raise InputError(f"{labels}: no pixel of the {len(names)} image(s) predicted has a label")
+        raise InputError(f"{labels}: no pixel of the {len(names)} predicted image(s) has a label")
     return {key: np.stack([row[key] for row in rows]) for key in ("true", "predicted", "label")}
 
 
 def compare(
     methods: Sequence[Sequence[Counts]], min_images: int, samples: int, seed: int
 ) -> dict[str, Any]:
-    """95 % interval of the difference of two methods' mean IoU over images, in percent.
+    """Compute the 95 % interval of the difference of two methods' mean IoU, in percent.
 
-    A method is the counts of its trainings; classes count that ``min_images`` images have.
+    A method is the list of counts of its trainings. Classes in fewer than ``min_images`` images are
+    left out. ``samples`` is the number of resamples.
     """
     labels = methods[0][0]["label"]
     if any(not np.array_equal(counts["label"], labels) for own in methods for counts in own):
-        raise InputError("the predictions are not of the same images")
+        raise InputError("all predictions must be of the same images")
     classes = np.flatnonzero((labels > 0).sum(axis=0) >= min_images)
     if len(labels) < 2 or not len(classes):
-        raise InputError(f"no class is in {min_images} images or more, of {len(labels)}")
+        raise InputError(f"no class occurs in at least {min_images} of the {len(labels)} images")
 
     def scores(drawn: np.ndarray) -> list[np.ndarray]:
         return [np.mean([_mean_iou(one, drawn, classes) for one in own], axis=0) for own in methods]
@@ -72,7 +73,7 @@ def compare(
 
 
 def _mean_iou(counts: Counts, drawn: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Mean IoU in percent of drawn images (..., N); classes that they lack are left out."""
+    """Mean IoU, in percent, of drawn images (..., N) over the classes that occur in them."""
     weights = np.apply_along_axis(np.bincount, -1, drawn, minlength=drawn.shape[-1]).astype(float)
     keys = ("true", "predicted", "label")
     true, predicted, label = (weights @ counts[key][:, classes] for key in keys)

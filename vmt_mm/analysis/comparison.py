@@ -1,4 +1,4 @@
-"""Train configs with several seeds; compare their scores, parameters and Delta.
+"""Train configs with several seeds; compare scores, parameters and Delta.
 
 Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Table 2 and Fig. 1.
 """
@@ -33,13 +33,13 @@ from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.files import write_json
 from vmt_mm.visualization.figure import draw_figure
 
-#: What a comparison adds to a run's folder: settings with result, and what the run printed.
+#: Files that a comparison adds to a run's folder: settings with result, and the run's output.
 RECORD, LOG = "run.json", "output.log"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training of a config, on all tasks or a single one, in a work dir of its own."""
+    """A training of a config, on all tasks or a single one, in its own work dir."""
 
     experiment: Experiment
     task: str | None
@@ -53,11 +53,11 @@ class Run:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on, in JSON's types."""
+        """Return the settings that determine the result, in JSON types."""
         return json.loads(json.dumps({**self.cfg.to_dict(), "seed": self.seed}, default=repr))
 
     def command(self, script: Path, options: Sequence[str]) -> list[str]:
-        """The training's command line, which resumes it where there is a checkpoint."""
+        """Return the training's command line, which resumes from a checkpoint if there is one."""
         own = [f"train_cfg.val_interval={self.cfg.train_cfg.val_interval}"]
         own += [f"task={self.task}"] if self.task else []
         return [sys.executable, str(script), self.experiment.path, "--cfg-options", *options, *own,
@@ -65,19 +65,19 @@ class Run:
                 "--resume", "auto"]  # fmt: skip
 
     def read(self) -> dict[str, Any]:
-        """``settings``, ``code`` of the last end, ``metrics``, ``seconds``; {} before a start."""
+        """Return ``settings``, exit ``code``, ``metrics`` and ``seconds``; {} before the start."""
         path = self.folder / RECORD
         if not path.is_file():
             return {}
         record = json.loads(path.read_text())
         there, here = record["settings"], self.settings()
         if differing := [key for key in there | here if there.get(key) != here.get(key)]:
-            problem = f"is of a run with other settings: {some(differing)}"
+            problem = f"belongs to a run with different settings: {some(differing)}"
             raise InputError(f"{path}: {problem}; remove the folder or give another --work-dir")
         return record
 
     def train(self, command: Sequence[str], threads: int, children: list) -> None:
-        """Run the command, whose process is added to ``children``."""
+        """Run the command and add its process to ``children``."""
         record = dict(settings=self.settings(), seconds=self.read().get("seconds", 0.0))
         write_json(self.folder / RECORD, record)
         begin, environment = time.monotonic(), {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -93,11 +93,11 @@ class Run:
 
 
 def scored_tasks(experiment: Experiment) -> dict[str, Task]:
-    """The tasks of a config that have a primary metric, which says which way it is better."""
+    """Return the tasks of a config that have a primary metric; its direction must be known."""
     tasks = build_tasks(experiment.cfg.model.tasks)
     scored = {name: task for name, task in tasks.items() if task.primary_metric}
     if not scored:
-        raise InputError(f"{experiment.path}: no task of {list(tasks)} has a metric to compare")
+        raise InputError(f"{experiment.path}: none of the tasks {list(tasks)} has a primary metric")
     check_directions(scored)
     return scored
 
@@ -105,17 +105,17 @@ def scored_tasks(experiment: Experiment) -> dict[str, Task]:
 def plan_runs(
     paths: Sequence[str], options: Mapping[str, Any], seeds: Sequence[int], work_dir: Path
 ) -> list[Run]:
-    """Every run, all configs with one seed before the next; each is validated once, at its end."""
+    """Plan the runs, seed by seed; each run is validated once, at its end."""
     experiments = load_experiments(paths, options)
     names = [experiment.name for experiment in experiments]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"two configs are named {twice[0]!r}; their runs would share a folder")
+        raise InputError(f"two configs are named {twice[0]!r}, so their runs would share a folder")
     kinds = [{n: type(t) for n, t in scored_tasks(e).items()} for e in experiments]
     models = []
     for experiment, own in zip(experiments, kinds, strict=True):
         if own != kinds[0]:
-            tasks = f"its tasks are {list(own)}, those of {paths[0]} {list(kinds[0])}"
-            raise InputError(f"{experiment.path}: {tasks}; a comparison needs the same")
+            tasks = f"its tasks are {list(own)}, but those of {paths[0]} are {list(kinds[0])}"
+            raise InputError(f"{experiment.path}: {tasks}; a comparison needs the same tasks")
         length = experiment.cfg.train_cfg
         last = length.get("max_epochs", length.get("max_iters"))
         for task in own if experiment.model_per_task else [None]:
@@ -128,7 +128,7 @@ def plan_runs(
 def train_runs(
     runs: Sequence[Run], commands: Sequence[Sequence[str]], slots: int, on_end: Callable
 ) -> None:
-    """Run commands of trainings, ``slots`` at a time, which share the cores; Ctrl-C stops them."""
+    """Run training commands, ``slots`` at a time; they share the cores, and Ctrl-C stops them."""
     children: list[subprocess.Popen] = []
     threads = max(1, (os.cpu_count() or 1) // slots)
     with ThreadPoolExecutor(slots) as pool:
@@ -146,17 +146,17 @@ def train_runs(
 
 
 def choose_reference(runs: Sequence[Run], asked: str | None) -> str | None:
-    """The config whose mean scores are the S of Delta: the one of a model per task by default."""
+    """Choose the config whose scores are Delta's reference: by default, a model per task."""
     single = list(dict.fromkeys(r.experiment.path for r in runs if r.experiment.model_per_task))
     if asked is None and len(single) > 1:
-        raise InputError(f"{', '.join(single)} train one model per task; choose one by --reference")
+        raise InputError(f"{', '.join(single)} train one model per task; set --reference to one")
     return asked or (single[0] if single else None)
 
 
 def compare(
     runs: Sequence[Run], reference: str | None, titles: Mapping[str, str], command: str
 ) -> dict[str, Any]:
-    """Put together what is finished, in JSON's types; titles are by name of a config."""
+    """Collect the results of finished runs, in JSON types; ``titles`` maps names of configs."""
     tasks = scored_tasks(runs[0].experiment)
     rows = {}
     for path, experiment in {run.experiment.path: run.experiment for run in runs}.items():
@@ -184,14 +184,14 @@ def compare(
 
 
 def _scores(runs: Sequence[Run], tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """Scores of a row's runs, and what is missing."""
+    """Return the scores of a row's runs, and descriptions of missing ones."""
     scores: dict[str, dict[str, float]] = {task: {} for task in tasks}
     missing = []
     for run in runs:
         record = run.read()
         if "metrics" not in record:
-            ended = f"failed, see {run.folder / LOG}" if "code" in record else "has not ended"
-            missing.append(f"{run.name} {ended if record else 'has not been started'}")
+            ended = f"failed, see {run.folder / LOG}" if "code" in record else "has not finished"
+            missing.append(f"{run.name} {ended if record else 'has not started'}")
         for name in ([run.task] if run.task else tasks) if "metrics" in record else ():
             key = f"{name}/{tasks[name].primary_metric}"
             if key in record["metrics"]:
@@ -209,7 +209,7 @@ def _spread(values: Mapping[str, float]) -> dict[str, Any]:
 
 
 def to_markdown(comparison: Mapping[str, Any]) -> str:
-    """What :func:`compare` gives as a Markdown table, with what is missing and the command."""
+    """Format the result of :func:`compare` as a Markdown table, with missing runs and command."""
     rows, title = comparison["rows"], comparison["reference"]["title"]
     columns = {}
     for name, task in comparison["tasks"].items():
@@ -217,7 +217,7 @@ def to_markdown(comparison: Mapping[str, Any]) -> str:
         columns[f"{name} {task['metric']} {arrow}"] = sign, [row["scores"][name] for row in rows]
     if any(row["delta"]["values"] for row in rows):
         columns["Δ (%) ↑"] = 1, [row["delta"] for row in rows]
-    heads = ["method", "trainable, encoder (M)", "trainable, all (M)", "passes", *columns]
+    heads = ["method", "trainable, backbone (M)", "trainable, all (M)", "passes", *columns]
     cells = [[row["title"] + (" †" if row["missing"] else ""), f"{row['encoder'] / 1e6:.3f}",
               f"{row['all'] / 1e6:.3f}", str(row["passes"])] for row in rows]  # fmt: skip
     for head, (sign, values) in columns.items():
@@ -237,19 +237,19 @@ def to_markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def draw_comparison(comparison: Mapping[str, Any]) -> np.ndarray:
-    """Draw Delta against the encoder's trainable parameters, with the spread, as an RGB image."""
+    """Draw Delta, with its spread, against the backbone's trainable parameters, as RGB."""
     rows = [row for row in comparison["rows"] if row["delta"]["mean"] is not None]
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     smallest = min((row["encoder"] for row in rows if row["encoder"]), default=1)
-    axes.set_xscale("symlog", linthresh=smallest)  # has a place for 0
+    axes.set_xscale("symlog", linthresh=smallest)  # includes 0
     for row, color in zip(rows, colormaps["tab20"].colors * len(rows), strict=False):
         axes.errorbar(
             row["encoder"], row["delta"]["mean"], row["delta"]["spread"], capsize=3, color=color,
             fmt="o" if row["passes"] == 1 else "s", label=row["title"],
         )  # fmt: skip
     axes.axhline(0, color="0.5", linewidth=1, linestyle="--", zorder=0)
-    axes.set_xlabel("trainable parameters of the encoder (squares: a pass for each task)")
+    axes.set_xlabel("trainable parameters of the backbone (squares: one pass per task)")
     axes.set_ylabel(f"Δ over {comparison['reference']['title']} (%)")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return draw_figure(figure)

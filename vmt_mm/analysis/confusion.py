@@ -1,4 +1,4 @@
-"""Confusion matrix of a task with K classes: counts of pixels, and their picture."""
+"""Confusion matrix of a task with K classes: pixel counts and figure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vmt_mm.visualization.figure import draw_figure
 def count_confusion(
     label: np.ndarray, prediction: np.ndarray, classes: int, ignore: int, source: str
 ) -> np.ndarray:
-    """Count pixels whose label is not ``ignore``: (K, K), rows are labels, columns predictions."""
+    """Count pixels whose label is not ``ignore``: (K, K) with rows labels, columns predictions."""
     if label.shape != prediction.shape:
-        shapes = f"the prediction is of shape {prediction.shape}, the label of {label.shape}"
+        shapes = f"the prediction has shape {prediction.shape}, the label {label.shape}"
         raise InputError(f"{source}: {shapes}; predict by protocol A, at the labels' size")
     valid = label != ignore
     label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
@@ -29,11 +29,11 @@ def count_confusion(
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], title: str, theme: str) -> np.ndarray:
-    """Draw (K, K) counts in percent of each label, as an RGB image; ``theme`` is a colour map."""
+    """Draw (K, K) counts as percentages of each label, as RGB; ``theme`` is a colour map."""
     if theme not in colormaps:
-        raise InputError(f"--color-theme {theme!r} is no colour map of matplotlib")
+        raise InputError(f"--color-theme must be a colour map of matplotlib, got {theme!r}")
     shares = torch.from_numpy(matrix) * 100 / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    numbers = len(names) <= 25  # there is room for them in the cells
+    numbers = len(names) <= 25  # otherwise the cells are too small
     figure = ConfusionMatrix.plot(shares.round().int(), numbers, theme, list(names), show=False)
     figure.suptitle(title)
     return draw_figure(figure)

@@ -1,6 +1,6 @@
-"""Count parameters, next to the paper's numbers, and operations of models.
+"""Count parameters of models, compared with the paper's numbers, and operations.
 
-Operations are those of matrix products and convolutions, 2 for a multiply-add.
+Operations are those of matrix products and convolutions; a multiply-add counts as 2.
 Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Tables 2 and 3.
 """
 
@@ -29,8 +29,8 @@ from vmt_mm.registry import HOOKS
 from vmt_mm.utils.compat import CPU_ATTENTION_FLOPS
 from vmt_mm.utils.modules import unwrap
 
-#: Row of Tables 2 and 3 -> millions of trainable parameters of (encoder, encoder and decoders), as
-#: printed: Swin-T, four tasks of PASCAL-Context, All-MLP decoders. 2.21 + 2.55 is 4.76, not 4.56.
+#: Row of Tables 2 and 3 -> printed millions of trainable parameters, (backbone, with decoders):
+#: Swin-T, four tasks of PASCAL-Context, All-MLP decoders. (2.21 + 2.55 is 4.76, not 4.56.)
 PAPER_TABLE: dict[str, tuple[float, float]] = {
     "single_task_full": (110.07, 112.62), "multi_task_full": (27.51, 30.06),
     "decoders": (0.00, 2.55), "hyperformer": (72.77, 75.32),
@@ -44,16 +44,16 @@ PAPER_TABLE: dict[str, tuple[float, float]] = {
     "vmt_rho8": (0.59, 3.14), "vmt-lite": (0.40, 2.95),
     "vmt-lite_m6": (0.22, 2.77), "vmt-lite_m12": (0.15, 2.70),
 }  # fmt: skip
-#: What the names of these rows' configs have in addition.
+#: Suffix of the names of these rows' configs.
 PAPER_SETTING = "_swin-t_pascal"
 _OUTPUT_NORM = re.compile(r"^norm\d\.")
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Count (trainable, all) parameters: 'encoder', 'output norms', 'head <task>' of each, 'sum'.
+    """Count (trainable, all) parameters of 'encoder', 'output norms', 'head <task>' and 'sum'.
 
-    The encoder's row includes the PEFT method, but not the output norms, which pretrained
-    checkpoints do not have, unless the method counts those that it trains as its own.
+    'encoder' is the backbone with the PEFT method. It excludes the output norms, which pretrained
+    checkpoints lack, unless the method counts those that it trains as its own.
     """
     method = getattr(model.backbone, "peft", None) or PEFTMethod()
     parts: dict[str, list[nn.Parameter]] = {"encoder": [], "output norms": []}
@@ -72,10 +72,10 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 class WithoutValues(TorchFunctionMode):
-    """Models that are built within it have shapes and no values: fast, and in no memory.
+    """Context in which models are built on the meta device: with shapes, without values.
 
-    Layers take their weights from ``torch.empty``. What else they make they may read at once, as
-    the rates of stochastic depth: it stays as it is.
+    Only ``torch.empty``, which allocates weights, is redirected. Layers may read other tensors
+    during construction, such as the rates of stochastic depth.
     """
 
     def __torch_function__(
@@ -85,13 +85,13 @@ class WithoutValues(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function; empty tensors get the device that keeps no values."""
+        """Call the function; put empty tensors on the meta device."""
         own = dict(device="meta") if func is torch.empty else {}
         return func(*args, **{**(kwargs or {}), **own})
 
 
 def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
-    """Parameters of a config's models; ``encoder`` is a pretrained one, without output norms."""
+    """Count parameters of a config's models; 'encoder': one backbone without output norms."""
     with WithoutValues():
         models, plain = experiment.build_models(), experiment.build_plain_encoder()
     counts = [count_parameters(model) for model in models]
@@ -113,34 +113,34 @@ def summarize_experiment(experiment: Experiment) -> dict[str, Any]:
 
 
 def find_passes(models: Sequence[MultiTaskSegmentor]) -> str:
-    """'shared' if one pass through one encoder serves all their tasks, else 'per_task'."""
+    """Return 'shared' if one pass through one backbone serves all tasks, else 'per_task'."""
     per_task = len(models) > 1 or models[0].backbone.peft.per_task_forward
     return "per_task" if per_task else "shared"
 
 
 def parameter_comparison(summaries: Sequence[Mapping[str, Any]]) -> Table:
-    """Table of the counts of several configs, next to the paper's where it has them."""
+    """Make a table of the counts of several configs, with the paper's numbers if it has them."""
     rows = []
     for s in summaries:
         paper = s.get("paper_millions")
         own = (s["encoder_trainable"] / 1e6, s["total_trainable"] / 1e6)
         rows.append({
             "config": Path(s["config"]).stem,
-            "trainable\nencoder": f"{s['encoder_trainable']:,}",
+            "trainable\nbackbone": f"{s['encoder_trainable']:,}",
             "output\nnorms": f"{s['output_norms']:,}",
             "decoders": f"{s['decoder_trainable']:,}",
             "all": f"{s['total_trainable']:,}",
             "frozen": f"{s['frozen']:,}",
-            "% of one\nencoder": f"{100 * s['share_of_one_encoder']:.2f}",
-            "% of an encoder\nfor each task": f"{100 * s['share_of_an_encoder_per_task']:.2f}",
-            "here, M:\nencoder / all": "{:.2f} / {:.2f}".format(*own) if paper else "",
-            "paper, M:\nencoder / all": "{:.2f} / {:.2f}".format(*paper.values()) if paper else "",
+            "% of one\nbackbone": f"{100 * s['share_of_one_encoder']:.2f}",
+            "% of a backbone\nper task": f"{100 * s['share_of_an_encoder_per_task']:.2f}",
+            "here, M:\nbackbone / all": "{:.2f} / {:.2f}".format(*own) if paper else "",
+            "paper, M:\nbackbone / all": "{:.2f} / {:.2f}".format(*paper.values()) if paper else "",
         })  # fmt: skip
     return table_of("parameters", rows)
 
 
 def count_operations(run: Callable[[], object]) -> int:
-    """Operations of a call."""
+    """Count the operations of a call."""
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION_FLOPS) as counter:
         run()
     return counter.get_total_flops()
@@ -148,7 +148,7 @@ def count_operations(run: Callable[[], object]) -> int:
 
 @torch.no_grad()
 def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[str, Any]]:
-    """``name``, ``flops`` and ``parameters`` of encoder and heads, for an image of shape (H, W)."""
+    """Return ``name``, ``flops`` and ``parameters`` of backbone and heads, for a shape (H, W)."""
     image = torch.randn(1, 3, *shape)
     features = model.eval().backbone(image)
     parts = [("encoder", model.backbone, image)]
@@ -162,7 +162,7 @@ def count_flops(model: MultiTaskSegmentor, shape: Sequence[int]) -> list[dict[st
 
 @HOOKS.register_module()
 class ParameterTableHook(Hook):
-    """Logs a table of trainable and all parameters before training."""
+    """Logs a table of trainable and total parameters before training."""
 
     def before_train(self, runner: Runner) -> None:
         """Log the table."""
@@ -170,7 +170,7 @@ class ParameterTableHook(Hook):
 
 
 def parameter_table(model: nn.Module) -> str:
-    """Table of a multi-task model's parameters: encoder, output norms, each head, sum."""
+    """Format a table of a multi-task model's parameters: backbone, output norms, heads, sum."""
     rows = []
     for part, (trainable, total) in count_parameters(model).items():
         share = f"{100 * trainable / total:.2f} %" if total else "-"

@@ -1,4 +1,4 @@
-"""Time the data pipeline: from files, from a cache, and as a straightforward pipeline does it."""
+"""Time the data pipeline: from files, from a cache, and compared with a plain pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MEAN, _STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 
 
 
 class PlainPipeline:
-    """A dataset's samples by steps one after another, in float32, as the field's code has it."""
+    """A dataset's samples by separate steps in float32, as is usual in the field's code."""
 
     def __init__(self, dataset: MultiTaskDataset) -> None:
         warps = [t for t in dataset.pipeline.transforms if isinstance(t, RandomWarp)]
@@ -64,10 +64,10 @@ class PlainPipeline:
 def measure(
     pipelines: Mapping[str, Any], images: int, repeats: int, workers: int, advance: Callable
 ) -> dict[str, Any]:
-    """Time passes over the images in turn, after one that is not timed.
+    """Time passes over the images in turn, after an untimed one.
 
     Returns median ``ms`` per image and ``images_per_s`` of ``pipelines``, their speed relative to
-    'plain' (``times_plain``), and the ms of each transform (``stages``).
+    'plain' (``times_plain``), and the ms per transform (``stages``).
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -86,10 +86,10 @@ def measure(
 
 
 def _pass(pipeline: Any, images: int, workers: int) -> float:
-    """Seconds per image, after one that starts the workers."""
+    """Seconds per image, after an untimed image that starts the workers."""
     order = [0, *range(images)]
     samples = iter(DataLoader(pipeline, batch_size=None, sampler=order, num_workers=workers))
-    clock = time.perf_counter if workers else time.thread_time  # without workers, of this thread
+    clock = time.perf_counter if workers else time.thread_time
     next(samples)
     start = clock()
     deque(samples, maxlen=0)
@@ -97,7 +97,7 @@ def _pass(pipeline: Any, images: int, workers: int) -> float:
 
 
 def _stages(dataset: MultiTaskDataset, images: int) -> dict[str, float]:
-    """Milliseconds per image of each transform."""
+    """Milliseconds per image and transform."""
     ms: dict[str, float] = defaultdict(float)
 
     def timed(transform: Callable, results: dict) -> dict:

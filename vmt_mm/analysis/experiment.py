@@ -1,4 +1,4 @@
-"""Models of config files, without weights and data, for counting and timing."""
+"""Models of config files, without weights and data, for counts and timings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vmt_mm.registry import MODELS
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config file, with all its tasks; one that trains a single ``task`` has a model per task."""
+    """A config file with all its tasks; a config with a single ``task`` has a model per task."""
 
     path: str
     cfg: Config
@@ -33,7 +33,7 @@ class Experiment:
         return Path(self.path).stem
 
     def build_models(self, tasks: int | None = None) -> list[MultiTaskSegmentor]:
-        """Build the models, with random encoders, for the config's tasks or so many of them."""
+        """Build the models with random weights, for the config's tasks or this number of tasks."""
         model = self._model()
         sources = repeat_tasks(list(model["tasks"]), tasks or len(model["tasks"]))
         parts = [{n: of} for n, of in sources.items()] if self.model_per_task else [sources]
@@ -48,7 +48,7 @@ class Experiment:
         return [MODELS.build(copy.deepcopy({**model, **own})) for own in for_part]
 
     def build_plain_encoder(self) -> nn.Module:
-        """Build the encoder without a PEFT method."""
+        """Build the backbone without a PEFT method."""
         model = self._model()
         return MODELS.build({**model["backbone"], "peft": None, "tasks": list(model["tasks"])})
 
@@ -56,9 +56,9 @@ class Experiment:
         init_default_scope(self.cfg.get("default_scope", "vmt_mm"))
         model = copy.deepcopy(self.cfg.get("model") or {})
         if MODELS.get(str(model.get("type"))) is not MultiTaskSegmentor:
-            raise InputError(f"{self.path}: its `model` must be of type MultiTaskSegmentor")
+            raise InputError(f"{self.path}: `model` must be of type MultiTaskSegmentor")
         if missing := [key for key in ("tasks", "backbone", "head") if not model.get(key)]:
-            raise InputError(f"{self.path}: its `model` has no `{missing[0]}`")
+            raise InputError(f"{self.path}: `model` has no `{missing[0]}`")
         model["backbone"].update(pretrained=None, allow_random_backbone=True)
         return model
 
@@ -66,7 +66,7 @@ class Experiment:
 def load_experiments(
     configs: Sequence[str | Mapping[str, Any]], options: Mapping[str, Any] | None = None
 ) -> list[Experiment]:
-    """Read config files or configs, with ``--cfg-options``; a file named twice counts once."""
+    """Read config files or configs, with ``--cfg-options``; a repeated file counts once."""
     experiments = []
     for source in dict.fromkeys(configs) if isinstance(configs[0], str) else configs:
         cfg = load_config(source, options, training=False)
@@ -79,6 +79,6 @@ def load_experiments(
 
 
 def repeat_tasks(names: Sequence[str], count: int) -> dict[str, str]:
-    """New name -> one of ``names``, taken in turn: a, b, a_2, b_3, ... -> a, b, a, b, ..."""
+    """Map new names to ``names``, repeated in turn: a, b, a_2, b_3, ... -> a, b, a, b, ..."""
     turn = enumerate(islice(cycle(names), count))
     return {name if i < len(names) else f"{name}_{i}": name for i, name in turn}

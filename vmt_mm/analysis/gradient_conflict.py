@@ -1,7 +1,7 @@
-"""Gradient conflict: whether tasks pull their shared parameters the same way.
+"""Gradient conflict: angles between the tasks' gradients of shared parameters.
 
-Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 7-8, Fig. 4. Letters: T tasks,
-g_i the gradient of task i's loss by the shared parameters, phi_ij the angle between g_i and g_j.
+Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 7-8, Fig. 4. Notation: T
+tasks; g_i gradient of task i's loss by the shared parameters; phi_ij angle between g_i and g_j.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from vmt_mm.utils.files import write_image, write_json
 from vmt_mm.utils.modules import restored_generators, unwrap
 from vmt_mm.visualization.figure import draw_figure
 
-#: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` of every pair
-#: of tasks, None where undefined, with the iteration of each, one per process, in ``iterations``.
+#: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` per pair of
+#: tasks, None if undefined, one per process and iteration; ``iterations``, in the same order.
 Record = dict[str, Any]
-#: Name of files, and of the message hub's entry, which is in checkpoints.
+#: Name of files, and of the message hub entry, which checkpoints contain.
 _KEY = "gradient_conflict"
 RECORD_FILE = f"{_KEY}.json"
-#: Okabe and Ito's colours, which colour-blind people can tell apart.
+#: The colour-blind safe palette of Okabe and Ito.
 _COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
 def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, nn.Parameter]:
-    """Trainable parameters of the encoder, in whose names the regular expression is found."""
+    """Return the trainable parameters of the backbone whose names match a regular expression."""
     if len(tasks := list(model.tasks)) < 2:
-        raise InputError(f"gradient conflict needs a model of two tasks at least, got {tasks}")
+        raise InputError(f"gradient conflict needs a model of at least two tasks, got {tasks}")
     trainable = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
     chosen = {name: p for name, p in trainable.items() if re.search(pattern or "", name)}
     if not chosen:
-        unfit = f"{pattern!r} is found in no name of {some(list(trainable))}"
-        problem = unfit if trainable else "no parameter of the encoder is trainable"
+        unfit = f"{pattern!r} matches none of the names {some(list(trainable))}"
+        problem = unfit if trainable else "no parameter of the backbone is trainable"
         raise InputError(f"gradient conflict: {problem}")
     return chosen
 
@@ -58,7 +58,7 @@ def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, n
 def task_losses(
     model: nn.Module, inputs: Tensor, data_samples: list[MultiTaskDataSample]
 ) -> dict[str, Tensor]:
-    """Task -> loss of a batch (B, 3, H, W), which depends on no other task's parameters."""
+    """Return task -> loss of a batch (B, 3, H, W); independent of other tasks' parameters."""
     joined, model.backbone.batch_tasks = model.backbone.batch_tasks, False
     losses = model.loss(inputs, data_samples)
     model.backbone.batch_tasks = joined
@@ -70,7 +70,7 @@ def measure_conflict(
 ) -> tuple[Tensor, list[str]]:
     """Compute cos phi_ij (T (T - 1) / 2,), float64, in the order of ``combinations`` (Eqs. 7, 8).
 
-    It is NaN where a gradient is zero or not finite. Also names the parameters of all losses.
+    NaN if a gradient is zero or not finite. Also returns the names of the shared parameters.
     """
     gradients = [
         torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
@@ -79,10 +79,10 @@ def measure_conflict(
     by_name = zip(parameters, *gradients, strict=True)
     shared = {name: own for name, *own in by_name if all(part is not None for part in own)}
     if not shared:
-        which = f"none of {len(parameters)} trainable parameter(s) of the encoder"
+        which = f"none of {len(parameters)} trainable parameter(s) of the backbone"
         problem = f"{which} is shared by the tasks {', '.join(losses)}"
-        raise InputError(f"gradient conflict: {problem}: each has parameters of its own")
-    # in float64: the squares of a small float32 gradient vanish
+        raise InputError(f"gradient conflict: {problem}; it needs a method with shared parameters")
+    # float64, since squares of small float32 gradients underflow
     rows = (torch.stack([g.flatten() for g in own]).double() for own in shared.values())
     gram = sum(row @ row.T for row in rows)
     length = gram.diagonal().sqrt()
@@ -92,12 +92,12 @@ def measure_conflict(
 
 
 def new_record(tasks: Iterable[str]) -> Record:
-    """A record without cosines."""
+    """Create a record without cosines."""
     return dict(tasks=list(tasks), shared_parameters=[], iterations=[], cosines={})
 
 
 def add_cosines(record: Record, iteration: int, rows: Iterable[Sequence[float]]) -> None:
-    """Add an iteration's cosines, a row of each process, rounded to nine digits."""
+    """Add an iteration's cosines, one row per process, rounded to nine digits."""
     for row in rows:
         record["iterations"].append(iteration)
         for pair, value in zip(combinations(record["tasks"], 2), row, strict=True):
@@ -106,7 +106,7 @@ def add_cosines(record: Record, iteration: int, rows: Iterable[Sequence[float]])
 
 
 def summarize(record: Record) -> dict[str, dict[str, Any]]:
-    """'all pairs' and every pair -> mean cosine, shares above and below 0, counts."""
+    """Map 'all pairs' and every pair to mean cosine, shares above and below 0, and counts."""
     found = {}
     for name, values in _parts(record).items():
         known = values[~np.isnan(values)]
@@ -117,7 +117,7 @@ def summarize(record: Record) -> dict[str, dict[str, Any]]:
 
 
 def _parts(record: Record) -> dict[str, np.ndarray]:
-    """'all pairs' and every pair -> cosines with NaN."""
+    """Map 'all pairs' and every pair to cosines, NaN if undefined."""
     pairs = {pair: np.array(values, float) for pair, values in record["cosines"].items()}
     return {"all pairs": np.concatenate([np.empty(0), *pairs.values()]), **pairs}
 
@@ -141,7 +141,7 @@ def read_record(path: Path) -> Record:
 
 
 def conflict_table(records: Mapping[str, Record]) -> Table:
-    """Table of every pair's mean cosine and share above 0, for each name."""
+    """Make a table of mean cosine and share above 0 per pair, for each named record."""
     rows: dict[str, dict[str, str]] = {}
     for name, record in records.items():
         for pair, summary in summarize(record).items():
@@ -152,7 +152,7 @@ def conflict_table(records: Mapping[str, Record]) -> Table:
 
 
 def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
-    """Draw how cos phi_ij is distributed, with means as dashed lines, as an RGB image."""
+    """Draw histograms of cos phi_ij, with dashed lines at the means, as an RGB image."""
     parts = {name: _parts(record) for name, record in records.items()}
     pairs = list(dict.fromkeys(pair for part in parts.values() for pair in part))
     largest = max(np.nanmax(np.abs(part["all pairs"]), initial=0.1) for part in parts.values())
@@ -179,22 +179,22 @@ def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
 class GradientConflictHook(Hook):
     r"""Measures the cosine between the gradients of every two tasks (Eq. 8 of VMT-Adapter).
 
-    Every ``interval`` iterations each process measures in passes of its own, which leave the
-    training bit for bit as it is; ``parameters`` is a regular expression that chooses by name. The
-    work dir gets ``gradient_conflict.json`` after every epoch and a picture at the end.
+    Every ``interval`` iterations, separate passes measure without a change to the training;
+    ``parameters`` is a regular expression that selects by name. The work dir gets
+    ``gradient_conflict.json`` after every epoch and a figure at the end.
     """
 
     def __init__(self, interval: int = 1, parameters: str | None = None) -> None:
         if type(interval) is not int or interval < 1:
-            raise InputError(f"`interval` must be a positive whole number, got {interval!r}")
+            raise InputError(f"`interval` must be a positive integer, got {interval!r}")
         try:
             re.compile(parameters or "")
         except re.error as error:
-            raise InputError(f"wrong regular expression {parameters!r}: {error}") from error
+            raise InputError(f"invalid regular expression {parameters!r}: {error}") from error
         self.interval, self.parameters, self.record = interval, parameters, new_record(())
 
     def before_train(self, runner: Runner) -> None:
-        """Continue the record of a resumed run; refuse a model that shares nothing."""
+        """Continue the record of a resumed run; InputError if there is nothing to measure."""
         model, hub = unwrap(runner.model), runner.message_hub
         find_candidates(model, self.parameters)
         earlier = hub.get_info(_KEY, {}) if runner.iter else {}
@@ -205,29 +205,29 @@ class GradientConflictHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Measure on the batch that is trained on next."""
+        """Measure on the next training batch."""
         if not self.every_n_train_iters(runner, self.interval):
             return
         model = unwrap(runner.model)
         devices = {p.device for p in model.parameters() if p.device.type != "cpu"}
         buffers = {buffer: buffer.clone() for buffer in model.buffers()}
         with restored_generators(list(devices)):
-            with runner.optim_wrapper.optim_context(model):  # mixed precision, if the training's is
+            with runner.optim_wrapper.optim_context(model):  # same precision as the training
                 data = model.data_preprocessor(data_batch, True)
                 losses = task_losses(model, data["inputs"], data["data_samples"])
             candidates = find_candidates(model, self.parameters)
             cosines, self.record["shared_parameters"] = measure_conflict(losses, candidates)
-        for buffer, value in buffers.items():  # statistics of normalisation
+        for buffer, value in buffers.items():  # restore normalisation statistics
             buffer.copy_(value)
         add_cosines(self.record, runner.iter + 1, [row.tolist() for row in all_gather(cosines)])
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Write what was measured so far."""
+        """Write the measurements so far."""
         if is_main_process():
             write_record(Path(runner.work_dir) / RECORD_FILE, self.record)
 
     def after_train(self, runner: Runner) -> None:
-        """Log the table and draw the picture."""
+        """Log the table and draw the figure."""
         if is_main_process() and self.record["iterations"]:
             self.after_train_epoch(runner)
             records = {Path(runner.work_dir).name: self.record}

@@ -1,4 +1,4 @@
-"""Read the numbers that trainings log: losses, learning rate, times, metrics."""
+"""Read the logs of trainings: losses, learning rate, times, metrics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vmt_mm.visualization.figure import draw_figure
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON file of ``vis_data``, or of all runs of a work dir; later runs replace a step."""
+    """Read a JSON log in ``vis_data``, or those of all runs in a work dir; later runs win."""
     files = [path] if path.is_file() else sorted(path.glob("20*/vis_data/scalars.json"))
     if not files:
-        raise InputError(f"{path}: no log; expected a JSON file, or a work dir that has one")
+        raise InputError(f"{path}: no log; expected a JSON file, or a work dir with one")
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for file in files:
         for number, line in enumerate(file.read_text().splitlines(), start=1):
@@ -28,13 +28,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
                 record = json.loads(line)
                 key = (record["step"], "epoch" in record)
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"{file}, line {number}: no record with a step") from None
+                raise InputError(f"{file}, line {number}: not a record with a `step`") from None
             records[key] = record
     return list(records.values())
 
 
 def curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one number: iterations of training, epochs (or iterations) of metrics."""
+    """Return steps and values of a key; steps are iterations, or epochs for most metrics."""
     points = sorted((r["step"], r[key]) for r in records if isinstance(r.get(key), (int, float)))
     if not points:
         known = [name for name in keys_of(records) if not is_of_class(name)]
@@ -43,19 +43,19 @@ def curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
 
 
 def keys_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every number that was logged."""
+    """Return all logged keys."""
     return sorted({key for record in records for key in record} - {"step", "epoch", "iter"})
 
 
 def main_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The losses and the metrics, without those of single classes."""
+    """Return the keys of losses and of metrics, without per-class ones."""
     return [key for key in keys_of(records) if key.startswith("loss") or key.count("/") == 1]
 
 
 def draw_curves(
     curves: Sequence[tuple[str, str, Sequence[float], Sequence[float]]], title: str | None = None
 ) -> np.ndarray:
-    """Draw curves (legend, key, steps, values) as an RGB image, metrics below the others."""
+    """Draw curves (legend, key, steps, values) as an RGB image, with metrics in a lower panel."""
     metrics = ["/" in key or key == "delta" for _, key, *_ in curves]
     rows = sorted(set(metrics))
     figure = Figure(figsize=(9, 4.5 * len(rows)), dpi=100, layout="constrained")
@@ -72,10 +72,10 @@ def draw_curves(
 def train_times(
     records: Sequence[Mapping[str, Any]], include_outliers: bool = False
 ) -> dict[str, float]:
-    """Seconds per iteration by epoch; lines of more than three medians are outliers."""
+    """Summarize seconds per iteration by epoch; times above three medians are outliers."""
     timed = [(r["epoch"], r["time"]) for r in records if "epoch" in r and "time" in r]
     if not timed:
-        raise InputError("the log gives no time of training iterations")
+        raise InputError("the log has no times of training iterations")
     epochs, seconds = map(np.array, zip(*timed, strict=True))
     keep = include_outliers | (seconds <= 3 * np.median(seconds))
     epochs, seconds = epochs[keep], seconds[keep]

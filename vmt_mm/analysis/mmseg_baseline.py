@@ -1,4 +1,4 @@
-"""mmseg's own computation of blocks, heads and gradients of the same model, to compare speed."""
+"""The same model with mmseg's blocks, heads and gradients, to compare speed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vmt_mm.models.backbones.swin import MultiTaskSwin
 from vmt_mm.models.heads import MLPHead
 from vmt_mm.registry import MODELS
 
-#: The variant that the others compare with.
+#: The baseline variant.
 OURS = "ours"
-#: Variant -> the parts that are mmseg's; 'full' trains the encoder without a PEFT method.
+#: Variant -> the parts taken from mmseg; 'full' is full fine-tuning.
 REFERENCES = {"stock": ("encoder", "heads", "losses"),
               "stock_full": ("encoder", "heads", "losses", "full")}  # fmt: skip
 ABLATIONS = {"mmseg_encoder": ("encoder",), "concatenating_heads": ("heads",),
@@ -30,20 +30,20 @@ class StockSwin(MultiTaskSwin):
     """mmseg's ``SwinTransformer`` with a PEFT method."""
 
     def attend(self, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
-        """Shifted-window attention of mmseg, (B, L, d)."""
+        """Apply mmseg's shifted-window attention, (B, L, d)."""
         return attn(x, *geometry)
 
     def merge_patches(self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
-        """Patch merging of mmseg."""
+        """Apply mmseg's patch merging."""
         return merging(x, hw_shape)[0]
 
 
 @MODELS.register_module()
 class StockMLPHead(MLPHead):
-    """The All-MLP head that concatenates the channels of all scales at stride 4."""
+    """All-MLP head that concatenates the channels of all scales at stride 4."""
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
+        """Convert feature maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
         size = features[0].shape[2:]
         scales = []
         for x, linear in zip(features, self.linears, strict=True):
@@ -56,15 +56,15 @@ class StockMLPHead(MLPHead):
 
 
 def use_variant(experiment: Experiment, variant: str) -> Experiment:
-    """The experiment with the parts of a variant; it must be a MultiTaskSwin with MLPHeads."""
+    """Replace the parts of a variant; the model must be a MultiTaskSwin with MLPHeads."""
     if variant == OURS:
         return experiment
     parts, cfg = {**REFERENCES, **ABLATIONS}[variant], copy.deepcopy(experiment.cfg)
     heads = [cfg.model.head, *(cfg.model.get("task_heads") or {}).values()]
     kinds = list(dict.fromkeys([cfg.model.backbone.type, *(head.type for head in heads)]))
     if kinds != ["MultiTaskSwin", "MLPHead"]:
-        problem = f"is of a MultiTaskSwin with MLPHeads, not of {', '.join(map(str, kinds))}"
-        raise InputError(f"{experiment.path}: the stock composition {problem}")
+        problem = f"need a MultiTaskSwin with MLPHeads, not {', '.join(map(str, kinds))}"
+        raise InputError(f"{experiment.path}: the mmseg variants {problem}")
     if "encoder" in parts:
         cfg.model.backbone.type = "StockSwin"
     for head in heads if "heads" in parts else ():
@@ -78,7 +78,7 @@ def use_variant(experiment: Experiment, variant: str) -> Experiment:
 
 @torch.no_grad()
 def logits_difference(model: MultiTaskSegmentor, stock: nn.Module, images: Tensor) -> float:
-    """Largest difference of logits on (B, 3, H, W), of the largest, with the model's weights."""
+    """Largest relative difference of logits on (B, 3, H, W); ``stock`` gets the model's weights."""
     stock.load_state_dict(model.state_dict())
     training = model.training
     own, other = model.eval().logits(images), stock.eval().logits(images)

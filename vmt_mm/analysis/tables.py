@@ -14,7 +14,7 @@ from vmt_mm.tasks import Task
 
 
 def table_of(title: str | None, rows: Sequence[Mapping[str, str]], left: int = 1) -> Table:
-    """Table of rows, header -> cell; all columns but the ``left`` first ones are numbers."""
+    """Make a table of rows (header -> cell); columns after the first ``left`` are numbers."""
     headers = dict.fromkeys(header for row in rows for header in row)
     table = Table(title=title)
     for number, header in enumerate(headers):
@@ -32,12 +32,12 @@ def render_table(table: Table, width: int = 100) -> str:
 
 
 def print_table(table: Table, width: int = 200) -> None:
-    """Print a table: as wide as the terminal, or up to ``width`` characters into a pipe."""
+    """Print a table, as wide as the terminal, or up to ``width`` characters in a pipe."""
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
 def metrics_table(metrics: Mapping[str, float], tasks: Mapping[str, Task]) -> Table:
-    """Table of an evaluation: each task's primary metric, then its others, then Delta."""
+    """Make a table of an evaluation: per task the primary and other metrics, and Delta."""
     rows = []
     better = {True: " (higher is better)", False: " (lower is better)", None: ""}
     for name, task in tasks.items():

@@ -20,18 +20,18 @@ from vmt_mm.errors import InputError
 
 
 def matrix_product_rate(dtype: torch.dtype, side: int = 1024) -> float:
-    """Operations per second of products of two square matrices."""
+    """Measure operations per second in products of square matrices."""
     a, b = (torch.randn(side, side, device=get_device()).to(dtype) for _ in range(2))
     timer = Timer("a @ b", globals=dict(a=a, b=b), num_threads=torch.get_num_threads())
     return 2 * side**3 / timer.blocked_autorange().median
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Seconds of one call, until the device has done all of it."""
+    """Time one call in seconds, until the device has finished."""
     synchronize = getattr(torch, get_device()).synchronize
     synchronize()
     start = time.perf_counter()
-    _result = run()  # kept until the end: its release is not timed
+    _result = run()  # kept, so that its release is not timed
     synchronize()
     return time.perf_counter() - start
 
@@ -40,7 +40,7 @@ def seconds_in_turn(
     runs: Sequence[Callable[[], object]], rounds: int, untimed: int,
     advance: Callable[[], object] = lambda: None,
 ) -> list[list[float]]:  # fmt: skip
-    """Seconds of each run, in turn, after ``untimed`` rounds: a slow phase hits all alike."""
+    """Time runs in turn, after ``untimed`` rounds, so that a slow phase affects all equally."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(untimed + rounds):
         for run, own in zip(runs, seconds, strict=True):
@@ -50,7 +50,7 @@ def seconds_in_turn(
 
 
 def peak_memory(work: Callable[..., object], *args: Any) -> int:
-    """Bytes that PyTorch allocated on the GPU, or the resident set, in a process of its own."""
+    """Measure peak bytes in a separate process: allocated on the GPU, or else resident memory."""
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(_run_and_measure, torch.get_num_threads(), work, args).result()
@@ -64,6 +64,6 @@ def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform != "linux":
-        raise InputError("peak memory is measured on Linux and on GPUs alone: use --no-memory")
-    # ru_maxrss begins with that of the parent process
+        raise InputError("peak memory is measured only on Linux and on GPUs; use --no-memory")
+    # ru_maxrss would include the peak of the parent process
     return 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])

@@ -1,4 +1,4 @@
-"""What a user imports: read a config, build a model, predict."""
+"""The Python API: load a config, build a model, predict."""
 
 from vmt_mm.apis.inference import inference_model, init_model
 from vmt_mm.apis.inferencer import MultiTaskInferencer

@@ -1,4 +1,4 @@
-"""Load a trained model and predict single images, as mmseg's functions of the same names do."""
+"""Load a trained model and predict images, like mmseg's functions of the same names."""
 
 from __future__ import annotations
 
@@ -32,17 +32,22 @@ def init_model(
     device: str | torch.device | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Build a model in eval mode with trained weights.
+    """Build a trained model in eval mode.
 
-    Its config is ``cfg``, the metainfo of its datasets by task ``dataset_meta``.
+    >>> model = init_model("config.py", "epoch_60.pth")
+    >>> inference_model(model, "image.jpg").pred_semseg.data.shape
+    torch.Size([1, 480, 640])
 
     Args:
         config_or_adapter: a config file, a config or dictionary, or an adapter file
-            (``.safetensors``), which holds its config.
-        checkpoint: one that was trained with this config. With None the heads predict noise, as a
-            warning says.
-        device: None takes the best one there is.
-        cfg_options: merged into the config; of an adapter's only ``pretrained`` can be set.
+            (``.safetensors``), which contains its config.
+        checkpoint: checkpoint of this config, not for adapter files. With None, a warning is logged
+            and the heads are untrained.
+        device: None takes the best available device.
+        cfg_options: merged into the config; for an adapter file, only ``pretrained``.
+
+    Returns the model, with its config as ``cfg`` and task -> metainfo as ``dataset_meta``. Raises
+    InputError if the files do not exist or do not match.
     """
     device = check_device(device)
     if isinstance(config_or_adapter, (str, Path)):
@@ -52,8 +57,8 @@ def init_model(
         pretrained = options.pop("pretrained", None)
         if checkpoint is not None or options:
             raise InputError(
-                f"{config_or_adapter} is an adapter file: it takes no checkpoint, and of its "
-                f"config only `pretrained` can be set, got {checkpoint or ', '.join(options)}"
+                f"{config_or_adapter} is an adapter file: it takes no checkpoint and no option "
+                f"but `pretrained`, got {checkpoint or ', '.join(options)}"
             )
         model = load_adapter(config_or_adapter, pretrained)
     else:
@@ -61,14 +66,14 @@ def init_model(
         model = build_model(cfg, cfg.filename or "the config")
         model.cfg, model.dataset_meta = cfg, {}
         if checkpoint is None:
-            print_log("no checkpoint is given: the heads are untrained", "current", logging.WARNING)
+            print_log("no checkpoint given: the heads are untrained", "current", logging.WARNING)
             model.init_weights()
         else:
             meta = load_file(model, cfg, checkpoint).get("meta")
             model.dataset_meta = isinstance(meta, Mapping) and meta.get("dataset_meta") or {}
     stored = {task: names for task, names in model.dataset_meta.items() if names}
     of_datasets: dict[str, Any] = {}
-    for loader in LOADERS:  # later ones win, and the checkpoint's own win over all
+    for loader in LOADERS:  # later loaders take precedence, the checkpoint over all of them
         of_datasets |= dataset_metainfo(model.cfg.get(loader))
     model.dataset_meta = of_datasets | stored
     return model.to(device).eval()
@@ -77,15 +82,17 @@ def init_model(
 def inference_model(
     model: Any, images: Image | Sequence[Image], tasks: Sequence[str] | None = None
 ) -> Any:
-    """Predict one image, or several in one batch, which gives a list.
-
-    Each is a ``MultiTaskDataSample`` with ``pred_<task>`` (C, H, W) at the image's own size.
+    """Predict one image, or a list of images in one batch.
 
     Args:
-        model: of :func:`init_model`.
-        images: path, or array of pixels, or a list of these. Arrays are (H, W, 3) BGR uint8, or
-            what the config's ``LoadImageFromFile`` takes: grey, 16-bit, four channels.
-        tasks: the tasks to run; None runs all. The other heads are not run.
+        model: a model of :func:`init_model`.
+        images: path, array, or a list of these. Arrays are (H, W, 3) BGR uint8, or what the
+            config's ``LoadImageFromFile`` takes: grey, 16-bit, four channels.
+        tasks: names of the tasks whose heads run; None runs all.
+
+    Returns:
+        A ``MultiTaskDataSample``, or a list of them, with ``pred_<task>`` (C, H, W) at the image's
+        original size.
     """
     several = isinstance(images, (list, tuple))
     pipeline = InferencePipeline(model.cfg)
@@ -98,13 +105,13 @@ def inference_model(
 def predict_batch(
     model: Any, samples: Sequence[Mapping[str, Any]], tasks: Sequence[str] | None = None
 ) -> list[MultiTaskDataSample]:
-    """Predict what the pipeline made of images, in its order; each as it is predicted alone."""
+    """Predict preprocessed images, in order; batching does not change a prediction."""
     batch = model.data_preprocessor(pseudo_collate(samples), False)
     return model(**batch, mode="predict", tasks=tasks)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name, or the best there is; raise InputError if it cannot be used."""
+    """Return the device of that name, or the best available; InputError if it cannot be used."""
     try:
         found = torch.device(device if device is not None else get_device())
         torch.empty(0, device=found)

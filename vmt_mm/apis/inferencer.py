@@ -1,4 +1,4 @@
-"""Predict files, folders, videos and arrays, however many."""
+"""Predict any number of files, folders, videos and arrays."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ from vmt_mm.visualization import draw_panel
 
 
 class MultiTaskInferencer:
-    """Predicts every task, or some, of any number of images; threads take turns.
+    """Predicts all tasks, or some, for any number of images; threads may share it.
 
-    ``skipped`` lists the inputs of the last call that could not be read, name -> why.
+    >>> inferencer = MultiTaskInferencer("vmt.safetensors")
+    >>> inferencer("photos/", return_datasamples=False, out_dir="predictions/", panels=True)
+
+    ``skipped`` maps the unreadable inputs of the last call to the reason.
 
     Args:
-        model: of :func:`init_model`, or what that takes: config, adapter file.
-        weights: the config's checkpoint.
-        device: where to run; None takes the best device there is.
+        model: a model of :func:`init_model`, or its argument: config or adapter file.
+        weights: checkpoint of the config.
+        device: where to run; None takes the best available device.
         cfg_options: merged into the config.
-        show_progress: show a bar.
-        turn_by_exif: turn files as their EXIF orientation says; None leaves it to the config.
+        show_progress: show a progress bar.
+        turn_by_exif: rotate files by their EXIF orientation; None leaves it to the config.
     """
 
     def __init__(
@@ -61,7 +64,10 @@ class MultiTaskInferencer:
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Any, return_datasamples: bool = True, **kwargs: Any) -> Any:
-        """Predict all inputs, see :meth:`stream`; return samples, or a count and what failed."""
+        """Predict all inputs, with the arguments of :meth:`stream`; return a list of samples.
+
+        ``return_datasamples=False`` returns ``dict(images=count, skipped={name: reason})`` instead.
+        """
         stream = self.stream(inputs, **kwargs)
         if return_datasamples:
             return list(stream)
@@ -77,24 +83,24 @@ class MultiTaskInferencer:
         opacity: float = 1.0,
         on_error: str = "raise",
     ) -> Iterator[MultiTaskDataSample]:
-        """Predict the inputs one batch at a time, each at its own size; nothing yielded is kept.
+        """Yield predictions, each at the image's original size; keeps one batch in memory.
 
         Args:
             inputs: path of an image, a video or a folder, glob, array, or a list of these.
-            batch_size: images that are run together, where their sizes allow it.
-            tasks: the tasks to run; None runs all. The other heads are not run.
-            out_dir: predictions go to ``<out_dir>/<task>/<id>.png`` in the format of the labels.
-            panels: write ``<out_dir>/panels/<id>.png`` too, the image next to all predictions.
-            opacity: of predictions in panels, 0..1.
-            on_error: 'raise' at a file that cannot be read, or 'skip' it and list it at the end.
+            batch_size: number of images to run together, if their sizes allow it.
+            tasks: names of the tasks whose heads run; None runs all.
+            out_dir: write predictions to ``<out_dir>/<task>/<id>.png``, in the label format.
+            panels: also write ``<out_dir>/panels/<id>.png``, the image next to all predictions.
+            opacity: opacity of predictions in panels, 0..1.
+            on_error: for unreadable files: 'raise', or 'skip' and list them at the end.
         """
         if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size must be a positive whole number, got {batch_size!r}")
+            raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
         if on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
         check_opacity(opacity)
         if panels and out_dir is None:
-            raise InputError("panels need out_dir, the folder to write to")
+            raise InputError("panels=True needs out_dir, the folder to write to")
         tasks = [tasks] if isinstance(tasks, str) else tasks
         names = self.model.backbone.select_tasks(self.model.test_tasks if tasks is None else tasks)
         sources = list_sources(inputs, self.pipeline.take)
@@ -112,19 +118,19 @@ class MultiTaskInferencer:
         return self._run(images, total, batch_size, names, folder, opacity if panels else None)
 
     def files_read(self) -> list[Any]:
-        """The model's files, and the folders of its config's datasets."""
+        """Return the model's files and the folders of its config's datasets."""
         return [*self._files, *files_read(self.cfg)]
 
     def draw(
         self, image: np.ndarray, sample: MultiTaskDataSample, opacity: float = 1.0
     ) -> np.ndarray:
-        """The image (H, W[, C]), as the pipeline reads it, next to its predictions: RGB, uint8."""
+        """Draw an image (H, W[, C]), as the pipeline reads it, and its predictions: RGB, uint8."""
         model, shown = self.model, cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB)
         tasks = {k: v for k, v in model.tasks.items() if sample.prediction(k) is not None}
         return draw_panel(shown, sample, tasks, model.dataset_meta, opacity)
 
     def forward(self, inputs: Sequence[Any], tasks: Any = None) -> list[MultiTaskDataSample]:
-        """Predict what the pipeline made; one thread at a time."""
+        """Predict preprocessed images, one thread at a time."""
         with self._lock:
             return predict_batch(self.model, inputs, tasks)
 
@@ -137,7 +143,7 @@ class MultiTaskInferencer:
         folder: Path | None,
         opacity: float | None,
     ) -> Iterator[MultiTaskDataSample]:
-        """Predict, write and yield; panels are written where ``opacity`` is given."""
+        """Predict, write and yield; ``opacity`` None writes no panels."""
         with Progress(disable=not self.show_progress) as progress:
             bar = progress.add_task("predicting", total=total)
             images, chosen = iter(images), {task: self.model.tasks[task] for task in tasks}
@@ -158,6 +164,6 @@ class MultiTaskInferencer:
 
 
 def check_opacity(opacity: object) -> None:
-    """Raise InputError unless it is a number in 0..1."""
+    """Raise InputError unless ``opacity`` is a number in 0..1."""
     if isinstance(opacity, bool) or not isinstance(opacity, (int, float)) or not 0 <= opacity <= 1:
         raise InputError(f"opacity must be a number in 0..1, got {opacity!r}")

@@ -1,4 +1,4 @@
-"""What an inferencer is given, as a list of images to read one by one."""
+"""List an inferencer's inputs as images and videos that are read one by one."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 class Source:
     """One image, or the frames of one video."""
 
-    id: str  # name of its outputs, a path without suffix; frames append their number
+    id: str  # name of its outputs: a path without suffix; frames append their number
     path: Path | None = None
-    array: np.ndarray | None = None  # where there is no file
+    array: np.ndarray | None = None  # set if there is no file
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return str(self.path or f"array {self.id}")
 
     @property
     def is_video(self) -> bool:
-        """Whether it has frames."""
+        """Whether it is a video."""
         return self.path is not None and self.path.suffix.lower() in VIDEOS
 
     def read(self, pipeline: InferencePipeline) -> Iterator[tuple[str, str | None, np.ndarray]]:
-        """Yield id, path and image (H, W[, C]) of the image, or of every frame."""
+        """Yield id, path and pixels (H, W[, C]) of the image, or of every frame."""
         if self.path is None:
             yield self.id, None, self.array
         elif not self.is_video:
@@ -52,11 +52,11 @@ class Source:
 
 
 def list_sources(inputs: Any, take: Callable[[np.ndarray, str], np.ndarray]) -> list[Source]:
-    """List images and videos in the order given; those of folders and globs sorted by name.
+    """List images and videos in the given order; folders and globs are sorted by name.
 
-    The id of a file is its name, or in a folder or a glob its path below that (below the part
-    without wildcards); that of an array is its position. Hidden files are left out. ``take`` turns
-    an array of pixels into an image, and gets its name for errors.
+    The id of a file is its name; in a folder, its path relative to the folder; in a glob, its path
+    relative to the part without wildcards. The id of an array is its position. Hidden files are
+    left out. ``take`` converts an array to an image; its second argument is a name for errors.
     """
     sources: list[Source] = []
     for given in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
@@ -66,18 +66,18 @@ def list_sources(inputs: Any, take: Callable[[np.ndarray, str], np.ndarray]) -> 
             place = f"{len(sources):08d}"
             sources.append(Source(place, array=take(given, f"input {place}")))
     if not sources:
-        raise InputError("there is no input: the list is empty")
+        raise InputError("no input: the list is empty")
     return sources
 
 
 def check_ids(sources: Sequence[Source]) -> None:
-    """Raise InputError if two inputs would be written as one file."""
+    """Raise InputError if two inputs would be written to the same file."""
     folders = {str(p) for source in sources for p in PurePosixPath(source.id).parents}
     ids = Counter(source.id for source in sources)
     ids.update(source.id for source in sources if source.is_video and source.id in folders)
     if twice := [sample_id for sample_id, count in ids.items() if count > 1]:
         raise InputError(
-            f"{ids[twice[0]]} inputs would be written as {twice[0]!r}: give the folder above them, "
+            f"{ids[twice[0]]} inputs would be written as {twice[0]!r}: give their parent folder, "
             "or rename them"
         )
 
@@ -85,7 +85,7 @@ def check_ids(sources: Sequence[Source]) -> None:
 def read_images(
     sources: Sequence[Source], pipeline: InferencePipeline, skipped: dict[str, str] | None
 ) -> Iterator[tuple[str, str | None, np.ndarray]]:
-    """Yield id, path and image of all; files that cannot be read go to ``skipped``, or raise."""
+    """Yield id, path and image of all; add unreadable files to ``skipped``, or raise if None."""
     for source in sources:
         try:
             yield from source.read(pipeline)
@@ -96,7 +96,7 @@ def read_images(
 
 
 def _from_path(text: str) -> list[Source]:
-    """The images and videos of a file, a folder or a glob."""
+    """List the images and videos of a file, a folder or a glob."""
     path = Path(text)
     if path.is_file():
         return [Source(path.stem, path)]
@@ -111,5 +111,5 @@ def _from_path(text: str) -> list[Source]:
         raise InputError(f"{text}: no such file or folder")
     found = [p for p in found if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)]
     if not found:
-        raise InputError(f"{text}: holds no image or video")
+        raise InputError(f"{text}: contains no image or video")
     return [Source(p.relative_to(root).with_suffix("").as_posix(), p) for p in found]

@@ -1,4 +1,4 @@
-"""A config's test pipeline, for images without labels that come from files or arrays."""
+"""The test pipeline of a config, for files and arrays without labels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.utils.image_files import orientation_of
 
-#: A file, or an array of its pixels: (H, W, 3) BGR uint8, or what LoadImageFromFile makes that of.
+#: A file, or its pixels: (H, W, 3) BGR uint8, or other pixels that LoadImageFromFile converts.
 Image = str | Path | np.ndarray
 
 
 class InferencePipeline:
-    """The steps of a config's first test dataset, or of ``test_pipeline``, without labels.
+    """The pipeline of a config's first test dataset, or ``test_pipeline``, without label loading.
 
-    ``turn_by_exif`` turns files by their EXIF orientation; None leaves it to the config.
+    ``turn_by_exif`` rotates files by their EXIF orientation; None leaves it to the config.
     """
 
     def __init__(self, cfg: Config, turn_by_exif: bool | None = None) -> None:
@@ -35,8 +35,8 @@ class InferencePipeline:
         readers = [i for i, step in enumerate(steps) if isinstance(step, LoadImageFromFile)]
         if not readers:
             raise InputError(
-                f"{cfg.filename or 'the config'}: there is no test pipeline that loads an image: "
-                "set test_dataloader.dataset.pipeline, with LoadImageFromFile"
+                f"{cfg.filename or 'the config'}: no test pipeline loads an image; set "
+                "test_dataloader.dataset.pipeline, with LoadImageFromFile"
             )
         self.reader: LoadImageFromFile = steps[readers[0]]
         if turn_by_exif is not None:
@@ -46,26 +46,26 @@ class InferencePipeline:
         self._has_warned = False
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read an image file to (H, W, 3) BGR, or as the pipeline says."""
+        """Read an image file as (H, W, 3) BGR, or as the pipeline's loader is configured."""
         path = os.path.expanduser(path)
         content = self.reader.fetch(path)
         silent = self._has_warned or self.reader.turn_by_exif
         if not silent and orientation_of(content) != 1:
             self._has_warned = True
-            text = f"{path}: viewers turn this image by its EXIF orientation; it is predicted as "
-            text += "its pixels are stored, as in training; turn_by_exif=True turns it"
+            text = f"{path}: viewers rotate this image by its EXIF orientation; the model sees it "
+            text += "as stored, as in training; set turn_by_exif=True to rotate it"
             print_log(text, "current", logging.WARNING)
         return self.reader.decode(content, path)
 
     def take(self, pixels: object, name: str) -> np.ndarray:
-        """Turn an array of stored pixels, which errors call ``name``, into an image, as files."""
+        """Convert stored pixels like those of a file; ``name`` is for errors."""
         if not isinstance(pixels, np.ndarray):
             kind = type(pixels).__name__
             raise InputError(f"{name}: expected a path or array (H, W, 3) BGR uint8, got {kind}")
         return self.reader.take(pixels, name)
 
     def __call__(self, image: Image) -> dict[str, Any]:
-        """The model's inputs of one image or file: ``inputs`` (C, h, w) and ``data_samples``."""
+        """Preprocess an image or file: ``inputs`` (C, h, w) and ``data_samples``."""
         if isinstance(image, (str, Path)):
             return self.prepare(self.read(image), path=str(image))
         return self.prepare(self.take(image, "the array"))
@@ -73,7 +73,7 @@ class InferencePipeline:
     def prepare(
         self, image: np.ndarray, sample_id: str | None = None, path: str | None = None
     ) -> dict[str, Any]:
-        """The model's inputs of an image (H, W[, C]) that :meth:`read` or :meth:`take` gave."""
+        """Preprocess an image (H, W[, C]) of :meth:`read` or :meth:`take`."""
         image = image.astype(np.float32) if self.reader.to_float32 else image
         size = image.shape[:2]
         known = dict(sample_id=sample_id or (Path(path).stem if path else None), img_path=path)

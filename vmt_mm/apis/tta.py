@@ -1,4 +1,4 @@
-"""Make a config test with augmentation, as mmseg's ``--tta`` does."""
+"""Test-time augmentation of a config, like mmseg's ``--tta``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import dicts_in
 from vmt_mm.errors import InputError
 
-#: Sizes of the versions, as factors of the size that the test pipeline resizes to.
+#: Factors of the test pipeline's image size.
 SCALES = (0.75, 1.0, 1.25)
 
 
 def apply_tta(cfg: Config) -> None:
-    """Put the test's model into ``tta_model``, and ``tta_pipeline`` into its data sets.
+    """Change a config, in place, to test with augmentation.
 
-    A config without ``tta_model`` takes ``MultiTaskTTAModel``. Without ``tta_pipeline`` the test
-    pipeline is run at 0.75, 1 and 1.25 times its size, each plain and mirrored.
+    >>> apply_tta(cfg := load_config("config.py"))
+
+    The model is wrapped in ``tta_model``, by default ``MultiTaskTTAModel``. Test datasets get
+    ``tta_pipeline``, by default the test pipeline at 0.75, 1 and 1.25 times its size, each with and
+    without a horizontal flip.
     """
     loaded = load_config(cfg, training=False)
     for entry in dicts_in((loaded.get("test_dataloader") or {}).get("dataset")):
@@ -33,7 +36,7 @@ def apply_tta(cfg: Config) -> None:
 def make_pipeline(
     steps: Sequence[Mapping[str, Any]], scales: Sequence[float] = SCALES
 ) -> list[dict[str, Any]]:
-    """A test pipeline with versions at ``scales`` of its ``Resize(scale=)``, and mirrored ones."""
+    """Augment a test pipeline by flips and by factors ``scales`` of its ``Resize(scale=)``."""
     steps = [copy.deepcopy(dict(step)) for step in steps]
     kinds = [step.get("type") for step in steps]
     resize = steps[kinds.index("Resize")] if "Resize" in kinds else {}
@@ -41,7 +44,7 @@ def make_pipeline(
     if not isinstance(scale, Sequence) or "LoadLabels" in kinds[: kinds.index("Resize")]:
         raise InputError(
             f"--tta needs a test pipeline with Resize(scale=...) and then LoadLabels, got {kinds}; "
-            "write a `tta_pipeline` of your own into the config"
+            "set `tta_pipeline` in the config"
         )
     position = kinds.index("Resize")
     sizes = [[max(1, round(factor * side)) for side in scale] for factor in scales]

@@ -1,1 +1,1 @@
-"""Checkpoint and adapter files: their keys, safe reading, atomic writing."""
+"""Checkpoint and adapter files: keys, safe reading, atomic writing."""

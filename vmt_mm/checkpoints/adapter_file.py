@@ -1,4 +1,4 @@
-"""Files with what a training has added to a frozen backbone: tensors, the rest as JSON."""
+"""The format of adapter files: the tensors added to a frozen backbone, and metadata as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmt_mm.checkpoints.tensor_file import CHECKSUM, read_metadata, read_tensors
 from vmt_mm.errors import InputError
 
 KIND, FORMAT_VERSION = "vmt_mm adapter", 1
-#: JSON has neither; configs have both, and some classes refuse a list where a tuple is meant.
+#: JSON lacks tuples and keys that are not strings; configs have both, some classes need tuples.
 _TUPLE, _PAIRS = "__tuple__", "__pairs__"
 _ENTRIES = {
     *("config", "description", "frozen_encoder", "tasks", "classes", "palettes", "metrics"),
@@ -24,10 +24,10 @@ _ENTRIES = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter file holds."""
+    """Content of an adapter file."""
 
     tensors: Mapping[str, Tensor]  # without those of the frozen backbone
-    config: Mapping[str, Any]  # the whole config, in plain containers
+    config: Mapping[str, Any]  # resolved, in plain containers
     description: Mapping[str, Any]  # of the model, see `loading.model.describe`
     frozen: Mapping[str, Any]  # of the backbone, see `FrozenRecord`
     dataset_meta: Mapping[str, Mapping[str, Any]]  # task -> dict(classes=..., palette=...)
@@ -40,7 +40,7 @@ class Adapter:
         return list(self.dataset_meta)
 
     def as_checkpoint(self) -> dict[str, Any]:
-        """The same in the form of a training's checkpoint."""
+        """Convert to the form of a training's checkpoint."""
         meta = dict(vmt_mm=self.description, frozen_encoder=self.frozen)
         return dict(meta=dict(meta, dataset_meta=self.dataset_meta), state_dict=dict(self.tensors))
 
@@ -54,7 +54,7 @@ def is_adapter_file(path: str | Path) -> bool:
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
-    """Write an adapter file atomically; raise InputError if JSON cannot hold its config."""
+    """Write an adapter file atomically; raise InputError if JSON cannot represent its config."""
     meta = adapter.dataset_meta
     values = dict(
         config=to_json(adapter.config, "config"),
@@ -79,7 +79,7 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
     metadata = read_metadata(path)
     if metadata.pop("kind", None) != KIND:
         raise InputError(
-            f"{path} is not an adapter file; tools/model_converters/export_adapter.py writes one"
+            f"{path} is not an adapter file; write one by tools/model_converters/export_adapter.py"
         )
     try:
         values = {key: json.loads(text) for key, text in metadata.items()}
@@ -108,7 +108,7 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
 
 
 def to_json(value: Any, path: str) -> Any:
-    """Turn plain containers, numbers and texts into JSON; ``path`` is their place, for errors."""
+    """Convert plain containers, numbers and strings to JSON; ``path`` is for errors."""
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value) and not {_TUPLE, _PAIRS} & value.keys():
             return {key: to_json(child, f"{path}.{key}") for key, child in value.items()}
@@ -119,7 +119,7 @@ def to_json(value: Any, path: str) -> Any:
         return [to_json(child, f"{path}[{index}]") for index, child in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise InputError(f"{path} is {value!r}, but an adapter file holds only plain values")
+    raise InputError(f"{path} is {value!r}, but an adapter file can store only plain values")
 
 
 def from_json(value: Any) -> Any:

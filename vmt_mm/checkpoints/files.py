@@ -1,4 +1,4 @@
-"""Read checkpoints without running code that a pickle may hold, and find the one to resume."""
+"""Read checkpoints without running pickled code, and find the one to resume."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from vmt_mm.checkpoints.tensor_file import read_tensors
 from vmt_mm.errors import InputError
 from vmt_mm.utils import compat
 
-#: Written when a signal ends a training between two regular checkpoints.
+#: File name of the checkpoint that is written when a signal ends a training.
 INTERRUPTED = "interrupted.pth"
-#: File, and entry of the message hub, with metrics and iteration of the last validation.
+#: File, and message hub entry, with metrics and iteration of the last validation.
 LAST_VALIDATION, VALIDATED = "last_validation.json", "last_validation"
 _HISTORY = "__history__"
 
 
 class _Ignored:
-    """Takes the place of what a file could use to reach any function."""
+    """Replaces types through which a file could call arbitrary functions."""
 
     def __init__(self, *args: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
 
 
-#: What mmengine's own checkpoints hold in addition to tensors: logs and numbers of NumPy.
+#: Types in mmengine's checkpoints in addition to tensors: logs and NumPy numbers.
 _SAFE_TYPES: list[Any] = [
     (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
     (_Ignored, "builtins.getattr"),
     *(np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?"))),
-    *(value.__reduce__()[0] for value in (np.zeros(0), np.float64(0))),  # of NumPy's own modules
+    *(value.__reduce__()[0] for value in (np.zeros(0), np.float64(0))),  # NumPy's constructors
 ]
 
 
 def read_checkpoint(location: str, map_location: str | torch.device = "cpu") -> Any:
-    """Read a PyTorch checkpoint, adapter or ``.safetensors`` file, from a path or a URL, safely."""
+    """Read a PyTorch checkpoint, adapter or ``.safetensors`` file safely, from a path or a URL."""
     location = os.path.expanduser(location)
     if location.startswith(("http://", "https://")):
         location = _downloaded(location)
@@ -58,29 +58,29 @@ def read_checkpoint(location: str, map_location: str | torch.device = "cpu") -> 
                 return read_adapter(location, str(map_location)).as_checkpoint()
             return read_tensors(location, str(map_location))
         if zipfile.is_zipfile(location) and not is_intact(Path(location)):
-            raise InputError(f"{location}: cannot be read as weights, it is damaged")
+            raise InputError(f"{location}: cannot be read as weights: the file is damaged")
         with compat.safe_types(_SAFE_TYPES):
             return from_plain(torch.load(location, map_location=map_location, weights_only=True))
     except InputError:
         raise
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+    except Exception as error:  # a damaged pickle may raise anything
         reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(
-            f"{location}: cannot be read as weights, or holds more than weights ({reason})"
+            f"{location}: cannot be read as weights, or contains other objects ({reason})"
         ) from error
 
 
 def is_intact(path: Path) -> bool:
-    """Tell whether a checkpoint is complete and its archive's checksums are right."""
+    """Whether a checkpoint is complete and the checksums of its archive match."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # a damaged directory raises whatever its bytes happen to mean
+    except Exception:  # a damaged directory may raise anything
         return False
 
 
 def _downloaded(address: str) -> str:
-    """Path of a file in PyTorch's cache, downloaded if it is not there."""
+    """Download a file into PyTorch's cache, unless it is there; return its path."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _downloaded(address: str) -> str:
 
 
 def to_plain(content: Any) -> Any:
-    """Turn NumPy's numbers and arrays, mmengine's logs and subclasses of dict into plain types."""
+    """Convert NumPy numbers and arrays, mmengine's logs and dict subclasses to plain types."""
     if isinstance(content, HistoryBuffer):
         log, count = map(to_plain, content.data)
         return {_HISTORY: dict(log=log, count=count, max_length=content.max_length)}
@@ -113,7 +113,7 @@ def from_plain(content: Any) -> Any:
 
 
 def _map(content: Any, convert: Callable[[Any], Any]) -> Any:
-    """Convert what plain containers hold."""
+    """Convert the elements of plain containers."""
     if isinstance(content, dict):
         kind = OrderedDict if isinstance(content, OrderedDict) else dict
         return kind((key, convert(value)) for key, value in content.items())
@@ -123,15 +123,16 @@ def _map(content: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def validated_iteration(work_dir: str | Path) -> int | None:
-    """The iteration of the work dir's last validation; None before the first."""
+    """Return the iteration of the work dir's last validation; None before the first."""
     path = Path(work_dir) / LAST_VALIDATION
     return json.loads(path.read_text())["iter"] if path.is_file() else None
 
 
 def newest_checkpoint(work_dir: str | Path) -> str | None:
-    """The checkpoint with the most iterations, there or next to that of ``last_checkpoint``.
+    """Return the checkpoint with the most iterations, or None if there is none.
 
-    Damaged ones are skipped with a warning; InputError if all are: a new run would overwrite them.
+    Also searches the folder that ``last_checkpoint`` names. Skips damaged files with a warning;
+    InputError if all are damaged, since a new run would overwrite them.
     """
     folders, pointer = {Path(work_dir)}, Path(work_dir) / "last_checkpoint"
     if pointer.is_file() and (last := pointer.read_text().strip()):
@@ -149,8 +150,8 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
             found.append((meta["iter"], path.stat().st_mtime, str(path)))
     if damaged and not found:
         names = ", ".join(sorted(damaged))
-        raise InputError(f"{work_dir}: all checkpoints are damaged ({names}); move them away")
+        raise InputError(f"{work_dir}: all checkpoints are damaged ({names}); move or delete them")
     for path in damaged:
-        text = f"{path}: skipped, the checkpoint is damaged; resuming from {max(found)[2]}"
+        text = f"{path}: skipped a damaged checkpoint; resuming from {max(found)[2]}"
         print_log(text, "current", logging.WARNING)
     return max(found)[2] if found else None

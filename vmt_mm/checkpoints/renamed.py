@@ -1,4 +1,4 @@
-"""Names in the configs that earlier versions stored in checkpoints and adapter files."""
+"""Names that earlier versions used in the configs in checkpoints and adapter files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmt_mm.errors import InputError
 
 #: The tool that updates files.
 UPDATE = "python tools/model_converters/update_file.py"
-#: Old key of a dictionary, where needed after its type, -> new key.
+#: Old key, or ``<type>.<old key>``, -> new key.
 KEYS = {
     "joins_tasks": "batch_tasks",
     "keep_features": "feature_cache_bytes",
@@ -22,12 +22,12 @@ VALUES: dict[Any, dict[str, str]] = {
     "type": {"DrawSampler": "SeededSampler"},
     "on_error": {"abort": "raise", "stop": "raise"},
 }
-#: Types without a successor, whose dictionaries are left out.
+#: Types without a replacement; their dictionaries are dropped.
 REMOVED = {"StepTimeHook"}
 
 
 def with_new_names(node: Any) -> Any:
-    """A copy of a stored config, in which old names are replaced."""
+    """Copy a stored config and replace old names."""
     if isinstance(node, (list, tuple)):
         return type(node)(with_new_names(child) for child in node if not _is_removed(child))
     if not isinstance(node, Mapping):
@@ -48,4 +48,4 @@ def _is_removed(node: Any) -> bool:
 def refuse_old_names(config: Mapping[str, Any], source: str) -> None:
     """Raise InputError if the config in the file ``source`` uses old names."""
     if with_new_names(config) != config:
-        raise InputError(f"{source} is of an earlier version: run {UPDATE} {source} NEW")
+        raise InputError(f"{source} is of an earlier version; run {UPDATE} {source} NEW")

@@ -1,4 +1,4 @@
-"""``.safetensors`` files with a checksum, which the format itself lacks."""
+"""``.safetensors`` files with a checksum, which the format lacks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import write_bytes
 
-#: Entry of the metadata: the checksum, as JSON like all others.
+#: Key of the checksum in the metadata; its value is JSON, like all others.
 CHECKSUM = "sha256"
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over tensors: names, shapes, types and bytes, in the order of the names."""
+    """SHA-256 of tensors: names, shapes, types and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -43,14 +43,14 @@ def read_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
     metadata, tensors = _read(path, tensors=True)
     if CHECKSUM in metadata and metadata[CHECKSUM] != json.dumps(_checksum(tensors, metadata)):
         raise InputError(
-            f"{path}: cannot be read as weights: its content and its checksum differ; get the "
-            "file again"
+            f"{path}: cannot be read as weights: its content does not match its checksum; get "
+            "the file again"
         )
     return {key: value.to(device) for key, value in tensors.items()}
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a file; raise InputError if it cannot be read as such a file."""
+    """Read the metadata of a file; raise InputError if it is not a valid file."""
     return _read(path, tensors=False)[0]
 
 
@@ -61,7 +61,7 @@ def _read(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, Te
             return dict(content.metadata() or {}), {key: content.get_tensor(key) for key in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
-            f"{path}: cannot be read as weights, it is damaged or not a .safetensors file ({error})"
+            f"{path}: cannot be read as weights: damaged or not a .safetensors file ({error})"
         ) from error
 
 

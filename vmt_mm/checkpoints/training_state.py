@@ -1,4 +1,4 @@
-"""The state of an optimizer by names of parameters, not by their order, and of its schedules."""
+"""State of optimizer and schedules, keyed by parameter names instead of positions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import nn
 
 from vmt_mm.checkpoints.keys import differences, some
 
-#: Options that say how a step is computed, not which step; newer PyTorch adds them.
+#: Options of the implementation, which do not change the step; newer PyTorch adds some.
 _HOW = {"fused", "foreach", "capturable", "differentiable", "decoupled_weight_decay"}
-#: Arguments of a schedule that change, and those that follow from the training's length.
+#: Arguments of a schedule that change during training, and those that depend on its length.
 _CHANGING = {"last_step", "verbose"}
 _OF_LENGTH = {"end", "total_iters", "total_steps", "T_max"}
-#: One value for each group of the optimizer.
+#: Entries with one value per parameter group.
 _BY_GROUP = {"base_values", "_last_value", "min_values"}
 
 
 def named_state(wrapper: OptimWrapper, model: nn.Module) -> dict[str, Any]:
-    """A wrapper's state dict with parameters by name, and what it is the state of."""
+    """Return a wrapper's state dict, keyed by parameter names, with its settings for checks."""
     optimizer, state = wrapper.optimizer, wrapper.state_dict()
     parameters = dict(model.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
@@ -45,12 +45,12 @@ def named_state(wrapper: OptimWrapper, model: nn.Module) -> dict[str, Any]:
 def by_position(
     saved: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[int]]:
-    """Undo :func:`named_state` for an optimizer whose own is ``own``; ValueError if it differs.
+    """Undo :func:`named_state` for the optimizer whose named state is ``own``.
 
-    Also returns, for each of its groups, the saved group's position.
+    Also returns the index of the saved group for each group. ValueError if the settings differ.
     """
     if "kind" not in saved:
-        raise ValueError("its optimizer's state does not name the parameters")
+        raise ValueError("its optimizer state has no parameter names")
     for one, other, place in ((saved, own, "checkpoint"), (own, saved, "config")):
         if only := sorted(one["shapes"].keys() - other["shapes"].keys()):
             raise ValueError(f"{len(only)} parameter(s) train only in the {place}: {some(only)}")
@@ -72,14 +72,14 @@ def by_position(
 
 
 def _facts(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not change in a resumed training; initial values of what a schedule changes."""
+    """Settings that must not change in a resumed training; initial values of scheduled ones."""
     facts = {"the optimizer": state["kind"], "number of groups": len(state["param_groups"])}
     facts |= {f"optim_wrapper.{key}": value for key, value in state["wrapper"].items()}
     facts |= {f"shape of {name}": shape for name, shape in state["shapes"].items()}
     for group in state["param_groups"]:
         left_out = {*_HOW, "params", "param_names"}
         if "initial_momentum" in group:
-            left_out.add("betas")  # mmengine's schedules of Adam's momentum change it
+            left_out.add("betas")  # mmengine's momentum schedules change them
         options = {k: v for k, v in group.items() if k not in left_out and "initial_" not in k}
         options |= {k.removeprefix("initial_"): v for k, v in group.items() if "initial_" in k}
         facts |= {f"{key} of {n}": v for key, v in options.items() for n in group["params"]}
@@ -87,7 +87,7 @@ def _facts(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_schedules(schedulers: Sequence[_ParamScheduler]) -> list[dict[str, Any]]:
-    """The states of schedulers, each with the name of its class; without functions."""
+    """Return the states of schedulers, with their class names and without functions."""
     return [
         {**{k: v for k, v in s.state_dict().items() if not callable(v)}, "kind": type(s).__name__}
         for s in schedulers
@@ -102,8 +102,8 @@ def match_schedules(
 ) -> list[dict[str, Any]]:
     """Undo :func:`save_schedules` for the schedules ``own``; ValueError if they differ.
 
-    ``order`` is that of :func:`by_position`, ``lengths`` are epochs and iterations of the training;
-    a schedule that ends with it continues as planned, however long it is now.
+    ``order`` comes from :func:`by_position`; ``lengths`` are the epochs and iterations of the
+    training. A schedule that ends with the training keeps its saved length if that changed.
     """
     kinds = [s["kind"] for s in saved], [type(s).__name__ for s in own]
     if kinds[0] != kinds[1]:
@@ -116,7 +116,7 @@ def match_schedules(
         constants = {k: v for k, v in scheduler.state_dict().items() if k in names - _CHANGING}
         if found := differences(state, constants):
             raise ValueError(f"schedule {state['kind']}: {'; '.join(found)}")
-        by_group = {  # after the groups' values comes that of mmengine's `base_lr`
+        by_group = {  # mmengine appends the value of `base_lr` to those of the groups
             key: [state[key][i] for i in order] + state[key][len(order) :]
             for key in _BY_GROUP & state.keys()
         }

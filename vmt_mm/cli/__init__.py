@@ -1,1 +1,1 @@
-"""What all tools share: arguments, start of several processes, errors in one line."""
+"""Shared code of the tools: arguments, distributed launch, one-line errors."""

@@ -1,4 +1,4 @@
-"""What the tools' command lines share."""
+"""Shared command-line arguments of the tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPTIONS = dict(nargs="+", action=DictAction, help="KEY=VALUE, merged into the c
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add ``config``, or ``configs`` where ``several`` are taken, and ``--cfg-options``."""
+    """Add ``config``, or ``configs`` if ``several``, and ``--cfg-options``."""
     if several:
         parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
     else:
@@ -28,22 +28,22 @@ def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add what :func:`build_inferencer` reads; ``config`` may be left out if it has a default."""
+    """Add the arguments of :func:`build_inferencer`; ``default`` makes ``config`` optional."""
     optional = {} if default is None else dict(nargs="?", default=default)
     parser.add_argument("config", help="config file, or an adapter file (.safetensors)", **optional)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file of the config")
-    parser.add_argument("--device", help="cpu, cuda:0, ...; by default the best there is")
+    parser.add_argument("--device", help="cpu, cuda:0, ...; default: the best available")
     parser.add_argument("--cfg-options", **_OPTIONS)
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run only these tasks")
 
 
 def add_exif_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--turn-by-exif``; without it the config decides."""
-    parser.add_argument("--turn-by-exif", action="store_true", default=None, help="as viewers do")
+    """Add ``--turn-by-exif``; by default the config decides."""
+    parser.add_argument("--turn-by-exif", action="store_true", default=None, help="rotate by EXIF")
 
 
 def check_model_arguments(args: argparse.Namespace) -> None:
-    """Raise InputError if there is a config and no checkpoint."""
+    """Raise InputError if there is a config without a checkpoint."""
     if args.checkpoint is None and not str(args.config).endswith(".safetensors"):
         raise InputError(f"{args.config}: a config needs a checkpoint; an adapter file does not")
 
@@ -51,7 +51,7 @@ def check_model_arguments(args: argparse.Namespace) -> None:
 def build_inferencer(
     args: argparse.Namespace, show_progress: bool = True, turn_by_exif: bool | None = None
 ) -> MultiTaskInferencer:
-    """Load what :func:`add_model_arguments` asked for."""
+    """Build an inferencer from the arguments of :func:`add_model_arguments`."""
     check_model_arguments(args)
     return MultiTaskInferencer(
         args.config, args.checkpoint, args.device, args.cfg_options, show_progress, turn_by_exif
@@ -59,14 +59,14 @@ def build_inferencer(
 
 
 def check_display() -> None:
-    """Raise InputError where no window can be opened; OpenCV would end the program instead."""
+    """Raise InputError if no window can be opened; OpenCV would kill the process."""
     displays = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not displays:
-        raise InputError("there is no display to show a window on: write to a file instead")
+        raise InputError("no display to open a window on: write to a file instead")
 
 
 def run_parser(description: str) -> ToolParser:
-    """A parser with what trainings and tests take: config, options, work dir and launcher."""
+    """Return a parser for trainings and tests: config, options, work dir and launcher."""
     parser = ToolParser(description=description)
     add_config_arguments(parser)
     parser.add_argument("--work-dir", help="folder for logs and results")
@@ -76,7 +76,7 @@ def run_parser(description: str) -> ToolParser:
 
 
 def load_run_config(args: argparse.Namespace, world_size: int, training: bool) -> Config:
-    """Load the config of :func:`run_parser`, with launcher and work dir."""
+    """Load the config of :func:`run_parser` and set its launcher and work dir."""
     cfg = load_config(args.config, args.cfg_options, world_size, training)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"

@@ -1,4 +1,4 @@
-"""What the tools that import encoders share."""
+"""Shared code of the tools that import pretrained backbones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vmt_mm.utils.console import ToolParser
 
 
 def import_main(doc: str, convert: Callable[..., Imported]) -> None:
-    """Run an import tool: ``convert`` takes tensors, their file and the architecture."""
+    """Run an import tool; ``convert`` takes the tensors, their file and the architecture."""
     parser = ToolParser(description=doc.splitlines()[0])
     parser.add_argument("checkpoint", help="file, or http(s) address, of the pretrained weights")
     parser.add_argument("out", type=Path, help="file to write, .safetensors")
-    parser.add_argument("--arch", help="architecture that it must be of; default: what it is")
+    parser.add_argument("--arch", help="expected architecture; default: inferred from the file")
     args = parser.parse_args()
     with friendly_errors():
         check_out(args.out, ".safetensors", [args.checkpoint])

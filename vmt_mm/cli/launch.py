@@ -1,4 +1,4 @@
-"""Start and end of distributed runs, on GPUs (nccl) and on CPUs (gloo)."""
+"""Start and end distributed runs, on GPUs (nccl) or CPUs (gloo)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAUNCHERS = ("none", "pytorch", "slurm")
 def distributed(launcher: str) -> Iterator[int]:
     """Join the process group of ``launcher``, yield the number of processes, leave it at the end.
 
-    What runs within must keep no model behind: a group that a model refers to does not end.
+    The body must not leave references to models: they keep the group alive.
     """
     with friendly_errors():
         _join(launcher)
@@ -34,23 +34,23 @@ def distributed(launcher: str) -> Iterator[int]:
     except BaseException as error:
         found: BaseException | None = error
         while dist.is_initialized() and found is not None:
-            traceback.clear_frames(found.__traceback__)  # their variables hold the model
+            traceback.clear_frames(found.__traceback__)  # which refer to the model
             found = found.__context__
         raise
     finally:
         if dist.is_initialized():
-            gc.collect()  # runners and models, which refer to the group and to each other
+            gc.collect()  # runners and models, which refer to the group, are in cycles
             leave_group()
 
 
 def leave_group() -> None:
-    """Destroy the process group once gloo's threads have let go of the last tensors."""
-    time.sleep(0.1)  # they need the interpreter's lock, which PyTorch before 2.5 holds meanwhile
+    """Destroy the process group after gloo's threads have released the last tensors."""
+    time.sleep(0.1)  # they need the GIL, which PyTorch before 2.5 holds during destruction
     dist.destroy_process_group()
 
 
 def _join(launcher: str) -> None:
-    """Join the group; on CPUs by the variables of torchrun, which slurm's are turned into."""
+    """Join the group; on CPUs by torchrun's environment variables, also under slurm."""
     if launcher not in LAUNCHERS:
         raise InputError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
     if launcher == "none":
@@ -58,7 +58,7 @@ def _join(launcher: str) -> None:
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         if int(os.environ.get("LOCAL_RANK", 0)) >= count:
-            raise InputError(f"more processes than the {count} GPU(s) of this machine")
+            raise InputError(f"more processes than GPUs: this machine has {count}")
         init_dist(launcher, backend="nccl")
         return
     if launcher == "slurm":

@@ -1,4 +1,4 @@
-"""Refuse config keys that nothing reads, which mmengine would silently accept."""
+"""Refuse unknown config keys, which mmengine silently accepts."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.models.heads.build import unread_keys
 from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-#: How similar a free name must be to a known one to be taken for a slip.
+#: A name of the user's choice this similar to a known one is a typo.
 _SIMILAR = 0.85
-#: Read by a builder before the class of the same entry sees it.
+#: Keys that the builder reads; the class does not see them.
 _OF_BUILDERS = {"type", "_scope_", "constructor", "paramwise_cfg", "priority", "by_epoch"}
 _OF_BUILDERS |= {"convert_to_iter_based", "num_batch_per_epoch"}
-#: Of MMSegmentation before 1.0.
+#: Top-level keys of MMSegmentation before 1.0.
 _OLD = {"resume_from", "total_epochs", "lr_config", "momentum_config", "optimizer_config"}
 _OLD |= {"evaluation", "checkpoint_config", "log_config", "dist_params"}
-#: Entries that need no type -> what takes their arguments.
+#: Entries that need no ``type`` -> the classes or functions that take their arguments.
 _UNTYPED = {
     **dict.fromkeys(LOADERS, [DataLoader]),
     "env_cfg.mp_cfg": [set_multi_processing],
@@ -52,7 +52,7 @@ _UNTYPED = {
 }
 _METRIC = "the task's own metric, such as tasks.<name>.iou_metrics=['mIoU', 'mDice', 'mFscore']"
 _FACTORS = "TrainableOnlyConstructor with paramwise_cfg=dict(custom_keys={PART: dict(lr_mult=0.1)})"
-#: package.class, which knows one segmentation map or other layers -> what to use.
+#: package.class that assumes a single segmentation map, or other layers -> what to use instead.
 _INSTEAD = {
     "mmseg.IoUMetric": _METRIC,
     "mmseg.CityscapesMetric": _METRIC,
@@ -67,9 +67,9 @@ _INSTEAD = {
 
 
 def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
-    """Raise InputError for keys and types of a config that nothing knows, with the nearest ones.
+    """Raise InputError for unknown keys and types of a config, with the nearest known names.
 
-    ``options`` are the top-level keys of options; others may be variables of the file's own.
+    ``options`` are the top-level keys of options; others may be variables, unless they are typos.
     """
     known = known_keys()
     read = {key: value for key, value in cfg.items() if key in known}
@@ -82,20 +82,20 @@ def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
     for entry in entries:
         faults.extend(_arguments(*entry))
     if faults and with_new_names(read) != read:
-        faults.append(f"some names are of an earlier version; {UPDATE} OLD NEW updates a file")
+        faults.append(f"some names are of an earlier version; update the file: {UPDATE} OLD NEW")
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
 
 
 def _names(cfg: Any, known: Collection[str], options: Collection[str]) -> Iterator[str]:
-    """Yield names of the top level, of hooks and of the environment that nothing reads."""
+    """Yield unknown names at the top level, in ``default_hooks`` and in ``env_cfg``."""
     for key in (key for key in cfg if key not in known):
         near = "" if key == "test_pipeline" else nearest(key, known, _SIMILAR)
         near = "; it is of MMSegmentation before 1.0" if key in _OLD else near
         if key in options:
-            yield f"option {key!r} reaches nothing{nearest(key, {*known, *cfg} - {key})}"
+            yield f"option {key!r} has no effect{nearest(key, {*known, *cfg} - {key})}"
         elif near:
-            yield f"the config's top-level {key!r} reaches nothing{near}"
+            yield f"the config's top-level {key!r} has no effect{near}"
     hooks, env = cfg.get("default_hooks") or {}, cfg.get("env_cfg") or {}
     known = {name for name, hook in hooks.items() if hook is None or "type" in hook}
     for name in (name for name in hooks if name not in known):
@@ -105,7 +105,7 @@ def _names(cfg: Any, known: Collection[str], options: Collection[str]) -> Iterat
 
 
 def _arguments(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator[str]:
-    """Yield faults of a component: no class of its type takes these arguments."""
+    """Yield faults of a component: an unknown type, or arguments that its class does not take."""
     if not kinds:
         where = registries_for(path)
         what, name = where[0].name if len(where) == 1 else "class", str(node["type"])
@@ -118,13 +118,13 @@ def _arguments(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator
             hint = nearest(key, known, _SIMILAR if anything else 0.6)
             hint = f"; {unread[key]}" if key in unread else hint
             if hint or not anything:
-                hint = hint or " (a base file's settings of another type go by _delete_=True)"
+                hint = hint or " (_delete_=True drops the base file's settings of another type)"
                 faults[-1].append(f"{path}.{key}: {kind.__name__} takes no {key!r}{hint}")
     yield from min(faults, key=len, default=[])
 
 
 def _unfit(cfg: Mapping[str, Any], entries: Sequence[tuple[str, Any, list[Any]]]) -> Iterator[str]:
-    """Yield parts that do nothing, or harm, in a model of many tasks; mmseg's models may stay."""
+    """Yield components that do not work in a multi-task model; other models are not checked."""
     found = [(path, node, kinds[0]) for path, node, kinds in entries if kinds]
     classes = [(path, node, kind) for path, node, kind in found if isinstance(kind, type)]
     if not any(path == "model" and issubclass(k, MultiTaskSegmentor) for path, _, k in classes):
@@ -132,10 +132,10 @@ def _unfit(cfg: Mapping[str, Any], entries: Sequence[tuple[str, Any, list[Any]]]
     for path, node, kind in classes:
         default = "MultiTaskDataset" if issubclass(kind, BaseSegDataset) else None
         use = _INSTEAD.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}", default)
-        if advice := f"does not serve a model of many tasks; use {use}" if use else advice_on(kind):
+        if advice := f"does not work in a multi-task model; use {use}" if use else advice_on(kind):
             yield f"{path}.type: {kind.__name__} {advice}"
         if issubclass(kind, BaseDecodeHead) and path.startswith("model."):
             yield from (f"{path}.{key}: {why}" for key, why in unread_keys(node).items())
     if cfg.get("activation_checkpointing") and "peft" in (cfg["model"].get("backbone") or {}):
-        # gradients would be wrong
-        yield "activation_checkpointing: a PEFT method needs model.backbone.with_cp=True instead"
+        # the gradients would be wrong
+        yield "activation_checkpointing: with a PEFT method, set model.backbone.with_cp instead"

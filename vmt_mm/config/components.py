@@ -1,4 +1,4 @@
-"""The components of a config: where they are, which class each names, and what that takes."""
+"""The components of a config: their paths, their classes, and the arguments of these classes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import vmt_mm.registry as registries
 from vmt_mm.config.tree import LOADERS, walk
 from vmt_mm.errors import InputError
 
-#: Keys that are read, besides those of the table of defaults.
+#: Known top-level keys, in addition to those of ``DEFAULTS``.
 TOP_LEVEL = {
     *inspect.signature(Runner).parameters,
     *("runner_type", "custom_imports", "compile", "find_unused_parameters", "model_wrapper_cfg"),
     *("sync_bn", "activation_checkpointing", "efficient_conv_bn_eval"),
     *("total_batch_size", "task", "protocol", "tta_model", "tta_pipeline"),
 }
-#: Registry of a component, by the key that holds it.
+#: Key in a config -> registry of the component below it.
 _PLACES = {
     **dict.fromkeys(("model", "backbone", "head", "task_heads", "tta_model"), registries.MODELS),
     **dict.fromkeys(("peft", "method"), registries.PEFT_METHODS),
@@ -38,34 +38,34 @@ _PLACES = {
     "param_scheduler": registries.PARAM_SCHEDULERS,
 }
 REGISTRIES = [r for r in vars(registries).values() if isinstance(r, Registry)] + [FUNCTIONS]
-#: Packages whose classes may be named as ``scope.Class`` in a config of unknown origin.
+#: Scopes that a config of unknown origin may use, as in ``scope.Class``.
 _SCOPES = ["vmt_mm", "mmengine", "mmcv", "mmseg", "mmpretrain", "mmdet"]
 
 
 def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any, list[Any]]]:
     """Yield path, config and possible classes of every entry with a ``type``."""
     for path, node in walk(dict(cfg.items())):
-        # the builders of norm_cfg, init_cfg and the like take more
+        # the builders of norm_cfg, init_cfg etc. take further arguments
         if path and "type" in node and not re.search(r"\.\w*_cfg\b", path):
             yield path, node, find_kinds(node["type"], registries_for(path))
 
 
 def registries_for(path: str) -> list[Registry]:
-    """Return the registry that a path asks for, or all of them."""
+    """Return the registry for the component at a path; all registries if the path does not say."""
     names = re.sub(r"\[\d+\]", "", path).split(".")
     has_name = names[-2:-1] and names[-2] in ("task_heads", "tasks", "default_hooks")
     place = names[-2] if has_name else names[-1]
-    known = place in _PLACES and (place != "sampler" or names[0] in LOADERS)  # a head's: of pixels
+    known = place in _PLACES and (place != "sampler" or names[0] in LOADERS)  # heads: of pixels
     return [_PLACES[place]] if known else REGISTRIES
 
 
 def names_in(*where: Registry) -> set[str]:
-    """Return the names in registries and in their parents."""
+    """Return all names in these registries and their parents."""
     return {n for r in where for n in (*r.module_dict, *(names_in(r.parent) if r.parent else ()))}
 
 
 def find_kinds(kind: Any, where: Collection[Registry]) -> list[Any]:
-    """Return what a config's ``type`` may mean in these registries."""
+    """Return the classes that a config's ``type`` may name in these registries."""
     if not isinstance(kind, str):
         return [kind]
     found = [r.get(kind) if "." in kind else find_registered(r, kind) for r in where]
@@ -73,7 +73,7 @@ def find_kinds(kind: Any, where: Collection[Registry]) -> list[Any]:
 
 
 def find_registered(registry: Registry | None, name: str) -> Any:
-    """Look a name up without importing a module of that name, as ``Registry.get`` would."""
+    """Look up a name; unlike ``Registry.get``, never import a module of that name."""
     while registry is not None:
         registry.import_from_location()
         if name in registry.module_dict:
@@ -83,27 +83,27 @@ def find_registered(registry: Registry | None, name: str) -> Any:
 
 
 def check_types(config: Mapping[str, Any], source: str) -> None:
-    """Raise InputError where a config of unknown origin names other than registered classes.
+    """Raise InputError if a config of unknown origin names a class that is not registered.
 
-    mmengine would import what it does not know by its dotted name, and call it.
+    mmengine would import an unknown dotted name and call it.
     """
     for path, entry in walk(config):
         if (scope := entry.get("_scope_", "vmt_mm")) not in _SCOPES:
-            raise InputError(f"{source}: {path}._scope_ is {scope!r}, none of {_SCOPES}")
+            raise InputError(f"{source}: {path}._scope_ must be one of {_SCOPES}, got {scope!r}")
         kind = entry.get("type") if path else None
         scope, _, name = kind.rpartition(".") if isinstance(kind, str) else ("", "", "")
         try:
             where = vars(import_module(f"{scope}.registry")).values() if scope in _SCOPES else ()
-        except ImportError:  # not installed, or without registries of its own
+        except ImportError:  # not installed, or without a `registry` module
             where = ()
         found = [r for r in where if isinstance(r, Registry)] if scope else REGISTRIES
         if name and not any(find_registered(registry, name) for registry in found):
-            near = nearest(name, names_in(*REGISTRIES)) or "; import a class of your own before"
+            near = nearest(name, names_in(*REGISTRIES)) or "; import your own classes first"
             raise InputError(f"{source}: its config's {path}.type {kind!r} is not registered{near}")
 
 
 def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
-    """Return argument -> default of a class or function, and whether it takes any others, too."""
+    """Return argument -> default of a class or function, and whether it takes other arguments."""
     known: dict[str, Any] = {}
     functions = [vars(c).get("__init__") for c in getattr(kind, "__mro__", ())] or [kind]
     for function in filter(None, functions):
@@ -120,11 +120,11 @@ def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
 
 @functools.cache
 def _signature(function: Any) -> inspect.Signature:
-    """The signature of a function; the libraries' take most of the time of a config's check."""
+    """Return a function's signature, cached: signatures take most of the time of the check."""
     return inspect.signature(function)
 
 
 def nearest(key: str, known: Collection[str], cutoff: float = 0.6) -> str:
-    """Return the nearest known name as the end of a message, or an empty string."""
+    """Return the end of a message that suggests the nearest known name, or an empty string."""
     near = get_close_matches(key, sorted(known), 1, cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""

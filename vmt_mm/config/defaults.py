@@ -1,4 +1,4 @@
-"""What top-level keys make of a config: defaults of arguments, ``protocol`` and ``task``."""
+"""How top-level keys change a config: defaults of arguments, ``protocol`` and ``task``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vmt_mm.registry import TASKS
 
 
 class Default(NamedTuple):
-    """Components of class ``kind`` without ``argument`` or ``unless`` get the value of ``key``."""
+    """Top-level ``key`` is the default of ``kind``'s ``argument``, unless it sets ``unless``."""
 
     key: str
     kind: type
@@ -35,7 +35,7 @@ DEFAULTS = [
     Default("data_root", MultiTaskDataset, "data_root"),
     Default("render", ShapesMT, "render"),
     Default("tasks", MultiTaskSegmentor, "tasks"),
-    Default("tasks", PEFTBackbone, "tasks"),  # reads their names
+    Default("tasks", PEFTBackbone, "tasks"),  # which reads only the names
     Default("tasks", MultiTaskDataset, "tasks"),
     Default("tasks", MultiTaskEvaluator, "tasks"),
     Default("reference", MultiTaskEvaluator, "reference"),
@@ -48,17 +48,17 @@ DEFAULTS = [
     Default("image_size", Pad, "size", ("size_divisor", "pad_to_square")),
     Default("augment_on_device", RandomWarp, "on_device"),
 ]
-#: The steps of a test pipeline that change sizes, by protocol.
+#: Protocol -> order of the test pipeline's size-changing transforms and ``LoadLabels``.
 _ORDERS = dict(A=["Resize", "LoadLabels"], B=["LoadLabels", "Resize"], C=["Pad", "LoadLabels"])
 
 
 def known_keys() -> set[str]:
-    """Return the top-level keys that something reads."""
+    """Return the top-level keys that have an effect."""
     return TOP_LEVEL | {row.key for row in DEFAULTS}
 
 
 def _places(cfg: Config) -> Iterator[tuple[str, Any, Default]]:
-    """Yield path and config of the components, with each row that holds for them."""
+    """Yield path and config of each component, with each row of ``DEFAULTS`` that applies."""
     for path, node, kinds in components({k: cfg[k] for k in cfg if k in TOP_LEVEL}):
         kind = kinds[0] if kinds and isinstance(kinds[0], type) else object
         rows = (row for row in DEFAULTS if row.key in cfg and issubclass(kind, row.kind))
@@ -66,7 +66,7 @@ def _places(cfg: Config) -> Iterator[tuple[str, Any, Default]]:
 
 
 def merge_parts(cfg: Config) -> None:
-    """Merge what components set of single tasks, a weight or score, into the top-level mapping."""
+    """Merge per-task settings of components, such as a loss weight, with the top-level mapping."""
     for _, node, row in _places(cfg):
         own, values = node.get(row.argument), cfg[row.key]
         if isinstance(own, dict) and isinstance(values, dict) and "_delete_" not in own:
@@ -74,16 +74,16 @@ def merge_parts(cfg: Config) -> None:
             untyped = any(isinstance(task, dict) and "type" not in task for task in own.values())
             if untyped or own.keys() < set(tasks or ()):
                 merged = Config(dict(part=copy.deepcopy(values)))
-                with contextlib.suppress(TypeError):  # a mapping in place of a number: all its own
+                with contextlib.suppress(TypeError):  # a mapping replaces a number: keep all of it
                     merged.merge_from_dict(dict(part=own))
                     node[row.argument] = merged.part
 
 
 def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
-    """Give components the top-level values that they do not set themselves, in place.
+    """Give components, in place, the top-level values that they do not set themselves.
 
-    A component's ``tasks`` may list names of the top-level ones. Raises InputError if one of the
-    keys ``given`` reaches nothing, or a listed name is unknown.
+    A component's ``tasks`` may list names of top-level tasks. Raises InputError if one of the keys
+    ``given`` has no effect, or a listed name is unknown.
     """
     filled, own = set(), {}
     for path, node, row in _places(cfg):
@@ -93,23 +93,23 @@ def fill_defaults(cfg: Config, given: Collection[str] = ()) -> None:
             filled.add(row.key)
         elif isinstance(value, (list, tuple)) and isinstance(values, Mapping):
             if unknown := [name for name in value if name not in values]:
-                raise InputError(f"{place}: {unknown} is none of the top-level {list(values)}")
+                raise InputError(f"{place}: unknown {unknown}; the top level has {list(values)}")
             node[row.argument] = {name: copy.deepcopy(values[name]) for name in value}
         own.setdefault(row.key, place)
     for key in (row.key for row in DEFAULTS if row.key in given and row.key not in filled):
-        advice = f"every component has its own; set it there, as {own.get(key, 'model...')}"
-        raise InputError(f"the top-level {key}={cfg[key]!r} reaches nothing: {advice}")
+        advice = f"every component overrides it; set it there, as {own.get(key, 'model...')}"
+        raise InputError(f"the top-level {key}={cfg[key]!r} has no effect: {advice}")
 
 
 def apply_protocol(cfg: Config) -> None:
     """Change validation and test to the config's ``protocol``.
 
-    - 'A', as test pipelines are written: labels keep their native size, predictions get it.
-    - 'B': labels are resized with the image, by nearest neighbours; predictions have that size.
-    - 'C': the image is not resized, but padded to the size that it would be resized to.
+    - 'A' (default): labels keep their native size; predictions are resized to it.
+    - 'B': labels are resized with the image (nearest neighbour); predictions have that size.
+    - 'C': the image is padded to the size that 'A' resizes it to, instead of resized.
 
-    ``Task.protocol_options`` are defaults. Where they change a primary metric, reference scores do
-    not compare, so there is no Delta.
+    Tasks get ``Task.protocol_options`` as defaults. If these change a primary metric, scores are
+    not comparable to the reference scores, so Delta is not computed.
     """
     name, other_metric = cfg.get("protocol", "A"), False
     if name not in list(_ORDERS):  # of any type, hashable or not
@@ -131,12 +131,12 @@ def apply_protocol(cfg: Config) -> None:
 
 
 def _changed(pipeline: Sequence[Any], name: str, loader: str) -> list[dict[str, Any]]:
-    """Return the pipeline of protocol A as one of B or C; one that is so already stays."""
+    """Turn a pipeline of protocol A into one of B or C, unless it is one already."""
     steps, kinds = [dict(step) for step in pipeline], [step.get("type") for step in pipeline]
     order = [kind for kind in kinds if kind in ("Resize", "Pad", "LoadLabels")]
     if order not in (_ORDERS["A"], _ORDERS[name]):
-        rule = f"protocol {name!r} changes a test pipeline with Resize and then LoadLabels"
-        raise InputError(f"{rule}; that of {loader} has {kinds}")
+        rule = f"protocol {name!r} needs a test pipeline with Resize and then LoadLabels"
+        raise InputError(f"{rule}; {loader} has {kinds}")
     if name == "B":
         steps[kinds.index("Resize")]["nearest_labels"] = True
         if order == _ORDERS["A"]:
@@ -149,7 +149,7 @@ def _changed(pipeline: Sequence[Any], name: str, loader: str) -> list[dict[str, 
 
 
 def reduce_to_task(cfg: Config) -> None:
-    """Reduce model, data, metrics and ``save_best`` to the one task that ``task`` names."""
+    """Reduce model, data, metrics and ``save_best`` to the single task in ``task``, if set."""
     task, tasks = cfg.get("task"), cfg.get("tasks")
     if task is None:
         return
@@ -174,13 +174,13 @@ def reduce_to_task(cfg: Config) -> None:
 
 
 def _keep_datasets(loader: Any, task: str, name: str) -> None:
-    """Keep those of several datasets that label the task, with their weights."""
+    """Of several datasets, keep those that label the task, and their sampling weights."""
     sampler, entries = loader.get("sampler") or {}, dicts_in(loader.get("dataset"))
     for entry in (e for e in entries if isinstance(e.get("datasets"), list)):
         listed = [[d["tasks"] for d in dicts_in(m) if "tasks" in d] for m in entry["datasets"]]
         labels = [not own or any(task in tasks for tasks in own) for own in listed]
         if not any(labels):
-            raise InputError(f"task={task!r}: no dataset of {name} labels it")
+            raise InputError(f"task={task!r}: no dataset of {name} has labels for it")
         entry["datasets"] = list(compress(entry["datasets"], labels))
         if isinstance(sampler.get("balance"), list) and entry is loader["dataset"]:
             sampler["balance"] = list(compress(sampler["balance"], labels))

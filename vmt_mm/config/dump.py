@@ -1,4 +1,4 @@
-"""A config that knows what its user set, and its text: the same training when it is read again."""
+"""A config that tells user-set from derived values, and its text, which reproduces a training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _NOTHING = object()
 
 
 class OrderedConfig(Config):
-    """mmengine's ``Config`` whose keys keep their order, which decides on tasks' initial values.
+    """mmengine's ``Config`` with ordered keys, since the order of tasks affects initial values.
 
-    What ``load_config`` derived is not in ``to_dict`` and dumps, but derived again from them.
+    ``to_dict`` and dumps omit the values that ``load_config`` derives.
     """
 
     def remember(self, user_set: dict[str, Any]) -> None:
-        """Take everything that differs from ``user_set`` as derived."""
-        # not through `Config`, where it would become a key
+        """Mark everything that differs from ``user_set`` as derived."""
+        # setting it through `Config` would make it a key
         object.__setattr__(self, "_loaded", (super().to_dict(), user_set))
 
     def to_dict(self, keep_imported: bool = False) -> dict[str, Any]:
-        """Return what the user set, in plain containers, with changes that were made since."""
+        """Return what the user set, with later changes, in plain containers."""
         content = super().to_dict(keep_imported)
         return _rebased(content, *vars(self).get("_loaded", (_NOTHING, content)))
 
@@ -39,7 +39,7 @@ class OrderedConfig(Config):
 
 
 def _rebased(now: Any, before: Any, user_set: Any) -> Any:
-    """Return ``now``, but what the user set wherever nothing changed since ``before``."""
+    """Return ``now``, with the user's value wherever nothing changed since ``before``."""
     if now == before:
         return user_set
     if all(isinstance(x, dict) for x in (now, before, user_set)):
@@ -54,19 +54,19 @@ def _rebased(now: Any, before: Any, user_set: Any) -> Any:
 
 
 def config_text(cfg: Config, resolved: bool = False) -> str:
-    """Return a config, with derived values or without, as text that ``Config.fromfile`` reads."""
+    """Return a config as text for ``Config.fromfile``; ``resolved`` includes derived values."""
     content = plain_config(cfg, resolved)
     loader = content.get("train_dataloader")
     if "_loaded" in vars(cfg) and content.get("total_batch_size") and isinstance(loader, dict):
         loader.pop("batch_size", None)  # derived
     lines = [f"{k} = {pformat(v, width=100, sort_dicts=False)}\n" for k, v in content.items()]
-    return "".join(lines).replace("{{", "{\\x7b")  # mmengine would read a variable of its own
+    return "".join(lines).replace("{{", "{\\x7b")  # mmengine would substitute a variable
 
 
 def plain_config(cfg: Config, resolved: bool = True) -> dict[str, Any]:
-    """Return a config in plain containers, with derived values or without; classes by name."""
+    """Return a config in plain containers, classes by name; ``resolved`` as for the text."""
     content = Config.to_dict(cfg) if resolved else cfg.to_dict()
-    # a class is what the file imported for its own use
+    # a top-level class is an import of the file
     return {k: _plain(value, k) for k, value in content.items() if not inspect.isclass(value)}
 
 
@@ -76,7 +76,7 @@ class _Infinity(float):
 
 
 def _plain(value: Any, place: str) -> Any:
-    """Return a value as what can be written as text; ``place`` is for messages."""
+    """Convert a value to one that can be written as text; ``place`` is for errors."""
     if isinstance(value, dict):
         return {_plain(k, place): _plain(v, f"{place}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -86,7 +86,7 @@ def _plain(value: Any, place: str) -> Any:
         path = f"{value.__module__}.{value.__qualname__}"
         value = next(names, path if place.endswith(".type") else value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()  # a number of NumPy's
+        value = value.item()  # a NumPy scalar
     if isinstance(value, float) and not -float("inf") < value < float("inf"):
         return _Infinity(value)
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -96,7 +96,7 @@ def _plain(value: Any, place: str) -> Any:
 
 
 def read_config_text(text: Any, source: str) -> dict[str, Any]:
-    """Read a config of literals, or raise InputError, naming ``source``; nothing else is run."""
+    """Read a config of literals without running any code; InputError, with ``source``, if not."""
     config: dict[str, Any] = {}
     try:
         for statement in ast.parse(text).body:
@@ -108,15 +108,15 @@ def read_config_text(text: Any, source: str) -> dict[str, Any]:
     except (SyntaxError, TypeError, ValueError) as error:
         raise InputError(f"{source}: the config cannot be read: {error}") from error
     if not config:
-        raise InputError(f"{source}: there is no config")
+        raise InputError(f"{source}: the config is empty")
     return config
 
 
 class _Calls(ast.NodeTransformer):
-    """Writes ``dict(a=1)`` and ``float('inf')`` as literals."""
+    """Replaces ``dict(a=1)`` and ``float('inf')`` by literals."""
 
     def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802  the library's name
-        """Return the literal of a call."""
+        """Return the literal that equals a call."""
         match self.generic_visit(node):
             case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words):
                 return ast.Dict([ast.Constant(w.arg) for w in words], [w.value for w in words])

@@ -1,4 +1,4 @@
-"""Check, before anything is built, that what a config asks for is there and fits together."""
+"""Check values, files and tasks of a config before anything is built."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vmt_mm.tasks import build_tasks
 
 
 def check_inputs(cfg: Config, training: bool) -> None:
-    """Raise InputError with a line for each value, task, file or result that does not fit."""
+    """Raise InputError with one line per wrong value, task, file or monitored result."""
     cfg = load_config(cfg, training=False)
     loaders = ("train_dataloader", "val_dataloader") if training else ("test_dataloader",)
     if not isinstance(cfg.get("model"), Mapping):
@@ -40,39 +40,40 @@ def check_inputs(cfg: Config, training: bool) -> None:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
     if both := training and set.intersection(*(_ids(cfg.get(name)) for name in loaders)):
         warning = f"{len(both)} image(s) are in both the training and the validation split"
-        print_log(f"{warning}, such as {min(both)[1]!r}", "current", logging.WARNING)
+        warning += f" (such as {min(both)[1]!r}); validation scores will be optimistic"
+        print_log(warning, "current", logging.WARNING)
 
 
 def _values(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
-    """Yield faults of single values."""
+    """Yield wrong values."""
     size, counts = cfg.get("image_size", (1, 1)), {}
     sides = size if isinstance(size, (list, tuple)) else ()
     if [type(side) is int and side > 0 for side in sides] != [True, True]:
-        yield f"image_size must be two positive whole numbers, (width, height), got {size!r}"
+        yield f"image_size must be two positive integers, (width, height), got {size!r}"
     for name, loader in ((name, cfg[name]) for name in loaders if cfg.get(name)):
         if "batch_sampler" not in loader:
             counts[f"{name}.batch_size"] = loader.get("batch_size")
         if type(workers := loader.get("num_workers", 0)) is not int or workers < 0:
-            yield f"{name}.num_workers must be a whole number, 0 or more, got {workers!r}"
+            yield f"{name}.num_workers must be a non-negative integer, got {workers!r}"
     train = (cfg.get("train_cfg") or {}) if "train_dataloader" in loaders else {}
     keys = {"max_epochs", "max_iters", "val_interval"} & set(train)
     counts.update({f"train_cfg.{key}": train[key] for key in keys})
     for name, count in counts.items():
         if type(count) is not int or count < 1:
-            yield f"{name} must be a positive whole number, got {count!r}"
+            yield f"{name} must be a positive integer, got {count!r}"
     kind = (cfg.get("optim_wrapper") or {}).get("type") if "train_dataloader" in loaders else None
     if kind == "AmpOptimWrapper" and get_device() == "cpu":
-        yield "AmpOptimWrapper needs an accelerator; set 'BFloat16OptimWrapper', as --amp does"
+        yield "AmpOptimWrapper needs an accelerator; use 'BFloat16OptimWrapper', as --amp does"
     if cfg.get("sync_bn") and not torch.cuda.is_available():
-        yield f"sync_bn={cfg.sync_bn!r} needs GPUs; leave it out"
+        yield f"sync_bn={cfg.sync_bn!r} needs GPUs; remove it"
     if not isinstance(cfg.get("resume", False), bool):
-        yield f"resume must be True or False, got {cfg.resume!r}; the file belongs into load_from"
+        yield f"resume must be True or False, got {cfg.resume!r}; set the file as load_from"
     if cfg.get("work_dir") and Path(cfg.work_dir).is_file():
-        yield f"work_dir {cfg.work_dir!r} is a file; expected a folder, or nothing there yet"
+        yield f"work_dir must be a folder, {cfg.work_dir!r} is a file"
 
 
 def _tasks(cfg: Config, name: str) -> Iterator[str]:
-    """Yield tasks of data and evaluators that the model does not have, or has as another task."""
+    """Yield tasks of datasets and evaluators that the model lacks or defines differently."""
     if not isinstance(of_model := cfg.model.get("tasks"), Mapping):
         return
     evaluator, own = name.replace("dataloader", "evaluator"), build_tasks(of_model)
@@ -82,16 +83,16 @@ def _tasks(cfg: Config, name: str) -> Iterator[str]:
         users.append((f"{evaluator}: {entry['type']}", tasks))
     for place, tasks in users:
         if unknown := [task for task in tasks or () if task not in own]:
-            yield f"{place} is for task(s) {unknown}, the model has {list(own)}"
+            yield f"{place} has unknown task(s) {unknown}; the model has {list(own)}"
         elif isinstance(tasks, Mapping) and tasks:
             for task, other in build_tasks(tasks).items():
                 have, wanted = other.describe_output(), own[task].describe_output()
                 if have != wanted:
-                    yield f"{place}: task {task!r} is {have}, in the model {wanted}"
+                    yield f"{place}: task {task!r} is {have}, but {wanted} in the model"
 
 
 def _weights(cfg: Config, training: bool) -> Iterator[str]:
-    """Yield what is missing: the checkpoint that is loaded, or else the pretrained file."""
+    """Yield a missing checkpoint, or, if none is loaded, a missing pretrained file."""
     given, pretrained = cfg.get("load_from"), (cfg.model.get("backbone") or {}).get("pretrained")
     if given and "://" not in str(given) and not Path(given).is_file():
         yield f"{given}: no such checkpoint"
@@ -104,7 +105,7 @@ def _weights(cfg: Config, training: bool) -> Iterator[str]:
 
 
 def _ids(loader: Any) -> set[tuple[Path, str]]:
-    """Return folder and id of every image that a loader's datasets list."""
+    """Return folder and id of every image in a loader's datasets."""
     sets = datasets_in(loader)
     files = [Path(d["data_root"], d.get("ann_file", "splits/train.txt")) for d in sets]
     texts = [(f.parent, f.read_text("utf-8-sig", "replace")) for f in files if f.is_file()]

@@ -1,4 +1,4 @@
-"""Load a config: merge options, check keys, and derive what components need."""
+"""Load a config: merge options, check keys, and fill in derived values."""
 
 from __future__ import annotations
 
@@ -26,24 +26,28 @@ def load_config(
     world_size: int = 1,
     training: bool = True,
 ) -> OrderedConfig:
-    """Load and complete a config: a file, mmengine's Config of it, or a result of this function.
+    """Load a config, check its keys, and fill in the defaults of its components.
 
-    Top-level keys change components, see :mod:`vmt_mm.config.defaults`; ``total_batch_size`` is
-    divided over ``world_size`` processes, unless ``train_dataloader.batch_size`` is set, which is
-    per process; ``~`` at the start of a path is the home folder. ``options`` are those of
-    ``--cfg-options``. With ``training=False`` the batch size is not checked.
+    >>> cfg = load_config("config.py", {"image_size": (512, 512)})
 
-    Raises:
-        InputError: for a missing file, an unknown key or type, or an option without effect.
+    Args:
+        source: a file, mmengine's ``Config``, a dictionary, or a result of this function.
+        options: merged into the config, like ``--cfg-options``; keys may be dotted.
+        world_size: number of processes that share ``total_batch_size``. If set,
+            ``train_dataloader.batch_size``, which is per process, takes precedence.
+        training: check the batch size.
+
+    Top-level keys are defaults of components, see :mod:`vmt_mm.config.defaults`; ``~`` in paths is
+    expanded. Raises InputError for missing files, unknown keys or types, and ineffective options.
     """
     cfg = _read(source)
     cfg.merge_from_dict(expand_home(dict(options or {})))
     defaults.merge_parts(cfg)
     for entry in dicts_in(dict(cfg.items())):
-        entry.pop("_delete_", None)  # mmengine leaves it where there was nothing to delete
+        entry.pop("_delete_", None)  # mmengine keeps it if there was nothing to delete
     given = {key.split(".")[0] for key in options or ()}
     check_keys(cfg, given)
-    # a key that the file sets again must reach something, unless an option set it in a component
+    # a base variable that the file overrides must have an effect, unless an option set a component
     if isinstance(source, (str, Path)):
         given |= _set_again(source, cfg) - {key.split(".")[-1] for key in options or ()}
     _check_batch(cfg, world_size, training)
@@ -53,11 +57,11 @@ def load_config(
     defaults.fill_defaults(cfg, given)
     for loader in filter(None, map(cfg.get, LOADERS)):
         if loader.get("num_workers") == 0:
-            loader["persistent_workers"] = False  # there are none to keep
+            loader["persistent_workers"] = False  # PyTorch refuses it without workers
     loader, total = cfg.get("train_dataloader"), cfg.get("total_batch_size")
     if loader and "batch_size" not in loader and total and total % world_size == 0:
         loader["batch_size"] = total // world_size
-    if dist.is_initialized() and not torch.cuda.is_available():  # mmengine's default asks for one
+    if dist.is_initialized() and not torch.cuda.is_available():  # mmengine's default needs a GPU
         wrapper = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
         unused = cfg.get("find_unused_parameters", False)
         cfg.setdefault("model_wrapper_cfg", dict(wrapper, find_unused_parameters=unused))
@@ -66,14 +70,14 @@ def load_config(
 
 
 def _read(source: Any) -> OrderedConfig:
-    """Return a copy of what the user set."""
+    """Read the user's settings; copy them if they are a mapping."""
     if isinstance(source, (str, Path)):
         path = os.path.expanduser(source)
         if not Path(path).is_file():
             raise InputError(f"{path}: no such config file")
         try:
             source = Config.fromfile(path)
-        except Exception as error:  # a config is a program, and may fail in any way
+        except Exception as error:  # a config is a program and may raise anything
             reason = str(error).split("\n")[0]
             raise InputError(f"{path}: {type(error).__name__}: {reason}") from error
     if isinstance(source, Config):
@@ -85,9 +89,9 @@ def _read(source: Any) -> OrderedConfig:
 
 
 def _set_again(source: str | Path, cfg: Config) -> set[str]:
-    """Names of base variables that the file sets again.
+    """Return the base variables that the file overrides.
 
-    Raises InputError for one that only the base file uses, as its old value is already in place.
+    Raises InputError for a variable that only the base file uses: overriding it has no effect.
     """
     path = Path(os.path.expanduser(source))
     tree = ast.parse(path.read_text("utf-8") if path.suffix == ".py" else "")
@@ -96,20 +100,20 @@ def _set_again(source: str | Path, cfg: Config) -> set[str]:
     values = [node for node in tree.body if type(node) is ast.Assign]
     own = {getattr(node.targets[0], "id", ""): node.value for node in values}
     bases: str | list[str] = []
-    with contextlib.suppress(KeyError, ValueError):  # no base, or one that is computed
+    with contextlib.suppress(KeyError, ValueError):  # no base, or a computed one
         bases = ast.literal_eval(own["_base_"])
     bases = [bases] if isinstance(bases, str) else bases
     files = [path.parent / os.path.expanduser(file) for file in bases if "::" not in file]
     base = {name: value for file in files for name, value in Config.fromfile(file).items()}
     for name in (own.keys() & base.keys()) - used:
         if base[name] != cfg.get(name):
-            why = "since the base file has used its own value already; use it where it belongs"
-            raise InputError(f"{path}: the top-level {name!r} reaches nothing, {why}")
+            why = "since the base file already used its own value; set the keys that use it"
+            raise InputError(f"{path}: the top-level {name!r} has no effect, {why}")
     return own.keys() & base.keys()
 
 
 def _check_batch(cfg: Config, world_size: int, training: bool) -> None:
-    """Check the batch; one that is given per process decides ``total_batch_size``."""
+    """Check the batch size; a size per process determines ``total_batch_size``."""
     loader, name = cfg.get("train_dataloader"), "total_batch_size"
     size = cfg.get(name)
     if loader and "batch_size" in loader:
@@ -118,9 +122,9 @@ def _check_batch(cfg: Config, world_size: int, training: bool) -> None:
     if loader is None or not training:
         return
     if type(size) is not int or size < 1:
-        raise InputError(f"{name} must be a positive whole number, got {size!r}")
+        raise InputError(f"{name} must be a positive integer, got {size!r}")
     if cfg.total_batch_size % world_size:
         raise InputError(
-            f"total_batch_size {size} does not divide over {world_size} processes; choose another "
-            "number of processes, total_batch_size=N, or train_dataloader.batch_size=N per process"
+            f"total_batch_size={size} must be divisible by the {world_size} processes; change "
+            "either, or set train_dataloader.batch_size, which is per process"
         )

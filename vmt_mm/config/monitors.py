@@ -1,4 +1,4 @@
-"""What a result of the validation decides: the best checkpoint, early stopping, schedules."""
+"""Components that monitor a validation result: best checkpoint, early stopping, schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLACES = ("default_hooks", "custom_hooks", "param_scheduler")
 
 
 def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of ``cfg`` that name results, with the rules that metrics declare."""
+    """Copy the parts of ``cfg`` that monitor results, with ``rule`` set as the metrics declare."""
     derived = {place: _copied(cfg[place]) for place in _PLACES if cfg.get(place)}
     for results, _, node, name, keys, _ in _choosers(cfg, derived):
         rules = [results.keys.get(key) for key in keys]
@@ -25,18 +25,18 @@ def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
-    """Yield faults of the results that components depend on; a training also needs its Delta."""
+    """Yield wrong monitored results; a missing Delta is an error only in training."""
     for results, path, _, name, keys, rules in _choosers(cfg, cfg):
         place = f"{path}.{name}"
         for key, rule in zip(keys, rules, strict=False):
             direction, near = results.keys.get(key), results.nearest(key)
             hint = f"; did you mean {near!r}?" if near else ""
             if key in results.missing:
-                why = f"{results.missing[key]} and so no {key}; set {place} to a task's metric"
+                why = f"{results.missing[key]}, so {key} is missing; set {place} to a task's metric"
                 yield from [f"{place}: {why}"] * training
             elif direction and rule not in (None, direction):
-                why = f"of which {direction} is better, as its metric declares; leave `rule` out"
-                yield f"{path}.rule: {rule!r} for {key!r}, {why}"
+                why = f"its metric declares {direction!r}; remove `rule`"
+                yield f"{path}.rule: {rule!r} is wrong for {key!r}: {why}"
             elif not direction and key in results.keys:
                 yield f"{place}: {key!r} does not measure quality{hint}"
             elif not direction and not results.may_have(key):
@@ -48,7 +48,7 @@ def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
 def _choosers(
     cfg: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> Iterator[tuple[Results, str, Any, str, list[str], list[str | None]]]:
-    """Yield results, path, config, argument, keys and rules of every component that names keys."""
+    """Yield results, path, config, argument, keys and rules of every monitoring component."""
     if not (evaluator := cfg.get("val_evaluator")):
         return
     results = results_of(evaluator, dataset_metainfo(cfg.get("val_dataloader")))
@@ -69,7 +69,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _copied(node: Any) -> Any:
-    """Return a copy of the containers; what they hold, such as built hooks, stays the same."""
+    """Copy nested containers; their other content, such as built hooks, is shared."""
     if isinstance(node, dict):
         return type(node)({key: _copied(value) for key, value in node.items()})
     return [_copied(x) for x in node] if isinstance(node, (list, tuple)) else node

@@ -1,4 +1,4 @@
-"""Walk through a config: its entries, its datasets, and the files that it makes a run read."""
+"""Walk through a config: its entries, its datasets, and the files that a run reads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import DATASETS
 from vmt_mm.utils.files import check_outputs
 
-#: Where a config's datasets are.
+#: Keys of a config's data loaders.
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield path and content of every dictionary at or below ``node``."""
+    """Yield path and content of every dictionary in ``node``, itself included."""
     children: list[tuple[str, Any]] = []
     if isinstance(node, dict):
         yield path, node
@@ -29,19 +29,19 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def dicts_in(node: Any) -> Iterator[Any]:
-    """Yield every dictionary at or below ``node``."""
+    """Yield every dictionary in ``node``, itself included."""
     return (entry for _, entry in walk(node))
 
 
 def datasets_in(loader: Any) -> Iterator[Any]:
-    """Yield the config of every dataset of a data loader, inside wrappers as well."""
+    """Yield the config of every dataset of a data loader, including wrapped ones."""
     for entry in dicts_in((loader or {}).get("dataset")):
         if "data_root" in entry and "type" in entry:
             yield entry
 
 
 def dataset_metainfo(loader: Any) -> dict[str, Any]:
-    """Return the metainfo, by task, of a loader's datasets: of their configs and classes."""
+    """Return task -> metainfo of a loader's datasets, from their configs and classes."""
     meta: dict[str, Any] = {}
     for entry in datasets_in(loader):
         kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
@@ -51,7 +51,7 @@ def dataset_metainfo(loader: Any) -> dict[str, Any]:
 
 
 def expand_home(node: Any) -> Any:
-    """Return a copy of a config in which ``~`` at the start of a path is the home folder."""
+    """Copy a config and replace a leading ``~`` in paths by the home folder."""
     if isinstance(node, dict):
         return type(node)({key: expand_home(value) for key, value in node.items()})
     if isinstance(node, (list, tuple)):
@@ -70,7 +70,7 @@ def files_read(cfg: Mapping[str, Any]) -> list[str | Path]:
 
 
 def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
-    """Return, for every dataset, its root and what is read of it: images, labels, list of ids."""
+    """Return, per dataset, its root and the paths that are read: images, labels, list of ids."""
     found = {}
     for entry in (entry for loader in LOADERS for entry in datasets_in(cfg.get(loader))):
         root = Path(entry["data_root"] or "")
@@ -81,16 +81,16 @@ def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
 
 
 def check_start(load_from: object, work_dir: str) -> None:
-    """Refuse to start a training from a checkpoint that the training itself will overwrite."""
+    """Raise InputError if the training would overwrite the checkpoint that it starts from."""
     path = Path(str(load_from or ""))
     if path.is_file() and re.match(r"(epoch|iter)_\d+\.pth$|best_.*\.pth$", path.name):
         check_outputs(dict(work_dir=Path(work_dir, path.name)), [path])
 
 
 def check_work_dir(cfg: Mapping[str, Any]) -> None:
-    """Refuse a work dir that is a dataset's root, or lies in a folder that is read of it."""
+    """Raise InputError if the work dir is a dataset's root, or is in a folder that is read."""
     work_dir: str = cfg.get("work_dir") or ""
     for root, *parts in data_folders(cfg) if work_dir else ():
-        check_outputs(dict(work_dir=work_dir), parts, may_hold=True)  # under other names
+        check_outputs(dict(work_dir=work_dir), parts, may_hold=True)  # names of files differ
         if Path(work_dir).is_dir() and root.is_dir() and Path(work_dir).samefile(root):
-            raise InputError(f"work_dir {work_dir} is the root of a dataset; choose another place")
+            raise InputError(f"work_dir {work_dir} is the root of a dataset; use another folder")

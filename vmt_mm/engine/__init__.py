@@ -1,1 +1,1 @@
-"""Hooks and optimizer construction."""
+"""Runner, training loops, hooks and optimizers."""

@@ -1,6 +1,6 @@
-"""Training loops that continue exactly where a run ended.
+"""Training loops that resume exactly, also within an epoch.
 
-Every iteration seeds the generators (of dropout, for one), so that no state of them is saved.
+Every iteration seeds the random generators (dropout uses them), so their state is not saved.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import LOOPS
 from vmt_mm.utils.processes import on_main
 
-#: Entry of the message hub: batches of an epoch, and images of a batch over all processes.
+#: Message hub entry: batches per epoch, and images per batch over all processes.
 _EPOCH = "epoch_batches"
 
 
 def seed_iteration(seed: int, rank: int, iteration: int) -> None:
-    """Seed Python, NumPy and PyTorch (every device) by (seed, process, iteration)."""
+    """Seed Python, NumPy and PyTorch (all devices) with (seed, process, iteration)."""
     words = np.random.SeedSequence((seed, rank, iteration)).generate_state(4)
     random.seed(words.tobytes())
     np.random.seed(words)
@@ -34,11 +34,11 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
 
 
 def batches_from(loader: Any, position: int) -> Iterator[Any]:
-    """Iterate over a data loader from a batch on; a sampler with ``skip`` reads none before it."""
+    """Iterate over a data loader, starting at a batch; samplers with ``skip`` read none before."""
     sampler = _sampler_of(loader)
     skip = getattr(sampler, "skip", None)
     if isinstance(sampler, InfiniteSampler):
-        # all its iterators share one stream, of which mmengine 0.10.7's loop has taken a part
+        # its iterators share one stream, which the loop of mmengine 0.10.7 has already advanced
         sampler.indices = sampler._indices_of_rank()
     if position and skip and loader.batch_size:
         skip(position * loader.batch_size)
@@ -47,40 +47,40 @@ def batches_from(loader: Any, position: int) -> Iterator[Any]:
 
 
 def _sampler_of(loader: Any) -> Any:
-    """The sampler of indices, also within a batch sampler of the config's own."""
+    """Return the sampler of indices, which may be inside a custom batch sampler."""
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
 class _ExactLoop(mmengine.runner.BaseLoop):
-    """What both loops share; precedes mmengine's class."""
+    """Shared code of both loops; a mixin that precedes mmengine's class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        vars(self).pop("dataloader_iterator", None)  # with its workers, if mmengine made one
+        vars(self).pop("dataloader_iterator", None)  # with its workers, if mmengine created one
         if not len(self.dataloader):
             images, size = len(self.dataloader.dataset), self.dataloader.batch_size
-            raise InputError(f"{images} training image(s) give no batch of {size} per process")
+            raise InputError(f"{images} training image(s) do not fill a batch of {size}")
 
     def _start(self) -> None:
-        """Call the hooks; raise InputError if a resumed run had other batches in an epoch."""
+        """Call the hooks; raise InputError if a resumed run had different batches per epoch."""
         hub, loader = self.runner.message_hub, self.dataloader
         own = [len(loader), (loader.batch_size or 1) * self.runner.world_size]
         saved = hub.runtime_info.get(_EPOCH, own)
         if saved != own:
             was, now = ("{} batches of {} images".format(*sizes) for sizes in (saved, own))
-            raise InputError(f"the resumed run had {was} in an epoch; this config gives {now}")
+            raise InputError(f"the resumed run had {was} per epoch; this config gives {now}")
         hub.update_info(_EPOCH, own)
         if self._iter >= self._max_iters:
-            self.runner.logger.info("the training is complete: nothing is left to do")
+            self.runner.logger.info("the training is already complete")
         self.runner.call_hook("before_train")
 
     def run_iter(self, *args: Any) -> None:
-        """One iteration, with the arguments of mmengine's loop."""
+        """Run one iteration, with the arguments of mmengine's loop."""
         seed_iteration(self.runner.seed, self.runner.rank, self._iter)
         super().run_iter(*args)
 
     def _validate_if_due(self, now: int, last: int, resumed: bool = False) -> None:
-        """Validate where the interval says so, but not again what a resumed run validated."""
+        """Validate if the interval is reached and a resumed run has not validated yet."""
         done = on_main(lambda: validated_iteration(self.runner.work_dir)) if resumed else None
         self._decide_current_val_interval()
         due = now >= self.val_begin and (now % self.val_interval == 0 or now == last)
@@ -90,7 +90,7 @@ class _ExactLoop(mmengine.runner.BaseLoop):
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
-    """mmengine's ``EpochBasedTrainLoop`` that can resume within an epoch."""
+    """mmengine's ``EpochBasedTrainLoop``, which also resumes within an epoch."""
 
     def run(self) -> nn.Module:
         """Train."""
@@ -104,7 +104,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train what is left of this epoch."""
+        """Train the rest of this epoch."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._iter - self._epoch * len(self.dataloader)
@@ -116,7 +116,10 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop`` that resumes without reading again, where samplers skip."""
+    """mmengine's ``IterBasedTrainLoop``, which resumes without reading earlier batches.
+
+    This needs a sampler with ``skip``.
+    """
 
     def run(self) -> nn.Module:
         """Train."""
@@ -133,7 +136,7 @@ class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
         return self.runner.model
 
     def _batches(self) -> Iterator[Any]:
-        """Batches without end from the current iteration on, each pass in another order."""
+        """Yield batches endlessly from the current iteration on; each pass has its own order."""
         sampler = _sampler_of(self.dataloader)
         if isinstance(sampler, InfiniteSampler):
             yield from batches_from(self.dataloader, self._iter)

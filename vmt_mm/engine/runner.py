@@ -1,4 +1,4 @@
-"""A runner with atomic checkpoints that are safe to read and fit the model or say why not."""
+"""A runner with atomic writing, safe reading and strict loading of checkpoints."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from vmt_mm.utils.processes import on_main, start_worker
 
 @LOG_PROCESSORS.register_module()
 class LogProcessor(mmengine.runner.LogProcessor):
-    """mmengine's ``LogProcessor`` without single classes in lines: their metric logs a table."""
+    """mmengine's ``LogProcessor`` without per-class results in log lines: metrics log a table."""
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
-        """Results by name, and the line."""
+        """Return the results by name and the log line."""
         results, line = super().get_log_after_epoch(*args, **kwargs)
         for name, value in results.items():
             if is_of_class(name) and isinstance(value, float):
@@ -46,15 +46,17 @@ class LogProcessor(mmengine.runner.LogProcessor):
 
 @RUNNERS.register_module()
 class MultiTaskRunner(mmengine.runner.Runner):
-    """mmengine's ``Runner``, with other rules for checkpoints.
+    """mmengine's ``Runner`` with small, atomic and strictly loaded checkpoints.
 
-    They are written atomically, and only plain containers and tensors are read. The frozen backbone
-    is left out where its own file has it, unless the checkpoint hook has ``save_frozen=True``.
-    Loading is strict, but where a training starts, the model's ``new_tasks`` may be absent.
+    >>> MultiTaskRunner.from_cfg(load_config("config.py")).train()
+
+    Only plain containers and tensors are read; no code is executed. The frozen backbone is omitted
+    if its pretrained file has it, unless the checkpoint hook has ``save_frozen=True``. Missing and
+    unexpected keys are errors, except missing ``new_tasks`` at the start of a training.
     ``resume=True`` without a file takes the newest complete checkpoint of the work dir.
     """
 
-    #: Of the frozen weights, which never change: made for the first checkpoint.
+    #: Record of the frozen weights, which never change; made for the first checkpoint.
     _frozen: FrozenRecord | None = None
     _starts_training = False
 
@@ -66,14 +68,14 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> MultiTaskRunner:
-        """Build a runner of a config, which is loaded first, see :func:`load_config`."""
+        """Build a runner from a config; calls :func:`load_config` on it first."""
         cfg = load_config(cfg, world_size=get_world_size(), training=False)
         check_work_dir(cfg)
         cfg.setdefault("default_scope", SCOPE)
         return super().from_cfg(cfg)
 
     def register_default_hooks(self, hooks: Mapping[str, Any] | None = None) -> None:
-        """Register the hooks of every run; one that is None, also of ours, does nothing."""
+        """Register the default hooks; None disables a hook, including ours."""
         given = (hooks or {}).items()
         super().register_default_hooks({k: Hook() if hook is None else hook for k, hook in given})
 
@@ -92,7 +94,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
                     hook.release()
 
     def _init_model_weights(self) -> None:
-        # a checkpoint holds all values, and need not have the files of the initial ones
+        # a checkpoint has all values, and the files of the initial values may be missing
         if self._load_from is None:
             super()._init_model_weights()
 
@@ -100,9 +102,9 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def build_dataloader(
         dataloader: DataLoader | Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> DataLoader:
-        """Build a data loader whose workers outlive the signals that end a training."""
+        """Build a data loader whose workers survive the signals that end a training."""
         if isinstance(dataloader, Mapping) and get_device() in ("cpu", "mps"):
-            dataloader = {**dataloader, "pin_memory": False}  # which PyTorch would warn of
+            dataloader = {**dataloader, "pin_memory": False}  # PyTorch warns of it
         with own_scope():
             loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
@@ -111,11 +113,11 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = "cpu", *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        """Load a checkpoint, of a path or an ``http(s)`` address, or raise InputError."""
+        """Load a checkpoint from a path or URL; raise InputError if it does not fit the model."""
         checkpoint = read_checkpoint(str(filename), map_location)
         if self._resume:
             _check_resumable(checkpoint, filename, self.hooks)
-            checkpoint["meta"].pop("config", None)  # mmengine would run it
+            checkpoint["meta"].pop("config", None)  # mmengine would execute it
         self._frozen, model = None, unwrap(self.model)
         done = partial(self.call_hook, "after_load_checkpoint", checkpoint=checkpoint)
         own, start_new = self._description(), self._starts_training
@@ -127,16 +129,16 @@ class MultiTaskRunner(mmengine.runner.Runner):
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Continue the training of a checkpoint; raise InputError if it is another one."""
-        self._resume = True  # also where it is called without a config that says so
+        """Continue the training of a checkpoint; raise InputError if the config differs."""
+        self._resume = True  # also if the config does not say so
         try:
-            # on the CPU, where logs belong; what loads the rest moves it to its device
+            # on the CPU, where logs belong; weights and states move to the device when loaded
             super().resume(filename, *args, **{"map_location": "cpu", **kwargs})
         except (ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
             advice = "to start from its weights, set load_from=FILE and do not resume"
-            raise InputError(f"{filename} is of another training: {error}; {advice}") from error
+            raise InputError(f"{filename} is of a different training: {error}; {advice}") from error
         sampler: Any = self.train_dataloader.sampler
         if hasattr(sampler, "seed"):
             sampler.seed = self.seed  # it was built before the checkpoint's seed was known
@@ -144,7 +146,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any
     ) -> None:
-        """Write a checkpoint atomically, or raise InputError; for all processes to call."""
+        """Write a checkpoint atomically, or raise InputError. All processes must call it."""
         meta = dict(meta or {}, vmt_mm=self._description(), processes=self._gather_state())
         path, write = Path(out_dir) / filename, super().save_checkpoint
 
@@ -154,13 +156,13 @@ class MultiTaskRunner(mmengine.runner.Runner):
                     write(out_dir, partial.name, *args, meta=meta, **kwargs)
             except OSError as error:
                 newest = newest_checkpoint(self.work_dir) or "the start"
-                advice = f"correct that and use --resume, which continues from {newest}"
+                advice = f"fix this and rerun with --resume, which continues from {newest}"
                 raise InputError(f"{path} cannot be written: {error.strerror}; {advice}") from error
 
         on_main(_write_atomically)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call the hooks; what they leave in a checkpoint to be saved becomes plain."""
+        """Call the hooks; after those before saving, convert the checkpoint to plain types."""
         super().call_hook(fn_name, **kwargs)
         if fn_name != "before_save_checkpoint":
             return
@@ -177,18 +179,18 @@ class MultiTaskRunner(mmengine.runner.Runner):
             strip_frozen(checkpoint, keys, self._frozen)
 
     def dump_config(self) -> None:
-        """Write the config to the work dir, atomically; not over the file that it came from."""
+        """Write the config to the work dir atomically, unless that would overwrite its source."""
         source = Path(self.cfg.filename or self.timestamp)
-        path = Path(self.work_dir) / f"{source.stem}.py"  # also of a .json
+        path = Path(self.work_dir) / f"{source.stem}.py"  # also for a .json
         if self.rank == 0 and not (path.exists() and source.exists() and path.samefile(source)):
             write_bytes(path, self.cfg.pretty_text.encode())
 
     def _description(self) -> dict[str, Any]:
         cfg = self.cfg.get("model") or {}
-        return describe(unwrap(self.model), cfg.get("module", cfg))  # inside an augmenting model
+        return describe(unwrap(self.model), cfg.get("module", cfg))  # `module` of a TTA model
 
     def _gather_state(self) -> list[dict[str, dict[str, Tensor]]]:
-        """What each process has of its own: statistics, and gradients that accumulate."""
+        """Gather the state that differs between processes: statistics, accumulated gradients."""
         model = unwrap(self.model)
         buffers = {k: v.cpu() for k, v in model.named_buffers() if v.is_floating_point()}
         grads = {k: p.grad.cpu() for k, p in model.named_parameters() if p.grad is not None}
@@ -196,7 +198,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         return all_gather_object(dict(buffers=buffers, gradients=grads)) if needed else []
 
     def _restore_state(self, gathered: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> None:
-        """Give this process its own state back, where the number of processes is the same."""
+        """Restore the state of this process if the number of processes is unchanged."""
         if len(gathered) != self.world_size:
             return
         mine, model = gathered[self.rank], unwrap(self.model)
@@ -207,24 +209,24 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
 
 def _check_resumable(content: Any, file: str, hooks: Iterable[Hook]) -> None:
-    """Raise InputError unless a checkpoint holds the state of a training with these hooks."""
+    """Raise InputError unless a checkpoint has the state of a training with these hooks."""
     parts = ("state_dict", "optimizer", "message_hub", "meta")
     missing = [key for key in parts if not isinstance(content, dict) or key not in content]
     missing += [] if missing else [key for key in ("epoch", "iter") if key not in content["meta"]]
     if missing:
-        problem = f"{file} cannot be resumed: it holds no {', '.join(missing)}"
+        problem = f"{file} cannot be resumed: it has no {', '.join(missing)}"
         raise InputError(f"{problem}; to start from its weights, set load_from=FILE")
     averaged = any(isinstance(hook, EMAHook) for hook in hooks)
     if ("ema_state_dict" in content) != averaged:
         problem = f"only the {'config' if averaged else 'checkpoint'} has averages (an EMAHook)"
-        advice = "resume with the same custom_hooks, or start a training with load_from=FILE"
+        advice = "resume with the same custom_hooks, or start a new training with load_from=FILE"
         raise InputError(f"{file}: {problem}; {advice}")
 
 
 def _follow_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
-    """Match a state by name for this run; raise ValueError if it is another training's.
+    """Match the optimizer's state by name; raise ValueError if it is of a different training.
 
-    The training keeps its first order of tasks, since dropout is drawn task by task.
+    The training keeps its original order of tasks, since dropout is drawn task by task.
     """
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.param_schedulers is not None:

@@ -1,4 +1,4 @@
-"""Models without this project: ONNX and torch.export files, checked against PyTorch."""
+"""Export models to ONNX and torch.export files, and check the files against PyTorch."""
 
 from vmt_mm.export.check import compare_outputs, example_inputs, measure_latency, write_checked
 from vmt_mm.export.formats import DYNAMIC, FORMATS, Format, Forward

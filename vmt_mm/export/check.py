@@ -1,4 +1,4 @@
-"""Write a model's file, compare it with PyTorch's model, keep it if it is right, and time both."""
+"""Export a model, compare the file with PyTorch, keep it if they agree, and time both."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from vmt_mm.export.formats import Format, Forward
 from vmt_mm.export.outputs import TaskOutputs
 from vmt_mm.utils.files import atomic_write
 
-#: Largest difference of a task's map, as a share of its largest value.
+#: Largest allowed difference of a task's map, relative to its largest value.
 TOLERANCE = 1e-4
-#: Classes of pixels where two are equally likely may differ: at most this share of the pixels.
+#: Largest allowed share of pixels with a different class: ties may be broken differently.
 TIED = 1e-3
-#: Untimed runs; faults that a message lists.
+#: Number of untimed runs; number of faults in a message.
 _WARMUP, _SHOWN = 2, 3
 
 
 def example_inputs(
     size: Sequence[int], dynamic: str | None, channels: int = 3
 ) -> tuple[Tensor, list[Tensor]]:
-    """The images to trace with, of ``size`` (H, W), and those to compare with.
+    """Return a batch of images of ``size`` (H, W) to trace with, and batches to compare with.
 
-    A batch of two is traced where batches may differ: tracers take a size of 1 for a constant. What
-    is ``dynamic`` ('batch', 'all' or None) is compared at other values, odd ones among them.
+    For a dynamic batch size, two images are traced, since tracers treat a size of 1 as constant.
+    ``dynamic`` dimensions ('batch', 'all' or None) are compared at other values, some of them odd.
     """
     height, width = size
     shapes = [(2 if dynamic else 1, height, width), (1, height, width)]
@@ -48,23 +48,23 @@ def example_inputs(
 def compare_outputs(
     wrapped: TaskOutputs, run: Forward, inputs: Sequence[Tensor], limit: float = TOLERANCE
 ) -> tuple[dict[str, float], list[str]]:
-    """Compare an exported model with the one that it was made from, on batches of images.
+    """Compare an exported model with the original one, on batches of images.
 
-    Gives task -> largest difference, relative to the map's largest value, or for classes the share
-    of pixels that differ; and one line for each fault, as is a difference above ``limit``.
+    Returns task -> largest difference, relative to the map's largest value, or, for classes, the
+    share of pixels that differ; and one line per fault, such as a difference above ``limit``.
     """
     largest, faults = dict.fromkeys(wrapped.names, 0.0), []
     for images in inputs:
         shape = "x".join(map(str, images.shape))
         try:
             given = run(images)
-        except Exception as error:  # of any kind: runtimes have their own
+        except Exception as error:  # runtimes have their own exceptions
             reason = str(error).strip().split("\n")[0]
             return largest, [*faults, f"does not run on {shape}: {reason}"]
         for name, value, expected in zip(wrapped.names, given, wrapped(images), strict=True):
             if value.shape != expected.shape or value.dtype != expected.dtype:
                 faults.append(
-                    f"{name} on {shape}: {value.dtype} {tuple(value.shape)} where PyTorch gives "
+                    f"{name} on {shape}: {value.dtype} {tuple(value.shape)}, but PyTorch gives "
                     f"{expected.dtype} {tuple(expected.shape)}"
                 )
                 continue
@@ -74,7 +74,7 @@ def compare_outputs(
             else:
                 difference, bound = (value != expected).float().mean().item(), TIED
             largest[name] = max(largest[name], difference)
-            if not difference <= bound:  # a NaN is no match
+            if not difference <= bound:  # also for NaN
                 faults.append(f"{name} on {shape}: differs by {difference:.1e}, over {bound:.0e}")
     return largest, faults
 
@@ -87,11 +87,11 @@ def write_checked(
     description: Mapping[str, Any],
     path: Path,
 ) -> tuple[Forward, dict[str, float]]:
-    """Trace a model, run what was written, and keep the file if it agrees with PyTorch.
+    """Export a model, run the file, and keep it if it agrees with PyTorch.
 
-    The model is in eval mode on the CPU; ``inputs`` are those of :func:`example_inputs`. Gives what
-    runs the file, and task -> largest difference. An InputError, and ``path`` as it was before, if
-    it differs.
+    The model must be in eval mode on the CPU; ``inputs`` are those of :func:`example_inputs`.
+    Returns a function that runs the file, and task -> largest difference. If the outputs differ,
+    raises InputError and leaves ``path`` unchanged.
     """
     with atomic_write(path) as partial_file:
         trial = partial_file.with_suffix(form.suffix)  # exporters go by the suffix
@@ -101,9 +101,9 @@ def write_checked(
             run = form.load(trial)
             largest, faults = compare_outputs(wrapped, run, inputs[1])
             if faults:
-                hint = "; a part keeps the traced sizes: take --dynamic batch, or none"
+                hint = "; some layer keeps the traced sizes: use --dynamic batch, or leave it out"
                 raise InputError(
-                    f"{path}: not kept, what was exported differs from PyTorch: "
+                    f"{path}: not kept, the exported model differs from PyTorch: "
                     f"{'; '.join(faults[:_SHOWN])}{hint if dynamic else ''}"
                 )
             trial.replace(partial_file)
@@ -114,7 +114,7 @@ def write_checked(
 
 @torch.no_grad()
 def measure_latency(runs: Mapping[str, Forward], images: Tensor, rounds: int) -> dict[str, float]:
-    """Median seconds of each named function, on the CPU, in turn, after two untimed rounds."""
+    """Measure median seconds per function, on the CPU, in turn, after two untimed rounds."""
     calls = [partial(run, images) for run in runs.values()]
     seconds = seconds_in_turn(calls, rounds, _WARMUP)
     return {name: median(values) for name, values in zip(runs, seconds, strict=True)}

@@ -1,4 +1,4 @@
-"""The formats: how each is written, and how it is run again."""
+"""Export formats: how to write and run each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vmt_mm.errors import InputError
 from vmt_mm.export.outputs import DESCRIPTION, TaskOutputs
 from vmt_mm.utils import compat
 
-#: The newest one that the TorchScript exporter writes in all versions of PyTorch that serve here.
+#: The newest opset that the TorchScript exporter writes in all supported versions of PyTorch.
 OPSET = 17
-#: What may be dynamic besides nothing.
+#: Choices of dynamic dimensions, in addition to None.
 DYNAMIC = ("batch", "all")
-#: What is dynamic -> dimensions that have a name.
+#: Choice of dynamic dimensions -> dimension -> its name.
 _AXES: Mapping[str | None, Mapping[int, str]] = {
     None: {},
     "batch": {0: "batch"},
@@ -37,10 +37,10 @@ Forward = Callable[[Tensor], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: what it can keep dynamic, how it is written, and run again on the CPU.
+    """A file format: its dynamic dimensions, and functions that write it and run it on the CPU.
 
-    ``check`` raises InputError where a package is missing or too old; ``write`` takes the model,
-    images to trace with, what is dynamic, description and path.
+    ``check`` raises InputError if a package is missing or too old. ``write`` takes the model,
+    images to trace with, the dynamic dimensions, description and path.
     """
 
     suffix: str
@@ -61,7 +61,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise InputError(
-            f"exporting to ONNX needs {name}: pip install 'vmt_mm[export]' or {name}"
+            f"ONNX export needs {name}: run pip install 'vmt_mm[export]', or pip install {name}"
         ) from None
 
 
@@ -74,14 +74,13 @@ def _write_onnx(
 ) -> None:
     """Write ONNX by PyTorch's TorchScript exporter, with the description in the metadata.
 
-    The exporter by ``torch.export`` (``dynamo=True``) keeps no size dynamic here: it proves
-    conditions on sizes for minutes and then makes constants of them. This one records how each size
-    follows from the input's.
+    The exporter with ``dynamo=True`` cannot keep sizes dynamic here: it proves conditions on sizes
+    for minutes and then makes them constant. The TorchScript exporter traces their computation.
     """
     onnx, axes, names = _import("onnx"), _AXES[dynamic], ["images", *wrapped.names]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing: what comes out is compared afterwards
+            warnings.simplefilter("ignore")  # of the tracer; the result is compared afterwards
             torch.onnx.export(
                 wrapped,
                 (example,),
@@ -94,14 +93,14 @@ def _write_onnx(
             )
     except OnnxExporterError as error:
         reason = re.split(r"\n|\. Please feel free|\s+\[Caused by", str(error))[0]
-        hint = "take --dynamic batch, or none" if dynamic else "take another --size"
+        hint = "use --dynamic batch, or leave it out" if dynamic else "use another --size"
         raise InputError(
-            f"a part of this model has no counterpart in ONNX: {reason}; {hint}, or another head"
+            f"a part of this model cannot be exported to ONNX: {reason}; {hint}, or another head"
         ) from error
-    # Quantisers look at initialisers alone, so what depends on no input is computed here.
+    # Fold constants: quantisers only look at initialisers.
     _open_session(path, "ORT_ENABLE_BASIC", optimized_model_filepath=str(path))
     model = onnx.load(str(path))
-    used = [opset for opset in model.opset_import if not opset.domain]  # it lists all it knows
+    used = [opset for opset in model.opset_import if not opset.domain]  # drop onnxruntime's others
     model.ClearField("opset_import")
     model.opset_import.extend(used)
     sizes = model.graph.input[0].type.tensor_type.shape.dim
@@ -117,11 +116,11 @@ def _write_onnx(
 
 
 def _load_onnx(path: Path) -> Forward:
-    """Open a session on the CPU, with as many threads as PyTorch has."""
+    """Open a session on the CPU, with PyTorch's number of threads."""
     session = _open_session(path, "ORT_ENABLE_ALL", intra_op_num_threads=torch.get_num_threads())
 
     def run(images: Tensor) -> list[Tensor]:
-        """One tensor per task."""
+        """Return one tensor per task."""
         values = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
         return [torch.from_numpy(value) for value in values]
 
@@ -129,13 +128,13 @@ def _load_onnx(path: Path) -> Forward:
 
 
 def _open_session(path: Path, level: str, **options: Any) -> Any:
-    """A session of onnxruntime on the CPU, with its optimisations up to a level."""
+    """Open an onnxruntime session on the CPU, with an optimisation level."""
     runtime = _import("onnxruntime")
     chosen = runtime.SessionOptions()
     chosen.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
-    # threads that spin for more work would slow down what is timed in turn with the file
+    # spinning threads would slow down functions that are timed in turn with the file
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    chosen.log_severity_level = 4  # an error is raised, and need not be printed too
+    chosen.log_severity_level = 4  # errors are raised and need not be printed
     for name, value in options.items():
         setattr(chosen, name, value)
     return runtime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
@@ -152,20 +151,20 @@ def _write_program(
     description: Mapping[str, Any],
     path: Path,
 ) -> None:
-    """Write ``torch.export``'s program, with the description as a file in it."""
+    """Write a program of ``torch.export``, with the description as an extra file."""
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}} if dynamic else None
     program = torch.export.export(wrapped, (example,), dynamic_shapes=shapes)
     torch.export.save(program, str(path), extra_files={DESCRIPTION: json.dumps(description)})
 
 
 def _load_program(path: Path) -> Forward:
-    """Read a program; without gradients."""
+    """Read a program and run it without gradients."""
     return torch.no_grad()(torch.export.load(str(path)).module())
 
 
 #: Name on the command line -> format.
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(".onnx", DYNAMIC, _check_onnx, _write_onnx, _load_onnx),
-    # which does not end in minutes where the size is left open
+    # with dynamic sizes, its export does not finish within minutes
     "torch-export": Format(".pt2", DYNAMIC[:1], _check_program, _write_program, _load_program),
 }

@@ -1,6 +1,6 @@
-"""What an exported model gives, one tensor per task in a fixed order, and what its file says of it.
+"""Outputs of an exported model, one tensor per task in a fixed order, and its description.
 
-Letters: B images, C channels, H, W height and width in pixels.
+Notation: B images, C channels, H, W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor
 
-#: What can be exported: a task's logits, or what it predicts from them.
+#: Kinds of outputs: a task's logits, or its predictions.
 OUTPUTS = ("logits", "predictions")
-#: Key of the description, JSON, in the metadata of ONNX files and among the files of ``.pt2``.
+#: Key of the JSON description in the metadata of ONNX files; name of the extra file in ``.pt2``.
 DESCRIPTION = "vmt_mm.json"
 
 
 class TaskOutputs(nn.Module):
-    """Images in, a tuple of one tensor per task out, each at the images' size.
+    """Wraps a model to return a tuple of one tensor per task, each at the images' size.
 
-    ``tasks`` are in the order of the outputs; None takes all. ``outputs`` are logits (B, C, H, W),
-    or predictions (B, c, H, W) as ``Task.to_prediction`` makes them.
+    ``tasks`` sets the order of the outputs; None takes all. ``outputs`` are 'logits' (B, C, H, W),
+    or 'predictions' (B, c, H, W) of ``Task.to_prediction``.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class TaskOutputs(nn.Module):
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images; three where the backbone does not say."""
+        """Number of image channels; 3 if the backbone does not define it."""
         return getattr(self.model.backbone, "image_channels", None) or 3
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, image_channels, H, W), normalised, to one tensor per task."""
+        """Convert normalised images (B, image_channels, H, W) to one tensor per task."""
         logits = self.model.logits(images, self.names)
-        size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
+        size = (images.shape[2], images.shape[3])  # tracers would treat a slice as constant
         maps = []
         for name in self.names:
             values = F.interpolate(logits[name], size=size, mode="bilinear", align_corners=False)
@@ -63,9 +63,9 @@ def describe_model(
 ) -> dict[str, Any]:
     """Describe an exported model, so that it can be used without this project.
 
-    ``names`` are task -> ``dict(classes=..., palette=...)``, ``size`` (H, W) of the traced images,
-    ``dynamic`` what may differ from that: 'batch', 'all' or None. Mean and std are of values 0..255
-    in the order of ``input``'s channels.
+    ``names`` are task -> ``dict(classes=..., palette=...)``; ``size`` is (H, W) of the traced
+    images; ``dynamic`` are the dimensions that may differ: 'batch', 'all' or None. Mean and std
+    apply to values 0..255, in the order of the input's channels.
     """
     preprocessor, number = wrapped.model.data_preprocessor, wrapped.image_channels
     tasks = {}
@@ -88,15 +88,15 @@ def describe_model(
 
 
 def _order(preprocessor: Any, channels: int) -> str:
-    """The order of an image's channels: mmcv reads BGR, which the preprocessor may turn."""
+    """Return the order of an image's channels: mmcv reads BGR; the preprocessor may swap it."""
     if channels < 3:
         return "grey" if channels == 1 else f"{channels} as read"
-    # mmengine's preprocessor tells it by a private name alone
+    # mmengine's preprocessor has only a private attribute for it
     turned = getattr(preprocessor, "_swap", getattr(preprocessor, "_channel_conversion", False))
     return ("RGB" if turned else "BGR") + (f" and {channels - 3} as read" if channels > 3 else "")
 
 
 def _numbers(values: Tensor | None, default: float, channels: int) -> list[float]:
-    """One number per channel, with as many digits as float32 has: some are small."""
+    """Return one number per channel, rounded to the 7 significant digits of float32."""
     numbers = [default] if values is None else [float(f"{v:.7g}") for v in values.flatten()]
     return numbers * channels if len(numbers) == 1 else numbers

@@ -1,1 +1,1 @@
-"""A checkpoint or adapter file into a model, the frozen backbone put back, edits of tasks."""
+"""Load checkpoints and adapter files into models; add, remove and rename tasks."""

@@ -1,4 +1,4 @@
-"""Adapter files: take what a training added out of its checkpoint, and put it on the backbone."""
+"""Adapter files: export the trained part of a checkpoint, and load it onto the frozen backbone."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from vmt_mm.errors import InputError
 from vmt_mm.loading.model import build_model, describe, load_file, load_model
 from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
 
-#: Belongs to one run, and is of no use to another.
+#: Keys of a config that are specific to one run.
 _OF_RUN = ("work_dir", "load_from", "resume", "launcher", "experiment_name")
-_OTHER = "{} was trained on another frozen backbone, that of {!r}; use another AdapterSwitch"
+_OTHER = "{} was trained on a different frozen backbone ({!r}); use a separate AdapterSwitch"
 
 
 def load_adapter(
@@ -35,10 +35,13 @@ def load_adapter(
     device: Any = "cpu",
     frozen: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Put an adapter file on its frozen backbone, which ``pretrained`` or else the adapter names.
+    """Build the model of an adapter file and load adapter and frozen backbone into it.
 
-    Import modules with classes of your own before. The model is in eval mode, with the adapter's
-    ``cfg`` and ``dataset_meta``. Parameters ``frozen``, by key, may replace the backbone's file.
+    >>> model = load_adapter("vmt.safetensors", pretrained="swin_tiny.pth")
+
+    ``pretrained`` is the backbone's file, by default the one that the adapter names; parameters
+    ``frozen``, by key, replace it. Import the modules of your own classes first. Returns the model
+    in eval mode, with ``cfg`` and ``dataset_meta``; InputError if the backbone does not match.
     """
     adapter = read_adapter(path)
     refuse_old_names(adapter.config, str(path))
@@ -59,17 +62,21 @@ def load_adapter(
 
 
 def _share(model: Any, parameters: Mapping[str, Any]) -> None:
-    """Put these parameters, by key, in the place of the model's."""
+    """Replace the model's parameters of these keys."""
     for key, value in parameters.items():
         owner, _, leaf = key.rpartition(".")
         setattr(model.get_submodule(owner), leaf, value)
 
 
 class AdapterSwitch:
-    """Adapters of different methods and tasks that share the frozen backbone's memory.
+    """Several adapters, of any methods and tasks, that share one frozen backbone in memory.
 
-    Each is a model of its own in ``models``, by name, which shares its frozen parameters with the
-    others, so that switching costs nothing. The models are for prediction, not for training.
+    ``models`` maps names to separate models with shared frozen parameters, so switching is free.
+    Use them for prediction, not for training::
+
+        switch = AdapterSwitch("swin_tiny.pth")
+        switch.add("indoor", "nyud.safetensors")
+        model = switch.use("indoor")
     """
 
     def __init__(self, pretrained: str | None = None, device: str = "cpu") -> None:
@@ -78,13 +85,13 @@ class AdapterSwitch:
         self._frozen: dict[str, Any] = {}
 
     def use(self, name: str) -> Any:
-        """The model with the adapter of that name."""
+        """Return the model with the adapter of that name."""
         if name not in self.models:
             raise InputError(f"no adapter {name!r}; there are {list(self.models)}")
         return self.models[name]
 
     def add(self, name: str, path: str | Path) -> Any:
-        """Load an adapter file and return its model; InputError if its backbone is another one."""
+        """Load an adapter file and return its model; InputError if its backbone differs."""
         model = load_adapter(path, self.pretrained, self.device, self._frozen)
         own = {key: model.get_parameter(key) for key in keys_left_out(model)}
         if any(not torch.equal(self._frozen.get(key, own[key]), own[key]) for key in own):
@@ -96,10 +103,10 @@ class AdapterSwitch:
 
 
 def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = False) -> Adapter:
-    """Write what a training added to its frozen backbone to one ``.safetensors`` file.
+    """Write the trained part of a checkpoint to one ``.safetensors`` file, and return it.
 
-    The file holds the backbone, too, where the checkpoint has another one than ``pretrained``.
-    ``half`` rounds parameters to float16; running statistics stay as they are.
+    The file also contains the backbone if that in the checkpoint differs from ``pretrained``.
+    ``half`` rounds parameters to float16; running statistics keep their type.
     """
     cfg = load_config(cfg, training=False)
     check_out(out, ".safetensors", [checkpoint, *files_read(cfg)])
@@ -132,7 +139,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
 
 
 def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) -> Any:
-    """Write an adapter and its backbone to one checkpoint, ``.pth``; return the model."""
+    """Write an adapter and its backbone to one ``.pth`` checkpoint; return the model."""
     model = load_adapter(path, pretrained)
     check_out(out, ".pth", [path, model.backbone.pretrained_path])
     meta = dict(vmt_mm=describe(model, model.cfg.model), cfg=config_text(model.cfg))
@@ -145,13 +152,13 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
 def check_out(out: Path, suffix: str, read: Iterable[Any]) -> None:
     """Raise InputError if ``out`` has another suffix, cannot be written, or is among files read."""
     if out.suffix != suffix:
-        raise InputError(f"{out}: the name of the file to write must end with {suffix}")
+        raise InputError(f"{out}: the output file must end with {suffix}")
     check_file_target(out)
     check_outputs(dict(out=out), read)
 
 
 def _left_out(model: Any, state: Mapping[str, torch.Tensor]) -> set[str]:
-    """Keys that the backbone's file gives back, if the weights ``state`` are those of the file."""
+    """Keys that the pretrained file supplies; none if its weights differ from ``state``."""
     backbone = model.backbone
     if backbone.pretrained_path is None and backbone.pretrained:  # the checkpoint held them
         backbone.load_pretrained()
@@ -162,16 +169,16 @@ def _left_out(model: Any, state: Mapping[str, torch.Tensor]) -> set[str]:
 
 
 def _rounded(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Parameters in float16."""
+    """Round parameters to float16; InputError on overflow."""
     half = {key: value.half() for key, value in parameters.items()}
     for key, value in half.items():
         if not torch.equal(value.isfinite(), parameters[key].isfinite()):
-            raise InputError(f"{key} has numbers beyond float16's; export without --half")
+            raise InputError(f"{key} has values beyond float16's range; export without --half")
     return half
 
 
 def _metrics(checkpoint: Mapping[str, Any], path: Path) -> dict[str, float] | None:
-    """Metrics of a validation of exactly these weights: noted in the checkpoint or next to it."""
+    """Metrics of a validation of exactly these weights, in the checkpoint or a file next to it."""
     notes = [checkpoint.get("message_hub", {}).get("runtime_info", {}).get(VALIDATED)]
     if (beside := path.parent / LAST_VALIDATION).is_file():
         notes.append(json.loads(beside.read_text()))

@@ -24,9 +24,9 @@ from vmt_mm.loading.model import build_model, load_file
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import atomic_write, write_bytes
 
-#: Entries of dictionaries that list tasks by name.
+#: Keys whose values list tasks by name.
 _BY_TASK = {"tasks", "task_heads", "reference", "metainfo", "dataset_meta"}
-#: Old name of a task -> new name; None where it is removed.
+#: Old name of a task -> new name, or None if the task is removed.
 Names = Mapping[str, Any]
 
 
@@ -35,7 +35,7 @@ def edit_tasks(
 ) -> list[str]:
     """Write a checkpoint or adapter file with tasks removed and renamed; return their names.
 
-    All that it says of its tasks is edited, its config too; what only resuming needs is left out.
+    Weights, config and metadata are edited; state that only resuming needs is left out.
     """
     path = Path(path)
     check_out(out, path.suffix, [path])
@@ -54,7 +54,7 @@ def edit_tasks(
     content = read_checkpoint(str(path))
     meta = content.get("meta", {}) if isinstance(content, Mapping) else {}
     if not meta.get("vmt_mm") or "state_dict" not in content:
-        raise InputError(f"{path} does not name its tasks: tools/train.py did not write it")
+        raise InputError(f"{path} does not name its tasks; expected a checkpoint of tools/train.py")
     names = _new_names(list(meta["vmt_mm"]["tasks"]), remove, rename or {})
     config = read_config_text(meta.get("cfg"), f"{path}: its meta.cfg")
     meta = edited({**meta, "cfg": config, "processes": ()}, names)
@@ -67,20 +67,20 @@ def edit_tasks(
 
 
 def _new_names(tasks: Sequence[str], remove: Sequence[str], rename: Mapping[str, str]) -> Names:
-    """The new name of every task; raise InputError if the edit is not possible."""
+    """Return the new name of every task; raise InputError if the edit is not possible."""
     if unknown := [name for name in (*remove, *rename) if name not in tasks]:
         raise InputError(f"unknown task(s) {unknown}; the model has {list(tasks)}")
     names = {task: None if task in remove else rename.get(task, task) for task in tasks}
     left = [name for name in names.values() if name is not None]
     if not left or len(set(left)) < len(left) or not all(map(str.isidentifier, left)):
-        raise InputError(f"the tasks would be {left}: there must be one, of different valid names")
+        raise InputError(f"the tasks would be {left}; expected one or more distinct identifiers")
     if set(remove) & set(rename) or not (remove or rename):
-        raise InputError("give --remove NAME or --rename OLD=NEW, each task once at most")
+        raise InputError("give --remove NAME or --rename OLD=NEW, at most once per task")
     return names
 
 
 def edited(node: Any, names: Names) -> Any:
-    """A copy of plain containers in which tasks are edited wherever they are named."""
+    """Copy plain containers and edit the names of tasks in them."""
     if isinstance(node, (list, tuple)):
         return type(node)(edited(child, names) for child in node if not _is_removed(child, names))
     if not isinstance(node, Mapping):
@@ -98,7 +98,7 @@ def edited(node: Any, names: Names) -> Any:
         parts = [key.partition("/") for key in ([best] if isinstance(best, str) else best)]
         kept = [f"{new.get(t, t)}{slash}{m}" for t, slash, m in parts if new.get(t, t) is not None]
         copy["save_best"] = (kept[0] if isinstance(best, str) else kept) if kept else None
-        copy["rule"] = None  # that of the metrics which are left
+        copy["rule"] = None  # follows from the remaining metrics
     if isinstance(balance := (copy.get("sampler") or {}).get("balance"), list):
         left = [not _is_removed(m, names) for m in node["dataset"].get("datasets", balance)]
         copy["sampler"]["balance"] = list(compress(balance, left))
@@ -106,7 +106,7 @@ def edited(node: Any, names: Names) -> Any:
 
 
 def _is_removed(entry: Any, names: Names) -> bool:
-    """Whether it is a metric of a removed task, or a dataset that labels only removed tasks."""
+    """Whether an entry is a metric or a dataset of removed tasks only."""
     if not isinstance(entry, Mapping) or "type" not in entry:
         return False
     of = [entry["task"]] if isinstance(entry.get("task"), str) else list(entry.get("tasks") or ())
@@ -114,12 +114,12 @@ def _is_removed(entry: Any, names: Names) -> bool:
 
 
 def _entries(by_task: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """A mapping by tasks without the removed ones and with the new names."""
+    """Apply the new names to a mapping by task."""
     return {new: v for key, v in by_task.items() if (new := names.get(key, key)) is not None}
 
 
 def _weights(state: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """The tensors of the tasks that stay, under their new keys."""
+    """Remove tensors of removed tasks and rename the keys of the others."""
     places, kept = places_of_tasks(state, names), {}
     for key, value in state.items():
         parts = key.split(".")
@@ -138,37 +138,37 @@ def add_task(
     out_config: Path,
     head: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Write a config that trains one more task, starting from the checkpoint or adapter file.
+    """Write a config that trains one more task, starting from a checkpoint or adapter file.
 
     ``task`` and ``head`` are configs; ``head`` None takes the model's. Returns the loaded model.
     """
     check_out(out_config, ".py", [checkpoint])
     if out_config.exists():
-        raise InputError(f"{out_config} exists already; move it away or give another name")
+        raise InputError(f"{out_config} exists already; move it or give another name")
     old = load_config(config, training=False)
     metric = build_tasks({name: task})[name].primary_metric
     tasks = (old.get("model") or {}).get("tasks") or {}
     if name in tasks:
-        raise InputError(f"{config} has a task {name!r} already; its tasks: {list(tasks)}")
+        raise InputError(f"{config} already has a task {name!r}; its tasks are {list(tasks)}")
     if "tasks" not in ((old.get("train_dataloader") or {}).get("dataset") or {"tasks": None}):
-        problem = f"{config} trains on several datasets or a wrapped one; which labels {name!r}?"
-        raise InputError(f"{problem} Write the config by hand, see docs/adapters.md")
+        problem = f"{config} trains on several or wrapped datasets, so that of {name!r} is unknown"
+        raise InputError(f"{problem}; write the config by hand, see docs/adapters.md")
     base = os.path.relpath(config.resolve(), out_config.resolve().parent)
     model = dict(new_tasks=[name], **(dict(task_heads={name: dict(head)}) if head else {}))
     lines = [
-        f"# The model of {config.name} learns {name!r}, too; what was trained stays.",
+        f"# Add the task {name!r} to the model of {config.name}; only its parameters train.",
         f"_base_ = {Path(base).as_posix()!r}",
         f"new = dict({name}={dict(task)!r})",
-        "tasks = new  # joins those of the file below",
+        "tasks = new  # merged with the tasks of the base config",
         f"model = {model!r}",
-        "# the other tasks' labels are not needed to train",
+        "# training needs no labels of the other tasks",
         "train_dataloader = dict(dataset=dict(tasks=dict(_delete_=True, **new)))",
         f"load_from = {checkpoint.as_posix()!r}",
     ]
     if ((old.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best") and metric:
         lines.append(f"default_hooks = dict(checkpoint=dict(save_best={f'{name}/{metric}'!r}))")
     if old.get("reference"):
-        lines.append("reference = None  # there is no score of the new task to compare with")
+        lines.append("reference = None  # the new task has no reference score")
     text = "\n".join(lines) + "\n"
     out_config.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", suffix=".py", prefix="_", dir=out_config.parent) as trial:

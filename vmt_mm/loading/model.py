@@ -1,4 +1,4 @@
-"""Build a multi-task model and load a checkpoint into it: all of it, or one message why not."""
+"""Build a multi-task model and load a checkpoint into it, strictly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.models.new_tasks import absent_tasks, start_tasks
 from vmt_mm.registry import MODELS, PEFT_METHODS
 
-#: Arguments of an encoder or a method that change how it runs or starts, not what it computes.
+#: Arguments of a backbone or method that do not change what a trained model computes.
 _NOT_IDENTITY = {
     *("type", "tasks", "peft", "pretrained", "allow_random_backbone", "with_cp", "init_cfg"),
     *("drop_path_rate", "dropout"),
@@ -28,7 +28,7 @@ _NOT_IDENTITY = {
 
 
 def build_model(cfg: Config, source: str, pretrained: str | None = None) -> Any:
-    """Build the model of the config in ``source``; ``pretrained`` replaces the config's."""
+    """Build the model of the config in ``source``; ``pretrained`` overrides the config's."""
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
     try:
         if pretrained is not None:
@@ -36,18 +36,18 @@ def build_model(cfg: Config, source: str, pretrained: str | None = None) -> Any:
         model = MODELS.build(cfg.model)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
-    except Exception as error:  # a class may fail in any way at arguments that it was not made for
+    except Exception as error:  # wrong arguments may raise anything
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise InputError(f"{source}: its config builds no model ({reason})") from error
+        raise InputError(f"{source}: cannot build the model of its config ({reason})") from error
     if not hasattr(model, "tasks") or not hasattr(model, "backbone"):
-        raise InputError(f"{source}: its config's model is not a multi-task model")
+        raise InputError(f"{source}: the model of its config is not a multi-task model")
     return model
 
 
 def load_file(model: Any, cfg: Config, path: str | Path, start_new: bool = False) -> dict[str, Any]:
     """Load a checkpoint or adapter file into the model of a config; return its content.
 
-    Frozen weights that it lacks come from ``pretrained``, or from the file that it names.
+    Missing frozen weights come from the config's ``pretrained``, or the file that it names.
     """
     content = read_checkpoint(str(path))
     load_model(model, content, str(path), describe(model, cfg.model), start_new=start_new)
@@ -62,12 +62,11 @@ def load_model(
     when_complete: Callable[[], None] | None = None,
     start_new: bool = False,
 ) -> None:
-    """Load a checkpoint that must fit the model exactly, or raise InputError.
+    """Load a checkpoint strictly: keys, shapes and description must match, else InputError.
 
-    Frozen weights that it does not hold are read from the pretrained file, and added to
-    ``checkpoint``, so that hooks find it complete. ``own`` is
-    :func:`describe` of the model. ``when_complete`` is called before the weights are loaded, and
-    may change them. With ``start_new``, new tasks that it lacks get their initial values.
+    Missing frozen weights are read from the pretrained file and added to ``checkpoint``, so that
+    hooks see a complete one. ``own`` is :func:`describe` of the model. ``when_complete`` is called
+    before the weights are loaded and may change them. ``start_new`` initialises missing new tasks.
     """
     state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
     meta = checkpoint.get("meta")
@@ -75,7 +74,7 @@ def load_model(
     unseen = absent_tasks(model, state) if start_new else {}
     frozen, of_unseen = frozen_keys(model), set().union(*unseen.values())
     absent, record = frozen - state.keys(), FrozenRecord.read(meta, source)
-    # all frozen tensors may be absent, or none: a file that lacks only some is damaged
+    # either all frozen tensors are absent or none: otherwise the file is damaged
     all_absent = len(absent) == (record.tensors if record else len(frozen))
     optional = of_unseen | (absent if all_absent else set())
     faults = keys.differences(_facts(described), _facts(own, unseen)) if described and own else []
@@ -89,12 +88,12 @@ def load_model(
         restore_frozen(model, absent, record, source)
         add_to(checkpoint, model, absent)
     elif frozen:
-        model.backbone.pretrained_path = None  # they may come from no file
+        model.backbone.pretrained_path = None  # the checkpoint's may differ from those of the file
     if unseen:
         model.load_state_dict(state, strict=False)
-        start_tasks(model, unseen)  # resets the other tasks, too; they are loaded again below
+        start_tasks(model, unseen)  # also resets the other tasks, which are loaded again below
         add_to(checkpoint, model, of_unseen)
-        print_log(f"new task(s), at their initial values: {', '.join(unseen)}", logger="current")
+        print_log(f"new task(s) with initial values: {', '.join(unseen)}", logger="current")
     if when_complete is not None:
         when_complete()
         state = _state_dict(checkpoint, source, multi_task=hasattr(model, "tasks"))
@@ -103,12 +102,12 @@ def load_model(
 
 
 def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, Tensor]:
-    """The weights of a checkpoint, without the prefixes of wrappers."""
+    """Return the weights of a checkpoint without prefixes of wrappers."""
     weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     weights = keys.without_wrappers(weights) if isinstance(weights, Mapping) else {}
     if multi_task and not any(key.startswith(keys.HEADS) for key in weights):
-        problem = f"is not a checkpoint of a multi-task model: no key begins with {keys.HEADS!r}"
-        raise InputError(f"{source} {problem}; weights of a backbone belong into `pretrained`")
+        problem = f"is not a checkpoint of a multi-task model: no key starts with {keys.HEADS!r}"
+        raise InputError(f"{source} {problem}; set weights of a backbone as `pretrained`")
     if wrong := [key for key, value in weights.items() if not isinstance(value, Tensor)]:
         raise InputError(f"{source}: {wrong[0]} is not a tensor")
     return weights
@@ -117,9 +116,9 @@ def _state_dict(checkpoint: object, source: str, multi_task: bool) -> dict[str, 
 def restore_frozen(
     model: Any, absent: Collection[str], record: FrozenRecord | None, file: str
 ) -> None:
-    """Load the frozen backbone that the checkpoint ``file`` does not hold, unless it is there.
+    """Load the frozen backbone that the checkpoint ``file`` lacks, unless the model has it.
 
-    It comes from the config's ``pretrained`` or the file in ``record``, and must be what that says.
+    Its source is the config's ``pretrained``, or the file in ``record``, whose hash must match.
     """
     backbone = model.backbone
     if record and backbone.pretrained_path and fingerprint(model, absent) == record.sha256:
@@ -132,19 +131,19 @@ def restore_frozen(
         except InputError as error:
             problem = problem or str(error)
     else:
-        of = f", which are those of {named!r}" if named else ""
+        of = f", those of {named!r}" if named else ""
         problem = problem or "set `pretrained` to their file"
-        raise InputError(f"{file} holds no weights of the frozen backbone{of}: {problem}")
-    backbone.load_pretrained(source)  # which logs the file
+        raise InputError(f"{file} has no weights of the frozen backbone{of}: {problem}")
+    backbone.load_pretrained(source)  # logs the file
     if record and (found := fingerprint(model, absent)) != record.sha256:
         backbone.pretrained_path = None
-        other = f"{source!r} holds another one ({found[:12]}...)"
+        other = f"{source!r} contains a different one ({found[:12]}...)"
         one = f"the frozen backbone of {named!r} (SHA-256 {record.sha256[:12]}...)"
         raise InputError(f"{file} was trained on {one}, but {other}; set `pretrained` to {named!r}")
 
 
 def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Backbone, PEFT method and tasks: stored in a checkpoint, to be compared at loading."""
+    """Describe backbone, PEFT method and tasks; stored in checkpoints and compared at loading."""
     if not model_cfg or not hasattr(model, "tasks") or "backbone" not in model_cfg:
         return {}
     backbone, tasks = model_cfg["backbone"], model.tasks.items()
@@ -157,7 +156,7 @@ def describe(model: Any, model_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _call(registry: Registry, cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Type and arguments of a config, defaults included; one of another registry as it is."""
+    """Type and arguments of a config, including defaults; unchanged if of another registry."""
     kind = registry.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
     if not inspect.isclass(kind):
         return dict(cfg)
@@ -174,7 +173,7 @@ def _call(registry: Registry, cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(description: Mapping[str, Any], absent: Collection[str] = ()) -> dict[str, Any]:
-    """A description without absent tasks on one level: ``peft.method.rank`` -> 4."""
+    """Flatten a description, without absent tasks: ``peft.method.rank`` -> 4."""
     tasks = {n: kind for n, kind in description.get("tasks", {}).items() if n not in absent}
     facts, rest = {"tasks": sorted(tasks)}, [(f"task {n!r}", kind) for n, kind in tasks.items()]
     rest += [(part, description.get(part)) for part in ("encoder", "peft")]

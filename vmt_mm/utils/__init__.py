@@ -1,1 +1,1 @@
-"""What every room uses: files and their formats, processes, console, newer PyTorch's parts."""
+"""Utilities: files and their formats, processes, console, compatibility with PyTorch versions."""

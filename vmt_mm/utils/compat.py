@@ -1,4 +1,4 @@
-"""What newer PyTorch has, for every version from 2.1 on; no other file asks for the version."""
+"""Features of newer PyTorch for all versions from 2.1; no other module checks the version."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vmt_mm.errors import InputError
 
 
 def has(version: str) -> bool:
-    """Whether this PyTorch is that version or a newer one."""
+    """Whether this PyTorch is of this version or newer."""
     return digit_version(torch.__version__) >= digit_version(version)
 
 
-#: Whether ``torch.load(weights_only=True)`` takes a list of types by their names in files.
+#: Whether ``torch.load(weights_only=True)`` accepts additional types by their pickled names.
 LISTS_TYPES = has("2.6")
 #: Whether Adam, AdamW and SGD have a fused step on CPUs.
 FUSES_ON_CPU = has("2.4")
-#: The type of 16 bits without sign, or None.
+#: The unsigned 16-bit type, or None.
 UINT16: torch.dtype | None = getattr(torch, "uint16", None)  # 2.3
-#: Whether a call is traced by ``torch.compile``.
+#: Whether ``torch.compile`` is tracing the call.
 is_compiling: Callable[[], bool] = getattr(
     torch.compiler, "is_compiling", torch._utils.is_compiling
 )  # 2.2
@@ -35,12 +35,12 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lamb
 
 
 def is_exporting() -> bool:
-    """Whether the call is traced for another runtime, where sizes are symbols and not numbers."""
+    """Whether the call is traced for another runtime, so that sizes may be symbolic."""
     return _is_exporting() or torch.jit.is_tracing()
 
 
 def take_first(x: Tensor, dim: int, length: int) -> Tensor:
-    """The first ``length`` entries along a dimension."""
+    """Return the first ``length`` entries along a dimension."""
     if is_exporting():  # onnxruntime cannot infer the shape of a slice of symbolic length
         return x.index_select(dim, torch.arange(length, device=x.device))
     return x.narrow(dim, 0, length)
@@ -49,11 +49,11 @@ def take_first(x: Tensor, dim: int, length: int) -> Tensor:
 def need(version: str, what: str) -> None:
     """Raise InputError if this PyTorch is older than ``version``, which ``what`` needs."""
     if not has(version):
-        raise InputError(f"{what} needs PyTorch {version} or newer, this is {torch.__version__}")
+        raise InputError(f"{what} needs PyTorch {version} or newer, got {torch.__version__}")
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
-    """The type that autocast computes in on a kind of device, such as 'cpu'; None if it is off."""
+    """Return the dtype of autocast on a type of device, such as 'cpu'; None if it is off."""
     if hasattr(torch, "get_autocast_dtype"):  # 2.4
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if kind == "cuda":
@@ -63,27 +63,27 @@ def autocast_dtype(kind: str) -> torch.dtype | None:
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """``torch.from_numpy``; where PyTorch has no ``uint16``, such an array becomes ``int32``."""
+    """Like ``torch.from_numpy``; converts ``uint16`` to ``int32`` if PyTorch lacks ``uint16``."""
     if array.dtype == np.uint16 and UINT16 is None:
         array = array.astype(np.int32)
     return torch.from_numpy(array)
 
 
 def safe_types(types: Iterable[Any]) -> AbstractContextManager:
-    """Let ``torch.load(weights_only=True)`` take these types too, where it :data:`LISTS_TYPES`."""
+    """Allow these types in ``torch.load(weights_only=True)``, if :data:`LISTS_TYPES`."""
     return torch.serialization.safe_globals(list(types)) if LISTS_TYPES else nullcontext()
 
 
 def script_exporter_options() -> dict[str, Any]:
-    """Arguments by which ``torch.onnx.export`` takes its TorchScript exporter, told to be quiet."""
+    """Return the arguments that select ``torch.onnx.export``'s TorchScript exporter; silence it."""
     if hasattr(torch._C, "_jit_set_onnx_log_enabled"):
-        torch._C._jit_set_onnx_log_enabled(False)  # it would print the graph and then raise
+        torch._C._jit_set_onnx_log_enabled(False)  # else it prints the graph before it raises
     known = inspect.signature(torch.onnx.export).parameters
     return {"dynamo": False} if "dynamo" in known else {}
 
 
 def _cpu_attention_flops() -> dict[Any, Callable[..., int]]:
-    """Operations of CPUs' fused attention (from 2.3 on), which PyTorch's counter lacks."""
+    """Formulas of CPUs' fused attention (from 2.3), which PyTorch's counter lacks."""
     name = "_scaled_dot_product_flash_attention_for_cpu"
     formulas = {
         name: lambda *shapes, **_: flop_counter.sdpa_flop_count(*shapes[:3]),
@@ -93,5 +93,5 @@ def _cpu_attention_flops() -> dict[Any, Callable[..., int]]:
     return {getattr(aten, key): count for key, count in formulas.items() if hasattr(aten, key)}
 
 
-#: ``custom_mapping`` of ``FlopCounterMode``: operator -> formula on shapes.
+#: ``custom_mapping`` for ``FlopCounterMode``: operator -> formula of shapes.
 CPU_ATTENTION_FLOPS = _cpu_attention_flops()

@@ -1,4 +1,4 @@
-"""What the tools read and print alike."""
+"""Parsing and printing that the tools share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 import sys
 from collections.abc import Sequence
 
-#: How many problems are printed; the report has them all.
+#: Number of problems that are printed; the report has all.
 _SHOWN = 20
 #: The name before a path in an argument: --out=, data_root=, model.backbone.pretrained=.
 _NAME = re.compile(r"(?:-{0,2}[\w.-]+=)?(?=~)")
 
 
 class ToolParser(argparse.ArgumentParser):
-    """A parser that replaces ``~``, also in ``--out=~/here``, where shells leave it."""
+    """A parser that expands ``~``, also in ``--out=~/here``, where shells do not."""
 
     def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201, D102
         given = sys.argv[1:] if args is None else args
@@ -23,13 +23,13 @@ class ToolParser(argparse.ArgumentParser):
 
 
 def expand_argument(argument: str) -> str:
-    """Replace ``~`` at the start of an argument, or of its value, by the home folder."""
+    """Expand ``~`` at the start of an argument or its value."""
     start = name.end() if (name := _NAME.match(argument)) else 0
     return argument[:start] + os.path.expanduser(argument[start:])
 
 
 def print_problems(problems: Sequence[str]) -> None:
-    """Print the first problems, one per line, and how many more there are."""
+    """Print the first problems, one per line, and the number of the others."""
     for problem in problems[:_SHOWN]:
         print(problem)
     if len(problems) > _SHOWN:

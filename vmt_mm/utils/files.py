@@ -1,4 +1,4 @@
-"""Write files atomically; check before any work that outputs can be written and harm no input."""
+"""Write files atomically; check that outputs can be written and do not overwrite inputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vmt_mm.errors import InputError
 
 #: Errors of a full disk.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-#: Suffix of files that are being written; what a killed process leaves behind ends with it.
+#: Suffix of files that are being written; a killed process may leave some behind.
 PARTIAL = ".part"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary file to write, which replaces ``path`` unless there is an error."""
+    """Yield a temporary file to write; it replaces ``path`` unless there is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> list[Path]:
-    """Remove what killed writers left in ``folder``; return it."""
+    """Remove the files that killed writers left in ``folder``; return them."""
     left = sorted(folder.glob(f".*.{'[a-z0-9_]' * 8}{PARTIAL}"))  # as `tempfile` names them
     for path in left:
         path.unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def encode_image(image: np.ndarray, suffix: str, name: str | Path = "image") -> bytes:
-    """Encode a grey (H, W) or RGB (H, W, 3) image; InputError names ``name`` if it cannot be."""
+    """Encode a grey (H, W) or RGB (H, W, 3) image; InputError, with ``name``, if this fails."""
     try:
         encoded, content = cv2.imencode(suffix, image if image.ndim == 2 else image[..., ::-1])
     except cv2.error:
@@ -75,34 +75,34 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def check_folder_target(folder: Path, name: str = "") -> None:
-    """Raise InputError if files could not be written into a folder, which the option names."""
+    """Raise InputError if a folder cannot be written to; ``name`` is the option, for errors."""
     folder = folder.absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        why = "may not be written to" if nearest.is_dir() else "is not a folder"
-        raise InputError(f"{name} {folder}: nothing can be written there, {nearest} {why}".strip())
+        why = "is not writable" if nearest.is_dir() else "is not a folder"
+        raise InputError(f"{name} {folder}: cannot be written to, {nearest} {why}".strip())
 
 
 def check_file_target(path: Path, name: str = "") -> None:
-    """As :func:`check_folder_target`, for a file."""
+    """Like :func:`check_folder_target`, for a file."""
     if path.is_dir():
-        raise InputError(f"{name} {path}: is a folder; name a file".strip())
+        raise InputError(f"{name} {path}: is a folder; expected a file".strip())
     check_folder_target(path.absolute().parent, name)
 
 
 def check_image_target(path: Path, name: str = "") -> None:
-    """As :func:`check_file_target`; the suffix must be that of an image format, too."""
+    """Like :func:`check_file_target`; the suffix must also be that of an image format."""
     if not (path.suffix and cv2.haveImageWriter(str(path))):
-        raise InputError(f"{name} {path}: no image format has this suffix; take .png".strip())
+        raise InputError(f"{name} {path}: no image format has this suffix; use .png".strip())
     check_file_target(path, name)
 
 
 def check_outputs(
     outputs: Mapping[str, str | Path | None], inputs: Iterable[object], may_hold: bool = False
 ) -> None:
-    """Raise InputError if an output (option -> path or None) is, lies in, or holds an input.
+    """Raise InputError if an output (option -> path or None) is, is in, or contains an input.
 
-    Inputs that are no paths are left out; ``may_hold`` allows outputs that hold what is read.
+    Inputs that are not paths are ignored. ``may_hold`` allows outputs that contain inputs.
     """
     paths = dict.fromkeys(i for i in inputs if isinstance(i, (str, Path)) and "://" not in str(i))
     places = [(place, path) for path in paths if str(path) for place in _real_places(path, 2)]
@@ -114,12 +114,12 @@ def check_outputs(
         for real in (*reached[:1], *filter(os.path.isdir, reached[1:])):
             found = [read.get(_identity(up)) for up in (real, *real.parents)]
             if problem := [p for p in (*found, above.get(_identity(real))) if p is not None]:
-                why = f"would overwrite {problem[0]}, or files in it, which is read"
-                raise InputError(f"{name} {output}: {why}; choose another place")
+                why = f"would overwrite the input {problem[0]}, or files in it"
+                raise InputError(f"{name} {output}: {why}; use another path")
 
 
 def _real_places(path: str | Path, depth: int) -> list[Path]:
-    """Where a path leads, and where links in a folder and in its folders lead."""
+    """Resolve a path, and the links in a folder and its subfolders down to ``depth``."""
     real = Path(path).expanduser().resolve()
     places = [real]
     readable = depth and os.path.isdir(real) and os.access(real, os.R_OK | os.X_OK)
@@ -130,5 +130,5 @@ def _real_places(path: str | Path, depth: int) -> list[Path]:
 
 
 def _identity(path: Path) -> object:
-    """What tells files apart, by hard links and names of another case, too."""
+    """Identify a file; hard links and names of other case are the same file."""
     return (path.stat().st_dev, path.stat().st_ino) if os.path.exists(path) else str(path)

@@ -1,7 +1,7 @@
-"""Decode image files to the pixels that they store, or refuse them.
+"""Decode image files to the stored pixels, or refuse them.
 
-Decoders fill a truncated file with grey, cut 16 bits to 8, drop channels, take the first of several
-pages and multiply by alpha, without a word. Here a file is read completely or not at all.
+Decoders silently fill truncated files with grey, cut 16 bits to 8, drop channels, take the first of
+several pages, and multiply by alpha. Here, files are read completely or refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vmt_mm.errors import CorruptFileError
 
-#: What decoders raise on files that are corrupt or too large.
+#: Exceptions of decoders on files that are corrupt or too large.
 UNDECODABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, cv2.error)
 
 _JPEG, _PNG, _GIF, _NPY = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"\x93NUMPY"
@@ -29,7 +29,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 #: Tags of a TIFF directory.
 _SUBFILE, _BITS, _ORIENTATION, _SAMPLES = 254, 258, 274, 277
 _THUMBNAIL_OR_MASK = 1 | 4
-#: A JPEG's marker; within a scan 0xff is followed by 0x00, by a restart, or by filling.
+#: A JPEG marker; within a scan, 0xff is followed by 0x00, a restart marker, or padding.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_END, _WITHOUT_LENGTH = 0xD9, (0x01, 0xD8)
 
@@ -37,12 +37,12 @@ Decode = Callable[[bytes], "np.ndarray | None"]
 
 
 def reason_of(error: Exception) -> str:
-    """The message of a decoder's error; OpenCV's without its source lines."""
+    """Return the message of a decoder's error; OpenCV's without its source lines."""
     return getattr(error, "err", None) or str(error)
 
 
 def find_damage(content: bytes) -> str | None:
-    """Say why content is incomplete, or None; programs may have appended anything behind it."""
+    """Return why content is incomplete, or None; data appended to the image is allowed."""
     if not content:
         return "the file is empty"
     if content.startswith(_JPEG) and not _ends_jpeg(content):
@@ -53,7 +53,7 @@ def find_damage(content: bytes) -> str | None:
 
 
 def _ends_jpeg(content: bytes) -> bool:
-    """Follow the segments of a JPEG (ITU-T T.81, annex B), which may hold a thumbnail's end."""
+    """Whether a JPEG is complete; its segments (ITU-T T.81, annex B) may contain a thumbnail."""
     marker = _MARKER.search(content, len(_JPEG))
     while marker and marker[1][0] != _JPEG_END:
         position = marker.end()
@@ -69,7 +69,7 @@ def _decode_color(content: bytes) -> np.ndarray | None:
 
 
 def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> np.ndarray:
-    """Decode a file, by default to BGR (H, W, 3), or raise CorruptFileError, which names it."""
+    """Decode a file, by default to BGR (H, W, 3), or raise CorruptFileError with ``name``."""
     reason, image = find_damage(content), None
     if reason is None:
         try:
@@ -84,10 +84,10 @@ def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> n
 
 
 def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) -> np.ndarray:
-    """Decode a file to the values that it stores, or raise CorruptFileError, which names it.
+    """Decode a file to the stored values, or raise CorruptFileError with ``name``.
 
-    ``plain`` decodes the usual 8-bit JPEG and PNG; ``turn`` turns as the EXIF orientation says.
-    Returns (H, W) or (H, W, C): blue, green, red, then others; of a .npy file as they are.
+    ``plain`` decodes the common 8-bit JPEG and PNG files; ``turn`` applies the EXIF orientation.
+    Returns (H, W) or (H, W, C): blue, green, red, others; a .npy file keeps its order.
     """
     decode = plain if _is_plain(content) else lambda content: _decode_rare(content, name)
     image = decode_image(content, name, decode)
@@ -110,7 +110,7 @@ def _decode_rare(content: bytes, name: str) -> np.ndarray | None:
     with suppress(*UNDECODABLE), Image.open(io.BytesIO(content)) as opened:
         frames, samples = getattr(opened, "n_frames", 1), len(opened.getbands())
     if frames > 1 and not tags:
-        raise CorruptFileError(f"{name}: holds {frames} images; expected one: save them as files")
+        raise CorruptFileError(f"{name}: contains {frames} images; expected one image per file")
     bits = content[24] if content.startswith(_PNG) else max(tags.get(_BITS, (8,)))
     if bits <= 8 and content.startswith((_GIF, _PNG, *_TIFF)):  # cv2 multiplies by alpha
         image = _by_pillow(content)
@@ -119,12 +119,12 @@ def _decode_rare(content: bytes, name: str) -> np.ndarray | None:
         samples = 0 if image is None or image.itemsize * 8 != bits else image[0, 0].size
     if tags.get(_SAMPLES, samples) != samples:
         found = f"{tags[_SAMPLES]} samples of {bits} bits"
-        raise CorruptFileError(f"{name}: a TIFF of {found} is not read; save an array as .npy")
+        raise CorruptFileError(f"{name}: a TIFF of {found} is not supported; save it as .npy")
     return image
 
 
 def _by_pillow(content: bytes) -> np.ndarray:
-    """Decode 8-bit pixels; palettes are looked up, grey with alpha gets three equal channels."""
+    """Decode 8-bit pixels; apply palettes, expand grey with alpha to three channels with alpha."""
     with Image.open(io.BytesIO(content)) as image:
         if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
             return cv2.cvtColor(np.array(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
@@ -134,11 +134,11 @@ def _by_pillow(content: bytes) -> np.ndarray:
 
 
 def single_page(content: bytes, name: str) -> dict[int, Any]:
-    """Tags of the one image that a TIFF holds besides thumbnails; none of other files."""
+    """Return the tags of a TIFF's single image, ignoring thumbnails; {} for other files."""
     pages, seen, stream = [{}], set(), io.BytesIO(content)
     if not content.startswith(_TIFF):
         return {}
-    with warnings.catch_warnings(), suppress(struct.error):  # decoding says what is corrupt
+    with warnings.catch_warnings(), suppress(struct.error):  # decoding reports corruption
         warnings.simplefilter("ignore")
         page = ImageFileDirectory_v2(content[: 16 if content[2:4] == b"+\0" else 8])
         while page.next and page.next not in seen:
@@ -149,12 +149,12 @@ def single_page(content: bytes, name: str) -> dict[int, Any]:
                 pages.append(dict(page))
     if len(pages) > 2 or pages[-1].get(_ORIENTATION, 1) != 1:
         found = f"{len(pages) - 1} image(s) of orientation {pages[-1].get(_ORIENTATION, 1)}"
-        raise CorruptFileError(f"{name}: holds {found}; expected one, of orientation 1: save it so")
+        raise CorruptFileError(f"{name}: contains {found}; expected one, of orientation 1")
     return pages[-1]
 
 
 def orientation_of(content: bytes) -> int:
-    """EXIF orientation of an image file, 1..8; 1, upright as stored, if it says nothing."""
+    """Return the EXIF orientation of an image file, 1..8; 1 (upright) without EXIF data."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             value = image.getexif().get(_ORIENTATION, 1)
@@ -164,7 +164,7 @@ def orientation_of(content: bytes) -> int:
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror an image (H, W[, C]) as its EXIF orientation says."""
+    """Rotate and flip an image (H, W[, C]) by its EXIF orientation."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

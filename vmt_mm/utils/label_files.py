@@ -1,4 +1,4 @@
-"""Read label files by their content, with values as stored, and refuse what would be misread."""
+"""Read label files with their stored values, and refuse files that would be misread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from vmt_mm.errors import InputError
 from vmt_mm.utils.image_files import UNDECODABLE, find_damage, reason_of, single_page
 
-#: Suffixes of files that hold labels exactly, and of lossy ones, which are found to be refused.
+#: Suffixes of lossless files, of floats, and of lossy files, which are listed to be refused.
 LOSSLESS = (".png", ".npy", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 FLOATS = (".npy", ".tif", ".tiff", ".exr")
 LOSSY = (".jpg", ".jpeg")
@@ -28,14 +28,14 @@ _MASK_RULES = dict(
     mask01="a mask of 0 and 1 (255 = ignored) in one channel",
 )
 MASK_VALUES = tuple(_MASK_RULES)
-_NOISE = 0.005  # share of pixels of value 1 that a mask of 0..255 may have by chance
+_NOISE = 0.005  # up to this share of pixels of value 1 is noise in a mask of 0..255
 
 
 def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a label file, whatever its suffix; InputError with ``rule`` if it is lossy or corrupt.
+    """Read a label file by its content; InputError with ``rule`` if it is lossy or corrupt.
 
-    Returns values (H, W) or (H, W, C) as stored: RGB(A), the indices of a palette image, bool where
-    the file has one bit per value; and the palette (256, 3), uint8 RGB, or None.
+    Returns the stored values (H, W) or (H, W, C): RGB(A), indices of a palette image, bool for one
+    bit per value; and the palette (256, 3), uint8 RGB, or None.
     """
     try:
         content = Path(path).read_bytes()
@@ -49,7 +49,7 @@ def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | N
         raise InputError(f"{path}: cannot be read ({reason_of(error)}); expected {rule}") from None
     if lossy:
         raise InputError(
-            f"{path}: the file is a {lossy}, which changes values; expected {rule}: write the "
+            f"{path}: the file is a {lossy}, which changes values; expected {rule}: export the "
             "labels again from their source, as PNG (converting this file does not restore them)"
         )
     return values.astype(values.dtype.newbyteorder("="), copy=False), palette
@@ -58,7 +58,7 @@ def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | N
 def _decode(
     content: bytes, tags: dict[int, Any]
 ) -> tuple[np.ndarray, np.ndarray | None, str | None]:
-    """Values, palette, and the format's name if it is lossy."""
+    """Return values, palette, and the name of a lossy format."""
     if content.startswith(_NUMPY):
         values = np.load(io.BytesIO(content), allow_pickle=False)
         if values.dtype.kind not in "buif" or values.ndim not in (2, 3):
@@ -66,13 +66,13 @@ def _decode(
         return values[..., 0] if values.shape[2:] == (1,) else values, None, None
     try:
         image = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError:  # such as a TIFF with three channels of floating-point numbers
+    except UnidentifiedImageError:  # such as a TIFF with three float channels
         return _read_by_opencv(content), None, None
     with image:
         bits = content[24] if image.format == "PNG" else max(tags.get(_TIFF_BITS, (8,)))
-        if tags and bits <= 8 and tags.get(_TIFF_PHOTOMETRIC, 0) == 0:  # Pillow inverts those
+        if tags and bits <= 8 and tags.get(_TIFF_PHOTOMETRIC, 0) == 0:  # Pillow inverts these
             raise ValueError("a TIFF in which 0 is white; write the labels as PNG")
-        if bits > 8 and len(image.getbands()) > 1:  # Pillow keeps 8 bits of those
+        if bits > 8 and len(image.getbands()) > 1:  # Pillow keeps only 8 bits
             return _read_by_opencv(content), None, None
         return *_read_by_pillow(image, bits), _lossy_format(image, content)
 
@@ -88,9 +88,9 @@ def _lossy_format(image: Image.Image, content: bytes) -> str | None:
 
 
 def _read_by_pillow(image: Image.Image, bits: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values of an opened image that has ``bits`` per value in its file, and its palette."""
+    """Return values and palette of an opened image, whose file has ``bits`` per value."""
     if image.format != "TIFF" and getattr(image, "is_animated", False):
-        raise ValueError("holds several pictures")
+        raise ValueError("contains several pictures")
     values, palette = np.array(image), None
     if image.mode == "1":
         values = values.view(np.uint8) > 0
@@ -102,12 +102,12 @@ def _read_by_pillow(image: Image.Image, bits: int) -> tuple[np.ndarray, np.ndarr
     elif image.mode == "I" and bits == 16 and values.min(initial=0) >= 0:  # older Pillow
         values = values.astype(np.uint16)
     elif not image.mode.startswith(("L", "RGB", "I", "F")) or image.mode == "LAB":
-        raise ValueError(f"has colours of the kind {image.mode}")
+        raise ValueError(f"has the colour mode {image.mode}")
     return values, palette
 
 
 def _read_by_opencv(content: bytes) -> np.ndarray:
-    """Values (H, W) or (H, W, C) in the order R, G, B, alpha."""
+    """Read values (H, W) or (H, W, C) in the order R, G, B, alpha."""
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise ValueError("unknown kind of image; EXR needs OPENCV_IO_ENABLE_OPENEXR=1 for OpenCV")
@@ -115,9 +115,9 @@ def _read_by_opencv(content: bytes) -> np.ndarray:
 
 
 def with_channels(values: np.ndarray, channels: int, path: str | Path, rule: str) -> np.ndarray:
-    """Bring values (H, W[, C]) to (H, W), or to (H, W, 3) for 3 ``channels``, or raise InputError.
+    """Convert values (H, W[, C]) to (H, W), or (H, W, 3) for 3 ``channels``, or raise InputError.
 
-    An opaque alpha channel is dropped; three equal channels are one.
+    Drops an opaque alpha channel; merges three equal channels into one.
     """
     found = values.shape[2] if values.ndim == 3 else 1
     if found in (2, 4):
@@ -135,7 +135,7 @@ def with_channels(values: np.ndarray, channels: int, path: str | Path, rule: str
 
 
 def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read a label file (H, W[, 3]) of one NumPy type; InputError with ``rule`` if it is other."""
+    """Read a label file (H, W[, 3]) of ``dtype``; InputError with ``rule`` for other files."""
     values = with_channels(read_stored(path, rule)[0], channels, path, rule)
     if values.dtype != dtype:
         raise InputError(f"{path}: expected {rule}, got {values.dtype}")
@@ -143,7 +143,7 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
 
 
 def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) -> np.ndarray:
-    """Read class indices (H, W), uint8: below ``num_classes``, or ``ignore``; else InputError."""
+    """Read class indices (H, W), uint8; InputError unless below ``num_classes`` or ``ignore``."""
     also = "" if ignore is None else f" or {ignore}"
     rule = f"class indices 0..{num_classes - 1}{also} in one channel"
     values, palette = read_stored(path, rule)
@@ -156,15 +156,15 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
     if values.dtype.kind == "f" or wrong.any():
         found = values.dtype if values.dtype.kind == "f" else values[wrong].max()
         raise InputError(f"{path}: expected {rule}, found {found}")
-    if palette is not None:  # programs number the colours of a grey picture as they come
+    if palette is not None:  # programs number a picture's grey values in order of appearance
         used = np.unique(values)
         grey = palette[used, 0]
         are_classes = (grey < num_classes) | (grey == 255)
         other = used[(grey != used) & (np.maximum(grey, used) < num_classes)]
         if other.size and (are_classes & (grey == palette[used].T)).all():
             raise InputError(
-                f"{path}: index {other[0]} of the palette image has the grey "
-                f"{palette[other[0], 0]}, and either may be the class; write it without a palette"
+                f"{path}: index {other[0]} of the palette image has the grey value "
+                f"{palette[other[0], 0]}, and either may be the class; save it without a palette"
             )
     return values.astype(np.uint8, copy=False)
 
@@ -172,8 +172,8 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
 def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
     """Read a mask (H, W), uint8: 0..255 for values='mask255'; 0, 1 and 255 for 'mask01'.
 
-    In files of one bit, and in palette images of the indices 0 and 1, 1 is foreground. A grey
-    palette with a colour above 127 counts by its colours. Other values raise InputError.
+    In 1-bit files and in palette images with only the indices 0 and 1, 1 is foreground. A grey
+    palette with a value above 127 is applied. Other values raise InputError.
     """
     rule = _MASK_RULES[values]
     mask, palette = read_stored(path, rule)
@@ -184,8 +184,8 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
             mask = palette[mask, 0]
         elif not is_grey and not set(used.tolist()) <= {0, 1, 255}:
             raise InputError(
-                f"{path}: expected {rule}, found a palette image of colours with the indices "
-                f"{used[:5].tolist()}; write the foreground as a mask without a palette"
+                f"{path}: expected {rule}, found a colour palette with the indices "
+                f"{used[:5].tolist()}; save the foreground as a mask without a palette"
             )
         elif mask.max() <= 1:
             mask = mask > 0
@@ -199,12 +199,12 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
     ones = mask == 1
     is_01 = bool(ones.any()) and not ((mask > 1) & (mask < 255)).any()
     if values == "mask01" and high > 1 and not is_01:
-        advice = "leave `values` of the task at 'mask255' for masks of 0..255"
+        advice = "for masks of 0..255, set the task's `values` to 'mask255', the default"
         raise InputError(f"{path}: expected {rule}, found {high}; {advice}")
     if values == "mask255" and is_01 and (high == 1 or ones.mean() > _NOISE):
         found = "0 and 1" if high == 1 else "0, 1 and 255"
         raise InputError(
-            f"{path}: expected {rule}, found {found} alone, of which 1 would be background; set "
-            "values='mask01' on the task for masks of 0 and 1 (255 = ignored)"
+            f"{path}: expected {rule}, found only {found}, so 1 would be background; for masks of "
+            "0 and 1 (255 = ignored), set the task's values='mask01'"
         )
     return mask

@@ -1,7 +1,7 @@
-"""Lists of ids and the files that belong to them, in the one folder layout.
+"""Ids of a dataset and their files, in the project's folder layout.
 
-Ids and names of files are compared in Unicode's composed form (NFC): macOS and some archives write
-the same letters in another one. Letter case counts in an id, not in an ending.
+Ids and file names are compared in Unicode's composed form (NFC), since macOS and some archives use
+another one. Ids are case-sensitive, suffixes are not.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 from vmt_mm.errors import InputError
 
-#: Endings that an image may have.
+#: Suffixes of images.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".npy", ".tif", ".tiff", ".webp")
-#: What systems and archives leave in folders, besides names that start with a dot.
+#: Files that systems and archives leave in folders, in addition to names that start with a dot.
 _HIDDEN = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of a folder: id -> path of those with the ``suffixes``; (id, path) of the others."""
+    """Files of a folder: id -> path of those with ``suffixes``; (id, path) of all others."""
 
     folder: Path
     suffixes: tuple[str, ...]
@@ -32,18 +32,18 @@ class Listing:
     others: list[tuple[str, str]] = field(default_factory=list)
 
     def missing(self, ids: Iterable[str]) -> str | None:
-        """Say which ids have no file here; None if all have."""
+        """Return an error if ids have no file here, else None."""
         if not (unknown := [i for i in ids if i not in self.files]):
             return None
         near, found = nearest_id(unknown[0], self.files), f"{len(unknown)} id(s) without an image"
         if path := dict(self.others).get(unknown[0]):
-            near = f", {path!r} has another ending than {', '.join(self.suffixes)}"
+            near = f", {path!r} does not end with {' or '.join(self.suffixes)}"
         return f"{found} in {self.folder}, the first is {unknown[0]!r}{near}"
 
     def unused(self, images: Collection[str]) -> str | None:
-        """Say which files belong to none of the images (ids of every split); None if all do.
+        """Return an error if files belong to none of the images (ids of all splits), else None.
 
-        So do images of another ending, and files of other endings whose id has no file here.
+        So do images with other suffixes, and files with other suffixes if an id has no file here.
         """
         found = [(i, path) for i, path in self.files.items() if i not in images]
         for i, path in self.others:
@@ -52,13 +52,13 @@ class Listing:
         if not found:
             return None
         (name, path), expected = found[0], " or ".join(f"<id>{suffix}" for suffix in self.suffixes)
-        first = f"{len(found)} file(s) belong to no image, the first is {path!r}"
+        first = f"{len(found)} file(s) do not belong to an image, the first is {path!r}"
         near = nearest_id(name, images)
-        return f"{self.folder}: {first}{near}; expected {expected}, or another `suffix` of the task"
+        return f"{self.folder}: {first}{near}; expected {expected}, or set the task's `suffix`"
 
 
 def nearest_id(name: str, ids: Collection[str]) -> str:
-    """The id that is most like a name, as a part of a message; empty if none is."""
+    """Return a part of a message that suggests the most similar id, or an empty string."""
     folded = name.casefold()
     near = (
         [i for i in ids if i.casefold() == folded]
@@ -69,7 +69,7 @@ def nearest_id(name: str, ids: Collection[str]) -> str:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read a split, one id per line; refuse ids that are listed twice or leave the folder."""
+    """Read a split, one id per line; InputError if an id is listed twice or leaves the folder."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
@@ -78,7 +78,7 @@ def read_ids(path: Path) -> list[str]:
     lines = unicodedata.normalize("NFC", text).splitlines()
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
-        raise InputError(f"{path}: holds no id")
+        raise InputError(f"{path}: contains no id; expected one per line")
     if outside := next(filter(leads_outside, ids), None):
         raise InputError(f"{path}: id {outside!r} must be a path below images/, without suffix")
     if twice := [i for i, count in Counter(ids).items() if count > 1]:
@@ -87,7 +87,7 @@ def read_ids(path: Path) -> list[str]:
 
 
 def samples_of(ids: Iterable[str], images: Listing, labels: Mapping[str, Listing]) -> list[dict]:
-    """``sample_id``, ``img_path`` and ``label_paths`` by task, of images with these ids."""
+    """Return ``sample_id``, ``img_path`` and ``label_paths`` (by task) of each id."""
     return [
         dict(
             sample_id=i,
@@ -99,12 +99,12 @@ def samples_of(ids: Iterable[str], images: Listing, labels: Mapping[str, Listing
 
 
 def leads_outside(name: str) -> bool:
-    """Whether a name is not a path below a folder: it starts at the root, goes up, or holds NUL."""
+    """Whether a name is not a path below a folder: absolute, with ``..``, or with NUL."""
     return name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
-    """List the files below ``folder`` by their id: the path below it without the longest ending."""
+    """List the files below ``folder`` by id: the relative path without the longest suffix."""
     listing = Listing(folder, suffixes)
     endings = sorted((suffix.lower() for suffix in suffixes), key=len, reverse=True)
     start = len(os.path.join(folder, ""))
@@ -119,19 +119,19 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
         elif os.path.exists(path):
             listing.others.append((os.path.splitext(name)[0], path))
         else:
-            raise InputError(f"{path}: the link leads nowhere; fix or remove it")
+            raise InputError(f"{path}: broken link; fix or remove it")
     return listing
 
 
 def walk_files(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the paths of all files, and of broken links, below a folder that are not hidden."""
+    """Yield the paths of all files and broken links below a folder, except hidden ones."""
     try:
         state = os.stat(folder)
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not is_hidden(entry.name)]
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from None
-    identity = (state.st_dev, state.st_ino)  # of folders above, to which a link may lead back
+    identity = (state.st_dev, state.st_ino)  # a link may lead back to a folder above
     for entry in entries if identity not in above else ():
         if entry.is_dir():
             yield from walk_files(entry.path, (*above, identity))
@@ -140,5 +140,5 @@ def walk_files(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> I
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is not a part of a dataset."""
+    """Whether a file or folder of this name is to be ignored."""
     return name.startswith(".") or name.endswith("~") or name.lower() in _HIDDEN

@@ -1,4 +1,4 @@
-"""Modules inside wrappers; their mode and the random generators, put back at the end."""
+"""Unwrap modules; set their mode and random generators temporarily."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside all wrappers (distributed, compiled, augmenting), or itself."""
+    """Return the model inside all wrappers (distributed, compiled, TTA), or the model itself."""
     while inner := [name for name in ("module", "_orig_mod") if hasattr(model, name)]:
         model = getattr(model, inner[0])
     return model
@@ -20,7 +20,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module and its children into eval mode, and each back into its mode at the end."""
+    """Put a module and its children into eval mode, and restore their modes at the end."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False
@@ -33,7 +33,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restored_generators(devices: Sequence[torch.device] = ()) -> Iterator[None]:
-    """Put Python's, NumPy's and PyTorch's generators back at the end, also of ``devices``."""
+    """Restore the random state of Python, NumPy, PyTorch and ``devices`` at the end."""
     python, numpy = random.getstate(), np.random.get_state()
     kind = devices[0].type if devices else "cuda"
     with torch.random.fork_rng(list(devices), device_type=kind):

@@ -1,4 +1,4 @@
-"""Work on several processes: pools, loader workers, and what the first process does for all."""
+"""Multiprocessing: pools, loader workers, and work of the main process for all others."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Result = TypeVar("Result")
 
 
 def on_main(work: Callable[[], Result]) -> Result:
-    """Run ``work`` on the first process; return its result, or raise its InputError, on all."""
-    from mmengine.dist import broadcast_object_list, is_main_process  # pool workers need no torch
+    """Run ``work`` on the main process; return its result, or raise its InputError, on all."""
+    from mmengine.dist import broadcast_object_list, is_main_process  # pool workers avoid torch
 
     outcome: list[Any] = [None]
     if is_main_process():
@@ -39,12 +39,12 @@ def on_main(work: Callable[[], Result]) -> Result:
 def run_parallel(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[Result]:
-    """Yield ``function(job)`` for every job, in order; the first error ends all.
+    """Yield ``function(job)`` for every job, in order; the first error stops all.
 
-    Both must be picklable. With one worker the work is done here; with more the calling script must
-    guard its entry point, as every worker imports it again. InputError if a worker was killed.
+    Both must be picklable. One worker is this process; with more, the calling script must guard its
+    entry point, since each worker imports it. InputError if a worker was killed.
     """
-    # A daemonic process may not have children.
+    # daemonic processes cannot have children
     if workers <= 1 or len(jobs) <= 1 or multiprocessing.current_process().daemon:
         yield from map(function, jobs)
         return
@@ -54,7 +54,7 @@ def run_parallel(
         try:
             yield from pool.map(function, jobs, chunksize=4)
         except BrokenProcessPool:
-            problem = f"one of {workers} worker processes was killed, perhaps out of memory"
+            problem = f"one of {workers} worker processes was killed, perhaps for lack of memory"
             raise InputError(f"{problem}; use fewer workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -62,7 +62,7 @@ def run_parallel(
 
 
 def _start_pool_worker() -> None:
-    """Use one thread; leave Ctrl-C to the parent; end with the parent."""
+    """Use one thread, leave Ctrl-C to the parent, and exit with the parent."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -76,9 +76,9 @@ def _end_with_parent() -> None:
 
 
 def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
-    """Let a loader worker survive the signals that a training answers; then call ``then``."""
+    """Make a loader worker ignore the signals that a training handles; then call ``then``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # on other systems than Linux SIGTERM ends a worker
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere than on Linux, SIGTERM ends a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
     if then is not None:
@@ -86,7 +86,7 @@ def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
 
 
 def _obey_parent(parent: int) -> None:
-    """End on SIGTERM from the training, and on no other's."""
+    """Exit on SIGTERM from the training; ignore SIGTERM from other processes."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

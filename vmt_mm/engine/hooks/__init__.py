@@ -1,1 +1,1 @@
-"""Hooks; the registry names the files."""
+"""Hooks of trainings and tests; ``vmt_mm.registry`` lists the modules."""

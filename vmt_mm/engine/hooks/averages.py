@@ -1,4 +1,4 @@
-"""Averages: of the trainable parameters over steps, of statistics over processes."""
+"""Average trainable parameters over steps, and statistics over processes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from vmt_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class EMAHook(mmengine.hooks.EMAHook):
-    """mmengine's ``EMAHook`` for models of which most is frozen.
+    """mmengine's ``EMAHook`` for mostly frozen models: the averaged model shares frozen weights.
 
-    The averaged model shares the frozen weights. A test without a training runs the checkpoint's
-    weights, which are the averages already.
+    Checkpoints store the averages as the weights, so a test without a training needs no swap.
     """
 
     _training = False
 
     def before_run(self, runner: Runner) -> None:
-        """Make the averaged model, and let it share the frozen parameters."""
+        """Create the averaged model, which shares the frozen parameters."""
         super().before_run(runner)
         frozen = {n: p for n, p in self.src_model.named_parameters() if not p.requires_grad}
         copies, self._frozen = dict(self.ema_model.module.named_parameters()), set(frozen)
@@ -31,33 +30,33 @@ class EMAHook(mmengine.hooks.EMAHook):
             del self.ema_model.avg_parameters[name]
 
     def before_train(self, runner: Runner) -> None:
-        """Note that there are averages."""
+        """Note that this is a training, which has averages."""
         super().before_train(runner)
         self._training = True
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Save the averages as the weights, and the trained parameters; nothing frozen twice."""
+        """Save the averages as the weights, and also the trained parameters, not frozen ones."""
         super().before_save_checkpoint(runner, checkpoint)
         for name in self._frozen:
             checkpoint["ema_state_dict"].pop(f"module.{name}", None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Load the averages where a training is resumed; a new one makes them at its first step."""
-        if runner._resume:  # mmengine's asks the same
+        """Load the averages if a training is resumed; a new one creates them at its first step."""
+        if runner._resume:  # as in mmengine's hook
             super().after_load_checkpoint(runner, checkpoint)
 
     def _swap_ema_parameters(self) -> None:
-        # which mmengine's four methods around validations and tests call
+        # called by mmengine's four methods around validations and tests
         if self._training:
             super()._swap_ema_parameters()
 
 
 @HOOKS.register_module()
 class SyncBuffersHook(mmengine.hooks.SyncBuffersHook):
-    """mmengine's without frozen modules: a mean of equal numbers may differ in the last bit."""
+    """mmengine's ``SyncBuffersHook`` without frozen modules, which rounding could change."""
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Average, unless that was done at the end of the epoch."""
+        """Average, unless the end of the epoch already did."""
         if not self.called_in_train:
             self.after_train_epoch(runner)
         self.called_in_train = False

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and when older ones may go."""
+"""When to write checkpoints and when to remove older ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.utils.files import write_json
 
-#: Entry of the message hub, and so of a checkpoint: the files that the checkpoint replaces.
+#: Entry of the message hub, and so of a checkpoint: the files that this checkpoint replaces.
 _OUTDATED = "outdated_checkpoints"
 
 
 class _LateRemovals:
-    """A file backend that only notes in the message hub what it is to remove."""
+    """A file backend that records removals in the message hub instead of performing them."""
 
     def __init__(self, backend: Any, hub: MessageHub) -> None:
         self.backend, self.hub = backend, hub
@@ -32,45 +32,45 @@ class _LateRemovals:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        """Note a file."""
+        """Record a file."""
         self.hub.update_info(_OUTDATED, [*self.hub.get_info(_OUTDATED, []), path])
 
 
 @HOOKS.register_module()
 class CheckpointHook(mmengine.hooks.CheckpointHook):
-    """mmengine's ``CheckpointHook`` that always leaves a complete checkpoint on the disk.
+    """mmengine's ``CheckpointHook``, which never leaves the disk without a complete checkpoint.
 
-    Older files are removed after the newer one is written, where mmengine's removes them before; a
-    checkpoint lists what it replaces, for a run that was killed in between. A validation without
-    the metric of ``save_best`` warns. ``save_frozen`` saves the frozen backbone too.
+    Older files are removed after the new one is written; mmengine removes them before. A checkpoint
+    lists the files that it replaces, so that a resumed run can remove them. A validation without
+    the metric of ``save_best`` logs a warning. ``save_frozen`` also saves the frozen backbone.
     """
 
     def __init__(self, *args: Any, save_frozen: bool = False, **kwargs: Any) -> None:
         known = inspect.signature(mmengine.hooks.CheckpointHook).parameters
-        for key in kwargs.keys() - known.keys():  # mmengine's would fail at the first checkpoint
+        for key in kwargs.keys() - known.keys():  # mmengine would fail at the first checkpoint
             raise InputError(f"CheckpointHook takes no {key!r}{nearest(key, known)}")
         super().__init__(*args, **kwargs)
         self.save_frozen = save_frozen
 
     def before_train(self, runner: Runner) -> None:
-        """Remove what the resumed checkpoint replaced, and the note of a later validation."""
+        """Remove what the resumed checkpoint replaced, and the record of a later validation."""
         super().before_train(runner)
         last = runner.message_hub.get_info("last_ckpt")
         if last and self._is_own(last):
-            self.last_ckpt = last  # so that a better score is written to it, too
+            self.last_ckpt = last  # so that a better score is also written to it
         self._remove_outdated(runner)
         self.file_backend = _LateRemovals(self.file_backend, runner.message_hub)
         if is_main_process() and (files.validated_iteration(runner.work_dir) or 0) > runner.iter:
             (Path(runner.work_dir) / files.LAST_VALIDATION).unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint, then note that this validation was made."""
+        """Save the best checkpoint, then record this validation."""
         note = files.to_plain(dict(iter=runner.iter, metrics=metrics))
         runner.message_hub.update_info(files.VALIDATED, note)  # for the checkpoints from here on
         wanted = self.key_indicators if self.save_best else ()
         if missing := set(wanted) - {"auto", *metrics}:
-            there = ", ".join(sorted(metrics))
-            runner.logger.warning(f"save_best: no {', '.join(missing)} in this validation: {there}")
+            text = f"has no {', '.join(missing)}, only {', '.join(sorted(metrics))}"
+            runner.logger.warning(f"save_best: this validation {text}")
         else:
             super().after_val_epoch(runner, metrics)
             self._remove_outdated(runner)
@@ -78,13 +78,13 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             write_json(Path(runner.work_dir) / files.LAST_VALIDATION, note)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        # all of mmengine's ways to a regular checkpoint meet here
+        # every regular checkpoint of mmengine goes through this method
         self.file_backend.remove(os.path.join(self.out_dir, files.INTERRUPTED))
         super()._save_checkpoint_with_step(runner, step, meta)
         self._remove_outdated(runner)
 
     def _remove_outdated(self, runner: Runner) -> None:
-        """Remove the noted files of this run's folder; a resumed note may name other folders."""
+        """Remove the recorded files in this run's folder; a resumed record may name others."""
         backend = getattr(self.file_backend, "backend", self.file_backend)
         info = runner.message_hub.runtime_info
         current = {str(value) for value in info.values()}

@@ -1,4 +1,4 @@
-"""What a user sees of labels and predictions: warnings, pictures, files."""
+"""Reports on labels and predictions: warnings, panels, files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vmt_mm.visualization import draw_panel
 
 @HOOKS.register_module()
 class LabelReportHook(Hook):
-    """Warns of suspicious labels, of tasks without any in an epoch, and of skipped files."""
+    """Warns of suspicious labels, tasks without labels in an epoch, and skipped files."""
 
     def __init__(self) -> None:
         self._iterations = 0
@@ -34,20 +34,20 @@ class LabelReportHook(Hook):
         self._skipped: dict[str, str] = {}  # file -> what is wrong with it
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the labels of the training and of its validation."""
+        """Check the labels of the training and the validation."""
         _look(runner, runner.train_loop, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
-        """Look at the labels."""
+        """Check the labels of the test."""
         _look(runner, runner.test_loop)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Forget the epoch before."""
+        """Reset the counts of the epoch."""
         self._labelled, self._iterations = set(), 0
         self._tasks = getattr(unwrap(runner.model), "trained_tasks", {})
 
     def after_train_iter(self, runner: Runner, *_: Any, data_batch: Any = None, **__: Any) -> None:
-        """Note which tasks have a label in a batch, and its skipped files."""
+        """Record which tasks have a label in the batch, and its skipped files."""
         self._iterations += 1
         samples = (data_batch or {}).get("data_samples", ())
         self.after_val_iter(runner, outputs=samples)
@@ -58,22 +58,22 @@ class LabelReportHook(Hook):
                     self._labelled.add(name)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Report on the epoch, or on all of an iteration-based training."""
+        """Report on the epoch, or on an entire iteration-based training."""
         self.after_val_epoch(runner)
         labelled = set().union(*all_gather_object(self._labelled))
         without = [name for name in self._tasks if name not in labelled]
         if without and self._iterations:
             none = f"in {self._iterations} iterations no image had a label for task(s)"
-            tasks = f"{', '.join(without)}; they learned nothing"
+            tasks = f"{', '.join(without)}, which were not trained"
             runner.logger.warning(f"epoch {runner.epoch + 1}: {none} {tasks}")
 
     def after_val_iter(self, runner: Runner, *_: Any, outputs: Any = None, **__: Any) -> None:
-        """Note the batch's skipped files."""
+        """Record the batch's skipped files."""
         for sample in outputs or ():
             self._skipped.update(sample.get("skipped") or {})
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """List the files that any process skipped since the last list."""
+        """Log the files that any process skipped since the last report."""
         found = dict(item for part in all_gather_object(self._skipped) for item in part.items())
         lines = [f"\n  {why}" for path, why in sorted(found.items()) if path not in self._listed]
         self._skipped.clear()
@@ -92,9 +92,9 @@ def _look(runner: Runner, *loops: BaseLoop | None) -> None:
 
 @HOOKS.register_module()
 class MultiTaskVisualizationHook(Hook):
-    """Draws a panel of image, predictions and labels, with legends.
+    """Draws panels of image, predictions and labels, with legends.
 
-    The visualizer gets the first ``num_images`` of each validation, ``show_dir`` all of a test.
+    The first ``num_images`` of each validation go to the visualizer, all of a test to ``show_dir``.
     """
 
     def __init__(self, num_images: int = 2, show_dir: str | None = None) -> None:
@@ -102,11 +102,11 @@ class MultiTaskVisualizationHook(Hook):
         self.show_dir = Path(show_dir) if show_dir else None
 
     def before_run(self, runner: Runner) -> None:
-        """Raise InputError if panels would be written where data is read."""
+        """Raise InputError if panels would overwrite input files."""
         check_outputs(dict(show_dir=self.show_dir), files_read(runner.cfg))
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Start to count the panels."""
+        """Reset the count of panels."""
         self._shown = 0
 
     def after_val_iter(self, runner: Runner, *_: Any, outputs: Any = None, **__: Any) -> None:
@@ -133,7 +133,7 @@ class PredictionWriterHook(Hook):
         self.out_dir = Path(out_dir)
 
     def before_run(self, runner: Runner) -> None:
-        """Raise InputError if predictions would be written where data is read."""
+        """Raise InputError if predictions would overwrite input files."""
         check_predictions(self.out_dir, unwrap(runner.model).tasks, files_read(runner.cfg))
 
     def after_test_iter(self, runner: Runner, *_: Any, outputs: Any = None, **__: Any) -> None:
@@ -143,7 +143,7 @@ class PredictionWriterHook(Hook):
 
 
 def _predicted(outputs: Sequence[MultiTaskDataSample] | None) -> list[MultiTaskDataSample]:
-    """The samples of a batch that come from a file of their own."""
+    """Return the samples of a batch, without placeholders of skipped files."""
     return [sample for sample in outputs or () if not sample.is_stand_in]
 
 

@@ -1,4 +1,4 @@
-"""When a training ends early: at a loss that is not a number, or when a signal asks for it."""
+"""Stop a training early: on a non-finite loss, or on a signal."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from vmt_mm.utils.modules import unwrap
 #: Buffers that a forward pass changes.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: Launchers repeat what the terminal has sent to everyone: within so many seconds it is one signal.
+#: Launchers repeat signals of the terminal: within so many seconds, two count as one.
 _SAME_SIGNAL_S = 2.0
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Ends the training, or skips the step, when a loss is infinite or not a number.
+    """Ends the training, or skips the step, when a loss is NaN or infinite.
 
-    All processes decide alike. A skipped step (``on_error='skip'``, at most ``max_skips`` in a run)
-    leaves parameters, the optimizer's state and running statistics as they were.
+    All processes make the same decision. A skipped step (``on_error='skip'``, at most ``max_skips``
+    per run) does not change parameters, optimizer state or running statistics.
     """
 
     def __init__(self, on_error: str = "raise", max_skips: int = 10) -> None:
         if on_error not in ("raise", "skip"):
-            raise InputError(f"FiniteLossHook: on_error must be 'raise' or 'skip', {on_error!r}")
+            raise InputError(f"FiniteLossHook: on_error={on_error!r} must be 'raise' or 'skip'")
         self.on_error, self.max_skips, self.skipped = on_error, max_skips, 0
         self._losses, self._statistics = dict[str, Tensor](), dict[str, Tensor]()
         self._images: list[str] = []
         self._handles: list[RemovableHandle] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the model's losses and to the optimizer's steps."""
+        """Register hooks on the model's losses and the optimizer's steps."""
         self._runner = runner
         self._handles = [
             unwrap(runner.model).register_forward_hook(self._note_losses),
@@ -55,12 +55,12 @@ class FiniteLossHook(Hook):
         ]
 
     def release(self) -> None:
-        """Let go of the model, which may outlive the training, however that ends."""
+        """Remove the hooks; the runner calls it however the training ends."""
         for handle in self._handles:
             handle.remove()
 
     def before_train_iter(self, runner: Runner, *_: Any, data_batch: Any = None, **__: Any) -> None:
-        """Note the images' names, and the statistics that a skipped step gets back."""
+        """Record the images' names, and the statistics to restore if the step is skipped."""
         samples = (data_batch or {}).get("data_samples", ())
         self._images = [str(s.get("img_path") or s.get("sample_id")) for s in samples]
         if self.on_error == "skip":
@@ -68,7 +68,7 @@ class FiniteLossHook(Hook):
             self._statistics = {k: b.clone() for k, b in buffers if k.endswith(_STATISTICS)}
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Check the losses of an iteration without a step of the optimizer."""
+        """Check the losses of an iteration without an optimizer step."""
         self._check(runner.optim_wrapper.optimizer)
 
     def _note_losses(self, model: nn.Module, inputs: tuple, output: object) -> None:
@@ -89,9 +89,9 @@ class FiniteLossHook(Hook):
         runner, lines = self._runner, "; ".join(filter(None, all_gather_object(own)))
         message = f"epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {lines}"
         if self.on_error == "raise":
-            raise InputError(f"{message}; the training stops before this step changes a weight")
+            raise InputError(f"{message}; the training stops before this step changes weights")
         if self.skipped == self.max_skips:
-            raise InputError(f"{message}; {self.skipped} steps were skipped before")
+            raise InputError(f"{message}; {self.skipped} steps have already been skipped")
         self.skipped += 1
         runner.logger.warning(f"{message}; step skipped, {self.skipped} of {self.max_skips}")
         optimizer.zero_grad(set_to_none=True)  # without a gradient no parameter changes
@@ -99,47 +99,47 @@ class FiniteLossHook(Hook):
 
 
 class InterruptedTraining(SystemExit):
-    """A training ended by a signal, with a checkpoint; exits with 128 + the signal's number."""
+    """A signal ended the training, after a checkpoint; the exit code is 128 + the signal number."""
 
 
 @HOOKS.register_module()
 class GracefulStopHook(Hook):
-    """SIGTERM and SIGINT end the training at the next step, with a checkpoint to resume from.
+    """On SIGTERM or SIGINT, writes a checkpoint after the current step and ends the training.
 
-    A resumed training repeats an interrupted validation. Several processes agree while the next
-    step computes, and stop one step later. A second signal ends at once.
+    A second signal ends it at once. A resumed training repeats an interrupted validation. Several
+    processes exchange the signal during the next step, and stop one step later.
     """
 
-    priority = "LOWEST"  # everything else has seen the step that is saved
+    priority = "LOWEST"  # all other hooks must have seen the saved step
 
     def __init__(self) -> None:
         self._received, self._received_at = 0, 0.0
-        self._handlers: dict[int, Any] = {}  # those before the training
+        self._handlers: dict[int, Any] = {}  # the previous ones
         self._travelling: Tensor | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take the signals, where that is possible: in the main thread."""
+        """Install the signal handlers, which only works in the main thread."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def release(self) -> None:
-        """Give the signals back; the runner calls it however the training ends."""
+        """Restore the previous handlers; the runner calls it however the training ends."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Stop here if a signal came."""
+        """Stop if a signal was received."""
         self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Stop here if a signal came during a validation within a training."""
+        """Stop if a signal was received during a validation within a training."""
         averaging = any(isinstance(hook, EMAHook) for hook in runner.hooks)
-        if self._handlers and not averaging:  # else the model holds the averages meanwhile
+        if self._handlers and not averaging:  # else the model now has the averages
             self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _note(self, number: int, frame: object) -> None:
-        """Remember a signal; give a second one to the handler before."""
+        """Record the first signal; pass a second one to the previous handler."""
         now = time.monotonic()
         if not self._received:
             self._received, self._received_at = number, now
@@ -149,7 +149,7 @@ class GracefulStopHook(Hook):
 
     def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
         number = self._received
-        if dist.is_initialized():  # then what any process had received one step ago
+        if dist.is_initialized():  # then the signal that any process had received one step ago
             number = int(self._travelling.item()) if self._travelling is not None else 0
             self._travelling = torch.tensor(self._received, device=get_device())
             dist.all_reduce(self._travelling, op=dist.ReduceOp.MAX)
@@ -157,9 +157,9 @@ class GracefulStopHook(Hook):
             return
         folders = (hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook))
         folder = next(folders, runner.work_dir)
-        # no process leaves before the file is written, or the launcher would end them all
+        # all processes wait for the file: if one exits, the launcher ends the others
         runner.save_checkpoint(folder, INTERRUPTED, meta=meta, by_epoch=False)
         self.release()
         name, path = signal.Signals(number).name, os.path.join(folder, INTERRUPTED)
-        runner.logger.warning(f"interrupted by {name}: {path} is written; go on with --resume")
+        runner.logger.warning(f"interrupted by {name}: wrote {path}; continue with --resume")
         raise InterruptedTraining(128 + number)
