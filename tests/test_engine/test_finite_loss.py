@@ -218,5 +218,5 @@ def test_a_model_that_outlives_its_training_keeps_no_runner(small_run, wrong):
 
 
 def test_an_unknown_way():
-    with pytest.raises(InputError, match="on_error must be 'raise' or 'skip', 'ignore'"):
+    with pytest.raises(InputError, match="on_error='ignore' must be 'raise' or 'skip'"):
         FiniteLossHook(on_error="ignore")

@@ -216,7 +216,7 @@ def test_a_missing_encoder_is_named(adapter, tmp_path):
         (dict(config="{]"), "damaged adapter file, wrong metadata"),
         (dict(config="3"), "config and description must be dictionaries"),
         (dict(confih="{}"), r"unknown entries \['confih'\]"),
-        (dict(sha256='"0"'), "its content and does not match its checksum"),
+        (dict(sha256='"0"'), "its content does not match its checksum"),
         (dict(classes="{}"), "damaged adapter file"),
         (dict(frozen_encoder='{"source": 3}'), "damaged file, its meta.frozen_encoder is"),
         (dict(config='{"model": {"type": "Recoder"}}'), "'Recoder' is not registered"),
