@@ -112,7 +112,7 @@ def test_a_head_of_its_own(run_tool, base, former, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--task", "semseg", "--type", "Edge"), "has a task 'semseg' already"),
+        (("--task", "semseg", "--type", "Edge"), "already has a task 'semseg'"),
         (("--task", "edge", "--type", "Edges"), "task 'edge': unknown type 'Edges'; known: "),
         (("--task", "ed-ge", "--type", "Edge"), "task name 'ed-ge' must be a valid identifier"),
         ((*NEW, "--head", "NoHead"), "NoHead"),

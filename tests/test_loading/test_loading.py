@@ -205,7 +205,7 @@ def test_values_that_went_wrong_are_refused(build, checkpoint, value):
     checkpoint["state_dict"][key].view(-1)[1] = value
     message = refusal(model, own, checkpoint)
     count = checkpoint["state_dict"][key].numel()
-    assert message.startswith(f"file.pth: {key} holds 1 NaN or infinite value(s) of {count}")
+    assert message.startswith(f"file.pth: {key} has 1 NaN or infinite value(s) of {count}")
 
 
 def test_a_pretrained_file_that_went_wrong_is_refused(build, tmp_path):
