@@ -26,9 +26,7 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
 
     Example::
 
-        dict(type="ConcatDataset", datasets=[
-            dict(type="MultiTaskDataset", data_root="rooms", tasks=dict(depth=depth)),
-            dict(type="MultiTaskDataset", data_root="streets", tasks=dict(semseg=semseg))])
+        dict(type="ConcatDataset", datasets=[rooms, streets])  # two MultiTaskDataset configs
     """
 
     unread = dict(ignore_keys="make the members' `metainfo` equal")

@@ -25,9 +25,7 @@ _SCENES_PER_WORKER = 64
 class ShapesMT(MultiTaskDataset):
     """Synthetic rooms with objects and people, rendered into ``data_root`` if it does not exist.
 
-    Args:
-        render: ``dict(train=, val=, size=, seed=)``, scenes per split, image side in pixels, seed.
-        data_root, tasks, kwargs: see :class:`MultiTaskDataset`.
+    ``render=dict(train=, val=, size=, seed=)``: scenes per split, image side in pixels, seed.
     """
 
     METAINFO = dict(

@@ -17,8 +17,7 @@ class Edge(ForegroundTask):
 
     Args:
         positive_weight: loss weight of boundary pixels; other pixels have 1 minus this weight.
-        tolerance: matching distance of the metric, as a share of the image diagonal: 0.0075 for
-            BSDS, 0.011 for NYUD.
+        tolerance: of the metric, as a share of the diagonal: 0.0075 for BSDS, 0.011 for NYUD.
     """
 
     primary_metric = "boundaryF"

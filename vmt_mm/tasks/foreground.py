@@ -51,8 +51,7 @@ class ForegroundTask(Task):
     """Base class of tasks that predict one foreground probability per pixel, by a sigmoid.
 
     Args:
-        values: coding of label files: 'mask255' (foreground > 127) or 'mask01' (1 = foreground,
-            255 = ignored).
+        values: of label files: 'mask255' (foreground > 127) or 'mask01' (255 = ignored).
     """
 
     out_channels = 1

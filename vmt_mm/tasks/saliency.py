@@ -18,8 +18,7 @@ class Saliency(ForegroundTask):
 
     Args:
         primary_metric: metric that represents the task, 'mIoU' or 'maxF'.
-        thresholds, f_thresholds, beta_squared, average: see
-            :class:`~vmt_mm.evaluation.SaliencyMetric`.
+        thresholds, f_thresholds, beta_squared, average: see ``SaliencyMetric``.
     """
 
     primary_metric = "mIoU"

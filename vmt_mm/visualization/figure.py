@@ -170,7 +170,7 @@ def draw_strip(
 ) -> np.ndarray:
     """Draw the image and its predictions side by side, for frames of a video.
 
-    All frames have the same layout. ``height`` of tiles in pixels defaults to the image's; output
+    Frames have equal layouts. Tiles are ``height`` pixels high (default: the image's); both output
     sides are even, as video encoders require.
     """
     predicted = {k: task for k, task in tasks.items() if sample.prediction(k) is not None}

@@ -83,13 +83,8 @@ class RandomWarp(BaseTransform):
         scale: range of the zoom factor, > 1 enlarges.
         fill: border colour in the image's channel order, or one value for all channels; None means
             ImageNet's mean; images loaded with ``color_type='unchanged'`` need a value.
-        on_device: let :class:`MultiTaskDataPreprocessor` apply the warp to the batch on the model's
-            device, with the same random numbers. For training only; no geometric transform may
-            follow.
-
-    Example::
-
-        dict(type="RandomWarp", size=(512, 512), rotate=(-10, 10), scale=(0.5, 2.0))
+        on_device: let :class:`MultiTaskDataPreprocessor` apply the warp on the model's device. For
+            training only; no geometric transform may follow.
     """
 
     def __init__(
