@@ -3,8 +3,8 @@
 
 import os
 
-# A core may serve another test process. Kernels that libraries keep, one for every shape, are of
-# use to runs that meet few shapes; tests meet thousands, once.
+# One thread: other test processes use the other cores. Small kernel caches: tests use thousands
+# of shapes, each once.
 for name, value in dict(
     OMP_NUM_THREADS="1", ONEDNN_PRIMITIVE_CACHE_CAPACITY="32", LRU_CACHE_CAPACITY="32"
 ).items():
@@ -21,12 +21,12 @@ import pytest
 import torch
 from configs_read_once import configs_read_once  # noqa: F401
 from mmengine.registry import init_default_scope
-from small_runs import scenes, small_run, whole  # noqa: F401
+from small_runs import full_run, scenes, small_run  # noqa: F401
 from untrained import checkpoint, inferencer, model  # noqa: F401
 
 _GLIBC = platform.libc_ver()[0] == "glibc"
 
-#: The limit of a slow test; pyproject.toml has that of others.
+#: Timeout of a slow test; that of others is in pyproject.toml.
 _SLOW_SECONDS = 600
 
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ cv2.setNumThreads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests more time; begin with their files, so that no process ends with one."""
+    """Give slow tests more time, and run their files first, so that no process ends with one."""
     slow = set()
     for item in items:
         if item.get_closest_marker("slow"):
@@ -44,14 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector what stays for the whole run: the libraries and the list of tests."""
+    """Exclude libraries and the list of tests from garbage collection: they stay until the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def memory():
-    """Give back what the tests of a file held: compiled code, models in cycles, the free heap."""
+    """Free memory after each file: compiled code, models in reference cycles, the free heap."""
     yield
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
@@ -62,7 +62,7 @@ def memory():
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """Look types up here first, as every config says."""
+    """Use this project's default scope, as every config does."""
     init_default_scope("vmt_mm")
 
 

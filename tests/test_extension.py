@@ -1,4 +1,4 @@
-"""A new method and a new task need no edit under ``vmt_mm/``, and tasks' names stay at home."""
+"""New methods and tasks need no edit under ``vmt_mm/``, where no name of one is compared."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from vmt_mm.tasks import LabelSpec, Task
 
 @PEFT_METHODS.register_module(force=True)
 class ToyShift(PEFTMethod):
-    """Adds one vector to the stream after every block."""
+    """Adds one vector to the residual stream after every block."""
 
     def attach(self, backbone):
         self.shifts = nn.ParameterList(
@@ -33,7 +33,7 @@ class Count(LabelSpec):
 
 @TASKS.register_module(force=True)
 class ToyCount(Task):
-    """Regresses one number a pixel."""
+    """Regresses one number per pixel."""
 
     label = Count()
     out_channels = 1

@@ -1,6 +1,6 @@
-"""docs/getting_started.md: its commands are run in order, as a newcomer does.
+"""Run the commands of docs/getting_started.md in order, as a newcomer does.
 
-``SMALLER`` replaces the page's sizes; commands that set up an environment are left out.
+``SMALLER`` replaces the page's sizes; commands that set up an environment are skipped.
 """
 
 import importlib.util

@@ -130,7 +130,7 @@ def test_the_example_task(tmp_path):
     assert task.draw(metres[None], {}).shape == (2, 2, 3)
     target = task.label.to_tensor(label)[None]
     assert task.loss(target.clone(), target) == 0
-    assert task.loss(target + (target == 0), target) == 0  # unknown pixels do not count
+    assert task.loss(target + (target == 0), target) == 0  # unlabelled pixels do not count
 
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))

@@ -1,4 +1,4 @@
-"""Rooms of the package: imports run down only, so there is no circle between folders.
+"""Rooms of the package: imports only go down, so folders have no import cycles.
 
 No other test reads imports. The order is the one of docs/architecture.md.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "vmt_mm"
-#: From the top down: a room uses what is below it.
+#: From the top down: a room imports only from rooms below it.
 ROOMS = [
     "cli", "apis", "export", "conversion", "analysis", "engine", "loading", "config", "models",
     "datasets", "rendering", "evaluation", "visualization", "structures", "peft", "checkpoints",
@@ -16,12 +16,12 @@ ROOMS = [
 ]  # fmt: skip
 
 
-def test_every_room_has_its_place():
+def test_every_room_is_in_the_order():
     found = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert found - {"__init__", "__pycache__", "weights"} == set(ROOMS)
 
 
-def test_no_import_runs_up():
+def test_no_room_imports_from_above():
     up = [
         f"{path.relative_to(PACKAGE)} imports vmt_mm.{target}"
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -39,7 +39,7 @@ def test_an_import_inside_a_function_counts():
 
 
 def imported_rooms(source: str) -> Iterator[str]:
-    """First part below ``vmt_mm`` of everything that is imported, in functions too."""
+    """Rooms of ``vmt_mm`` that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"

@@ -1,4 +1,4 @@
-"""The metafiles name what exists, and no number that docs/results.md does not have."""
+"""The metafiles name existing configs and only numbers of docs/results.md."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The field's experiment from end to end, in small: PASCAL_MT, a frozen Swin-T, VMT-Adapter.
+"""The standard experiment end to end, in small: PASCAL_MT, a frozen Swin-T, VMT-Adapter.
 
-Raw archive -> converter -> training in four processes with validations -> test -> metrics once
-more, by another implementation, from the files that the test wrote.
+Raw archive -> converter -> training in four processes with validations -> test -> metrics again,
+by another implementation, from the files that the test wrote.
 """
 
 import json
@@ -21,19 +21,19 @@ CONFIGS = dict(
     mlp="configs/vmt/vmt_swin-t_pascal.py", hrnet="configs/vmt/vmt_swin-t_pascal_hrnet.py"
 )
 TRAIN, VAL = [f"2008_{i:06d}" for i in range(8)], [f"2010_{i:06d}" for i in range(5)]
-#: Heights and widths.
+#: (height, width) of the images.
 SIZES = ((48, 64), (64, 48), (56, 56))
 WALL, FLOOR, SKY, PERSON, CAT = 440, 158, 360, 15, 8
 #: Single-task full fine-tuning in the paper's Table 2.
 REFERENCE = (("semseg/mIoU", 67.21), ("human_parts/mIoU", 61.93), ("saliency/mIoU", 62.35),
              ("normals/mErr", 17.97))  # fmt: skip
-#: Classes are files exactly; 8 bits move a probability by 1/510, a normal's component by 1/255.
+#: Files store classes exactly; 8 bits move a probability by 1/510, a normal's component by 1/255.
 TOLERANCES = {"semseg/mIoU": 1e-9, "human_parts/mIoU": 1e-9, "saliency/mIoU": 0.3,
               "saliency/maxF": 0.3, "normals/mErr": 0.05, "normals/rmse": 0.05}  # fmt: skip
 
 
 def write_raw(root: Path) -> Path:
-    """Write a PASCAL_MT: rooms and skies with a person in most of them, a cat in the others."""
+    """Write a PASCAL_MT: rooms and skies, most with a person, the others with a cat."""
     rng = np.random.default_rng(0)
     for number, name in enumerate([*TRAIN, *VAL]):
         height, width = size = SIZES[number % len(SIZES)]
@@ -46,7 +46,7 @@ def write_raw(root: Path) -> Path:
 
         colours = np.stack([90 * sky, 60 * floor, 120 * person], axis=-1)
         save_png(root / f"JPEGImages/{name}.jpg", colours + rng.integers(0, 60, colours.shape))
-        classes = np.where(person, what, 0)  # and outlines that are left out, as VOC has them
+        classes = np.where(person, what, 0)  # with ignored outlines, as in VOC
         classes[(abs(abs(columns - middle) - width / 6) < 1) & (rows > height / 5)] = 255
         save_png(root / f"semseg/VOC12/{name}.png", classes, palette=True)
         save_png(root / f"sal_distill/{name}.png", person * 255)
@@ -65,7 +65,7 @@ def write_raw(root: Path) -> Path:
 
 
 def official_swin_tiny() -> dict[str, torch.Tensor]:
-    """Random tensors with all names and shapes of ``swin_tiny_patch4_window7_224.pth``."""
+    """Random tensors with the names and shapes of ``swin_tiny_patch4_window7_224.pth``."""
     state = {}
 
     def add(name: str, *shape: int, bias: bool = True) -> None:
@@ -113,7 +113,7 @@ def data(run_tool, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory) -> Path:
-    """The encoder's file."""
+    """The file of the pretrained backbone."""
     path = tmp_path_factory.mktemp("pretrained") / "swin_tiny_patch4_window7_224.pth"
     torch.manual_seed(0)
     torch.save({"model": official_swin_tiny()}, path)
@@ -148,12 +148,12 @@ def test_from_the_archive_to_the_scores(run_tool, data, pretrained, tmp_path, he
         assert metrics[name] == pytest.approx(again[name], abs=by), name
     assert metrics["semseg/images"] == len(VAL)
     assert metrics["human_parts/images"] == len(VAL) - 1  # the cat has no parts
-    assert 30 < metrics["semseg/mIoU"] < 100  # neither one class everywhere nor the labels
+    assert 30 < metrics["semseg/mIoU"] < 100  # neither constant nor the labels
     if head == "mlp":
         gains = [
             (again[name] - of) / of * (-1) ** (name == "normals/mErr") for name, of in REFERENCE
         ]
         assert metrics["delta"] == pytest.approx(100 * np.mean(gains), abs=0.2)
-    # what four processes made of it in the last validation
+    # results of four processes in the last validation
     last = json.loads((tmp_path / "run/last_validation.json").read_text())["metrics"]
     assert last == pytest.approx(metrics, abs=0.5)

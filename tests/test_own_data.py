@@ -1,4 +1,4 @@
-"""docs/data.md: its configs are parsed, its commands are run on small folders."""
+"""Parse the configs of docs/data.md, and run its commands on small folders."""
 
 import os
 import re

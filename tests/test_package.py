@@ -56,7 +56,7 @@ def test_import_is_silent(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_encoder_of_a_config_builds_alone():
+def test_the_backbone_of_a_config_builds_separately():
     cfg = load_config(ROOT / "configs/vmt/vmt_swin-nano_shapes.py")
     encoder = MODELS.build(cfg.model.backbone)
     encoder.init_weights()
@@ -75,7 +75,7 @@ def test_shipped_weights_are_small():
 
 @pytest.fixture
 def rooms(tmp_path, monkeypatch):
-    """Somebody's folders: two tasks, one of them under a name of their own."""
+    """A user's folders: two tasks, one with a custom name."""
     write_dataset(tmp_path / "my_rooms", train=2, val=1, size=32, seed=0, workers=1)
     for file in (tmp_path / "my_rooms/human_parts").iterdir():
         file.unlink()

@@ -1,4 +1,4 @@
-"""What is built from Python gets this project's classes, whatever default scope the process has."""
+"""Objects built from Python are of this project's classes, whatever the default scope."""
 
 from collections import OrderedDict
 
@@ -37,7 +37,7 @@ MODEL = dict(
 
 @pytest.fixture(params=[None, "mmseg", "mmengine", "vmt_mm"])
 def scope(request, monkeypatch):
-    """The default scope that another library left behind."""
+    """The default scope set by another library."""
     monkeypatch.setattr(DefaultScope, "_instance_dict", OrderedDict())
     if request.param:
         init_default_scope(request.param)
@@ -48,7 +48,7 @@ def scope(request, monkeypatch):
 
 @pytest.fixture
 def entry(tmp_path):
-    """A data set of one task."""
+    """A dataset with one task."""
     for name, shape in (("images", (12, 8, 3)), ("floor", (12, 8))):
         (tmp_path / name).mkdir()
         Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / name / "a.png")

@@ -1,4 +1,4 @@
-"""Run the tools as a user does: in this process, or in one of their own."""
+"""Run the tools as a user does, in this process or in a separate one."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
-#: A few small scenes, one epoch of a few steps.
+#: A few small scenes, and one epoch of a few steps.
 SMALL = [
     "render.train=16",
     "render.val=5",
@@ -40,12 +40,12 @@ def options(tmp_path: Path, *more: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Output:
-    """What a tool left.
+    """Result of a tool.
 
     Attributes:
-        code: its exit status.
-        out: what it printed.
-        err: what it printed as errors.
+        code: exit status.
+        out: standard output.
+        err: standard error.
     """
 
     code: int
@@ -54,7 +54,7 @@ class Output:
 
     @property
     def text(self) -> str:
-        """All that it printed."""
+        """Standard output and standard error."""
         return self.out + self.err
 
 
@@ -65,7 +65,7 @@ def run_tool(script: str, *arguments: object, code: int = 0, cwd: Path = ROOT) -
     no logger, no message hub; its threads, seeds and environment variables end with it.
     """
     out, err = io.StringIO(), io.StringIO()
-    former = Path.cwd()
+    previous = Path.cwd()
     status: object = 0
     with (
         own_state(),
@@ -80,14 +80,14 @@ def run_tool(script: str, *arguments: object, code: int = 0, cwd: Path = ROOT) -
         except SystemExit as ended:
             status = ended.code or 0
         finally:
-            os.chdir(former)
+            os.chdir(previous)
     output = Output(status if isinstance(status, int) else 1, out.getvalue(), err.getvalue())
     assert output.code == code, output.text[-4000:]
     return output
 
 
 def run_process(*command: object, code: int = 0, **kwargs) -> str:
-    """Run a command in the repository, in a process of its own; return all that it printed.
+    """Run a command in the repository as a separate process; return its output.
 
     For tests of the process: its exit, its signals, its group. Others use ``run_tool``.
     """

@@ -1,4 +1,4 @@
-"""Config files of the repository and of mmseg are read once in a test run, which loads hundreds.
+"""Cache parsed config files of the repository and of mmseg: a test run loads hundreds.
 
 ``tests/conftest.py`` imports the fixture.
 """
@@ -16,7 +16,7 @@ _FOLDERS = {Path(__file__).parents[2] / "configs", Path(mmseg.__file__).parent /
 
 @pytest.fixture(autouse=True, scope="session")
 def configs_read_once():
-    """Keep what mmengine reads; it makes a folder, and writes and deletes it, for every file."""
+    """Cache what mmengine reads: for every file, it creates, fills and deletes a folder."""
     read, found = Config._file2dict, {}
 
     def read_once(filename, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Warps that move whole pixels."""
+"""Warps that shift by an integer number of pixels."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Two data sets over the small scenes, each with labels of its own."""
+"""Two datasets over the small scenes with different labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from small_runs import small_config
 
-#: What the first and the second data set label.
+#: Tasks that the first and the second dataset have labels for.
 FIRST, SECOND = ("semseg", "human_parts"), ("saliency", "normals")
 
 
@@ -18,17 +18,17 @@ def halves(
     parts: tuple[tuple[int, int], tuple[int, int]] = ((0, 2), (1, 2)),
     **more: Any,
 ) -> dict[str, Mapping]:
-    """Options of a small run that put two data sets in the place of a loader's one.
+    """Options of a small run that replace a loader's dataset with two.
 
     Args:
         scenes: the rendered scenes.
         loader: the data loader.
-        parts: what each takes of the scenes.
-        more: further arguments of both.
+        parts: the part (k, n) of the scenes for each.
+        more: further arguments of both datasets.
     """
-    whole = small_config(scenes)[loader].dataset
+    dataset = small_config(scenes)[loader].dataset
     datasets = [
-        dict(whole, part=part, tasks={name: whole.tasks[name] for name in names}, **more)
+        dict(dataset, part=part, tasks={name: dataset.tasks[name] for name in names}, **more)
         for part, names in zip(parts, (FIRST, SECOND), strict=True)
     ]
     return {f"{loader}.dataset": dict(_delete_=True, type="ConcatDataset", datasets=datasets)}

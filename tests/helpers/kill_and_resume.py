@@ -1,11 +1,11 @@
-"""Kill a training again and again, resume it each time, and compare with one that was left alone.
+"""Kill and resume a training many times, and compare it with an uninterrupted one.
 
 python tests/helpers/kill_and_resume.py --kills 20 --while-writing 6
 
-A small training on rendered scenes gets SIGKILL while it starts, while it trains, and while it
-writes a checkpoint, and goes on with `--resume auto`. At the end its weights and metrics must be
-those of the uninterrupted run, every checkpoint ever seen whole, and nothing torn left. Each
-training is a forked process, which need not import the libraries again.
+A small training on rendered scenes gets SIGKILL while it starts, trains, or writes a checkpoint,
+and is resumed with `--resume auto`. At the end its weights and metrics must equal those of the
+uninterrupted run, every checkpoint seen on the way must be intact, and no partial file may be
+left. Each training is a forked process, so that the libraries are imported once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vmt_mm.utils.files import PARTIAL
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/vmt/vmt_swin-nano_shapes.py"
 _STEP = "Epoch(train)"
-#: A kill amid the training comes after so many steps of it: in the second epoch.
+#: A kill during training comes after this many steps, in the second epoch.
 _STEPS = 5, 8
 
 
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 
 
 class Training:
-    """The training that is started again and again, in one work dir."""
+    """A training that is started repeatedly in one work dir."""
 
     def __init__(self, work_dir: Path, data: Path, epochs: int) -> None:
         self.work_dir = work_dir
@@ -83,7 +83,7 @@ class Training:
         runpy.run_path(self.command[0], run_name="__main__")
 
     def finish(self) -> float:
-        """Run it to its end; return the seconds until its first step."""
+        """Run it to the end; return the seconds until its first step."""
         process, begin = self.start(), time.monotonic()
         _wait_for_steps(self, process, 1)
         seconds = time.monotonic() - begin
@@ -97,7 +97,7 @@ class Training:
         return list(self.work_dir.rglob(f".*{PARTIAL}"))
 
     def torn(self) -> list[str]:
-        """Checkpoints that are not whole, and an empty pointer to the last one."""
+        """Incomplete checkpoints, and an empty pointer to the last one."""
         torn = [path.name for path in self.work_dir.glob("*.pth") if not is_intact(path)]
         pointer = self.work_dir / "last_checkpoint"
         return torn + ([pointer.name] if pointer.exists() and not pointer.read_text() else [])
@@ -116,7 +116,7 @@ class Training:
 
 
 def kill_at(training: Training, moment: str, rng: random.Random, startup: float) -> str:
-    """Start the training, kill it at a moment of that kind, say what it was doing."""
+    """Start the training, kill it at a moment of this kind, and return what it was doing."""
     process = training.start()
     begin = time.monotonic()
     if moment == "starting":
@@ -138,7 +138,7 @@ def kill_at(training: Training, moment: str, rng: random.Random, startup: float)
 def _wait_for_steps(
     training: Training, process: multiprocessing.Process, count: int, seconds: float = math.inf
 ) -> None:
-    """Wait until so many steps are in the log, or for so long."""
+    """Wait until the log has this many steps, or until the time is up."""
     end = time.monotonic() + seconds
     while training.log.read_text().count(_STEP) < count and process.is_alive():
         if time.monotonic() > end:
@@ -149,7 +149,7 @@ def _wait_for_steps(
 def _wait_for_writing(
     training: Training, process: multiprocessing.Process, rng: random.Random
 ) -> None:
-    """Wait until the first, second or third checkpoint is being written, and some milliseconds."""
+    """Wait until the first, second or third checkpoint is being written, plus some milliseconds."""
     seen, wanted = set(), rng.randint(1, 3)
     while process.is_alive():
         seen |= {p.name for p in training.work_dir.glob(f".*{PARTIAL}") if ".pth." in p.name}
@@ -158,31 +158,31 @@ def _wait_for_writing(
             return
 
 
-def compare(killed: Training, whole: Training) -> list[str]:
-    """What differs at the end; nothing should."""
+def compare(killed: Training, full_run: Training) -> list[str]:
+    """Differences at the end; there should be none."""
     faults = [f"torn: {name}" for name in killed.torn()]
     faults += [f"left behind: {path.name}" for path in killed.partial_files()]
-    names = [sorted(p.name for p in t.work_dir.glob("*.pth")) for t in (killed, whole)]
+    names = [sorted(p.name for p in t.work_dir.glob("*.pth")) for t in (killed, full_run)]
     if names[0] != names[1]:
         faults.append(f"checkpoints {names[0]} instead of {names[1]}")
-    ours, theirs = killed.metrics(), whole.metrics()
+    ours, theirs = killed.metrics(), full_run.metrics()
     faults += [f"{k}: {ours.get(k)} instead of {v}" for k, v in theirs.items() if ours.get(k) != v]
-    weights, expected = killed.weights(), whole.weights()
+    weights, expected = killed.weights(), full_run.weights()
     faults += [f"weights of {k}" for k in expected if not torch.equal(weights[k], expected[k])]
     return faults
 
 
 def main() -> None:
-    """Run, print a table, exit with 1 if anything differs."""
+    """Run, print a table, and exit with 1 if anything differs."""
     args, console = parse_args(), Console()
     rng = random.Random(args.seed)
     epochs = args.epochs_per_kill * args.kills
-    whole = Training(args.work_dir / "whole", args.work_dir / "shapes", epochs)
+    full_run = Training(args.work_dir / "full", args.work_dir / "shapes", epochs)
     killed = Training(args.work_dir / "killed", args.work_dir / "shapes", epochs)
     if args.work_dir.exists():
         sys.exit(f"{args.work_dir} is there; remove it or give another --work-dir")
     begin = time.monotonic()
-    startup = whole.finish()
+    startup = full_run.finish()
     console.print(f"uninterrupted: {epochs} epochs in {time.monotonic() - begin:.0f} s")
     others = args.kills - args.while_writing
     moments = ["writing"] * args.while_writing
@@ -198,13 +198,13 @@ def main() -> None:
         table.add_row(str(number), moment, state, ", ".join(torn) or "none")
         console.print(f"kill {number} of {args.kills}: {state}", highlight=False)
         if "had ended" in state:
-            faults.append(f"kill {number}: the training had ended before, make it longer")
+            faults.append(f"kill {number}: the training had ended before the kill; make it longer")
     killed.finish()
-    if killed.log.read_text().count(_STEP) == whole.log.read_text().count(_STEP):
-        faults.append("the training went on from no checkpoint")
-    faults += compare(killed, whole)
+    if killed.log.read_text().count(_STEP) == full_run.log.read_text().count(_STEP):
+        faults.append("the training was never resumed from a checkpoint")
+    faults += compare(killed, full_run)
     console.print(table)
-    for name, value in whole.metrics().items():
+    for name, value in full_run.metrics().items():
         after = killed.metrics()[name]
         console.print(f"{name}: {value} uninterrupted, {after} after the kills", soft_wrap=True)
     if faults:

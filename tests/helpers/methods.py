@@ -1,6 +1,6 @@
-"""The table of PEFT methods: a row enrols a method in every test of the contract.
+"""The table of PEFT methods: a row adds a method to every test of the contract.
 
-An entry of ``ENCODERS`` enrols an encoder.
+An entry of ``ENCODERS`` adds a backbone.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ TASKS = dict(
 
 @dataclass(frozen=True)
 class Encoder:
-    """A small encoder that the methods are tried on.
+    """A small backbone to test the methods on.
 
     Attributes:
-        config: of the adapted encoder.
-        make_stock: makes the library's own.
-        widths: channels of its blocks.
-        blocks: names of its blocks.
+        config: config of the adapted backbone.
+        make_stock: builds the original library's backbone.
+        widths: channels of the blocks.
+        blocks: names of the blocks.
         layers: role -> name of the layer in a block.
-        table_heads: heads of each block that has a table of relative positions, 13 x 13.
-        own: methods that show on it what they show on no other encoder.
-        patch_embed: name of the layer that embeds patches.
+        table_heads: heads of each block with a 13 x 13 table of relative positions.
+        own: methods that only this backbone tests fully.
+        patch_embed: name of the patch embedding.
     """
 
     config: Mapping
@@ -50,28 +50,28 @@ class Encoder:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Name -> size of each parameter of the library's own."""
+        """Name -> size of each parameter of the original backbone."""
         return {name: p.numel() for name, p in self.make_stock().named_parameters()}
 
     @cached_property
     def keys(self) -> frozenset[str]:
-        """Names of what the library's own saves."""
+        """Keys of the original backbone's state dict."""
         return frozenset(self.make_stock().state_dict())
 
     def of_blocks(self, *names: str) -> frozenset[str]:
-        """Names of what a method keeps for every block."""
+        """Names of a method's parameters in every block."""
         return frozenset(f"peft.blocks.{i}.{n}" for i in range(len(self.blocks)) for n in names)
 
     def of_layers(self, *names: str) -> frozenset[str]:
-        """Names of what is in every block; ``{role}`` stands for a layer's name."""
+        """Names of parameters in every block; ``{role}`` is replaced with a layer's name."""
         return frozenset(f"{b}.{n.format(**self.layers)}" for b in self.blocks for n in names)
 
     def total(self, per_block: Callable[[int], int]) -> int:
-        """Sum over the blocks of a function of their channels."""
+        """Sum of a function of the channels over all blocks."""
         return sum(per_block(width) for width in self.widths)
 
 
-#: Windows of the second block are shifted; one such block is enough.
+#: The second block has shifted windows; one such block is enough.
 _DEPTHS = (2, 1, 1, 1)
 SWIN = Encoder(
     dict(type="MultiTaskSwin", arch="nano", depths=_DEPTHS),
@@ -83,7 +83,7 @@ SWIN = Encoder(
          norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
     (1, 1, 2, 4, 8),
 )  # fmt: skip
-#: With LayerScale, patches that divide no image here, and groups of unequal length.
+#: With LayerScale, a patch size that divides no image here, and groups of unequal length.
 _VIT = dict(
     arch=dict(embed_dims=20, num_layers=5, num_heads=2, feedforward_channels=80),
     img_size=56,
@@ -96,22 +96,22 @@ VIT = Encoder(
     (20,) * 5,
     tuple(f"layers.{number}" for number in range(5)),
     dict(qkv="attn.qkv", proj="attn.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="ln1"),
-    # parameters outside modules, as positions, are replaced
+    # swaps parameters outside modules, such as position embeddings
     own=("PerTask-FullFineTuning",),
 )
-#: The first is tried with every method.
+#: The first one is tested with every method.
 ENCODERS = dict(swin=SWIN, vit=VIT)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a method promises.
+    """What a method must satisfy.
 
     Attributes:
-        peft: its config.
-        trains: exact names of what trains in the encoder.
-        count: how many numbers that are, as arithmetic.
-        per_task: whether the encoder runs once a task.
+        peft: config of the method.
+        trains: exact names of the trainable parameters of the backbone.
+        count: number of trainable parameters, as a formula.
+        per_task: whether the backbone runs once per task.
         from_the_start: whether the tasks differ from the patch embedding on.
     """
 
@@ -200,7 +200,7 @@ def _shared(on: Encoder) -> dict[str, Row]:
 
 
 def _multiple(row: Row) -> Row:
-    """The row of a method's Multiple form: T copies of what trains."""
+    """The row of a method's Multiple form: T copies of the trainable parameters."""
     own = {name.replace("peft.blocks", "peft.method.blocks") for name in row.trains}
     return Row(
         dict(type="PerTask", method=row.peft),
@@ -214,7 +214,7 @@ def _multiple(row: Row) -> Row:
 
 
 def _rows(on: Encoder) -> dict[str, Row]:
-    """The table for one encoder."""
+    """The table for one backbone."""
     shared, c = _shared(on), min(on.widths)
     copied = ("Adapter", "LowRankAdapter", "LoRA", "BitFit", "RelativeBias", "FullFineTuning")
     return {
@@ -254,26 +254,26 @@ def _rows(on: Encoder) -> dict[str, Row]:
     }
 
 
-#: Encoder -> method -> what it promises.
+#: Backbone -> method -> what it must satisfy.
 METHODS = {name: _rows(on) for name, on in ENCODERS.items()}
-#: One of each kind, tried on every encoder: for all tasks, a copy per task, around single layers.
+#: One method of each kind, tested on every backbone: shared, one copy per task, wrapped layers.
 _KINDS = ("VMTAdapter", "PerTask-Adapter", "LoRA")
 
 
 class Case(NamedTuple):
-    """A method on an encoder, by their names."""
+    """Names of a backbone and a method."""
 
     encoder: str
     method: str
 
     @property
     def on(self) -> Encoder:
-        """The encoder."""
+        """The backbone."""
         return ENCODERS[self.encoder]
 
     @property
     def row(self) -> Row:
-        """What the method promises on it."""
+        """The method's row for this backbone."""
         return METHODS[self.encoder][self.method]
 
 
@@ -283,7 +283,7 @@ def _param(case: Case):
     return pytest.param(case, id="-".join(case), marks=marks)
 
 
-#: Every method on every encoder, for ``parametrize("case", CASES)``; some run on demand alone.
+#: Every method on every backbone, for ``parametrize("case", CASES)``; some only run on demand.
 CASES = [_param(Case(encoder, name)) for encoder, rows in METHODS.items() for name in rows]
 
 
@@ -304,7 +304,7 @@ def build_model(
 
 
 def scatter(model: nn.Module, scale: float = 0.05) -> nn.Module:
-    """Move what trains off its initial values, so that nothing is 0 because it starts at 0."""
+    """Add noise to the trainable parameters, so that none is 0 because it starts at 0."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data += scale * parameter.data.new_empty(parameter.shape).normal_()

@@ -1,4 +1,4 @@
-"""Take the place of ``mmcv._ext``, mmcv's compiled operators, in an environment without them.
+"""Replace ``mmcv._ext``, mmcv's compiled operators, in an environment without them.
 
 ``make test-original`` copies this file there. mmsegmentation imports operators that neither it nor
 this project calls for the models here; what calls one gets an error.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-#: What mmcv asks for its report of the environment.
+#: Functions that mmcv calls to report the environment.
 _VERSIONS = ("get_compiler_version", "get_compiling_cuda_version")
 
 

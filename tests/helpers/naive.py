@@ -1,4 +1,4 @@
-"""Pieces of naive transliterations, on mmseg's own Swin."""
+"""Building blocks of naive transliterations, on mmseg's original Swin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmt_mm.models.backbones.swin import ARCHITECTURES
 
 
 def stock_swin(encoder: nn.Module, replace: dict[str, Tensor] | None = None) -> SwinTransformer:
-    """mmseg's Swin-nano in float64 with the frozen encoder's weights, some of them replaced."""
+    """mmseg's Swin-nano in float64 with the frozen backbone's weights, some of them replaced."""
     stock = SwinTransformer(**ARCHITECTURES["nano"]).double()
     stock.eval()  # returns None in mmseg
     state = {k: v for k, v in encoder.state_dict().items() if k not in encoder.added_keys}
@@ -22,7 +22,7 @@ def stock_swin(encoder: nn.Module, replace: dict[str, Tensor] | None = None) -> 
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Over the last dimension."""
+    """Layer norm over the last dimension."""
     centred = x - x.mean(-1, keepdim=True)
     return centred / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-5) * weight + bias
 
@@ -49,7 +49,7 @@ def run_stock(
     after_mlp: Change = lambda _, out: out,
     parallel_to_mlp: Change = lambda _, y: torch.zeros_like(y),
 ) -> list[Tensor]:
-    """The four maps of one pass, with something added to every block."""
+    """The four feature maps of one pass, with additions in every block."""
     maps, number = [], 0
     x, hw = stock.patch_embed(images)
     for j, stage in enumerate(stock.stages):

@@ -1,4 +1,4 @@
-"""The boundary F-score by loops over pixels, from its description alone."""
+"""The boundary F-score by loops over pixels, written from its description alone."""
 
 import math
 
@@ -8,7 +8,7 @@ _BINOMIAL = (1, 4, 6, 4, 1)
 
 
 def naive_thin(values: np.ndarray) -> np.ndarray:
-    """Crests of a map (H, W) of whole numbers."""
+    """Crests of an integer map (H, W)."""
     height, width = values.shape
 
     def value(grid, y, x):
@@ -43,7 +43,7 @@ def naive_thin(values: np.ndarray) -> np.ndarray:
 
 
 def _run(smooth: list[list[int]], y: int, x: int, dy: int, dx: int) -> list[tuple[int, int]]:
-    """Pixels of one value on the line through (y, x); none unless both its ends fall off."""
+    """Pixels of equal value on the line through (y, x); none unless values drop at both ends."""
     height, width, value = len(smooth), len(smooth[0]), smooth[y][x]
 
     def at(i, j):
@@ -59,7 +59,7 @@ def _run(smooth: list[list[int]], y: int, x: int, dy: int, dx: int) -> list[tupl
 
 
 def _across(right: int, down: int, diagonal: int, other: int) -> tuple[int | None, int | None]:
-    """(dy, dx) nearest to the direction in which the surface bends down most; None for none."""
+    """(dy, dx) nearest to the direction of strongest downward curvature; None without one."""
     xx, yy, xy = right, down, (diagonal - other) / 4
     smallest = 0.5 * (xx + yy) - math.hypot(0.5 * (xx - yy), xy)
     if xx == yy and xy == 0:

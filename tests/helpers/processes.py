@@ -17,8 +17,8 @@ from vmt_mm.cli.launch import leave_group
 def run_forked(script: str, folder: Path) -> None:
     """Run a test file as a script, ``script folder``, which calls :func:`fork_group`.
 
-    In a process group of its own and with a deadline: a process that waits for another one for ever
-    must not stop the test run.
+    It has its own process group and a deadline: a process that waits forever for another one must
+    not block the test run.
     """
     environment = {
         **os.environ,
@@ -47,8 +47,8 @@ def run_forked(script: str, folder: Path) -> None:
 def fork(world: int, work: Callable[[int], object]) -> list[int]:
     """Call ``work(rank)`` in ``world`` forked processes; return their exit codes.
 
-    Forked from a process that has imported everything and computed nothing: starting as many
-    interpreters would take far longer than the test.
+    The parent has imported everything and computed nothing: starting this many interpreters
+    would take far longer than the test.
     """
     torch.set_num_threads(1)
     children = []
@@ -66,13 +66,13 @@ def fork(world: int, work: Callable[[int], object]) -> list[int]:
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
-    # waits for every one
+    # waits for each process
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def fork_group(world: int, folder: Path, work: Callable[[int], object]) -> None:
     """Call ``work(rank)`` in ``world`` forked processes of one gloo group; fail if one does."""
-    os.chdir(folder)  # where mmengine puts what it collects
+    os.chdir(folder)  # where mmengine collects results
 
     def within_group(rank: int) -> None:
         store = f"file://{folder / f'store{world}'}"

@@ -1,4 +1,4 @@
-"""A small PASCAL_MT as it is had: real MATLAB structures, one fault or speciality an image."""
+"""A small PASCAL_MT as distributed: real MATLAB structures, one speciality per image."""
 
 import dataclasses
 from pathlib import Path
@@ -12,19 +12,19 @@ from vmt_mm.conversion.pascal_context import pascal_context
 
 SIZE = (12, 16)
 TRAIN, VAL = ("a", "b", "c"), ("d", "e")
-#: A class whose normals are used, the floor, and one whose normals are not.
+#: A class whose normals are used (the floor), and one whose normals are not.
 WALL, FLOOR, SKY = 440, 158, 360
 
 
 def box(top, bottom, left, right):
-    """A mask that is one within a box."""
+    """A mask that is 1 inside a box."""
     mask = np.zeros(SIZE, np.uint8)
     mask[top:bottom, left:right] = 1
     return mask
 
 
 def _structs(entries, fields):
-    """A row of MATLAB structures; 0 x 0 where there is none, as PASCAL-Part has it."""
+    """A row of MATLAB structures; 0 x 0 if empty, as in PASCAL-Part."""
     array = np.empty((1, len(entries)) if entries else (0, 0), [(f, object) for f in fields])
     for index, entry in enumerate(entries):
         array[0, index] = entry
@@ -45,7 +45,7 @@ def save_parts(path, *things):
 
 
 def save_png(path, values, palette=False):
-    """Write an image, with a palette if asked, as VOC does."""
+    """Write an image, optionally with a palette, as VOC does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values.astype(np.uint8))
     if palette:
@@ -68,7 +68,7 @@ def context():
 
 
 def raw_normals():
-    """Walls towards the camera, floors up where y points down: (0, -1, 0)."""
+    """Normals: walls towards the camera, floors up; y points down, so up is (0, -1, 0)."""
     values = np.empty((*SIZE, 3))
     values[:] = (128, 128, 255)
     values[6:, :10] = (128, 0, 128)
@@ -77,7 +77,7 @@ def raw_normals():
 
 
 def make_raw(root: Path) -> Path:
-    """Write five images that are all whole; ``b`` has no person, ``c`` takes the other classes."""
+    """Write five intact images; ``b`` has no person, ``c`` uses the other set of classes."""
     rng = np.random.default_rng(0)
     for i in (*TRAIN, *VAL):
         (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def make_raw(root: Path) -> Path:
             thing(15, ("lfoot", box(8, 12, 6, 9)), ("lhand", box(4, 6, 2, 9))),
         )
     save_parts(root / "human_parts/b.mat", thing(8, ("head", box(0, 2, 0, 2))), thing(15))
-    # The other set of classes, which counts only where VOC has none.
+    # The other set of classes, which is only used where VOC has none.
     save_png(root / "semseg/pascal-context/a.png", np.full(SIZE, 3))
     lists = root / "ImageSets/Context"
     lists.mkdir(parents=True)
@@ -112,7 +112,7 @@ def recipe(axes="x,-y,z"):
 
 
 def tree(folder):
-    """Content of every file, but for what is of this run alone."""
+    """Content of every file, without what is specific to a run."""
     files = (p for p in folder.rglob("*") if p.is_file())
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
@@ -122,7 +122,7 @@ def tree(folder):
 
 
 def damage(raw):
-    """Damage a raw set in every way; what the report must say."""
+    """Damage a raw set in every way; return what the report must say."""
     (raw / "normals_distill/a.png").unlink()
     mat = raw / "human_parts/c.mat"
     mat.write_bytes(mat.read_bytes()[:-40])
@@ -140,6 +140,6 @@ def damage(raw):
 
 
 def read(path):
-    """A label as it lies there, (H, W) or RGB."""
+    """A label as stored, (H, W) or RGB."""
     values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     return values if values.ndim == 2 else values[..., ::-1]

@@ -1,8 +1,8 @@
 """Metrics of protocol A from files alone: `python recompute.py DATA PREDICTIONS`.
 
 Reads the labels and the predictions that `tools/test.py --out` wrote, with Pillow and NumPy alone,
-and follows the definitions one pixel set after the other. The edge loss cannot be had so, since 8
-bits do not hold small probabilities.
+and follows the definitions one image at a time. The edge loss is left out, since 8 bits cannot
+store small probabilities.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 
 
 def _pairs(data: Path, out: Path, task: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(prediction, label) of every image of the validation set that has a label."""
+    """(prediction, label) of every validation image with a label."""
     ids = (data / "splits/val.txt").read_text().split()
     return [
         (np.array(Image.open(out / task / f"{i}.png")), np.array(Image.open(label)))
@@ -27,7 +27,7 @@ def _pairs(data: Path, out: Path, task: str) -> list[tuple[np.ndarray, np.ndarra
 
 
 def classes(pairs: list, skip_background: bool = False) -> dict[str, float]:
-    """Mean IoU over classes that occur, in percent, and the share of right pixels."""
+    """Mean IoU over classes that occur, and the share of correct pixels, in percent."""
     if skip_background:
         pairs = [(p, g) for p, g in pairs if set(np.unique(g)) - {0, 255}]
     p, g = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
@@ -46,7 +46,7 @@ def saliency(pairs: list) -> dict[str, float]:
     for k in range(15):
         rows = []
         for v, label in pairs:
-            # the share of the probabilities which round to v that lies above the threshold
+            # of the probabilities that round to v, the share above the threshold
             p, g = np.clip(v + 0.5 - 255 * (0.2 + 0.05 * k), 0, 1), label > 127
             both, predicted, labelled = p[g].sum(), p.sum(), g.sum()
             either = predicted + labelled - both

@@ -1,4 +1,4 @@
-"""Hooks that look at a training, or interfere with it."""
+"""Hooks that observe a training or interfere with it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-#: Validation metric that decides on the best checkpoint.
+#: Validation metric that selects the best checkpoint.
 BEST = "semseg/mIoU"
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing in a training may catch it."""
+    """Simulates the end of the process: nothing in a training may catch it."""
 
 
 def kill(*_: object) -> None:
@@ -26,7 +26,7 @@ class At(Hook):
 
     Args:
         point: name of a hook's method.
-        done: iterations that are done then, the current one included; None acts at every one.
+        done: number of finished iterations, including the current one; None for every iteration.
         action: what to do.
         priority: see ``mmengine.hooks.Hook``.
     """
@@ -39,7 +39,7 @@ class At(Hook):
         priority: str = "NORMAL",
     ) -> None:
         self.done, self.action, self.priority = done, action, priority
-        self._within = int(point == "after_train_iter")  # which the loop has not counted yet
+        self._within = int(point == "after_train_iter")  # the loop has not counted this one yet
         setattr(self, point, self._act)
 
     def _act(self, runner: Runner, **kwargs: Any) -> None:
@@ -48,7 +48,7 @@ class At(Hook):
 
 
 class Recorder(Hook):
-    """Keeps what a training computes, by the number of iterations that are done."""
+    """Records what a training computes, by the number of finished iterations."""
 
     priority = "VERY_HIGH"
 
@@ -61,7 +61,7 @@ class Recorder(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         number = runner.iter + 1
-        assert number not in self.losses  # no iteration is made twice
+        assert number not in self.losses  # no iteration runs twice
         self.losses[number] = {key: value.item() for key, value in outputs.items()}
         self.rates[number] = runner.optim_wrapper.get_lr()["lr"][0]
         self.epochs[number] = runner.epoch
@@ -72,7 +72,7 @@ class Recorder(Hook):
 
 
 class Scores(Hook):
-    """Puts other values, by iterations done, in place of the metric that decides on the best."""
+    """Sets the metric that selects the best checkpoint, by the number of finished iterations."""
 
     priority = "HIGHEST"
 

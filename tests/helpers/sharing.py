@@ -1,4 +1,4 @@
-"""Data that the first process of a test run makes and all of them read."""
+"""Data that one process of a test run creates and all of them read."""
 
 import os
 import shutil
@@ -10,10 +10,10 @@ from filelock import FileLock
 
 
 def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
-    """Return a folder of the test run that ``build(folder)`` fills, in one process alone."""
+    """Return a folder of the test run that ``build(folder)`` fills in one process only."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # which all processes of a run have in common
+        base = base.parent  # shared by all processes of a run
     folder, done = base / name, base / f"{name}.done"
     with FileLock(base / f"{name}.lock"):
         if not done.exists():

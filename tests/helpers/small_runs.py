@@ -1,4 +1,4 @@
-"""Trainings of seconds within the test's process, whose every loss is kept exactly.
+"""Trainings of a few seconds within the test's process that record every loss exactly.
 
 ``tests/conftest.py`` imports the fixtures.
 """
@@ -38,7 +38,7 @@ from vmt_mm.engine.runner import MultiTaskRunner
 from vmt_mm.rendering import write_dataset
 
 CONFIG = Path(__file__).parents[2] / "configs/vmt/vmt_swin-nano_shapes.py"
-#: Iterations of an epoch: 16 scenes in batches of 4.
+#: Iterations per epoch: 16 scenes in batches of 4.
 LENGTH = 4
 
 #: Four scenes: epochs of one iteration.
@@ -51,16 +51,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SmallRun:
-    """One process's life: a runner of its own, which trains or tests.
+    """A simulated process: a new runner, which trains or tests.
 
     Args:
         folder: the work dir.
         scenes: the rendered scenes.
         options: merged into the small config, as by ``--cfg-options``.
         hooks: further hooks.
-        workers: processes that load training data.
-        persistent: whether they outlive an epoch.
-        cfg: another config; None takes the small one.
+        workers: number of processes that load training data.
+        persistent: whether the workers outlive an epoch.
+        cfg: another config; by default the small one.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class SmallRun:
         self.model: nn.Module | None = None
         #: The message hub's entries.
         self.info: dict[str, Any] = {}
-        #: Who handled signals when the run ended.
+        #: Signal handlers at the end of the run.
         self.handlers: dict[int, Any] = {}
 
     def train(self) -> SmallRun:
-        """Train; what was recorded stays where an error ends it."""
+        """Train; the record is kept if an error ends the training."""
         self._run("train")
         return self
 
@@ -108,7 +108,7 @@ class SmallRun:
         return self.record.validations
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process can read: all but the runner and its hooks."""
+        """Everything except the runner and its hooks, which cannot be pickled."""
         return {**vars(self), "runner": None, "hooks": ()}
 
     @property
@@ -131,7 +131,7 @@ class SmallRun:
 
 
 def small_config(scenes: Path) -> Config:
-    """A copy of the small config; data and validation need no further process."""
+    """A copy of the small config; data and validation need no worker processes."""
     return copy.deepcopy(_read_config(str(scenes)))
 
 
@@ -142,7 +142,7 @@ def _read_config(scenes: str) -> Config:
 
 
 def small_options(scenes: str) -> dict[str, Any]:
-    """What makes the config a small one."""
+    """Options that make the config small."""
     options = {
         "data_root": scenes,
         "render": _RENDER,
@@ -150,7 +150,7 @@ def small_options(scenes: str) -> dict[str, Any]:
         "total_batch_size": 4,
         "train_cfg.max_epochs": 2,
         "train_cfg.val_interval": 1,
-        "model.head.channels": 16,  # their dropout stays as it is
+        "model.head.channels": 16,  # dropout stays on
         "default_hooks.logger.interval": 1,
         "default_hooks.checkpoint.max_keep_ckpts": -1,
         "default_hooks.visualization.num_images": 0,  # drawing takes longer than the training
@@ -164,14 +164,14 @@ def small_options(scenes: str) -> dict[str, Any]:
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """What a process starts with; afterwards the state is as before.
+    """Simulate a new process: reset global state, and restore it afterwards.
 
-    mmengine keeps logs, message hubs and scopes in the process, PyTorch and others their settings:
-    a resumed run must not find what the one before it left there. Two things that take most of a
-    small run's time are left out: to format the config prettily, and to describe the machine.
+    mmengine keeps logs, message hubs and scopes per process, PyTorch and others their settings: a
+    resumed run must not find those of the run before it. Two steps that take most of a small run's
+    time are skipped: formatting the config and describing the machine.
     """
     kinds = (MMLogger, MessageHub, Visualizer, DefaultScope)
-    former = [dict(kind._instance_dict) for kind in kinds]
+    before = [dict(kind._instance_dict) for kind in kinds]
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     generators = torch.get_rng_state(), np.random.get_state(), random.getstate()
     start_method = multiprocessing.get_start_method(allow_none=True)
@@ -198,7 +198,7 @@ def own_state() -> Iterator[None]:
             for logger in MMLogger._instance_dict.values():
                 for handler in logger.handlers:
                     handler.close()
-            for kind, instances in zip(kinds, former, strict=True):
+            for kind, instances in zip(kinds, before, strict=True):
                 kind._instance_dict.clear()
                 kind._instance_dict.update(instances)
             for number, handler in handlers.items():
@@ -213,7 +213,7 @@ def own_state() -> Iterator[None]:
 
 
 def _stop_workers(runner: MultiTaskRunner) -> None:
-    """End persistent workers, which live as long as the runner does."""
+    """Stop persistent workers, which otherwise live as long as the runner."""
     iterator = getattr(getattr(runner.train_loop, "dataloader", None), "_iterator", None)
     if iterator is not None:
         iterator._shutdown_workers()
@@ -222,7 +222,7 @@ def _stop_workers(runner: MultiTaskRunner) -> None:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few small scenes. Not to be written to."""
+    """A few small scenes. Read-only."""
 
     def render(folder: Path) -> None:
         write_dataset(folder / "shapes", workers=1, **_RENDER)
@@ -232,7 +232,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_run(scenes: Path, tmp_path: Path) -> Callable[..., SmallRun]:
-    """Make a small run in ``tmp_path/run``, or in the ``folder`` given."""
+    """Create a small run in ``tmp_path/run``, or in the given ``folder``."""
 
     def make(options: Mapping[str, Any] | None = None, *hooks: Hook, **kwargs: Any) -> SmallRun:
         folder = kwargs.pop("folder", tmp_path / "run")
@@ -242,16 +242,16 @@ def small_run(scenes: Path, tmp_path: Path) -> Callable[..., SmallRun]:
 
 
 @pytest.fixture(scope="session")
-def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
-    """Three epochs without an interruption; every checkpoint is kept. Not to be written to."""
+def full_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Three uninterrupted epochs; every checkpoint is kept. Read-only."""
 
     def train(folder: Path) -> None:
         run = SmallRun(folder / "run", scenes, {"train_cfg.max_epochs": 3}).train()
         (folder / "run.pkl").write_bytes(pickle.dumps(run))
 
-    return pickle.loads((build_once(tmp_path_factory, "whole", train) / "run.pkl").read_bytes())
+    return pickle.loads((build_once(tmp_path_factory, "full_run", train) / "run.pkl").read_bytes())
 
 
 def later(losses: Mapping[int, Any], done: int) -> dict[int, Any]:
-    """The part of a record that comes after so many iterations."""
+    """The part of a record after the first ``done`` iterations."""
     return {number: value for number, value in losses.items() if number > done}

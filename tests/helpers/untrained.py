@@ -1,4 +1,4 @@
-"""A checkpoint of the small model whose heads are random: predictions vary, nothing is trained.
+"""A checkpoint of the small model with random heads: predictions vary without any training.
 
 ``tests/conftest.py`` imports the fixtures.
 """
@@ -15,18 +15,18 @@ from vmt_mm.rendering import render_scene
 from vmt_mm.utils.files import write_image
 
 CONFIG_FILE = ROOT / CONFIG
-#: Sizes (height, width) that images of one folder have.
+#: Image sizes (height, width) within one folder.
 SIZES = ((40, 56), (64, 48), (33, 97), (56, 40))
 SMALL = {"image_size": (64, 64), "model.head.channels": 16}
 #: The model's tasks.
 TASKS = ["semseg", "human_parts", "saliency", "normals"]
-#: The same on a command line.
+#: The same as command-line arguments.
 OPTIONS = ("--cfg-options", "image_size=64,64", "model.head.channels=16")
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Its path."""
+    """Path of the checkpoint."""
 
     def write(folder):
         init_default_scope("vmt_mm")
@@ -39,19 +39,19 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model(checkpoint):
-    """The model, on the CPU. Not to be changed."""
+    """The model, on the CPU. Not to be modified."""
     init_default_scope("vmt_mm")
     return init_model(CONFIG_FILE, checkpoint, "cpu", SMALL)
 
 
 @pytest.fixture
 def inferencer(model):
-    """An inferencer of it without a bar."""
+    """An inferencer for it, without a progress bar."""
     return MultiTaskInferencer(model, show_progress=False)
 
 
 def write_images(folder, count, first=0):
-    """Write images of mixed sizes, named by their number; return their paths."""
+    """Write numbered images of mixed sizes; return their paths."""
     scene = render_scene(0, "untrained", 0, 128).image
     paths = []
     for number in range(first, first + count):
@@ -64,7 +64,7 @@ def write_images(folder, count, first=0):
 
 
 def equal(one, other, tasks=TASKS):
-    """Whether two samples hold the same predictions; a batch may round otherwise."""
+    """Whether two samples have the same predictions, up to rounding, which depends on the batch."""
     for task in tasks:
         a, b = one.prediction(task), other.prediction(task)
         if a.shape != b.shape:

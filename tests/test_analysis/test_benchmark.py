@@ -1,4 +1,4 @@
-"""Cases are timed in turn; what their records say."""
+"""Benchmarks: cases are timed in turn, and their records."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def experiment(path=NANO, options=None):
 
 
 def scripted(config, tasks, seconds, calls):
-    """A case that takes these seconds, one call after the other."""
+    """A case whose successive calls take these numbers of seconds."""
     left = iter(seconds)
 
     def run():
@@ -62,8 +62,8 @@ def test_cases_run_in_turn_and_the_first_rounds_do_not_count():
 
 
 @pytest.mark.usefixtures("scripted_clock")
-def test_a_picture_of_any_number_of_configs():
-    records = measure([scripted("a", 4, [1] * 3, [])], 1)  # without one task there is no ratio
+def test_the_plot_takes_any_number_of_configs():
+    records = measure([scripted("a", 4, [1] * 3, [])], 1)  # ratios need a measurement for one task
     small = draw(records)
     many = [scripted(f"{n}", t, [t] * 3, []) for n in range(23) for t in (1, 2)]
     assert draw(measure(many, 1)).shape[0] > small.shape[0] > 300
@@ -94,7 +94,7 @@ def test_a_config_of_one_task_is_a_model_for_each(tmp_path):
     assert [len(features) for features in case.run()] == [1, 1, 1]
 
 
-def test_a_training_step_moves_what_trains():
+def test_a_training_step_moves_every_trainable_parameter():
     nano = experiment()
     (model,) = nano.build_models(5)
     model.backbone.init_weights()
@@ -102,7 +102,7 @@ def test_a_training_step_moves_what_trains():
     run = make_run(model, torch.randn(2, 3, 32, 32), "train", nano.cfg.optim_wrapper)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert model.training
-    for _ in range(2):  # at the first step W_up is zero, so that W_down has no gradient
+    for _ in range(2):  # in the first step W_up is zero, so W_down has no gradient
         run()
     for name, parameter in model.named_parameters():
         dead = name.startswith("heads") and "linears" in name and name.endswith("bias")
@@ -143,7 +143,7 @@ def test_the_stock_composition_is_the_same_function(size):
     models = []
     for variant in ("ours", "stock"):
         case = build_case(experiment(), dict(tasks=5, mode="train", size=size, variant=variant))
-        for _ in range(2):  # so that the adapters are no longer zero
+        for _ in range(2):  # so that the adapters are not zero
             case.run()
         models.append(case.models[0])
     ours, stock = models

@@ -24,7 +24,7 @@ def naive_mean_iou(predictions, labels, classes):
 
 
 def make(seed=0, images=12, noise=(0.2, 0.6)):
-    """Labels, and predictions of two methods, the second one with more errors."""
+    """Labels, and predictions of two methods of which the second has more errors."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, (images, 6, 5)).astype(np.uint8)
     labels[:2, 0] = 3  # a rare class

@@ -1,4 +1,4 @@
-"""Rows, Delta and spread of a comparison, whose run is whose, what is missing, the picture."""
+"""Comparisons: rows, Delta and spread, matching of runs, missing runs, the plot."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ BASES = Path(__file__).parents[2] / "configs/_base_"
 
 @pytest.fixture
 def configs(tmp_path):
-    """Two tasks; `single` trains one at a time, `shared` both."""
+    """Configs of two tasks: `single` trains one at a time, `shared` both."""
     parts = [
         str(BASES / f"{part}.py")
         for part in (
@@ -54,7 +54,7 @@ def runs(configs, tmp_path):
 
 
 def finish(run, **scores):
-    """What a finished run leaves: semseg in mIoU, normals in mErr."""
+    """Write the results of a finished run: semseg in mIoU, normals in mErr."""
     names = dict(semseg="semseg/mIoU", normals="normals/mErr")
     metrics = {names[task]: value for task, value in scores.items()}
     write_json(run.folder / RECORD, dict(settings=run.settings(), seconds=5.0, metrics=metrics))
@@ -118,7 +118,7 @@ def test_the_table_marks_the_best(runs):
     assert "    python compare.py" in lines
 
 
-def test_what_is_missing_is_said(runs):
+def test_missing_runs_are_reported(runs):
     finish_all(runs[:4])
     failed = dict(settings=runs[4].settings(), seconds=2.0, code=1)
     write_json(runs[4].folder / RECORD, failed)
@@ -132,7 +132,7 @@ def test_what_is_missing_is_said(runs):
     assert f"single-normals/seed1 failed, see {runs[4].folder / 'output.log'}" in text
 
 
-def test_without_a_reference_delta_is_left_out_and_said(runs, configs):
+def test_without_a_reference_delta_is_omitted_with_a_note(runs, configs):
     finish_all(runs)
     shared = [run for run in runs if run.task is None]
     found = table(shared)
@@ -202,7 +202,7 @@ def test_runs_are_side_by_side_and_failures_do_not_stop_others(runs):
 
 
 @pytest.mark.processes
-def test_an_interruption_stops_what_runs(runs):
+def test_an_interruption_stops_running_trainings(runs):
     commands = [[sys.executable, "-c", "import time; time.sleep(1200)"], [sys.executable, "-c", ""]]
 
     def interrupt(run):
@@ -213,7 +213,7 @@ def test_an_interruption_stops_what_runs(runs):
     assert runs[0].read()["code"] != 0
 
 
-def test_the_picture_shows_every_row(runs):
+def test_the_plot_shows_every_row(runs):
     finish_all(runs)
     found = table(runs)
     image = draw_comparison(found)

@@ -1,4 +1,4 @@
-"""What each config of the paper's Tables 2 and 3 trains, counted exactly."""
+"""Exact trainable-parameter counts of every config of the paper's Tables 2 and 3."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from vmt_mm.analysis.experiment import Experiment, load_experiments, repeat_task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SWIN_T = 27_517_818
-#: Config -> trainable of the encoder; (number, tolerance) where the paper leaves the sizes open.
+#: Config -> trainable backbone parameters; (count, tolerance) where the paper omits the sizes.
 TABLE = {
     "baselines/single_task_full_swin-t_pascal": 4 * SWIN_T,
     "baselines/decoders_swin-t_pascal": 0,
@@ -36,7 +36,7 @@ TABLE = {
     "vmt/vmt-lite_swin-t_pascal_m6": 217_632,
     "vmt/vmt-lite_swin-t_pascal_m12": 145_920,
 }
-#: The output norms train where everything does; BitFit's count in the encoder's column.
+#: Output norms are trainable in full fine-tuning; BitFit's are counted with the backbone.
 OUTPUT_NORMS = {
     "baselines/single_task_full_swin-t_pascal": 4 * 2_880,
     "baselines/multi_task_full_swin-t_pascal": 2_880,
@@ -66,8 +66,8 @@ def test_trainable_parameters_of_the_papers_tables(config):
     assert summary.total_trainable == parts
 
 
-def test_what_is_counted_takes_no_memory(monkeypatch):
-    # a table of many configs would otherwise hold gigabytes
+def test_counting_allocates_no_weights(monkeypatch):
+    # a table of many configs would otherwise need gigabytes
     built = []
     build = Experiment.build_models
 
@@ -79,10 +79,10 @@ def test_what_is_counted_takes_no_memory(monkeypatch):
     summary = summarize(CONFIGS / "baselines/single_task_full_swin-t_pascal.py")
     tensors = [t for model in built for t in (*model.parameters(), *model.buffers())]
     assert sum(t.numel() for t in tensors) > summary.total_trainable > 4 * SWIN_T
-    assert sum(t.numel() for t in tensors if not t.is_meta) < 1e6  # tables, of integers mostly
+    assert sum(t.numel() for t in tensors if not t.is_meta) < 1e6  # mostly tables of integers
 
 
-def test_shares_and_what_is_frozen():
+def test_shares_and_frozen_counts():
     summary = summarize(CONFIGS / "vmt/vmt_swin-t_pascal.py")
     assert summary.frozen == SWIN_T + 2_880
     assert summary.share_of_one_encoder == pytest.approx(0.04095, abs=1e-5)
@@ -99,7 +99,7 @@ def single(tmp_path):
     return path
 
 
-def test_a_single_task_config_stands_for_a_model_per_task(single):
+def test_a_single_task_config_counts_one_model_per_task(single):
     summary = summarize(single)
     assert (summary.encoder_trainable, summary.output_norms) == (4 * 898_210, 4 * 600)
     assert summary.decoder_trainable == summarize(NANO).decoder_trainable
@@ -107,7 +107,7 @@ def test_a_single_task_config_stands_for_a_model_per_task(single):
     assert summary.share_of_an_encoder_per_task == 1
 
 
-def test_a_task_that_is_asked_for_stands_for_itself(single):
+def test_a_selected_task_counts_one_model(single):
     summary = summarize(single, {"task": "normals"})
     assert summary.encoder_trainable == 898_210
     assert (summary.tasks, summary.models, summary.passes) == (1, 1, "shared")

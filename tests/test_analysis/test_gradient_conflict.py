@@ -1,4 +1,4 @@
-"""The angle between the tasks' gradients, and a training that does not notice being measured."""
+"""The angle between the tasks' gradients, measured without changing the training."""
 
 import json
 import math
@@ -70,7 +70,7 @@ def make_model(peft="VMTAdapter", **backbone):
         )
     )
     model.init_weights()
-    for parameter in model.parameters():  # so that nothing is 0 because W_up starts at 0
+    for parameter in model.parameters():  # W_up starts at 0, which would hide gradients
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn_like(parameter)
     return model.train()
@@ -94,12 +94,12 @@ def make_batch(seed=0, without=()):
 
 
 def losses_of(model, batch):
-    seed_iteration(0, 0, 0)  # the same dropout each time
+    seed_iteration(0, 0, 0)  # same dropout each time
     return task_losses(model, torch.stack(batch["inputs"]), batch["data_samples"])
 
 
 def naive_cosines(model, batch, is_shared):
-    """Eqs. 7 and 8: a backward pass of each task's loss alone, flattened, dot and norms."""
+    """Eqs. 7 and 8: one backward pass per task, flattened gradients, dot products and norms."""
     vectors = []
     for task in TASKS:
         model.zero_grad()
@@ -122,7 +122,7 @@ def is_own(name):
 
 
 @pytest.mark.parametrize("with_cp", [False, True])
-def test_equation_8_on_what_the_tasks_of_vmt_adapter_share(with_cp):
+def test_equation_8_on_the_shared_parameters_of_vmt_adapter(with_cp):
     model, batch = make_model(with_cp=with_cp), make_batch()
     cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))
     assert all(p.grad is None for p in model.parameters())
@@ -134,7 +134,7 @@ def test_equation_8_on_what_the_tasks_of_vmt_adapter_share(with_cp):
     assert max(map(abs, expected)) > 0.01
 
 
-def test_what_is_one_tasks_own_is_not_shared_where_tasks_train_in_one_batch():
+def test_parameters_of_one_task_are_not_shared_in_a_joint_batch():
     model, batch = make_model(dict(type="Hyperformer", ratio=4)), make_batch()
     cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))
     assert shared
@@ -168,7 +168,7 @@ def test_the_full_encoder_is_shared():
 
 
 def toy(*vectors):
-    """Losses of tasks whose gradients by one parameter, and one of their own, are these vectors."""
+    """Losses whose gradients by a shared parameter are these vectors; the first has one more."""
     shared = nn.Parameter(torch.zeros(len(vectors[0])))
     own = nn.Parameter(torch.ones(1))
     losses = {f"task{i}": shared @ torch.tensor(v) for i, v in enumerate(vectors)}
@@ -177,7 +177,7 @@ def toy(*vectors):
 
 
 def test_opposite_equal_orthogonal():
-    # weights do not matter, nor does a parameter that only one task has
+    # loss weights and parameters of a single task have no influence
     losses, parameters = toy([1.0, 2.0], [-3.0, -6.0], [0.1, 0.2], [2.0, -1.0])
     cosines, shared = measure_conflict(losses, parameters)
     assert shared == ["shared"]
@@ -197,10 +197,10 @@ def test_a_task_without_a_label_has_no_cosine():
     model = make_model()
     losses = losses_of(model, make_batch(without=("saliency",)))
     cosines, _ = measure_conflict(losses, find_candidates(model))
-    assert cosines.isnan().tolist() == [True, False, True]  # semseg - normals is there
+    assert cosines.isnan().tolist() == [True, False, True]  # semseg - normals is present
 
 
-def test_what_cannot_be_measured():
+def test_unmeasurable_settings_are_refused():
     with pytest.raises(InputError, match="no parameter of the backbone is trainable"):
         find_candidates(make_model("DecodersOnly"))
     with pytest.raises(InputError, match="'nothing' matches none of the names"):
@@ -222,13 +222,13 @@ def state(small):
 
 @pytest.fixture(scope="module")
 def measured_losses():
-    """Losses of each task at the measurements of the run below."""
+    """Losses of each task at every measurement of the run below."""
     return []
 
 
 @pytest.fixture(scope="module")
 def measured(scenes, tmp_path_factory, measured_losses):
-    """Three epochs with the hook, registered as a config does."""
+    """Three epochs with the hook, registered as by a config."""
 
     def keep(losses, parameters):
         measured_losses.append({f"loss_{task}": loss.item() for task, loss in losses.items()})
@@ -239,10 +239,10 @@ def measured(scenes, tmp_path_factory, measured_losses):
         return SmallRun(tmp_path_factory.mktemp("measured"), scenes, hook).train()
 
 
-def test_the_training_is_bit_for_bit_the_same(whole, measured):
-    assert measured.losses == whole.losses  # with the heads' dropout and batch normalisation
-    assert measured.validations == whole.validations
-    for name, value in state(whole).items():
+def test_the_training_is_bit_for_bit_the_same(full_run, measured):
+    assert measured.losses == full_run.losses  # with the heads' dropout and batch normalisation
+    assert measured.validations == full_run.validations
+    for name, value in state(full_run).items():
         assert torch.equal(value, state(measured)[name]), name
 
 
@@ -286,7 +286,7 @@ def test_the_files(measured):
     assert "semseg - normals" in measured.log
 
 
-def test_a_resumed_run_goes_on_with_the_record(measured, small_run):
+def test_a_resumed_run_continues_the_record(measured, small_run):
     settings = {
         "custom_hooks": [dict(type="GradientConflictHook")],
         "train_cfg.max_epochs": 3,
@@ -302,7 +302,7 @@ def test_a_resumed_run_goes_on_with_the_record(measured, small_run):
     assert ours["cosines"] == theirs["cosines"]
 
 
-def test_decoders_alone_end_a_training_with_one_message(small_run):
+def test_a_training_of_decoders_only_ends_with_one_message(small_run):
     peft = {"model.backbone.peft": dict(_delete_=True, type="DecodersOnly")}
     small = small_run({**NO_CHECKPOINTS, **peft}, GradientConflictHook())
     with pytest.raises(InputError, match="no parameter of the backbone is trainable"):
@@ -311,7 +311,7 @@ def test_decoders_alone_end_a_training_with_one_message(small_run):
 
 
 def measure_alone(model, rank, wrapped=False):
-    """The hook's record after one iteration on this process's batch."""
+    """The hook's record after one iteration on the batch of this process."""
     hook = HOOKS.build(dict(type="GradientConflictHook"))
     optimizer = torch.optim.SGD(model.heads.parameters(), lr=0.1)
     runner = SimpleNamespace(
@@ -345,7 +345,7 @@ def test_every_process_measures_on_its_own_batch(tmp_path):
     assert rows[0] != pytest.approx(rows[1], abs=1e-2)
 
 
-def test_a_record_survives_its_file(tmp_path):
+def test_a_record_is_read_as_it_was_written(tmp_path):
     record = dict(new_record("abc"), shared_parameters=["w"])
     add_cosines(record, 2, [[0.25, math.nan, -1.0], [0.0, math.nan, 1.0]])
     add_cosines(record, 4, [[-0.5, math.nan, 1.0]])
@@ -376,7 +376,7 @@ def test_another_file_is_refused(tmp_path, content):
         read_record(tmp_path / "absent.json")
 
 
-def test_pictures_differ_with_what_they_show():
+def test_plots_differ_with_their_content():
     rng = np.random.default_rng(0)
     records = {}
     for name, center in (("one", -0.2), ("two", 0.2)):

@@ -1,4 +1,4 @@
-"""Logs, operations and confusion: against plain counts."""
+"""Logs, operation counts and confusion matrices, against naive counts."""
 
 import json
 from collections import Counter
@@ -50,7 +50,7 @@ def test_a_resumed_training_is_one_curve(work_dir):
     assert not np.array_equal(one, two)
 
 
-def test_times_are_of_training_alone(work_dir):
+def test_times_are_of_training_only(work_dir):
     times = train_times(read_log(work_dir))
     assert (times["slowest"], times["slowest_s"]) == (2, 5.0)
     assert (times["fastest"], times["fastest_s"]) == (1, 2.0)
@@ -61,7 +61,7 @@ def test_times_are_of_training_alone(work_dir):
     assert train_times(late, include_outliers=True)["mean_s"] == pytest.approx(5.9)
 
 
-def test_what_is_no_log_is_said(tmp_path):
+def test_a_file_that_is_not_a_log_is_named(tmp_path):
     with pytest.raises(InputError, match="no log"):
         read_log(tmp_path)
     (tmp_path / "a.json").write_text('{"loss": 1}\n')
@@ -74,7 +74,7 @@ def test_products_within_attention_count():
     parts = {part["name"]: part for part in count_flops(model, (56, 56))}
     assert list(parts)[0] == "encoder"
     assert len(parts) == 1 + len(model.tasks)
-    # by hand: one block of stage 0 on 14 x 14 tokens in 4 windows of 49, d = 20
+    # by hand: one block of stage 0 on 14 x 14 tokens, 4 windows of 49 tokens, d = 20
     d, tokens, window = 20, 14 * 14, 49
     linear = tokens * (3 * d * d + d * d + 2 * 4 * d * d)
     attention = 2 * tokens * window * d
@@ -82,7 +82,7 @@ def test_products_within_attention_count():
     x = torch.randn(1, tokens, d)
     counted = count_operations(lambda: block.ffn(block.attn(x, (14, 14))))
     assert counted == 2 * (linear + attention)
-    # one pass for all tasks against one a task
+    # one pass for all tasks against one per task
     (several,) = load_experiments(
         ["configs/baselines/multiple_adapter_swin-nano_shapes.py"]
     )[0].build_models()  # fmt: skip
@@ -101,7 +101,7 @@ def test_fused_attention_counts(how):
             out.append(F.scaled_dot_product_attention(query, query, query))
 
     assert count_operations(attend) == 2 * product
-    if how == "grad":  # the scores once more, and four gradients
+    if how == "grad":  # recomputed scores, and four gradients
         assert count_operations(out[0].sum().backward) == 5 * product
 
 

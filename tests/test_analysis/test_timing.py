@@ -1,4 +1,4 @@
-"""Time and memory are measured as they are."""
+"""Measurements of time and memory."""
 
 import os
 
@@ -17,7 +17,7 @@ def test_matrix_products_have_a_rate():
 
 
 @pytest.mark.processes
-def test_peak_memory_is_of_the_work_alone():
+def test_peak_memory_is_that_of_the_work_only():
     if torch.cuda.is_available():
         pytest.skip("the resident set is measured on a CPU")
     small = peak_memory(np.ones, 1, np.uint8)

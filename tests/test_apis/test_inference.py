@@ -1,4 +1,4 @@
-"""Load a model and predict single images."""
+"""``init_model`` and ``inference_model`` on single images."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def test_files_arrays_and_lists(model, tmp_path):
     assert inference_model(model, []) == []
 
 
-def test_heads_that_are_not_asked_for_are_not_run(model, tmp_path):
+def test_heads_of_other_tasks_are_not_run(model, tmp_path):
     run = []
     hooks = [
         head.register_forward_hook(lambda *_, name=name: run.append(name))
@@ -42,7 +42,7 @@ def test_heads_that_are_not_asked_for_are_not_run(model, tmp_path):
     assert run == ["normals"] and list(sample.keys()) == ["pred_normals"]
 
 
-def test_one_task_may_be_asked_for_by_its_name(model):
+def test_a_single_task_by_its_name(model):
     image = np.zeros((20, 30, 3), np.uint8)
     named, listed = (inference_model(model, image, tasks) for tasks in ("normals", ["normals"]))
     assert equal(named, listed, ["normals"])
@@ -50,7 +50,7 @@ def test_one_task_may_be_asked_for_by_its_name(model):
 
 
 def test_a_batch_is_not_padded(model):
-    """An image's prediction does not depend on its neighbours' sizes."""
+    """A prediction does not depend on the sizes of other images in the batch."""
     keep_ratio = init_model(CONFIG_FILE, None, "cpu", SMALL)
     keep_ratio.load_state_dict(model.state_dict())
     for step in keep_ratio.cfg.test_dataloader.dataset.pipeline:

@@ -1,4 +1,4 @@
-"""Any number of inputs of any kind."""
+"""The inferencer, on any number of inputs of any kind."""
 
 import gc
 import os
@@ -69,7 +69,7 @@ def test_subfolders_keep_their_structure(inferencer, folder, tmp_path):
     assert (tmp_path / "out/semseg/more/image_000.png").is_file()
     found = inferencer(f"{folder}/**/image_000.png", tasks=["semseg"])
     assert [s.sample_id for s in found] == ["image_000", "more/image_000"]
-    (folder / "@eaDir").mkdir()  # of a file server, which a search leaves out as a folder does
+    (folder / "@eaDir").mkdir()  # a file server's folder, which a search skips as well
     shutil.copy(folder / "image_000.png", folder / "@eaDir/image_000.png")
     found = inferencer(f"{folder}/**/image_000.png", tasks=["semseg"])
     assert [s.sample_id for s in found] == ["image_000", "more/image_000"]
@@ -98,10 +98,10 @@ def test_arrays_videos_and_lists(inferencer, folder, tmp_path):
     assert not equal(samples[1], samples[5], ["saliency"])
 
 
-def test_a_stream_reads_no_further_than_asked(inferencer, folder, monkeypatch):
+def test_a_stream_reads_only_requested_images(inferencer, folder, monkeypatch):
     read = []
-    former = inferencer.pipeline.read
-    monkeypatch.setattr(inferencer.pipeline, "read", lambda p: read.append(p) or former(p))
+    real = inferencer.pipeline.read
+    monkeypatch.setattr(inferencer.pipeline, "read", lambda p: read.append(p) or real(p))
     stream = inferencer.stream(folder, batch_size=2, tasks=["semseg"])
     assert not read
     next(stream)
@@ -178,7 +178,7 @@ def _resident_bytes():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_images(inferencer, tmp_path):
-    """What is kept of an image would show: predictions of one take 0.8 MB."""
+    """Predictions of one image take 0.8 MB, so any that are kept would show."""
     images = [np.full((200, 200, 3), i, np.uint8) for i in range(60)]
     grown = []
     for number, sample in enumerate(inferencer.stream(images, batch_size=4)):

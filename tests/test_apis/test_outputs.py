@@ -1,4 +1,4 @@
-"""Nothing that writes takes a place where something is read: every caller asks the one rule."""
+"""Outputs never overwrite inputs: every caller checks the same rule."""
 
 import importlib.util
 import sys
@@ -24,7 +24,7 @@ READ = "would overwrite the input"
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A data set of one image."""
+    """A dataset with one image."""
     for name, shape in (("images", (8, 8, 3)), ("floor", (8, 8))):
         write_image(tmp_path / "data" / name / "a.png", np.zeros(shape, np.uint8))
     (tmp_path / "data" / "splits").mkdir()
@@ -40,7 +40,7 @@ def cfg(root):
     return Config(dict(test_dataloader=dict(dataset=wrapped), load_from="model.pth"))
 
 
-def test_what_a_config_reads(cfg):
+def test_inputs_of_a_config(cfg):
     read = {str(path) for path in files_read(cfg)}
     folders = {"data", "data/images", "data/floor", "data/splits", "data/splits/train.txt"}
     assert read == {"model.pth", *folders}
@@ -138,8 +138,8 @@ def run_tool(path, *arguments):
     spec = importlib.util.spec_from_file_location("tool", ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    former, sys.argv = sys.argv, [path, *arguments]
+    before, sys.argv = sys.argv, [path, *arguments]
     try:
         module.main()
     finally:
-        sys.argv = former
+        sys.argv = before

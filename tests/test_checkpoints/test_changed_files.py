@@ -1,4 +1,4 @@
-"""A file that changed since it was written is refused, wherever a bit is another one."""
+"""A file with any flipped bit is refused."""
 
 import json
 import random
@@ -50,7 +50,7 @@ def same(one, other):
 
 
 def changed(path, read, content, every=1):
-    """Flip a bit of every byte; return how many copies are refused. The others are the same."""
+    """Flip a bit in every byte; count the refused copies. The others must load the same content."""
     raw, refused, draw = path.read_bytes(), 0, random.Random(0)
     copy = path.with_stem("changed")
     places = range(0, len(raw), every)
@@ -81,7 +81,7 @@ def test_other_files_of_tensors(tmp_path):
     path = tmp_path / "encoder.safetensors"
     write_tensors(path, TENSORS)
     refused, flips = changed(path, read_checkpoint, TENSORS)
-    # the name of the entry that holds the checksum: without it, a file is any other one's
+    # the name of the checksum entry: files without a checksum are accepted
     assert refused >= flips - len("sha256") and flips > 400
 
 
@@ -89,7 +89,7 @@ def test_checkpoints(tmp_path):
     path = tmp_path / "checkpoint.pth"
     content = dict(meta=dict(epoch=1, cfg="a = 1"), state_dict=dict(TENSORS))
     torch.save(content, path)
-    # What changes nothing (padding, times) may pass: PyTorch's archive has it in many places.
+    # Flips without effect (padding, timestamps) may pass: PyTorch's archives have many such bytes.
     refused, _ = changed(path, read_checkpoint, content, every=3)
     assert refused > 200
     assert is_intact(path)

@@ -1,4 +1,4 @@
-"""States of optimizers and schedules follow names."""
+"""States of optimizers and schedules are matched by parameter name."""
 
 import copy
 
@@ -31,7 +31,7 @@ class Toy(nn.Module):
 
 
 def build(order="abc", optimizer=ADAM, groups=(), schedules=(POLY,), size=3, **options):
-    """Model, wrapper and schedules after two steps whose gradients depend on names alone."""
+    """Model, wrapper and schedules after two steps with gradients that depend on names only."""
     model = Toy(order, size)
     construct = TrainableOnlyConstructor(
         dict(optimizer=dict(optimizer), **options), dict(custom_keys=dict(groups))
@@ -81,7 +81,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("case", OPTIMIZERS)
 @pytest.mark.parametrize("order", ["abc", "cab", "bca"])
-def test_any_order_goes_on_alike(case, order):
+def test_any_order_resumes_alike(case, order):
     first = build(**OPTIMIZERS[case], schedules=(WARM, POLY))
     step(*first)
     checkpoint = saved(*first)
@@ -104,7 +104,7 @@ def test_any_order_goes_on_alike(case, order):
     assert first[2][0].last_step == again[2][0].last_step
 
 
-def test_the_logged_base_rate_goes_on():
+def test_the_logged_base_rate_is_resumed():
     first = build(groups=GROUPS, schedules=(RESTARTS,))
     step(*first)
     checkpoint = saved(*first)
@@ -125,7 +125,7 @@ def test_names_in_the_file():
     assert state["kind"] == "AdamW" and of_schedules[0]["kind"] == "PolyLR"
 
 
-def test_how_steps_are_computed_is_this_runs_choice():
+def test_options_of_the_implementation_are_those_of_the_new_run():
     first = build(optimizer=dict(ADAM, fused=True))
     step(*first)
     again = build("cba", optimizer=dict(ADAM, foreach=True, fused=False))
@@ -179,7 +179,7 @@ def test_a_schedule_that_ends_with_the_training_may_become_longer():
     assert again[2][0].end == 10
 
 
-def test_the_scaler_comes_along():
+def test_the_scaler_is_resumed():
     model, wrapper, _ = build()
     state = dict(named_state(wrapper, model), loss_scaler=dict(scale=2.0))
     found, _ = by_position(state, named_state(wrapper, model))

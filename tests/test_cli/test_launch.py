@@ -1,4 +1,4 @@
-"""Process groups by the variables of slurm and of torchrun."""
+"""Process groups from the environment variables of slurm and torchrun."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ERRORS = {"InputError": InputError("same for all"), "OSError": OSError(28, "No s
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the processes of every group wrote, and their exit codes."""
+    """Output of the processes of every group, and their exit codes."""
     folder = tmp_path_factory.mktemp("launch")
     run_forked(__file__, folder)
     return folder
@@ -38,7 +38,7 @@ def test_slurm_processes_find_each_other(folder):
 
 
 @pytest.mark.parametrize("failure", ERRORS)
-def test_of_processes_that_fail_alike_one_speaks(folder, failure):
+def test_one_of_several_processes_prints_a_common_error(folder, failure):
     assert codes(folder, failure) == [1, 1]
     lines = "".join((folder / f"{failure}_{rank}.txt").read_text() for rank in (0, 1)).splitlines()
     lines = [line for line in lines if line.startswith("error: ")]
@@ -47,7 +47,7 @@ def test_of_processes_that_fail_alike_one_speaks(folder, failure):
 
 
 def in_group(rank, launcher, variables, folder, name):
-    """Join a group by its variables; say who this is, or fail; what is printed goes to a file."""
+    """Join a group by its variables; print the rank to a file, or fail."""
     printed = os.open(folder / f"{name}_{rank}.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(printed, sys.stdout.fileno())
     os.dup2(printed, sys.stderr.fileno())
@@ -62,7 +62,7 @@ def main(folder):
     """Start every group."""
     for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
         os.environ.pop(key, None)
-    # without MASTER_ADDR the first of slurm's hosts is asked for
+    # without MASTER_ADDR, the first of slurm's hosts is used
     program = folder / "scontrol"
     program.write_text("#!/bin/sh\ntest \"$3\" = 'node[1-2]' && echo 127.0.0.1 && echo node2\n")
     program.chmod(0o755)

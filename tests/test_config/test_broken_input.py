@@ -1,7 +1,7 @@
-"""Broken input of every kind ends in one line: the file or key, what it has, and the rule.
+"""Broken input of every kind gives a one-line error: the file or key, its value, and the rule.
 
-Every row goes the way of a user's input: the config is loaded with options, inputs are checked, the
-model, the datasets and the evaluator are built, every sample is read, weights are loaded.
+Every row follows the path of a user's input: the config is loaded with options, inputs are checked,
+the model, the datasets and the evaluator are built, every sample is read, weights are loaded.
 """
 
 import copy
@@ -28,7 +28,7 @@ from vmt_mm.registry import DATASETS, EVALUATOR, MODELS
 PASCAL = str(Path(__file__).parents[2] / "configs" / "vmt" / "vmt_swin-t_pascal.py")
 TASKS = ("semseg", "human_parts", "saliency", "normals")
 SIZE = (12, 16)
-#: A small model on the data of ``tmp_path``, where every test stands.
+#: A small model on the data in ``tmp_path``, the current folder of every test.
 OPTIONS = {
     "data_root": "data",
     "image_size": (32, 32),
@@ -36,7 +36,7 @@ OPTIONS = {
     "model.backbone.arch": "nano",
     "model.backbone.peft.ratio": 1,
     "model.head.channels": 8,
-    # BaseDataset collects garbage when it serialises, a quarter of a second each time
+    # BaseDataset runs the garbage collector when it serialises: a quarter of a second each time
     "train_dataloader.dataset.serialize_data": False,
     "val_dataloader.dataset.serialize_data": False,
 }
@@ -270,7 +270,7 @@ ROWS = [
         "splits/{train,val}.txt",
     ),
     _data(
-        "split that is no UTF-8",
+        "split that is not UTF-8",
         _split("a\nGerät\n".encode("latin1")),
         "data/splits/train.txt",
         "UTF-8",
@@ -404,7 +404,7 @@ ROWS = [
     ),
     _option("reference of 0", {"reference.semseg": 0}, _REFERENCE_RULE, "'semseg': 0"),
     _option(
-        "reference that is no number",
+        "reference that is not a number",
         {"reference.semseg": "60"},
         _REFERENCE_RULE,
         "'semseg': '60'",
@@ -432,7 +432,7 @@ ROWS = [
         "semseg: `num_classes` must be 2..255, got 256",
     ),
     _option(
-        "classes that are no number",
+        "classes that are not a number",
         {"tasks.semseg.num_classes": "21"},
         "semseg: `num_classes` must be 2..255, got '21'",
     ),
@@ -631,7 +631,7 @@ ROWS = [
     ),
     _option("no ratio", {"model.backbone.peft.ratio": 0}, "`ratio` must be positive", "ratio 0"),
     _option(
-        "ratio that is no number",
+        "ratio that is not a number",
         {"model.backbone.peft.ratio": "2"},
         "`ratio` must be positive",
         "'2'",
@@ -751,9 +751,9 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def whole_data(tmp_path_factory):
-    """Two training images and one to validate on, with all labels."""
-    root, rng = tmp_path_factory.mktemp("whole") / "data", np.random.default_rng(0)
+def intact_data(tmp_path_factory):
+    """Two training images and one validation image, with all labels."""
+    root, rng = tmp_path_factory.mktemp("intact") / "data", np.random.default_rng(0)
     for i in "abv":
         for folder in ("images", "normals"):
             _save(root / folder / f"{i}.png", rng.integers(1, 256, (*SIZE, 3), np.uint8))
@@ -766,16 +766,16 @@ def whole_data(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def root(whole_data, tmp_path, monkeypatch):
-    """A copy of the data to break, in the current folder; a machine without GPU."""
+def root(intact_data, tmp_path, monkeypatch):
+    """A copy of the data to damage, in the current folder; a machine without a GPU."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return Path(shutil.copytree(whole_data, "data"))
+    return Path(shutil.copytree(intact_data, "data"))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def fast_lookups():
-    """Look a name up as a module's once: every registry that does not know it tries an import."""
+    """Cache module look-ups: every registry tries to import a name that it does not know."""
     with pytest.MonkeyPatch.context() as patch:
         found = functools.cache(registry.get_object_from_string)
         patch.setattr(registry, "get_object_from_string", found)
@@ -784,7 +784,7 @@ def fast_lookups():
 
 @functools.cache
 def _standard_config():
-    # Rows that break data share it; to load it takes longer than the rest of such a row.
+    # Rows that damage data share the config: loading it takes longer than the rest of such a row.
     return load_config(PASCAL, OPTIONS)
 
 
@@ -794,7 +794,7 @@ def _standard_model():
 
 
 def _use(row: Row, config: str) -> None:
-    """What a training does before its first step."""
+    """The steps of a training before its first iteration."""
     if row.options or row.config is not None or row.world_size > 1:
         options = copy.deepcopy({**OPTIONS, **row.options})  # merging takes `_delete_` out
         cfg, build = load_config(config, options, row.world_size), MODELS.build
@@ -814,11 +814,11 @@ def _files() -> set[tuple[str, int]]:
     return {(str(path), path.lstat().st_mtime_ns) for path in Path().rglob("*")}
 
 
-def test_the_whole_input_is_accepted():
-    # Else rows could fail for another reason than theirs.
+def test_the_intact_input_is_accepted():
+    # Otherwise, rows could fail for another reason than theirs.
     before = _files()
-    _use(Row("whole", ()), PASCAL)
-    _use(Row("whole", (), options={"total_batch_size": 2}), PASCAL)
+    _use(Row("intact", ()), PASCAL)
+    _use(Row("intact", (), options={"total_batch_size": 2}), PASCAL)
     assert _files() == before
 
 
@@ -841,7 +841,7 @@ def test_broken_input_is_named_in_one_line(row, root):
     assert [fragment for fragment in row.fragments if fragment not in message] == []
     lines = message.split("\nerror: ")
     assert all(line.strip() and "\n" not in line for line in lines), message
-    # Nothing is begun before the input is known to be whole: no work dir, no partial file.
+    # Nothing is written before the input is checked: no work dir, no partial file.
     assert _files() == before
 
 
@@ -868,7 +868,7 @@ def _printed(capsys) -> str:
     return output.err
 
 
-def test_the_tools_print_the_message_alone(root, capsys):
+def test_the_tools_only_print_the_message(root, capsys):
     (root / "images/a.png").write_bytes(b"")
     with pytest.raises(SystemExit) as caught, friendly_errors():
         _use(Row("empty image", ()), PASCAL)
@@ -878,7 +878,7 @@ def test_the_tools_print_the_message_alone(root, capsys):
 
 
 @pytest.mark.parametrize("name", ["images/a", "semseg/a"])
-def test_a_data_loading_process_says_no_more(root, capsys, name):
+def test_an_error_in_a_data_loading_process_is_one_line(root, capsys, name):
     (root / f"{name}.png").write_bytes(b"")
     dataset = DATASETS.build(_standard_config().train_dataloader.dataset)
     loader = Runner.build_dataloader(
@@ -888,7 +888,7 @@ def test_a_data_loading_process_says_no_more(root, capsys, name):
     batches = iter(loader)
     with pytest.raises(SystemExit), friendly_errors():
         list(batches)
-    batches._shutdown_workers()  # the garbage collector waits five seconds for them
+    batches._shutdown_workers()  # garbage collection would wait five seconds for them
     printed = _printed(capsys)
     assert printed.startswith(f"error: data/{name}.png: ")
     assert printed.count("\n") == 1
@@ -909,4 +909,4 @@ def test_a_path_that_leads_nowhere_is_one_line(root, capsys):
     assert caught.value.code == 1
     assert _printed(capsys).endswith("file/below: Not a directory\n")
     with pytest.raises(OSError, match="beyond repair"), friendly_errors():
-        raise OSError("beyond repair")  # what is no matter of a path keeps its traceback
+        raise OSError("beyond repair")  # errors that do not concern a path keep their traceback

@@ -1,4 +1,4 @@
-"""Configs: changed variables arrive where they are used, batches divide, every file builds."""
+"""Configs: changed variables reach their places, batches are divided, every file builds."""
 
 import weakref
 from pathlib import Path
@@ -27,14 +27,14 @@ FILES = sorted(
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    # A config must mean the same wherever the user stands.
+    # A config must not depend on the current folder.
     monkeypatch.chdir(tmp_path)
     init_default_scope("vmt_mm")
 
 
 @pytest.fixture
 def no_values():
-    """Models are built without values: those of the largest are some gigabytes."""
+    """Build models without values: the largest ones take gigabytes."""
     hook = register_module_parameter_registration_hook(
         lambda module, name, p: None if p is None else nn.Parameter(p.to("meta"), p.requires_grad)
     )
@@ -68,7 +68,7 @@ def test_the_home_folder_in_paths(tmp_path, monkeypatch):
     assert _roots(load_config(tmp_path / "above.py")) == [f"{tmp_path}/other"] * 3
 
 
-def test_data_set_with_a_root_of_its_own_keeps_it():
+def test_a_dataset_keeps_its_own_root():
     options = {"data_root": "elsewhere", "val_dataloader.dataset.data_root": "own"}
     assert _roots(load_config(PASCAL, options)) == ["elsewhere", "own", "elsewhere"]
     wrapped = dict(
@@ -174,7 +174,7 @@ def test_every_config_builds_its_model(name, no_values):
     for loader in LOADERS:
         datasets = cfg[loader].dataset.get("datasets") or [cfg[loader].dataset]
         labelled = {task: entry for dataset in datasets for task, entry in dataset.tasks.items()}
-        new = cfg.model.get("new_tasks")  # they alone are trained, and need labels for it
+        new = cfg.model.get("new_tasks")  # only these train and need labels
         wanted = new if new and loader == "train_dataloader" else list(cfg.model.tasks)
         assert labelled == {task: cfg.model.tasks[task] for task in wanted}
         assert all(DATASETS.get(dataset.type) is not None for dataset in datasets)
@@ -187,7 +187,7 @@ def test_every_config_builds_its_model(name, no_values):
         assert channels == {task: model.tasks[task].out_channels for task in names}
     parts = [weakref.ref(part) for part in model.modules()]
     del model
-    assert not any(part() for part in parts)  # nothing holds a model that is no longer used
+    assert not any(part() for part in parts)  # the model is freed
 
 
 @pytest.mark.parametrize("folder", ["vmt/vmt", "baselines/decoders"])
@@ -203,7 +203,7 @@ def test_configs_with_edges_and_depth(folder, no_values):
     train, test = _pipeline(nyud, "train_dataloader"), _pipeline(nyud, "test_dataloader")
     assert tuple(train["RandomWarp"].size) == tuple(test["Resize"].scale) == (576, 448)
     for cfg in (pascal, nyud):
-        # the model's scores are those of the tasks alone: there is nothing to compare them with
+        # these tasks have no reference scores
         evaluator = EVALUATOR.build(cfg.test_evaluator)
         assert not evaluator.reference
         assert list(evaluator.tasks) == list(cfg.model.tasks)
@@ -221,11 +221,11 @@ def test_missing_data_and_weights_are_listed_together(tmp_path):
     assert "data_root=FOLDER" in lines[0]
     assert "'pretrain/swin_tiny_patch4_window7_224.pth'" in lines[1]
     assert "pretrained=FILE" in lines[1]
-    # Testing reads no pretrained weights.
+    # Tests read no pretrained weights.
     with pytest.raises(InputError) as caught:
         check_inputs(load_config(PASCAL), training=False)
     assert len(str(caught.value).splitlines()) == 1
-    # A folder without lists lacks both of them.
+    # A folder without lists lacks both lists.
     weights = tmp_path / "weights.pth"
     weights.touch()
     cfg = load_config(PASCAL, dict(data_root=str(tmp_path), pretrained=str(weights)))
@@ -244,7 +244,7 @@ def test_rendered_data_is_never_missing(tmp_path, monkeypatch):
     assert not (tmp_path / "shapes").exists()
 
 
-def test_a_file_that_builds_on_another_carries_too(tmp_path):
+def test_variables_set_in_a_derived_file_reach_their_places(tmp_path):
     base = CONFIGS / "vmt/vmt_swin-t_pascal.py"
     (tmp_path / "own.py").write_text(
         f"_base_ = {str(base)!r}\n"
@@ -262,7 +262,7 @@ def test_a_file_that_builds_on_another_carries_too(tmp_path):
     assert cfg.val_evaluator.reference is None
 
 
-def test_a_variable_that_reaches_nothing_is_refused(tmp_path):
+def test_a_variable_without_effect_is_refused(tmp_path):
     base = CONFIGS / "vmt/vmt_swin-t_pascal.py"
     (tmp_path / "own.py").write_text(
         f"_base_ = {str(base)!r}\n"
@@ -275,7 +275,7 @@ def test_a_variable_that_reaches_nothing_is_refused(tmp_path):
         load_config(tmp_path / "own.py", {"data_root": "other"})
 
 
-def test_a_test_does_not_mind_the_training_batch():
+def test_a_test_ignores_the_training_batch():
     cfg = load_config(CONFIGS / "vmt/vmt_swin-t_pascal.py", world_size=8, training=False)
     assert "batch_size" not in cfg.train_dataloader
 

@@ -1,4 +1,4 @@
-"""The table of top-level defaults: a row is all that a component needs."""
+"""The table of top-level defaults: a component needs nothing but a row."""
 
 import pytest
 from mmcv.transforms import BaseTransform
@@ -11,7 +11,7 @@ from vmt_mm.registry import TRANSFORMS
 
 @pytest.fixture
 def toy(monkeypatch):
-    """A transform of a user, and its row."""
+    """A user's transform and its row."""
 
     @TRANSFORMS.register_module(force=True)
     class Toy(BaseTransform):
@@ -43,7 +43,7 @@ def test_a_row_is_all_that_a_component_needs(toy, tmp_path):
     assert [step.get("strength") for step in steps] == [4, 5, None]
 
 
-def test_an_option_that_reaches_nothing_is_refused(toy):
+def test_an_option_without_effect_is_refused(toy):
     with pytest.raises(InputError, match=r"toy_strength=4 has no effect.*pipeline\[0\].strength"):
         load_config(_config(dict(strength=5)), dict(toy_strength=4))
     with pytest.raises(InputError, match="did you mean 'toy_strength'"):
@@ -60,7 +60,7 @@ def test_a_dataset_names_tasks_of_the_top_level():
         load_config(cfg)
 
 
-def test_a_mapping_in_place_of_a_number_is_a_components_own():
+def test_a_mapping_in_place_of_a_number_is_kept():
     own = dict(semseg=dict(mIoU=60.0))
     cfg = dict(
         tasks=dict(semseg=dict(type="Segmentation", num_classes=2), saliency=dict(type="Saliency")),

@@ -1,4 +1,4 @@
-"""A config that is written and read again is the same training."""
+"""A config that is dumped and loaded again describes the same training."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ from vmt_mm.tasks import Saliency
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ["configs/vmt/vmt_swin-nano_shapes.py", "configs/vmt/vmt_swin-t_pascal.py"]
-#: In an order that is not the alphabet's.
+#: Not in alphabetical order.
 TASKS = dict(
     saliency=dict(type="Saliency"), edge=dict(type="Edge"), floor=dict(type="Segmentation",
     num_classes=2))  # fmt: skip
@@ -111,7 +111,7 @@ def test_all_that_mmengine_writes_keeps_the_order(tmp_path):
     assert (tmp_path / "dumped.py").read_text() == expected == cfg.pretty_text
 
 
-def test_a_class_that_a_file_imports_is_no_entry(tmp_path):
+def test_a_class_that_a_file_imports_is_not_an_entry(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(
         "_base_ = []\nfrom torch.optim import SGD\n"

@@ -1,4 +1,4 @@
-"""What is right in mmseg stays right: its own configs pass the check of keys."""
+"""mmseg's configs pass the check of keys."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def test_mmsegs_configs_pass():
     for path in PATHS[::12]:
         text = path.read_text()
         if "mask2former" in path.name or "maskformer" in path.name or "mmdet" in text:
-            continue  # they need a package that is not installed here
+            continue  # these need a package that is not installed here
         check_keys(Config.fromfile(path))
         checked += 1
     assert checked > 20
 
 
-def test_what_builders_take_out_themselves_is_no_fault():
+def test_keys_that_builders_pop_are_accepted():
     sampler = dict(type="OHEMPixelSampler", thresh=0.7, min_kept=100)
     head = dict(type="SegformerHead", norm_cfg=dict(type="SyncBN", requires_grad=True))
     check_keys(

@@ -1,4 +1,4 @@
-"""What goes by a result of the validation takes it the right way round, or says why not."""
+"""Monitors of a validation result get the right direction, or an error explains why not."""
 
 import copy
 from pathlib import Path
@@ -21,7 +21,7 @@ _TASKS = dict(
 
 @METRICS.register_module(force=True)
 class Undeclared(BaseMetric):
-    """A metric of a user, who declares nothing."""
+    """A user's metric that declares no results."""
 
     def process(self, data_batch, data_samples):
         """Nothing."""
@@ -48,7 +48,7 @@ def _rule(**hook):
     before = copy.deepcopy(cfg)
     assert list(rule_faults(cfg, training=True)) == []
     derived = derive_rules(cfg)["default_hooks"]["checkpoint"]
-    assert cfg == before  # a config keeps what its user wrote
+    assert cfg == before  # what the user wrote is kept
     return derived["save_best"], derived["rule"]
 
 
@@ -118,11 +118,11 @@ def test_a_schedule_without_a_monitor_goes_by_nothing():
         ),
     ],
 )
-def test_what_cannot_be_is_said_before_a_training(hook, message):
+def test_impossible_monitors_are_refused_before_a_training(hook, message):
     assert message in _fault(hook)
 
 
-def test_a_test_does_not_mind_that_there_is_no_delta():
+def test_a_test_needs_no_delta():
     cfg = _config(dict(save_best="delta"))
     assert list(rule_faults(cfg, training=False)) == []
     assert derive_rules(cfg)["default_hooks"]["checkpoint"]["rule"] == "greater"
@@ -136,7 +136,7 @@ def test_a_metric_that_declares_nothing_needs_a_rule():
     assert derive_rules(cfg)["default_hooks"]["checkpoint"]["rule"] == "less"
 
 
-def test_without_a_validation_nothing_is_asked():
+def test_without_a_validation_no_rule_is_needed():
     assert (
         list(rule_faults(dict(default_hooks=_config(dict(save_best="x")).default_hooks), True))
         == []

@@ -1,4 +1,4 @@
-"""A config file, a config read from it, and one changed in memory mean the same."""
+"""A config file, a config loaded from it, and one changed in memory mean the same."""
 
 import copy
 
@@ -46,7 +46,7 @@ image_size = (32, 48)
 
 @pytest.fixture
 def path(tmp_path):
-    """A config that sets anew what its base has."""
+    """A config that overrides values of its base."""
     (tmp_path / "base.py").write_text(BASE)
     (tmp_path / "own.py").write_text(OWN)
     return str(tmp_path / "own.py")
@@ -66,7 +66,7 @@ def test_every_form_means_the_same(path):
         before = copy.deepcopy(form)
         assert load_config(form).to_dict() == expected.to_dict()
         assert dict(load_config(form).items()) == dict(expected.items())
-        assert form == before or form.to_dict() == before.to_dict()  # is left as it is
+        assert form == before or form.to_dict() == before.to_dict()  # is not changed
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_variable_that_is_changed_in_memory_reaches_its_places(path, load, cha
     assert load_config(again).test_dataloader.dataset.data_root == "third"
 
 
-def test_a_place_with_a_value_of_its_own_keeps_it(path):
+def test_a_component_keeps_its_own_value(path):
     for cfg in (Config.fromfile(path), load_config(path)):
         cfg.test_dataloader.dataset.data_root = "place"
         assert parts(load_config(cfg))[0] == "place"
 
 
-def test_the_batch_divides_over_the_processes_that_there_are(path):
+def test_the_batch_is_divided_over_the_processes(path):
     cfg = load_config(path)
     assert cfg.train_dataloader.batch_size == 8
     assert load_config(cfg, world_size=4, training=False).train_dataloader.batch_size == 2
@@ -112,7 +112,7 @@ def test_the_batch_divides_over_the_processes_that_there_are(path):
     assert load_config(explicit, world_size=2).train_dataloader.batch_size == 3
 
 
-def test_what_is_no_config_is_refused():
+def test_other_types_than_a_config_are_refused():
     with pytest.raises(InputError, match="must be a file, a Config or a dictionary, got 3"):
         load_config(3)
 
@@ -165,7 +165,7 @@ def test_everything_that_takes_a_config(path, tmp_path):
         assert parts(experiment.cfg) == expected
     cfg = Config.fromfile(path)
     cfg.work_dir = str(tmp_path / "work")
-    cfg.pop("test_dataloader")  # it would need an evaluator
+    cfg.pop("test_dataloader")  # would need an evaluator
     runner = MultiTaskRunner.from_cfg(cfg)
     assert runner.cfg.train_dataloader.dataset.data_root == "own"
     assert runner.cfg.train_dataloader.batch_size == 8

@@ -1,4 +1,4 @@
-"""Evaluation protocols: what they make of a config, and what is compared with what."""
+"""Evaluation protocols: how they change a config, and which pixels are compared."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from vmt_mm.utils.files import write_image
 
 PASCAL = Path(__file__).parents[2] / "configs/vmt/vmt_swin-t_pascal.py"
 LOADERS = ("val_dataloader", "test_dataloader")
-#: (height, width) of the images; the network's input has 64 x 64.
+#: (height, width) of the images; the network's input is 64 x 64.
 SIZES = [(40, 56), (60, 36), (64, 64)]
 SIDE = 64
 TASKS = dict(
@@ -30,7 +30,7 @@ TASKS = dict(
     edge=dict(type="Edge"),
     depth=dict(type="Depth"),
 )
-#: What a padded pixel has before normalisation, BGR: ImageNet's mean.
+#: Value of a padded pixel before normalisation, BGR: ImageNet's mean.
 MEAN = (104, 116, 124)
 
 
@@ -63,7 +63,7 @@ def test_one_line_in_a_file_does_it(tmp_path):
     path.write_text(f"_base_ = {str(PASCAL)!r}\nprotocol = 'C'\n")
     cfg = load_config(path, training=False)
     assert _kinds(cfg, "test_dataloader")[1:3] == ["Pad", "LoadLabels"]
-    # a config that a run has written down can be used again
+    # a config that a run has dumped can be used again
     cfg.dump(str(tmp_path / "dumped.py"))
     again = load_config(tmp_path / "dumped.py", training=False)
     assert again.test_dataloader == cfg.test_dataloader
@@ -78,43 +78,43 @@ def test_options_of_tasks_follow_everywhere():
         metric = saliency.metric()
         assert (metric["beta_squared"], metric["average"]) == (0.3, "set")
         assert metric["f_thresholds"] == pytest.approx(np.arange(0.05, 0.96, 0.05))
-        assert metric["thresholds"] is None  # the Jaccard keeps its own
+        assert metric["thresholds"] is None  # the Jaccard's do not change
     assert _load("B").model.tasks == _load("A").model.tasks
     own = {"tasks.saliency.beta_squared": 1.0}
     assert _load("C", **own).model.tasks.saliency.beta_squared == 1.0
 
 
-def test_no_delta_where_another_metric_stands_for_a_task():
+def test_no_delta_where_a_task_has_another_metric():
     assert _load("B").test_evaluator.reference == _load("A").test_evaluator.reference
     assert _load("C").val_evaluator.reference is None
     best = {"default_hooks.checkpoint.save_best": "saliency/maxF"}
     assert list(rule_faults(_load("C", training=True, **best), training=True)) == []
     kept = _load("C", **{"tasks.saliency.primary_metric": "mIoU"})
     assert kept.test_evaluator.reference == _load("A").test_evaluator.reference
-    # a task alone has the Delta of its own metric
+    # a single task has the Delta of its metric
     assert _load("C", task="normals").test_evaluator.reference == dict(normals=17.97)
     assert _load("C", task="saliency").test_evaluator.reference is None
-    # who gives the metric gives the scores for it
+    # a user who sets the metric also sets its reference scores
     mine = dict(semseg=60.0, human_parts=60.0, saliency=80.0, normals=15.0)
     options = {"tasks.saliency.primary_metric": "maxF", "reference": mine}
     assert _load("C", **options).test_evaluator.reference == mine
 
 
 @pytest.mark.parametrize("best", ["delta", ["semseg/mIoU", "delta"]])
-def test_a_training_cannot_choose_by_a_delta_that_is_not_there(best):
-    # what only reads a config, or the data, does not mind
+def test_save_best_needs_a_delta_that_exists(best):
+    # tools that only read a config or the data accept it
     option = {"default_hooks.checkpoint.save_best": best}
     message = "delta is missing; set default_hooks.checkpoint.save_best"
     with pytest.raises(InputError, match=message):
         check_inputs(load_config(PASCAL, {"protocol": "C", **option}), training=True)
     for protocol, training in (("C", False), ("B", True), ("A", True)):
-        with pytest.raises(InputError) as caught:  # data and weights are not there
+        with pytest.raises(InputError) as caught:  # data and weights are missing
             check_inputs(load_config(PASCAL, {"protocol": protocol, **option}), training)
         assert message not in str(caught.value)
 
 
 @pytest.mark.parametrize("changed", ["B", "C"])
-def test_a_config_that_a_run_wrote_down_can_be_of_another_protocol(tmp_path, changed):
+def test_a_dumped_config_can_be_changed_to_another_protocol(tmp_path, changed):
     path = tmp_path / "dumped.py"
     _load(changed).dump(str(path))
     for name in ("A", "B", "C"):
@@ -124,7 +124,7 @@ def test_a_config_that_a_run_wrote_down_can_be_of_another_protocol(tmp_path, cha
         assert again.test_evaluator == _load(name).test_evaluator
 
 
-def test_a_pipeline_of_ones_own_gets_the_nearest_labels(tmp_path):
+def test_a_custom_pipeline_gets_the_nearest_labels(tmp_path):
     path = tmp_path / "own.py"
     steps = "LoadImageFromFile", "LoadLabels", "Resize", "PackMultiTaskInputs"
     pipeline = [
@@ -140,7 +140,7 @@ def test_a_pipeline_of_ones_own_gets_the_nearest_labels(tmp_path):
         assert found[2] == dict(type="Resize", scale=(64, 64), nearest_labels=True)
 
 
-def test_what_cannot_be_done_is_refused(tmp_path):
+def test_impossible_protocols_are_refused(tmp_path):
     for wrong in ("D", ["B", "C"], 1):
         with pytest.raises(InputError, match=r"protocol must be one of \['A', 'B', 'C'\], got"):
             _load(wrong)
@@ -179,7 +179,7 @@ def root(tmp_path_factory):
 
 
 def _run(root, protocol):
-    """Config, model and what it predicts of every image, in one batch."""
+    """Config, model and the predictions for all images in one batch."""
     options = {
         "data_root": str(root),
         "image_size": (SIDE, SIDE),
@@ -247,7 +247,7 @@ def _expect(model, sample, label, logits):
         expected = task.to_prediction(logits[name])[0]
         assert sample.prediction(name).shape[1:] == found.shape[1:]
         different = (sample.prediction(name).double() - expected.double()).abs() > 1e-4
-        assert different.double().mean() < 1e-3  # a class may be as likely as another
+        assert different.double().mean() < 1e-3  # classes may be equally likely
 
 
 def test_a_compares_at_the_native_size(root):
@@ -296,7 +296,7 @@ def test_c_compares_native_pixels_of_a_padded_image(root):
     assert scores["saliency/maxF"] == pytest.approx(100 * best, abs=1e-4)
 
 
-def test_images_larger_than_the_padding_stay_whole(root):
+def test_images_larger_than_the_padding_are_not_cropped(root):
     cfg = _load("C", data_root=str(root), image_size=(48, 48))
     dataset = cfg.test_dataloader.dataset
     dataset.update(type="MultiTaskDataset", tasks=TASKS)

@@ -1,4 +1,4 @@
-"""Parts of mmseg and mmengine that would do nothing, or harm, are refused with what to use."""
+"""Parts of mmseg and mmengine that have no effect, or do harm, are refused with an alternative."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def _refused(message: str, model=None, **parts):
         dict(threshold=0.3),
     ],
 )
-def test_what_a_head_of_mmseg_would_not_read(given):
+def test_arguments_that_an_mmseg_head_would_ignore(given):
     (key,) = given
     _refused(f"model.head.{key}: FCNHead takes no {key!r}", dict(head={**_HEAD, **given}))
     _refused(f"model.task_heads.floor.{key}", dict(task_heads=dict(floor={**_HEAD, **given})))
@@ -41,13 +41,13 @@ def test_what_a_head_of_mmseg_would_not_read(given):
         build_head({**_HEAD, **given}, [8, 8, 8, 8], 2)
 
 
-def test_a_loss_is_said_to_be_the_tasks():
+def test_losses_of_heads_are_refused():
     with pytest.raises(InputError, match=r"tasks\.<name>\.loss_weight.* not supported yet"):
         build_head(dict(_HEAD, loss_decode=dict(type="DiceLoss")), [8] * 4, 2)
 
 
 @pytest.mark.parametrize("given", [dict(num_classes=19), dict(in_channels=64)])
-def test_channels_of_a_head_are_the_encoders_and_the_tasks(given):
+def test_channels_of_a_head_are_those_of_the_backbone_and_the_task(given):
     with pytest.raises(InputError, match=f"head FCNHead: {next(iter(given))}=.*leave it out"):
         build_head({**_HEAD, **given}, [8] * 4, 2)
     assert (
@@ -170,12 +170,12 @@ def _dataset(folder, **given):
         dict(ignore_index=0),
     ],
 )
-def test_what_a_data_set_would_not_read(folder, given):
+def test_arguments_that_a_dataset_would_ignore(folder, given):
     with pytest.raises(InputError, match=f"MultiTaskDataset takes no '{next(iter(given))}'; "):
         _dataset(folder, **given)
 
 
-def test_what_a_data_set_does_read(folder):
+def test_arguments_that_a_dataset_reads(folder):
     cfg = dict(type="MultiTaskDataset", data_root=str(folder), tasks=_TASKS)
     short = DATASETS.build(
         dict(cfg, indices=1, serialize_data=False, lazy_init=True, max_refetch=2)
@@ -245,7 +245,7 @@ def test_arguments_that_do_nothing_to_labels():
     ):
         with pytest.raises(InputError, match=key):
             make()
-    Pad(size=(4, 4), pad_val=dict(img=0, seg=255))  # as mmseg's configs say; it is what happens
+    Pad(size=(4, 4), pad_val=dict(img=0, seg=255))  # as in mmseg's configs: labels are padded so
 
 
 @pytest.mark.parametrize("key", ["resume_from", "lr_config", "evaluation", "total_epochs"])

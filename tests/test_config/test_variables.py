@@ -1,4 +1,4 @@
-"""A variable of a base file that is set again and used by nothing is refused."""
+"""A variable of a base file that is overridden without effect is refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""From a raw NYUD_MT to labels checked by hand."""
+"""Conversion of a raw NYUD_MT, compared with labels written by hand."""
 
 import dataclasses
 import subprocess
@@ -77,7 +77,7 @@ def test_every_label_is_as_by_hand(raw, tmp_path):
     depth = read(out / "depth/0001.png")
     assert depth.dtype == np.uint16
     assert depth[0, :6].tolist() == [0, 0, 0, 0, 1235, 1235]
-    assert depth[1, 0] == 1  # never 0, which means none
+    assert depth[1, 0] == 1  # never 0, which means unlabelled
     normals = read(out / "normals/0001.png")
     assert normals[3, 3].tolist() == [128, 128, 255]
     assert normals[7, 3].tolist() == [128, 255, 128]  # the floor faces up
@@ -86,7 +86,7 @@ def test_every_label_is_as_by_hand(raw, tmp_path):
     edge = read(out / "edge/0001.png")
     assert (edge[5] == 255).all()
     assert np.count_nonzero(edge) == SIZE[1]
-    floor = 5 * SIZE[1] - 2  # but for one pixel of another class and one without a normal
+    floor = 5 * SIZE[1] - 2  # except two: of another class, without a normal
     assert report.notes["normals"]["floor"] == report.notes["normals"]["up"] == 3 * floor
 
 
@@ -119,7 +119,7 @@ def test_every_fault_is_named_and_a_second_run_completes(raw, tmp_path):
     ):
         np.save(raw / f"{name}.npy", values)
     (raw / "depth/0002.npy").write_bytes(b"\x93NUMPY")
-    np.save(raw / "edge/0003.npy", np.array({"a": 1}, object))  # would be unpickled
+    np.save(raw / "edge/0003.npy", np.array({"a": 1}, object))  # must not be unpickled
     report = convert(recipe(), raw, out)
     expected = [
         "segmentation/0001.png: missing",
@@ -132,10 +132,10 @@ def test_every_fault_is_named_and_a_second_run_completes(raw, tmp_path):
     ]
     assert len(report.problems) == len(expected)
     assert all(any(p.startswith(e) for p in report.problems) for e in expected), report.problems
-    assert (out / "normals/0001.png").is_file()  # which needs no classes
+    assert (out / "normals/0001.png").is_file()  # needs no classes
     np.save(raw / "depth/0001.npy", raw_depth())
     report = convert(recipe(), raw, out)
-    assert report.converted_now == 3  # the others are looked at again, since they have faults
+    assert report.converted_now == 3  # the others have faults and are checked again
     assert len(report.problems) == 6
     assert read(out / "depth/0001.png")[5, 5] == 1235
 

@@ -1,4 +1,4 @@
-"""From a raw PASCAL_MT to labels checked by hand."""
+"""Conversion of a raw PASCAL_MT, compared with labels written by hand."""
 
 import errno
 import json
@@ -57,7 +57,7 @@ def test_every_label_is_as_by_hand(raw, tmp_path):
     assert (read(out / "saliency/a.png") == 200 * box(0, 6, 0, 8)).all()
 
     parts = np.zeros(SIZE)
-    parts[0:2, 0:4] = 1  # hair; its third row is under the torso, which comes later
+    parts[0:2, 0:4] = 1  # hair; the torso, drawn later, covers its third row
     parts[2:6, 0:4] = 2
     parts[4:6, 2:9] = 4  # a hand over the torso
     parts[8:12, 6:9] = 6
@@ -164,7 +164,7 @@ def test_invalid_classes_and_sizes(raw, tmp_path):
 
 
 def png_of(height, width):
-    """A PNG whose header says that it is so large, and that has next to nothing in it."""
+    """A PNG whose header declares this size, with almost no data."""
 
     def chunk(kind, content):
         return (
@@ -201,7 +201,7 @@ def test_an_image_that_cannot_be_opened_is_one_problem(raw, tmp_path, fault):
     (problem,) = report.problems
     assert problem.startswith(message)
     assert (tmp_path / "out/splits/train.txt").read_text() == "b\nc\n"
-    # labels that it has are not "none"
+    # its labels do not count as missing
     assert report.splits["train"]["image"] == dict(damaged=1, written=2)
     assert report.splits["train"]["saliency"] == {"no image": 1, "written": 2}
 
@@ -262,7 +262,7 @@ def test_thinning_keeps_together_what_was_together():
 
 
 def slanted_frame():
-    """A ring: the hole in it must stay."""
+    """A ring, whose hole must stay."""
     ring = np.zeros((15, 15), bool)
     ring[1:14, 1:14] = True
     ring[3:12, 3:12] = False

@@ -1,4 +1,4 @@
-"""Runs that were stopped, sources that are archives, links: the same labels come out."""
+"""Interrupted runs, archives and links all give the same labels."""
 
 import dataclasses
 import json
@@ -20,22 +20,22 @@ def raw(tmp_path):
 
 
 def test_a_repaired_source_is_completed(raw, tmp_path):
-    out, whole = tmp_path / "out", tmp_path / "whole"
+    out, expected = tmp_path / "out", tmp_path / "expected"
     source = make_raw(tmp_path / "sound")
-    convert(recipe(), source, whole)
+    convert(recipe(), source, expected)
     damage(raw)
     convert(recipe(), raw, out)
-    for path in source.rglob("*"):  # as newer files, a download that is repeated
+    for path in source.rglob("*"):  # as newer files, like a repeated download
         if path.is_file():
             target = raw / path.relative_to(source)
             if not target.is_file() or target.read_bytes() != path.read_bytes():
                 target.write_bytes(path.read_bytes())
     report = convert(recipe(), raw, out)
     assert report.problems == []
-    assert tree(out) == tree(whole)
+    assert tree(out) == tree(expected)
 
 
-def test_a_second_run_does_only_what_is_missing(raw, tmp_path):
+def test_a_second_run_only_converts_missing_labels(raw, tmp_path):
     out = tmp_path / "out"
     convert(recipe(), raw, out)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.[pj]*g")}
@@ -56,7 +56,7 @@ def test_a_second_run_does_only_what_is_missing(raw, tmp_path):
 
 
 def kill(monkeypatch, *arguments):
-    """Convert, and be stopped after seven labels."""
+    """Start a conversion that is interrupted after seven labels."""
     written = []
 
     def killed(path, values, real=image.write_image):
@@ -87,8 +87,8 @@ def test_a_killed_run_continues(raw, tmp_path, monkeypatch):
     report = convert(recipe(), raw, out)
     assert report.converted_now == 4
     assert not left.exists()
-    convert(recipe(), raw, tmp_path / "whole")
-    assert tree(out) == tree(tmp_path / "whole")
+    convert(recipe(), raw, tmp_path / "expected")
+    assert tree(out) == tree(tmp_path / "expected")
 
 
 @pytest.mark.parametrize("prefix", ["PASCAL_MT", "./data/PASCAL_MT", "."])
@@ -98,8 +98,8 @@ def test_the_archive_gives_the_same(raw, tmp_path, prefix):
         tar.add(raw, prefix)
     report = convert(recipe(), archive, out)
     assert report.problems == []
-    convert(recipe(), raw, tmp_path / "whole")
-    assert tree(out) == tree(tmp_path / "whole")
+    convert(recipe(), raw, tmp_path / "expected")
+    assert tree(out) == tree(tmp_path / "expected")
     assert not (out / ".unpacked").exists()
     assert convert(recipe(), archive, out).converted_now == 0
 
@@ -122,19 +122,19 @@ def test_a_truncated_archive_writes_nothing(raw, tmp_path, mode):
         tar.add(raw, "PASCAL_MT")
     with tarfile.open(archive) as tar:
         starts = [member.offset for member in tar.getmembers()]
-    whole = archive.read_bytes()
+    intact = archive.read_bytes()
     # Also between two files and within a header, where nothing else is wrong.
     cuts = (
-        [len(whole) // 2, len(whole) - 10]
+        [len(intact) // 2, len(intact) - 10]
         if mode
         else [starts[-2], starts[-1] + 100, starts[-1] - 9]
     )
     for cut in cuts:
-        archive.write_bytes(whole[:cut])
+        archive.write_bytes(intact[:cut])
         with pytest.raises(InputError, match=f"{archive}: the archive is damaged or truncated"):
             convert(recipe(), archive, tmp_path / "out")
         assert not (tmp_path / "out").exists()
-    archive.write_bytes(whole)
+    archive.write_bytes(intact)
     assert convert(recipe(), archive, tmp_path / "out").problems == []
 
 
@@ -150,8 +150,8 @@ def test_a_mixed_set_is_not_reported_as_complete(raw, tmp_path, monkeypatch, cha
     assert not (out / "report.json").exists()
     assert list((out / "splits").iterdir()) == []
     convert(recipe(axes), raw, out)
-    convert(recipe(axes), raw, tmp_path / "whole")
-    assert tree(out) == tree(tmp_path / "whole")
+    convert(recipe(axes), raw, tmp_path / "expected")
+    assert tree(out) == tree(tmp_path / "expected")
     assert (out / "report.json").exists()
 
 
@@ -174,8 +174,8 @@ def test_files_unpacked_by_a_killed_run_are_used_if_the_archive_is_the_same(
     kill(monkeypatch, recipe("x,y,z"), archive, out)
     save_png(raw / "sal_distill/a.png", 99 * box(0, 6, 0, 8))
     convert(recipe(), pack(raw, archive, ""), out)
-    convert(recipe(), raw, tmp_path / "whole")
-    assert tree(out) == tree(tmp_path / "whole")
+    convert(recipe(), raw, tmp_path / "expected")
+    assert tree(out) == tree(tmp_path / "expected")
 
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
@@ -195,9 +195,9 @@ def test_a_flipped_byte_of_a_header_is_damage(raw, tmp_path):
     archive = pack(raw, tmp_path / "PASCAL_MT.tar", "")
     with tarfile.open(archive) as tar:
         starts = [member.offset for member in tar.getmembers()]
-    whole = archive.read_bytes()
+    intact = archive.read_bytes()
     for start in (starts[1], starts[len(starts) // 2], starts[-1]):
-        content = bytearray(whole)
+        content = bytearray(intact)
         content[start + 150] ^= 0x55
         archive.write_bytes(content)
         with pytest.raises(InputError, match=f"{archive}: the archive is damaged or truncated"):
@@ -212,8 +212,8 @@ def test_hard_links_in_an_archive_are_files(raw, tmp_path):
     with tarfile.open(archive) as tar:
         assert sum(member.islnk() for member in tar.getmembers()) == 3
     assert convert(recipe(), archive, tmp_path / "out").problems == []
-    convert(recipe(), raw, tmp_path / "whole")
-    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    convert(recipe(), raw, tmp_path / "expected")
+    assert tree(tmp_path / "out") == tree(tmp_path / "expected")
 
 
 def test_leftovers_of_a_killed_run_are_removed_below_folders_of_ids(raw, tmp_path):

@@ -1,4 +1,4 @@
-"""The sampler's ``balance`` and ``length``: shares, passes, keys, processes, and the way back."""
+"""The sampler's ``balance`` and ``length``: shares, passes, keys, processes, resuming."""
 
 from collections import Counter
 from itertools import chain
@@ -40,7 +40,7 @@ def _shares(draws, first=SIZES[0]):
 @pytest.mark.parametrize(
     ("options", "shares"),
     [
-        (dict(balance="datasets"), (7, 6)),  # 13 samples, the odd one to the first
+        (dict(balance="datasets"), (7, 6)),  # 13 samples; the odd one goes to the first
         (dict(balance=[2, 1]), (9, 4)),
         (dict(balance=[0.1, 0.3]), (3, 10)),
         (dict(balance="datasets", length=40), (20, 20)),
@@ -61,13 +61,13 @@ def test_samples_of_a_member_come_equally_often(options, shuffle):
     counts = Counter(dict.fromkeys(range(sum(SIZES)), 0))
     for epoch in range(7):
         counts.update(int(draw) for draw in _draws(sampler, epoch))
-        for member in (range(3), range(3, 13)):  # after every epoch, up to one
+        for member in (range(3), range(3, 13)):  # up to one, after every epoch
             times = [counts[index] for index in member]
             assert max(times) - min(times) <= 1
     assert min(counts.values()) >= 1
 
 
-def test_a_sample_that_comes_again_has_another_key():
+def test_a_repeated_sample_has_another_key():
     sampler, seen = _sampler(balance="datasets", length=40), set()
     for epoch in range(3):
         draws = _draws(sampler, epoch)
@@ -83,13 +83,13 @@ def test_a_sample_that_comes_again_has_another_key():
 def test_an_epoch_is_a_function_of_seed_and_epoch():
     one, other = _sampler(balance=[2, 1]), _sampler(balance=[2, 1])
     wanted = [_draws(one, epoch) for epoch in range(5)]
-    for epoch in (4, 0, 2):  # whatever came before
+    for epoch in (4, 0, 2):  # whatever was drawn before
         draws = _draws(other, epoch)
         assert draws == wanted[epoch]
         assert [draw.key for draw in draws] == [draw.key for draw in wanted[epoch]]
     assert len({tuple(draws) for draws in wanted}) == 5
     assert _draws(_sampler(seed=6, balance=[2, 1]), 0) != wanted[0]
-    # members are mixed, not one after the other
+    # members are mixed, not concatenated
     assert 0 < sum(draw < 3 for draw in wanted[0][:6]) < 6
 
 
@@ -122,7 +122,7 @@ def test_without_options_nothing_changes():
 
 @pytest.mark.parametrize("length", [13, 16])
 def test_processes_share_an_epoch(length):
-    whole = _draws(_sampler(balance="datasets", length=length), 3)
+    full = _draws(_sampler(balance="datasets", length=length), 3)
     parts = []
     for rank in range(3):
         with mock.patch("mmengine.dataset.sampler.get_dist_info", return_value=(rank, 3)):
@@ -130,17 +130,17 @@ def test_processes_share_an_epoch(length):
         parts.append(_draws(sampler, 3))
         assert len(parts[-1]) == len(sampler) == -(-length // 3)
     together = [draw for step in zip(*parts, strict=True) for draw in step]
-    assert [d.key for d in together[:length]] == [d.key for d in whole]
-    assert together[length:] == whole[: len(together) - length]  # repeated to fill up
+    assert [d.key for d in together[:length]] == [d.key for d in full]
+    assert together[length:] == full[: len(together) - length]  # repeated to fill up
 
 
 def test_skip_continues_within_an_epoch():
-    whole = _draws(_sampler(balance=[2, 1]), 3)
+    full = _draws(_sampler(balance=[2, 1]), 3)
     sampler = _sampler(balance=[2, 1])
     sampler.skip(4)
     rest = _draws(sampler, 3)
-    assert [draw.key for draw in rest] == [draw.key for draw in whole[4:]]
-    assert _draws(sampler, 3) == whole  # for one epoch only
+    assert [draw.key for draw in rest] == [draw.key for draw in full[4:]]
+    assert _draws(sampler, 3) == full  # for one epoch only
 
 
 @pytest.mark.parametrize(

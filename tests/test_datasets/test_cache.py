@@ -1,4 +1,4 @@
-"""The cache: the same samples as from files, each written once, and never half."""
+"""The cache gives the same samples as the files, and writes each once, atomically."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ def _save(path, values):
 
 @pytest.fixture
 def root(tmp_path):
-    """Five pictures of different sizes; 'a' has all labels, the others lack some."""
+    """Five images of different sizes; 'a' has all labels, the others lack some."""
     root, rng = tmp_path / "data", np.random.default_rng(0)
     for task in TASKS:
         (root / task).mkdir(parents=True)
@@ -70,7 +70,7 @@ def root(tmp_path):
 
 def _dataset(root, folder=None, pipeline="plain", tasks=TASKS, **kwargs):
     steps = PIPELINES[pipeline]
-    kwargs.setdefault("serialize_data", False)  # it costs half a second, and changes nothing
+    kwargs.setdefault("serialize_data", False)  # takes half a second and changes nothing
     return MultiTaskDataset(str(root), tasks, pipeline=steps, cache=folder, **kwargs)
 
 
@@ -89,7 +89,7 @@ def _same(one, other):
 
 @pytest.fixture
 def written(monkeypatch):
-    """The paths of the files of the cache that were written."""
+    """Paths of the cache files that were written."""
     paths, save = [], cache.save_file
 
     def noted(arrays, path, metadata):
@@ -101,7 +101,7 @@ def written(monkeypatch):
 
 
 def _kept(folder):
-    """The stored arrays of sample 'a'."""
+    """The cached arrays of sample 'a'."""
     (path,) = Path(folder).glob("*/a.safetensors")
     return load_file(path)
 
@@ -114,7 +114,7 @@ def test_samples_are_those_of_the_files(root, tmp_path, written, monkeypatch, pi
     expected = [_content(files[SeededIndex(i, (0, 0, i))]) for i in range(len(IDS))]
     _same(files, cached)
     assert len(written) == len(IDS)
-    # what is kept is not read again
+    # cached files are not read again
     monkeypatch.setattr("mmengine.fileio.get", None)
     monkeypatch.setattr("PIL.Image.open", None)
     found = [_content(reopened[SeededIndex(i, (0, 0, i))]) for i in range(len(IDS))]
@@ -241,7 +241,7 @@ def test_corrupt_files_are_skipped_or_refused_alike(root, tmp_path, pipeline):
 
 @REGISTRY.register_module()
 class WithOwnDecode(Task):
-    """A task from outside whose labels are read by ``decode``."""
+    """A third-party task that reads its labels in ``decode``."""
 
     out_channels = 1
 

@@ -46,7 +46,7 @@ def _write(root, ids, tasks, seed):
 
 @pytest.fixture
 def roots(tmp_path):
-    """Three images of streets, five of rooms; both have saliency, two ids are the same."""
+    """Three images of streets and five of rooms; both have saliency, and two ids are equal."""
     _write(tmp_path / "street", "abc", STREET, 0)
     _write(tmp_path / "rooms", "bcxyz", ROOMS, 1)
     return tmp_path / "street", tmp_path / "rooms"
@@ -75,7 +75,7 @@ def test_every_member_gives_the_labels_that_it_has(roots):
     assert str(roots[1]) in samples[3].img_path
 
 
-def test_the_augmentation_of_a_member_follows_the_draw_of_the_whole(roots):
+def test_the_augmentation_of_a_member_follows_the_concatenations_draw(roots):
     dataset, rooms = _concat(roots), DATASETS.build(_entry(roots[1], ROOMS))
     key = (3, 2, 6)
     inner = rooms[SeededIndex(3, key)]
@@ -101,7 +101,7 @@ def test_a_damaged_image_is_replaced_within_its_member(roots):
     (replaced,) = [sample for sample in samples if sample.get("skipped")]
     assert list(replaced.skipped) == [str(image)]
     assert replaced.img_path in (str(roots[0] / "images/a.png"), str(roots[0] / "images/c.png"))
-    # the other member does not allow it
+    # the other member does not allow skipping
     image = roots[1] / "images/x.png"
     image.write_bytes(image.read_bytes()[:60])
     with pytest.raises(InputError, match="rooms/images/x.png: the PNG is truncated"):
@@ -121,7 +121,7 @@ def test_metainfo_is_that_of_the_members_that_label_a_task(roots):
     assert list(meta["semseg"]["classes"]) == ["a", "b", "c", "d"]
     assert meta["semseg"]["palette"] == palette
     assert meta["saliency"] == dict(x=1)
-    # A member that does not label the task is asked last, and only for the whole entry.
+    # A member without labels of the task is asked last, and only for the complete entry.
     others = dict(metainfo=dict(semseg=dict(classes=("p", "q"), palette=[(9, 9, 9)] * 2)))
     assert _concat(roots, street=dict(metainfo=NAMES), rooms=others).metainfo == NAMES
     assert _concat(roots, rooms=others).metainfo == others["metainfo"]

@@ -1,4 +1,4 @@
-"""Geometry: exact where it can be, and the same for the image and all of its labels."""
+"""Geometry: exact where possible, and the same for the image and all its labels."""
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ SPECS = {
     "edge": Edge.label,
     "depth": Depth("depth").label,
 }
-# What each kind of label holds where there is none, written down here on purpose.
+# Value of a missing label, by kind; repeated here on purpose, independently of the package.
 NO_LABEL = {"semseg": 255, "saliency": 255, "edge": 255, "normals": 0, "depth": 0}
 
 
@@ -51,7 +51,7 @@ def _sample(height, width, seed=0):
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 9), (7, 10), (6, 5)])
 @pytest.mark.parametrize("name", EXACT)
-def test_maps_that_move_whole_pixels_are_exact(name, size):
+def test_shifts_by_integer_pixels_are_exact(name, size):
     arguments, move, turn = EXACT[name]
     if arguments.get("angle") == 90:
         size = (size[0], size[0])
@@ -79,7 +79,7 @@ def test_integer_upscale_repeats_pixels(target):
 
 
 def test_new_pixels_carry_no_label():
-    # Half the size about the centre of an 8 x 8 frame leaves a border of two pixels.
+    # Halving about the centre of an 8 x 8 frame leaves a border of two pixels.
     warp = make_warp((8, 8), (8, 8), scale=0.5)
     border = np.ones((8, 8), bool)
     border[2:6, 2:6] = False
@@ -110,7 +110,7 @@ def test_random_warps_keep_labels_exact_and_on_the_image():
 
 
 def test_scene_rotated_by_hand():
-    # An output pixel p shows the source at c + R (p - c); y points down in pixels.
+    # Output pixel p shows the source at c + R (p - c); y points down.
     scene, theta = render_scene(0, "train", 0, 48), np.deg2rad(20)
     warp = make_warp((48, 48), (48, 48), angle=20)
     found = SPECS["normals"].warp(scene.normals, warp)
@@ -266,7 +266,7 @@ def test_labels_loaded_after_padding_keep_their_size(files):
 
 @exact_interpolation
 @pytest.mark.parametrize("target", [(5, 40), (24, 9), (12, 17)])
-def test_nearest_resize_takes_whole_pixels(target):
+def test_nearest_resize_takes_existing_pixels(target):
     sample = _sample(12, 17)
     labels = dict(sample["labels"])
     resize = TRANSFORMS.build(dict(type="Resize", scale=target[::-1], nearest_labels=True))

@@ -1,4 +1,4 @@
-"""Datasets: the folder layout, what is wrong with a folder, and rendering on first use."""
+"""Datasets: the folder layout, faults of a folder, and rendering on first use."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ TASKS = dict(
     saliency=dict(type="Saliency"),
     normals=dict(type="Normals"),
 )
-#: To serialize a list of samples, mmengine collects the garbage of the process first.
+#: mmengine runs the garbage collector before it serializes a list of samples.
 QUICK = dict(serialize_data=False)
 PIPELINE = [dict(type=t) for t in ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")]
 RENDER = dict(train=2, val=1, size=16, seed=5)
@@ -28,7 +28,7 @@ RENDER = dict(train=2, val=1, size=16, seed=5)
 @pytest.fixture(autouse=True)
 def _set_up(monkeypatch):
     init_default_scope("vmt_mm")
-    # One worker renders in this process: to start others takes longer than tiny scenes do.
+    # With one CPU, this process renders: starting workers takes longer than tiny scenes.
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
@@ -65,9 +65,9 @@ def _refused(match, *arguments, kind=MultiTaskDataset, **kwargs):
 
 
 def test_samples_carry_the_labels_that_exist(root):
-    nested, whole = (sample["data_samples"] for sample in _dataset(root, serialize_data=True))
-    assert (nested.sample_id, whole.sample_id) == ("a/b.c", "d")
-    assert set(whole.keys()) == {"gt_semseg", "gt_saliency", "gt_normals"}
+    nested, complete = (sample["data_samples"] for sample in _dataset(root, serialize_data=True))
+    assert (nested.sample_id, complete.sample_id) == ("a/b.c", "d")
+    assert set(complete.keys()) == {"gt_semseg", "gt_saliency", "gt_normals"}
     assert set(nested.keys()) == {"gt_semseg"}
     assert nested.label("semseg").shape == (1, 6, 8)
     assert (nested.label("semseg") == len("b.c")).all()
@@ -131,7 +131,7 @@ def test_labels_of_other_splits_are_fine(root, monkeypatch):
     )
 
 
-def test_names_of_which_none_fits_are_refused(root):
+def test_names_that_match_no_file_are_refused(root):
     (root / "semseg" / "d.png").rename(root / "semseg" / "d_mask.png")
     (root / "semseg" / "a" / "b.c.png").rename(root / "semseg" / "a" / "b.c_mask.png")
     with pytest.raises(InputError, match=r"train\.txt: no id has a label of task 'semseg'.*2 file"):
@@ -236,9 +236,7 @@ def test_shapes_fill_an_empty_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("train", "workers"), [(20, 0), (200, 3), (2000, 4)])
-def test_a_process_renders_so_many_scenes_that_its_start_pays(
-    tmp_path, monkeypatch, train, workers
-):
+def test_a_worker_starts_only_for_many_scenes(tmp_path, monkeypatch, train, workers):
     asked = []
 
     def write(folder, **kwargs):
@@ -263,7 +261,7 @@ def test_interrupted_rendering_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         _shapes(root)
     assert not root.exists()
-    # What the interrupted rendering left must not get into the next one's folder either.
+    # Leftovers of the interrupted rendering must not get into the next one's folder either.
     for leftover in tmp_path.glob(".*rendering"):
         (leftover / "images" / "stale.jpg").touch()
     monkeypatch.setattr(shapes, "write_dataset", write)
@@ -303,7 +301,7 @@ def test_foreign_folder_is_left_alone(root):
 
 
 def _ensure_rendered(root, both):
-    """Return whether this process rendered, and how many images it found."""
+    """Return whether this process rendered, and the number of images it found."""
     is_rendered, write = shapes._is_rendered, shapes.write_dataset
     looked, rendered = [], []
 
@@ -311,7 +309,7 @@ def _ensure_rendered(root, both):
         found = is_rendered(*arguments)
         if not looked:
             looked.append(found)
-            both.wait(PATIENCE)  # until neither has found anything
+            both.wait(PATIENCE)  # until both have found nothing
         return found
 
     def note(*arguments, **kwargs):

@@ -1,4 +1,4 @@
-"""``on_error='skip'``: what takes a corrupt file's place, and who says so."""
+"""``on_error='skip'``: replacements of corrupt files, and how they are reported."""
 
 import random
 from collections import Counter
@@ -50,7 +50,7 @@ def _save(path, values):
 
 @pytest.fixture
 def root(tmp_path):
-    """Six pictures with all labels."""
+    """Six images with all labels."""
     root, rng = tmp_path / "data", np.random.default_rng(0)
     for i in IDS:
         _save(root / "images" / f"{i}.png", rng.integers(0, 256, (*SIZE, 3)))
@@ -133,7 +133,7 @@ def test_in_training_another_draw_replaces_a_damaged_image(root):
         assert not sample.is_stand_in
         assert all(sample.label(task) is not None for task in TASKS)
         chosen.add(sample.sample_id)
-    assert len(chosen) > 2  # not always the same one, which would be trained on too often
+    assert len(chosen) > 2  # not always the same one, which would be overrepresented
     assert not _train_sample(dataset, 0).get("skipped")
 
 
@@ -203,7 +203,7 @@ def test_in_a_test_a_placeholder_takes_part_without_labels(root):
     dataset = _test_set(root)
     results = [dataset[index] for index in range(len(dataset))]
     samples = [result["data_samples"] for result in results]
-    # One sample for every index, in its place, so that processes count images alike.
+    # One sample per index, in order, so that processes count images alike.
     assert [sample.sample_id for sample in samples] == list(IDS)
     assert [sample.is_stand_in for sample in samples] == [i in "bf" for i in IDS]
     assert {result["inputs"].shape for result in results} == {(3, 8, 8)}
@@ -239,10 +239,10 @@ def test_the_error_names_damaged_images_if_none_is_usable(root):
     assert sum(f"{image}: the PNG is truncated" in message for image in images) == 3
 
 
-# mmengine's samplers give plain numbers; their draws are skipped and named all the same.
+# mmengine's samplers yield plain integers; corrupt files are skipped and named all the same.
 
 
-def test_other_samplers_name_what_is_skipped(root):
+def test_other_samplers_name_skipped_files(root):
     images = _damage(root, "images/b")
     assert list(_dataset(root)[1]["data_samples"].get("skipped") or {}) == images
 
@@ -254,7 +254,7 @@ def test_other_samplers_end_alike(root):
 
 
 class _Run:
-    """A runner for the hook: the model's tasks, and what was warned of."""
+    """A runner for the hook, with the model's tasks; it records warnings."""
 
     def __init__(self) -> None:
         self.warnings, self.epoch = [], 0
@@ -264,7 +264,7 @@ class _Run:
         self.logger = SimpleNamespace(warning=self.warnings.append)
 
     def train(self, hook, batches):
-        """One epoch over these lists of samples; the warnings it brought."""
+        """One epoch over these lists of samples; return its warnings."""
         before = len(self.warnings)
         hook.before_train_epoch(self)
         for index, samples in enumerate(batches):
@@ -275,7 +275,7 @@ class _Run:
         return self.warnings[before:]
 
     def validate(self, hook, samples, kind="val"):
-        """One validation or test of these samples; the warnings it brought."""
+        """One validation or test of these samples; return its warnings."""
         before = len(self.warnings)
         for index, sample in enumerate(samples):
             getattr(hook, f"after_{kind}_iter")(self, index, outputs=[sample])
@@ -284,7 +284,7 @@ class _Run:
 
 
 def _sample(**values):
-    """A sample with labels of one value each."""
+    """A sample with constant labels."""
     sample = MultiTaskDataSample(metainfo=dict(sample_id="x", img_path="x.png"))
     for task, value in values.items():
         sample.set_label(task, torch.full((3 if task == "normals" else 1, 4, 4), value))
@@ -299,7 +299,7 @@ def test_skipped_files_are_listed_once_over_several_epochs(root):
         loader.sampler.set_epoch(epoch)
         batches.append([batch["data_samples"] for batch in loader])
         warnings += run.train(hook, batches[-1])
-    # Every epoch skipped them, or the test would show nothing.
+    # Every epoch skips them; otherwise the test would prove nothing.
     seen = [
         {path for b in epoch for s in b for path in s.get("skipped") or ()} for epoch in batches
     ]
@@ -313,7 +313,7 @@ def test_skipped_files_are_listed_once_over_several_epochs(root):
     assert "were not trained" not in text
 
 
-def test_a_file_that_is_damaged_later_is_listed_alone(root):
+def test_only_newly_damaged_files_are_listed(root):
     run, hook = _Run(), LabelReportHook()
     (image,) = _damage(root, "images/b")
     assert len(run.train(hook, [[_train_sample(_dataset(root), 1)]])) == 1
@@ -344,21 +344,21 @@ def test_tasks_without_a_label_are_named():
     assert warning.startswith("epoch 1: in 2 iterations no image had a label for task(s) ")
     assert "saliency, normals, which were not trained" in warning
     assert "semseg" not in warning
-    # Each epoch is judged on its own, by all of its batches.
+    # Each epoch is judged separately, over all of its batches.
     assert run.train(hook, [[_sample(semseg=1)], [_sample(saliency=0), _sample(normals=1.0)]]) == []
     (warning,) = run.train(hook, [[_sample(semseg=1, saliency=0)]])
     assert warning.startswith("epoch 3: in 1 iterations no image had a label for task(s) normals,")
 
 
 @pytest.mark.parametrize("values", [dict(semseg=255), dict(saliency=255), dict(normals=0.0)])
-def test_a_label_that_is_ignored_everywhere_is_none(values):
+def test_a_fully_ignored_label_counts_as_missing(values):
     (task,) = values
     others = {name: 1 for name in TASKS if name != task}
     run, hook = _Run(), LabelReportHook()
     (warning,) = run.train(hook, [[_sample(**values, **others)]])
     assert f"no image had a label for task(s) {task}," in warning
     sample = _sample(**values, **others)
-    sample.label(task)[:, 0, 0] = 1  # one pixel is enough
+    sample.label(task)[:, 0, 0] = 1  # one labelled pixel is enough
     assert run.train(hook, [[sample]]) == []
 
 
@@ -369,7 +369,7 @@ def test_a_model_of_another_kind_is_left_alone():
 
 
 def _predicted(dataset):
-    """Every sample of a test set, with predictions."""
+    """All samples of a test set, with predictions."""
     samples = [dataset[index]["data_samples"] for index in range(len(dataset))]
     for sample in samples:
         sample.set_prediction("saliency", torch.ones(1, *sample.ori_shape))
@@ -385,7 +385,7 @@ def test_no_prediction_of_a_placeholder_is_written(root, tmp_path):
 
 
 def test_no_panel_of_a_placeholder_is_drawn(root, tmp_path, monkeypatch):
-    # The image itself could not even be read.
+    # The image could not be read.
     _damage(root, "images/a", "images/f")
     monkeypatch.setattr(reports, "draw_panel", lambda *_: np.zeros((1, 1, 3), np.uint8))
     samples, shown = _predicted(_test_set(root)), []

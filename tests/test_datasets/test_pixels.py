@@ -1,4 +1,4 @@
-"""Images come as their files store them, or not at all: bit depths, channels, orientations."""
+"""Images are read exactly as stored or refused: bit depths, channels, orientations."""
 
 import io
 
@@ -19,7 +19,7 @@ RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 BGR, GREY = RGB[..., ::-1], RGB[..., 0]
 ALPHA = np.where(np.arange(8) < 4, 90, 255).astype(np.uint8) * np.ones((6, 1), np.uint8)
 DEEP = np.linspace(7000, 9000, 48).reshape(6, 8).astype(np.uint16)
-WHOLE = dict(value_range=(7000, 9000))
+RANGE = dict(value_range=(7000, 9000))
 
 
 def _pillow(values, kind, mode=None, **options):
@@ -92,7 +92,7 @@ DEEP_FILES = {
     "float TIFF": _cv2(DEEP.astype(np.float32), ".tiff"),
     "double TIFF": _cv2(DEEP.astype(np.float64), ".tiff"),
     "array": _npy(DEEP),
-    "whole numbers": _npy(DEEP.astype(np.int32)),
+    "integers": _npy(DEEP.astype(np.int32)),
 }
 
 
@@ -126,13 +126,13 @@ def test_sixteen_bit_colours():
 
 
 def test_other_ranges_are_not_mixed():
-    _refused(_pillow(RGB, "PNG"), "uint8 values .* do not match value_range", **WHOLE)
+    _refused(_pillow(RGB, "PNG"), "uint8 values .* do not match value_range", **RANGE)
     assert _read(_pillow(RGB, "PNG"), value_range=(0, 255)).dtype == np.float32
     for outside in ((0, 6999), (9001, 9999)):
         _refused(_npy(DEEP), "values in 7000..9000, which do not match", value_range=outside)
     deep = DEEP.astype(np.float32)
     deep[0, 0] = np.nan
-    for options in (WHOLE, dict(color_type="unchanged")):
+    for options in (RANGE, dict(color_type="unchanged")):
         _refused(_npy(deep), "contains NaN or infinite values", **options)
 
 
@@ -174,7 +174,7 @@ def test_several_images_in_a_file_are_refused():
         _refused(_frames(kind), r"holds 3 image.*expected one")
 
 
-def test_what_decoders_would_turn_or_drop_is_refused():
+def test_content_that_decoders_would_rotate_or_drop_is_refused():
     exif = Image.Exif()
     exif[0x112] = 6
     _refused(_pillow(RGB, "TIFF", exif=exif), "orientation 6")
@@ -236,7 +236,7 @@ def test_new_pixels_of_a_warp_have_a_value_of_every_channel():
         _warped(RGB, fill=(1, 2))
 
 
-def test_images_of_their_own_units_need_a_fill(tmp_path):
+def test_images_in_other_units_need_a_fill(tmp_path):
     np.save(tmp_path / "five.npy", np.zeros((6, 8, 5), np.float32))
     cv2.imwrite(str(tmp_path / "deep.png"), DEEP)
     cv2.imwrite(str(tmp_path / "rgb.png"), BGR)
@@ -258,7 +258,7 @@ def test_images_of_their_own_units_need_a_fill(tmp_path):
 
 def test_no_transform_cuts_deep_images_to_eight_bits(tmp_path):
     cv2.imwrite(str(tmp_path / "deep.png"), DEEP)
-    results = LoadImageFromFile(**WHOLE).transform(dict(img_path=str(tmp_path / "deep.png")))
+    results = LoadImageFromFile(**RANGE).transform(dict(img_path=str(tmp_path / "deep.png")))
     assert PackMultiTaskInputs()(dict(results))["inputs"].dtype == torch.float32
     results["img"] = results["img"].astype(np.uint8)
     with pytest.raises(InputError, match=r"deep\.png: not an 8-bit image.*PhotoMetricDistortion"):
@@ -267,7 +267,7 @@ def test_no_transform_cuts_deep_images_to_eight_bits(tmp_path):
 
 @pytest.fixture
 def root(tmp_path):
-    """Eight photographs, one an orientation, each with a bright object in stored pixels."""
+    """Eight photographs, one per orientation, each with a bright object in stored pixels."""
     for folder in ("images", "floor", "splits"):
         (tmp_path / folder).mkdir()
     for orientation in range(1, 9):
@@ -302,7 +302,7 @@ def test_labels_of_stored_pixels_lie_on_their_images(root, cache):
 
 @pytest.mark.parametrize("cache", [None, True])
 def test_labels_of_turned_images_need_an_option(root, cache):
-    _dataset(root, cache)  # its cache is of no use then
+    _dataset(root, cache)  # its cache must not be reused below
     for orientation in range(1, 9):
         with Image.open(root / f"images/{orientation}.jpg") as image:
             exif = image.getexif()
@@ -312,7 +312,7 @@ def test_labels_of_turned_images_need_an_option(root, cache):
         Image.fromarray(np.array(turned)).save(root / f"floor/{orientation}.png")
     assert [_overlap(s) for s in _dataset(root, cache, turn_by_exif=True)] == [1.0] * 8
     dataset = _dataset(root)
-    assert _overlap(dataset[2]) == 0  # nothing tells such labels from those of stored pixels
+    assert _overlap(dataset[2]) == 0  # such labels look like those of stored pixels
     with pytest.raises(InputError, match=r"5\.png: label of size.*orientation is 5.*turn_by_exif"):
         dataset[4]
 

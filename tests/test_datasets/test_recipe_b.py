@@ -1,4 +1,4 @@
-"""The field's other augmentation: random scale, crop, flip, colours, padding."""
+"""The other common augmentation: random scale, crop, flip, colours, padding."""
 
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def test_padding_is_below_and_right_and_carries_no_label():
 
 
 def _nearest(source, target):
-    """Index of each target pixel's source pixel, and where there is no tie between two."""
+    """Index of each target pixel's nearest source pixel, and a mask without ties."""
     position = (np.arange(target) + 0.5) * source / target
     return np.int64(position), np.abs(position - np.rint(position)) > 1e-3
 
@@ -108,7 +108,7 @@ def test_scale_is_drawn_and_keeps_the_shape():
         assert abs(height - width * 20 / 30) <= 1
         (rows, y), (columns, x) = _nearest(20, height), _nearest(30, width)
         for name, label in sample["labels"].items():
-            if name != "normals":  # which are interpolated, see below
+            if name != "normals":  # interpolated, see below
                 expected = label[rows][:, columns]
                 np.testing.assert_array_equal(found["labels"][name][y][:, x], expected[y][:, x])
         normals = cv2.resize(sample["labels"]["normals"], (width, height))
@@ -126,7 +126,7 @@ def test_depth_follows_a_random_scale_where_told(divides):
     cfg = dict(type="RandomResize", scale=(300, 200), ratio_range=(1.5, 1.5), keep_ratio=True)
     found = _apply(sample, **cfg)["labels"]["depth"]
     assert np.unique(found) == pytest.approx(4.0 if divides else 6.0)
-    # to a fixed size it is no zoom
+    # a resize to a fixed size does not change depth
     found = _apply(sample, type="Resize", scale=(300, 200))["labels"]["depth"]
     assert np.unique(found) == 6.0
 
@@ -142,7 +142,7 @@ def test_no_class_fills_a_crop():
     sample["labels"]["semseg"][:] = 2
     sample["labels"]["semseg"][:, :30] = 1
     sample["labels"]["semseg"][:10] = 255
-    sample["labels"]["human_parts"][:] = 0  # no one is there
+    sample["labels"]["human_parts"][:] = 0  # no person
 
     def shares(**more):
         crops = [_apply(sample, type="RandomCrop", size=(20, 20), **more) for _ in range(100)]
@@ -150,8 +150,8 @@ def test_no_class_fills_a_crop():
 
     # 21 boxes side by side; those that start at 16..20 have less than 75 % of class 1
     assert (shares() >= 0.75).mean() > 0.6
-    assert (shares(cat_max_ratio=0.75) >= 0.75).mean() > 0.6  # no crop is varied for all tasks
-    # ten tries fail with a probability of (16 / 21) ** 10 = 0.07
+    assert (shares(cat_max_ratio=0.75) >= 0.75).mean() > 0.6  # no crop satisfies all tasks
+    # ten attempts fail with probability (16 / 21) ** 10 = 0.07
     assert (shares(cat_max_ratio=0.75, cat_tasks=["semseg"]) >= 0.75).mean() < 0.15
     assert (shares(cat_max_ratio=0.75, cat_tasks=["elsewhere"]) >= 0.75).mean() > 0.6
     del sample["labels"]["human_parts"]
@@ -192,7 +192,7 @@ def test_crop_size_is_mmsegs_order():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two scenes in the one layout."""
+    """Two scenes in the folder layout."""
     folder = tmp_path_factory.mktemp("data")
     for number in range(2):
         scene = render_scene(0, "train", number, 48)
@@ -247,7 +247,7 @@ def test_the_fragment_builds_and_repeats_its_draws(root, tmp_path):
 
 
 def test_image_and_labels_stay_together(root, tmp_path):
-    # Colours apart, what the pipeline does to an image that is painted with a label is the same.
+    # Apart from colours, the pipeline treats an image painted with a label like the label.
     cfg, _ = _dataset(root, tmp_path, (48, 48))
     steps = [
         step

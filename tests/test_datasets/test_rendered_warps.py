@@ -1,8 +1,8 @@
 """Warping a scene's labels equals rendering the warped scene.
 
 Another camera renders the warped scene exactly: a rotation of the image is a roll about the optical
-axis, a zoom a change of focal length, a flip a mirrored right axis. What remains is the nearest
-pixel's offset (at most one output pixel here) and the interpolation of normals.
+axis, a zoom a change of focal length, a flip a mirrored right axis. Remaining differences are the
+offset of the nearest pixel (at most one output pixel here) and the interpolation of normals.
 """
 
 import functools
@@ -37,10 +37,10 @@ SPECS = {
 
 @functools.cache
 def _rendered(index, size=SIZE, flip=False, angle=0.0, scale=1.0):
-    """Labels in memory of a scene whose image is flipped, then turned, then enlarged."""
+    """Labels of a scene whose image is flipped, then rotated, then enlarged."""
     scene = build_scene(scene_generator(0, "train", index))
     right, up, back = scene.camera.rotation.T
-    # Content that turns counter-clockwise is seen by a camera that turns clockwise.
+    # The image turns counter-clockwise if the camera turns clockwise.
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     mirrored = -right if flip else right
     axes = (cos * mirrored - sin * up, sin * mirrored + cos * up, back)
@@ -73,11 +73,11 @@ def _angle(a, b):
 
 
 def _compare(found, expected):
-    """Almost every warped pixel lies within what is rendered at and next to it.
+    """Check that almost every warped pixel is among the rendered values at and next to it.
 
-    Not all: what is thinner than a pixel may be hit by the pixels' centres of one image alone.
+    Not all: objects thinner than a pixel may appear in only one of the images.
     """
-    visible = found["semseg"] != 255  # what was not outside before
+    visible = found["semseg"] != 255  # not outside the source image
     assert visible.mean() > 0.5
     for name in ("semseg", "human_parts", "saliency"):
         assert ((found[name] != 255) == visible).all(), name
@@ -86,7 +86,7 @@ def _compare(found, expected):
         assert (found[name] == expected[name])[visible].mean() > 0.95, name
     _compare_depth(found["depth"], expected["depth"], visible)
     _compare_normals(found["normals"], expected["normals"], visible)
-    # A line that is one pixel wide may move by one; a smaller image leaves pixels of it out.
+    # A line of one pixel may move by one; a smaller image drops pixels of it.
     edges, rendered = (labels["edge"] == 1 for labels in (found, expected))
     assert _widened(rendered)[edges & visible].mean() > 0.99
     assert _widened(edges)[rendered & visible].mean() > 0.95
@@ -109,7 +109,7 @@ def _compare_normals(found, expected, visible):
 
 
 def _widened(mask):
-    """A mask (H, W) and all within two pixels of it."""
+    """A mask (H, W), dilated by two pixels."""
     return _around(_around(mask).any(axis=0)).any(axis=0)
 
 
@@ -133,7 +133,12 @@ def test_warped_labels_are_those_of_the_warped_scene(name, index):
     found = {task: spec.warp(labels[task].copy(), warp) for task, spec in SPECS.items()}
     _compare(found, expected)
     changed = [task for task in SPECS if (labels[task] != expected[task]).any()]
-    assert set(changed) >= {"semseg", "normals", "edge", "depth"}  # else this would show little
+    assert set(changed) >= {
+        "semseg",
+        "normals",
+        "edge",
+        "depth",
+    }  # otherwise this would prove little
 
 
 def _transformed(labels, *cfgs):
@@ -152,7 +157,7 @@ def test_flip_is_exact(index):
     found = _transformed(_rendered(index), dict(type="RandomFlip", prob=1.0))
     expected = _rendered(index, flip=True)
     for task in ("semseg", "human_parts", "saliency"):
-        # a ray may graze what it meets, and rounding decides
+        # rounding decides whether a grazing ray hits
         assert (found[task] != expected[task]).sum() <= 1
     np.testing.assert_allclose(found["normals"], expected["normals"], atol=1e-5)
     np.testing.assert_allclose(found["depth"], expected["depth"], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Augmentation as a function of (seed, epoch, index), whoever loads the sample."""
+"""Augmentation is a function of (seed, epoch, index), whichever process loads the sample."""
 
 import copy
 import pickle
@@ -71,12 +71,12 @@ def _dataset(root, *extra):
             Library(),
             dict(type="PackMultiTaskInputs"),
         ],
-        serialize_data=False,  # before which mmengine collects the garbage of the process
+        serialize_data=False,  # before it, mmengine runs the garbage collector
     )
 
 
 def _epoch(dataset, epoch=0, workers=0, seed=3, shuffle=True):
-    """Every sample of an epoch as (id, image, label)."""
+    """All samples of an epoch as (id, image, label)."""
     loader = Runner.build_dataloader(
         dict(
             batch_size=2,
@@ -108,7 +108,7 @@ def test_workers_change_nothing(root):
     random.seed(1)
     alone = _epoch(dataset)
     assert len({sample_id for sample_id, _, _ in alone}) == COUNT
-    # Other states of the global generators: they must not matter.
+    # The state of the global generators must not matter.
     np.random.seed(2)
     random.seed(2)
     assert _same(_epoch(dataset), alone)
@@ -210,7 +210,7 @@ def test_wrappers_of_mmengine_keep_the_key(root, workers):
         assert not any(torch.equal(a, b) for a, b in repeated)
 
 
-def test_dropped_sample_is_replaced_by_the_draw_alone(root):
+def test_the_replacement_of_a_dropped_sample_depends_on_the_draw_only(root):
     note = Note(unwanted={1, 3})
     dataset = _dataset(root, note)
     results = []

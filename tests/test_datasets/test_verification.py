@@ -1,4 +1,4 @@
-"""A few labels of every task are looked at before the first step, within any wrappers."""
+"""A few labels of every task are checked before the first step, within any wrappers."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def _dataset(root, count=5, floor=((0, 1), (2, 0)), saliency=((0, 255), (0, 0)),
 
 @pytest.fixture
 def warnings_of():
-    """What the hook warns of before a training, and before a test."""
+    """Warnings of the hook before a training and before a test."""
 
     def run(dataset, validation=None):
         said = []
@@ -101,7 +101,7 @@ def test_the_look_is_short(tmp_path, monkeypatch):
     assert verification.look_at_labels(dataset) == []
     assert len(read) == len(set(read)) == 2 * 32
     numbers = sorted(int(path.split("/")[-1][:-4]) for path in read)
-    assert numbers[0] < 40  # from all over the list
+    assert numbers[0] < 40  # spread over the list
     assert numbers[-1] > 160
     monkeypatch.setattr(verification, "_SECONDS", 0.0)
     assert verification.look_at_labels(dataset) == []
@@ -110,7 +110,7 @@ def test_the_look_is_short(tmp_path, monkeypatch):
 
 def test_normals_not_of_unit_length_are_warned_of(tmp_path, warnings_of):
     codes = np.full((4, 4, 3), [128, 128, 255])
-    codes[0] = 255  # white where there is none
+    codes[0] = 255  # white without a normal
     for i in range(2):
         _save(tmp_path / f"images/{i}.png", np.zeros((4, 4, 3)))
         _save(tmp_path / f"normals/{i}.png", codes)

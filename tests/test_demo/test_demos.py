@@ -38,7 +38,7 @@ def clip(tmp_path):
 
 
 def read_video(path):
-    """Frames and frames a second."""
+    """Frames, and frames per second."""
     capture = cv2.VideoCapture(str(path))
     frames = []
     while (frame := capture.read())[0]:
@@ -88,7 +88,7 @@ def test_a_video(demo, clip, tmp_path):
     )  # fmt: skip
     frames, fps = read_video(tmp_path / "out.avi")
     assert fps == pytest.approx(5) and frames[0].shape[0] in (103, 104)
-    assert abs(int(frames[3][60, 150].mean()) - 120) < 6  # nothing over the frame
+    assert abs(int(frames[3][60, 150].mean()) - 120) < 6  # the frame is not covered
 
 
 def test_wrong_videos_leave_nothing(demo, clip, tmp_path):

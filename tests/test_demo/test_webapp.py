@@ -1,4 +1,4 @@
-"""What the web page predicts, shows and gives to download."""
+"""The web page: predictions, display and downloads."""
 
 import io
 import runpy
@@ -49,14 +49,14 @@ def test_the_archive(inferencer, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-def test_what_is_no_image(inferencer, tmp_path, content):
+def test_files_that_are_not_images(inferencer, tmp_path, content):
     (tmp_path / "notes.png").write_bytes(content)
     with pytest.raises(InputError, match=r"^notes\.png") as told:
         predict(inferencer, tmp_path / "notes.png", TASKS, 1)
     assert str(tmp_path) not in str(told.value)
 
 
-def test_what_is_too_large_or_missing(inferencer, tmp_path):
+def test_images_that_are_too_large_or_missing(inferencer, tmp_path):
     Image.new("RGB", (300, 200)).save(tmp_path / "large.png")
     with pytest.raises(InputError, match=r"large\.png has 0\.1 megapixels; at most 0\.05"):
         predict(inferencer, tmp_path / "large.png", TASKS, 0.05)
@@ -99,7 +99,7 @@ def test_gradio_is_missing(monkeypatch):
 
 
 def test_the_embedded_model_is_missing(run_tool, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "gradio", sys)  # is not used
+    monkeypatch.setitem(sys.modules, "gradio", sys)  # unused
     monkeypatch.setattr(inference, "EMBEDDED_ADAPTER", str(tmp_path / "none.safetensors"))
     printed = run_tool("demo/webapp.py", code=1).text
     assert "none.safetensors" in printed and "make demo" in printed

@@ -1,4 +1,4 @@
-"""Trainings whose images are warped on the model's device."""
+"""Trainings that warp images on the model's device."""
 
 import warnings
 
@@ -16,15 +16,17 @@ ON_DEVICE = {"train_dataloader.dataset.pipeline.2.on_device": True}
 
 @pytest.fixture(scope="module")
 def warped(scenes, tmp_path_factory):
-    """Two epochs without an interruption."""
+    """Two uninterrupted epochs."""
     return SmallRun(tmp_path_factory.mktemp("warped"), scenes, ON_DEVICE).train()
 
 
-def test_it_trains_on_what_the_workers_would_have_made(warped, whole):
+def test_it_trains_on_the_images_of_the_workers(warped, full_run):
     assert sorted(warped.losses) == list(range(1, 2 * LENGTH + 1))
-    assert warped.record.images == {k: v for k, v in whole.record.images.items() if k <= 2 * LENGTH}
+    assert warped.record.images == {
+        k: v for k, v in full_run.record.images.items() if k <= 2 * LENGTH
+    }
     for name, value in warped.losses[1].items():
-        assert value == pytest.approx(whole.losses[1][name], rel=0.02), name
+        assert value == pytest.approx(full_run.losses[1][name], rel=0.02), name
     state = read_checkpoint(str(newest_checkpoint(warped.folder)))["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values())
     assert [number for number, _ in warped.validations] == [LENGTH, 2 * LENGTH]

@@ -1,4 +1,4 @@
-"""There is a whole checkpoint on the disk at every moment, and nothing torn."""
+"""The disk has an intact checkpoint at every moment, and no partial one."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from vmt_mm.checkpoints.files import is_intact, read_checkpoint
 from vmt_mm.errors import InputError
 from vmt_mm.utils.files import remove_partial, write_bytes
 
-#: One regular checkpoint, none of the best.
+#: One regular checkpoint, and no best one.
 SHORT = {
     **ONE_STEP,
     "train_cfg.max_epochs": 3,
@@ -42,7 +42,7 @@ def files(folder):
 
 @pytest.fixture
 def replaced(monkeypatch):
-    """What is renamed to its place: (path, the checkpoints beside it at that moment)."""
+    """Every file renamed to its final name: (path, the other checkpoints at that moment)."""
     replace, events = os.replace, []
 
     def spy(source, target):
@@ -55,10 +55,10 @@ def replaced(monkeypatch):
 
 
 def checkpoints(events):
-    return [(path.name, beside) for path, beside in events if path.suffix == ".pth"]
+    return [(path.name, others) for path, others in events if path.suffix == ".pth"]
 
 
-def test_the_former_one_stays_until_the_new_one_is_written(small_run, replaced):
+def test_the_previous_one_stays_until_the_new_one_is_written(small_run, replaced):
     run = small_run(SHORT).train()
     assert checkpoints(replaced) == [
         ("epoch_1.pth", []),
@@ -71,12 +71,12 @@ def test_the_former_one_stays_until_the_new_one_is_written(small_run, replaced):
     assert hub["keep_ckpt_ids"] == [3]
 
 
-def test_the_former_best_one_stays_until_the_new_one_is_written(small_run, replaced):
+def test_the_previous_best_one_stays_until_the_new_one_is_written(small_run, replaced):
     run = small_run(BEST, Scores({1: 1.0, 2: 3.0, 3: 2.0})).train()
     assert checkpoints(replaced) == [
         ("epoch_1.pth", []),
         (best(1), ["epoch_1.pth"]),
-        ("epoch_1.pth", [best(1), "epoch_1.pth"]),  # again, with the best score
+        ("epoch_1.pth", [best(1), "epoch_1.pth"]),  # a new best score
         ("epoch_2.pth", [best(1), "epoch_1.pth"]),
         (best(2), [best(1), "epoch_2.pth"]),
         ("epoch_2.pth", [best(1), best(2), "epoch_2.pth"]),
@@ -86,7 +86,7 @@ def test_the_former_best_one_stays_until_the_new_one_is_written(small_run, repla
 
 
 def fail_to_write(monkeypatch, how):
-    """Let the disk be full when epoch_2.pth is written."""
+    """Simulate a full disk when epoch_2.pth is written."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     fsync, put = os.fsync, LocalBackend.put
 
@@ -108,7 +108,7 @@ def fail_to_write(monkeypatch, how):
 
 
 @pytest.mark.parametrize("how", ["write", "flush"])
-def test_a_full_disk_leaves_the_former_one(small_run, monkeypatch, how):
+def test_a_full_disk_leaves_the_previous_one(small_run, monkeypatch, how):
     with monkeypatch.context() as patches:
         fail_to_write(patches, how)
         run = small_run(SHORT)
@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_former_one(small_run, monkeypatch, how):
 
 
 @pytest.mark.parametrize("name", ["epoch_1.pth", best(1)])
-def test_what_a_killed_run_left_is_removed_after_the_resume(small_run, monkeypatch, name):
+def test_partial_files_of_a_killed_run_are_removed_after_the_resume(small_run, monkeypatch, name):
     remove, scores = LocalBackend.remove, Scores({1: 1.0, 2: 2.0})
 
     def killed(self, path):
@@ -169,11 +169,11 @@ def test_a_run_killed_between_the_best_one_and_the_regular_one(small_run, monkey
     assert run.info["best_score"] == 2.0
 
 
-def test_a_run_that_goes_on_elsewhere_leaves_the_first_folder_alone(small_run, tmp_path):
+def test_a_run_resumed_elsewhere_leaves_the_first_folder_alone(small_run, tmp_path):
     first = tmp_path / "first"
     options = {**BEST, "default_hooks.checkpoint.max_keep_ckpts": -1, "train_cfg.max_epochs": 2}
     small_run(options, Scores({1: 1.0, 2: 2.0}), folder=first).train()
-    shutil.copy(first / "epoch_1.pth", first / "interrupted.pth")  # the first run went on, too
+    shutil.copy(first / "epoch_1.pth", first / "interrupted.pth")  # the first run continued, too
     before = files(first)
     assert best(2) in before
     options.update({"train_cfg.max_epochs": 3, "resume": True})
@@ -183,8 +183,8 @@ def test_a_run_that_goes_on_elsewhere_leaves_the_first_folder_alone(small_run, t
     assert files(first) == before
 
 
-def test_checkpoints_and_what_is_read_again_are_written_whole(small_run, replaced):
-    scores = Scores({1: np.float32(1.5)})  # of NumPy's types, as metrics of other libraries are
+def test_checkpoints_and_records_are_written_atomically(small_run, replaced):
+    scores = Scores({1: np.float32(1.5)})  # NumPy types, as in metrics of other libraries
     run = small_run({**BEST, "train_cfg.max_epochs": 1}, scores).train()
     names = {path.name for path, _ in replaced}
     expected = {"vmt_swin-nano_shapes.py", "last_validation.json", "epoch_1.pth", best(1)}

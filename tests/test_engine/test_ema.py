@@ -1,4 +1,4 @@
-"""Averaged weights: right, resumed exactly, and nothing frozen copied."""
+"""Averaged weights: correct, resumed exactly, and without copies of frozen ones."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MOMENTUM = HOOKS[0].momentum
 
 
 class Averager(Hook):
-    """Averages what trains in the plainest way."""
+    """A naive average of the trainable parameters."""
 
     priority = "VERY_HIGH"
 
@@ -65,7 +65,7 @@ def test_checkpoints_hold_the_averages(averaged):
     assert set(read(folder, best.name)["state_dict"]) == set(checkpoint["state_dict"])
 
 
-def test_what_is_frozen_is_there_once(averaged):
+def test_frozen_parameters_are_stored_once(averaged):
     run, averager, folder = averaged
     hook = next(h for h in run.runner.hooks if isinstance(h, EMAHook))
     copies = dict(hook.ema_model.module.named_parameters())
@@ -80,7 +80,7 @@ def test_what_is_frozen_is_there_once(averaged):
     assert {name for name in copies if f"module.{name}" in saved} == trains
 
 
-def test_a_resumed_training_goes_on_with_the_averages(averaged, small_run, tmp_path):
+def test_a_resumed_training_continues_the_averages(averaged, small_run, tmp_path):
     run, _, folder = averaged
     given = {"load_from": str(folder / "epoch_1.pth"), "resume": True}
     resumed = small_run({**options(2), **given}, folder=tmp_path / "cut").train()

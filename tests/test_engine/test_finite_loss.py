@@ -1,4 +1,4 @@
-"""No step is made on a loss that is not a number, and a good training is left as it is."""
+"""No optimizer step uses a NaN or Inf loss, and finite trainings are unchanged."""
 
 import gc
 import math
@@ -20,11 +20,11 @@ QUIET = {"default_hooks.checkpoint.interval": -1, "train_cfg.val_interval": 9}
 
 
 def spoil(task, *numbers, value=math.nan):
-    """Let a task's loss be no number in some iterations."""
+    """Set a task's loss to NaN or Inf in some iterations."""
 
     def act(runner):
         entry = runner.model.tasks[task]
-        vars(entry).pop("loss", None)  # what the last iteration had in place of the method
+        vars(entry).pop("loss", None)  # undo the patch of the last iteration
         if runner.iter + 1 in numbers:
             loss = entry.loss
             entry.loss = lambda logits, target: loss(logits, target) * value
@@ -37,7 +37,7 @@ def until(done):
 
 
 class States:
-    """Keeps parameters, the optimizer's state and the model's buffers before each iteration."""
+    """Records parameters, the optimizer's state and the model's buffers before each iteration."""
 
     def __init__(self):
         self.kept = {}
@@ -61,7 +61,7 @@ class States:
         self.kept[done] = {name: value.detach().clone() for name, value in state.items()}
 
     def changed(self, before, after, kind):
-        """Names of what differs in what both have, and what one of them has alone."""
+        """Names of entries that differ, and of those that only one side has."""
         first, second = (
             {name: value for name, value in self.kept[done].items() if name.startswith(kind)}
             for done in (before, after)
@@ -71,20 +71,20 @@ class States:
 
 
 def parts(message):
-    """The message, split at the images' names."""
+    """The message, split at the image names."""
     head, _, images = message.partition(" on images ")
     return head, [Path(name).stem for name in images.partition(";")[0].split(", ")]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_stop_says_where_and_changes_no_weight(small_run, whole, value):
+def test_stop_says_where_and_changes_no_weight(small_run, full_run, value):
     states = States()
     run = small_run(QUIET, *states.hooks, spoil("saliency", 7, value=value))
     with pytest.raises(InputError) as caught:
         run.train()
     message, images = parts(str(caught.value))
     assert message == f"epoch 2, iteration 7: loss_saliency = {value}"
-    assert images == whole.record.images[7]
+    assert images == full_run.record.images[7]
     states.keep(run.runner, 7)
     assert not states.changed(6, 7, "parameter")
     assert not states.changed(6, 7, "optimizer")
@@ -101,7 +101,7 @@ def test_every_task_that_is_wrong_is_named(small_run):
     assert len(images) == LENGTH
 
 
-def test_skip_leaves_everything_as_it_was(small_run, whole):
+def test_skip_leaves_everything_as_it_was(small_run, full_run):
     states = States()
     options = {**QUIET, **SKIP}
     run = small_run(options, *states.hooks, spoil("normals", 3), until(5))
@@ -112,7 +112,7 @@ def test_skip_leaves_everything_as_it_was(small_run, whole):
         assert not states.changed(2, 3, kind)
         assert states.changed(1, 2, kind)
         assert states.changed(3, 4, kind)
-    assert {n: run.losses[n] for n in (1, 2)} == {n: whole.losses[n] for n in (1, 2)}
+    assert {n: run.losses[n] for n in (1, 2)} == {n: full_run.losses[n] for n in (1, 2)}
     assert not math.isfinite(run.losses[3]["loss_normals"])
     for number in (4, 5):
         assert all(math.isfinite(value) for value in run.losses[number].values())
@@ -144,7 +144,7 @@ def test_no_more_steps_are_skipped_than_allowed(small_run):
 
 @pytest.mark.parametrize("number", [3, 4])
 def test_stop_while_gradients_accumulate(small_run, number):
-    # Iteration 3 makes no step, iteration 4 makes one with the gradients of both.
+    # Only iteration 4 makes a step, with the gradients of iterations 3 and 4.
     states = States()
     options = {**QUIET, **TWO_STEPS}
     run = small_run(options, *states.hooks, spoil("saliency", number))
@@ -174,7 +174,7 @@ def test_skip_while_gradients_accumulate(small_run, number):
 
 
 @pytest.mark.parametrize("on_error", ["skip", None])
-def test_a_good_training_is_left_as_it_is(small_run, whole, on_error):
+def test_a_finite_training_is_unchanged(small_run, full_run, on_error):
     options = {
         **QUIET,
         "train_cfg.max_epochs": 3,
@@ -189,10 +189,10 @@ def test_a_good_training_is_left_as_it_is(small_run, whole, on_error):
         run.train()
     names = [type(hook).__name__ for hook in run.runner.hooks]
     assert ("FiniteLossHook" in names) == (on_error is not None)
-    assert run.losses == {n: losses for n, losses in whole.losses.items() if n <= 6}
+    assert run.losses == {n: losses for n, losses in full_run.losses.items() if n <= 6}
 
 
-def test_accumulation_is_left_as_it_is(small_run):
+def test_accumulation_is_unchanged(small_run):
     losses = []
     for with_hook in (True, False):
         run = small_run({**QUIET, **TWO_STEPS}, until(4))

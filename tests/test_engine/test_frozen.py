@@ -1,4 +1,4 @@
-"""A checkpoint without the frozen encoder gets it back from its file, or says why not."""
+"""A checkpoint without the frozen backbone takes it from its file, or an error explains why not."""
 
 import copy
 
@@ -35,20 +35,20 @@ def build(scenes, options=None):
 
 
 def other_encoder(path):
-    """A file that differs from the shipped one in one number."""
+    """A file that differs from the shipped one in one value."""
     state = {key: value.clone() for key, value in read_state_dict(SOURCE).items()}
     state["stages.3.blocks.1.ffn.layers.1.bias"][0] += 0.5
     save_file(state, path)
     return str(path)
 
 
-def test_what_a_training_saves(whole):
-    model = whole.model
+def test_content_of_a_checkpoint(full_run):
+    model = full_run.model
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     frozen = frozen_keys(model)
     assert frozen.isdisjoint(trains)
     assert len(frozen) > 100
-    paths = sorted(whole.folder.glob("*.pth"))
+    paths = sorted(full_run.folder.glob("*.pth"))
     assert {p.name for p in paths} >= {"epoch_1.pth", "epoch_3.pth"}
     assert any(p.name.startswith("best_") for p in paths)
     for path in paths:
@@ -60,20 +60,20 @@ def test_what_a_training_saves(whole):
         )
 
 
-def test_a_new_model_gets_its_encoder_back(whole, scenes):
-    content = read(whole.folder / "epoch_3.pth")
-    for options in ({}, {"model.backbone.pretrained": None}):  # declared, or named by the file
+def test_a_new_model_gets_its_backbone_back(full_run, scenes):
+    content = read(full_run.folder / "epoch_3.pth")
+    for options in ({}, {"model.backbone.pretrained": None}):  # declared, or from the file
         model, own = build(scenes, options)
         load_model(model, copy.deepcopy(content), "file.pth", own)
-        for key, value in whole.model.state_dict().items():
+        for key, value in full_run.model.state_dict().items():
             assert torch.equal(model.state_dict()[key], value), key
         assert model.backbone.pretrained_path == SOURCE
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_another_encoder_is_refused(small_run, whole, tmp_path, resume):
+def test_another_backbone_is_refused(small_run, full_run, tmp_path, resume):
     other = other_encoder(tmp_path / "other.safetensors")
-    path = str(whole.folder / "epoch_1.pth")
+    path = str(full_run.folder / "epoch_1.pth")
     run = small_run({"model.backbone.pretrained": other, "load_from": path, "resume": resume})
     with pytest.raises(InputError) as caught:
         run.train()
@@ -83,8 +83,8 @@ def test_another_encoder_is_refused(small_run, whole, tmp_path, resume):
     assert run.losses == {}
 
 
-def test_a_missing_encoder_is_named(whole, scenes):
-    content = read(whole.folder / "epoch_1.pth")
+def test_a_missing_backbone_is_named(full_run, scenes):
+    content = read(full_run.folder / "epoch_1.pth")
     content["meta"]["frozen_encoder"]["source"] = "gone/theirs.pth"
     for ours in ("gone/ours.pth", None):
         model, own = build(scenes, {"model.backbone.pretrained": ours})
@@ -93,13 +93,13 @@ def test_a_missing_encoder_is_named(whole, scenes):
         assert f"{ours or 'gone/theirs.pth'!r} do not exist" in str(e.value)
 
 
-def test_a_record_that_lost_a_tensor_is_refused(whole, scenes):
+def test_a_record_that_lost_a_tensor_is_refused(full_run, scenes):
     model, own = build(scenes)
-    content = read(whole.folder / "epoch_1.pth")
+    content = read(full_run.folder / "epoch_1.pth")
     del content["state_dict"]["heads.semseg.predict.bias"]
     with pytest.raises(InputError, match="1 missing key"):
         load_model(model, content, "file.pth", own)
-    content = read(whole.folder / "epoch_1.pth")
+    content = read(full_run.folder / "epoch_1.pth")
     content["meta"]["frozen_encoder"]["tensors"] -= 1
     with pytest.raises(InputError, match="missing key"):
         load_model(model, content, "file.pth", own)
@@ -113,13 +113,13 @@ def test_save_frozen_saves_everything(small_run, tmp_path):
     content = read(run.folder / "epoch_1.pth")
     assert content["state_dict"].keys() == run.runner.model.state_dict().keys()
     assert "frozen_encoder" not in content["meta"]
-    # and needs no other file; what came from no file is saved in full from then on
+    # needs no other file; a backbone without a file is always saved in full
     gone = {"model.backbone.pretrained": "gone.pth", "load_from": str(run.folder / "epoch_1.pth")}
     run = small_run({**ONE, **gone}, folder=tmp_path / "next").train()
     assert read(run.folder / "epoch_1.pth")["state_dict"].keys() == content["state_dict"].keys()
 
 
-def test_a_random_encoder_is_saved(small_run):
+def test_a_random_backbone_is_saved(small_run):
     random = {"model.backbone.pretrained": None, "model.backbone.allow_random_backbone": True}
     run = small_run({**ONE, **random}).train()
     path = run.folder / "epoch_1.pth"
@@ -127,31 +127,31 @@ def test_a_random_encoder_is_saved(small_run):
     small_run({**random, "load_from": str(path)}).test()
 
 
-def test_what_is_saved_without_the_hook_is_alike(small_run, whole):
+def test_without_the_hook_the_same_is_saved(small_run, full_run):
     save = At(
         "after_train_iter", 1, lambda runner: runner.save_checkpoint(runner.work_dir, "a.pth")
     )
-    run = small_run(ONE, save).train()  # as a signal has it done
-    expected = read(whole.folder / "epoch_1.pth")["state_dict"].keys()
+    run = small_run(ONE, save).train()  # as on a signal
+    expected = read(full_run.folder / "epoch_1.pth")["state_dict"].keys()
     assert read(run.folder / "a.pth")["state_dict"].keys() == expected
 
 
 def test_an_average_of_the_weights(small_run, tmp_path):
     options = {"train_cfg.max_epochs": 2, "default_hooks.checkpoint.save_best": None, **EMA}
-    whole = small_run(options, folder=tmp_path / "whole").train()
-    content = read(whole.folder / "epoch_1.pth")
-    model = whole.model
+    full_run = small_run(options, folder=tmp_path / "full").train()
+    content = read(full_run.folder / "epoch_1.pth")
+    model = full_run.model
     names = {key.removeprefix("module.") for key in content["ema_state_dict"]} - {"steps"}
     assert names == content["state_dict"].keys() == model.state_dict().keys() - frozen_keys(model)
-    options.update({"resume": True, "load_from": str(whole.folder / "epoch_1.pth")})
+    options.update({"resume": True, "load_from": str(full_run.folder / "epoch_1.pth")})
     run = small_run(options).train()
-    assert run.losses == {n: value for n, value in whole.losses.items() if n > 4}
-    assert run.validations[-1] == whole.validations[-1]
-    assert run.validations[0] == whole.validations[0]
+    assert run.losses == {n: value for n, value in full_run.losses.items() if n > 4}
+    assert run.validations[-1] == full_run.validations[-1]
+    assert run.validations[0] == full_run.validations[0]
 
 
 def test_interpolated_tensors_stay_in_the_checkpoint(small_run):
-    # another machine may round them otherwise
+    # another machine may round differently
     run = small_run({**ONE, "model.backbone.window_size": 5}).train()
     model, state = run.runner.model, read(run.folder / "epoch_1.pth")["state_dict"]
     tables = {k for k in model.state_dict() if k.endswith("relative_position_bias_table")}
@@ -177,7 +177,7 @@ def test_fingerprints_tell_values_keys_shapes_and_types_apart(scenes):
     parameter.data = parameter.data.float().reshape(2, -1)
     seen.add(fingerprint(model, keys))
     assert len(seen) == 5
-    # the layout in memory is no content
+    # the memory layout does not count
     convolution = model.backbone.patch_embed.projection.weight
     before = fingerprint(model, keys)
     convolution.data = convolution.data.contiguous(memory_format=torch.channels_last)
@@ -186,7 +186,7 @@ def test_fingerprints_tell_values_keys_shapes_and_types_apart(scenes):
 
 def test_models_without_an_encoder_from_a_file_leave_nothing_out(scenes):
     model, _ = build(scenes)
-    assert keys_left_out(model) == set()  # nothing is loaded yet
+    assert keys_left_out(model) == set()  # before loading
     assert keys_left_out(torch.nn.Linear(2, 2)) == set()
     model.init_weights()
     assert keys_left_out(model) == frozen_keys(model)
@@ -195,7 +195,7 @@ def test_models_without_an_encoder_from_a_file_leave_nothing_out(scenes):
 
 def test_wrappers(scenes):
     model = torch.nn.Linear(2, 2)
-    if has("2.4"):  # before, it changes the optimizers of the whole process
+    if has("2.4"):  # older versions patch optimizers globally
         assert unwrap(torch.compile(model)) is model
     assert unwrap(torch.nn.DataParallel(model)) is model
     assert unwrap(model) is model

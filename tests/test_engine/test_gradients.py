@@ -1,4 +1,4 @@
-"""Gradients over two processes: equal on both, and the mean of what each half gives alone."""
+"""Gradients over two processes: equal on both, and the mean of the two halves."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ _TASKS = dict(
     saliency=dict(type="Saliency", loss_weight=5.0),
     normals=dict(type="Normals", loss_weight=10.0),
 )
-#: Some labels miss with one method of each kind: heads see labels, methods do not.
+#: Labels are missing with one method of each kind only: methods do not see labels.
 _KINDS = ("VMTAdapter", "VMTAdapter-learnable", "DecodersOnly", "FullFineTuning", "PerTask-LoRA")
 _PARTLY = [param for param in CASES if param.values[0].method in _KINDS]
 
@@ -39,7 +39,7 @@ def _file(folder: Path, case: Case, partly: bool, rank: int) -> Path:
 
 
 def _half(number: int, partly: bool) -> tuple[Tensor, list[MultiTaskDataSample]]:
-    """The images of one process; with ``partly``, the first has no label of normals at all."""
+    """The images of one process; with ``partly``, the first process has no labels of normals."""
     generator = torch.Generator().manual_seed(number)
     images = torch.randn(2, 3, 32, 32, generator=generator)
     samples = []
@@ -75,7 +75,7 @@ def _work(rank: int, folder: Path) -> None:
     init_default_scope("vmt_mm")
     for names, partly in json.loads((folder / "cases.json").read_text()):
         model = _model(case := Case(*names))
-        # the wrapper as the tools make it: find_unused_parameters is False
+        # the wrapper of the tools, with find_unused_parameters=False
         wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
         assert not wrapped.find_unused_parameters
         _backward(wrapped, rank, partly)
@@ -85,7 +85,7 @@ def _work(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gradients of both processes, by case, of the tests that run."""
+    """Gradients of both processes, by case, for the selected tests."""
     folder = tmp_path_factory.mktemp("gradients")
     values = [item.callspec.params for item in request.session.items if item.path == request.path]
     cases = [(value["case"], value["partly"]) for value in values]
@@ -96,7 +96,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
-    """As in the processes: sums over more threads round otherwise."""
+    """One thread, as in the processes: sums over more threads round differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -122,12 +122,12 @@ def test_processes_get_the_mean_of_the_halves(folder: Path, case: Case, partly: 
         halves.append(_gradients(model))
     assert first.keys() == second.keys() == halves[0].keys()
     for name, gradient in first.items():
-        # every trainable has a gradient, whatever labels a process had
+        # every trainable parameter has a gradient, whatever labels a process had
         assert torch.equal(gradient, second[name]), name
         mean = (halves[0][name] + halves[1][name]) / 2
         assert torch.allclose(gradient, mean, atol=1e-6, rtol=1e-6), name
     assert sum(gradient.abs().sum() for gradient in first.values()) > 0
-    if partly:  # the half without labels gives the head zeros, and is counted in the mean
+    if partly:  # without labels, gradients of the head are 0 and count in the mean
         key = "heads.normals.predict.weight"
         assert not halves[0][key].any()
         assert torch.allclose(first[key], halves[1][key] / 2, atol=1e-6)

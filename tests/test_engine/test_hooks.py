@@ -1,4 +1,4 @@
-"""Tests of the hooks, with a light stand-in for the runner."""
+"""Tests of the hooks, with a light mock of the runner."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +93,7 @@ def test_written_predictions_decode_as_labels(tmp_path: Path, wrapped: bool) -> 
         for task in ("saliency", "edge"):
             foreground = sample.prediction(task)[0].numpy() > 0.5
             np.testing.assert_array_equal(decoded(task), foreground)
-        # Each component is off by half a grey level, 1 / 255, and normalised again.
+        # Each component is off by up to half a grey level, 1 / 255, and normalised again.
         normals = sample.prediction("normals").permute(1, 2, 0).numpy()
         np.testing.assert_allclose(decoded("normals"), normals, atol=2 / 255)
         depth = sample.prediction("depth")[0].numpy()
@@ -117,14 +117,14 @@ def test_written_files_by_value(tmp_path: Path) -> None:
     # RGB, v = 127.5 (n + 1); cv2 reads BGR. A half (127.5) rounds to the even value.
     expected = [[[128, 128, 255], [255, 128, 128], [51, 128, 230]]]
     np.testing.assert_allclose(read("normals")[..., ::-1], expected, atol=1)
-    # Tasks that were not predicted leave no folder.
+    # Tasks without predictions get no folder.
     assert _files(tmp_path) == ["normals/a.png", "saliency/a.png", "semseg/a.png"]
 
 
 def _validate(
     hook: MultiTaskVisualizationHook, runner: SimpleNamespace, batches: list, folder: Path
 ) -> list:
-    # As mmengine's loop of a validation does.
+    # As mmengine's validation loop does.
     hook.before_val(runner)
     hook.before_val_epoch(runner)
     names = iter(range(sum(batches)))
@@ -136,11 +136,11 @@ def _validate(
 
 @pytest.fixture
 def small_panels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Panels of one pixel, where a test only counts them: drawing takes most of its time."""
+    """Panels of one pixel for tests that only count them: drawing takes most of the time."""
     monkeypatch.setattr(reports, "draw_panel", lambda *_: np.zeros((1, 1, 3), np.uint8))
 
 
-# The last batch is smaller than the others in most sets.
+# The last batch is usually smaller than the others.
 @pytest.mark.parametrize("batches", [[2, 2, 2], [1, 1, 1], [4], [2, 1], [3, 1]])
 @pytest.mark.parametrize("num_images", [0, 2, 3])
 def test_validation_shows_the_first_images(
@@ -187,7 +187,7 @@ def test_no_outputs_and_no_folder(tmp_path: Path) -> None:
 
 
 class _Toy(nn.Module):
-    """4 * 3 + 3 frozen and 3 * 2 trainable encoder parameters, 6 of an output norm, heads."""
+    """4 * 3 + 3 frozen and 3 * 2 trainable backbone parameters, 6 of an output norm, heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ def test_parameter_table_is_logged(wrapped: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["visualization", "timer", "checkpoint", "labels"])
-def test_a_default_hook_is_switched_off_by_none(name: str) -> None:
+def test_none_disables_a_default_hook(name: str) -> None:
     hooks = dict(
         labels=dict(type="LabelReportHook"),
         visualization=dict(type="PredictionWriterHook", out_dir="x"),
@@ -265,6 +265,6 @@ def test_the_log_leaves_single_classes_to_their_table() -> None:
     loop = SimpleNamespace(dataloader=[0])
     runner = SimpleNamespace(message_hub=hub, epoch=1, iter=3, val_loop=loop, _train_loop={})
     results, line = LogProcessor(by_epoch=True).get_log_after_epoch(runner, 1, "val")
-    assert scores.items() <= results.items()  # what TensorBoard and others get
+    assert scores.items() <= results.items()  # the values for TensorBoard and others
     assert "floor/mIoU: 50.0000  normals/within_11.25: 75.0000" in line
     assert "oak" not in line

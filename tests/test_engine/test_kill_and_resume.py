@@ -1,4 +1,4 @@
-"""A SIGKILL of each kind; the tool's default is twenty."""
+"""One SIGKILL of each kind; the script's default is twenty kills."""
 
 import sys
 

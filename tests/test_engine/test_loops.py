@@ -1,4 +1,4 @@
-"""A data loader that goes on amid an epoch."""
+"""A data loader that continues within an epoch."""
 
 from itertools import islice
 
@@ -12,7 +12,7 @@ from vmt_mm.engine.loops import batches_from
 
 
 class Numbers(torch.utils.data.Dataset):
-    """0, 1, ...; remembers what was read."""
+    """The numbers 0, 1, ...; records reads."""
 
     def __init__(self):
         self.read = []
@@ -40,30 +40,30 @@ def test_skipping_gives_what_reading_and_discarding_gives(monkeypatch, skips, dr
             collate_fn=list,
         )
         loader.sampler.set_epoch(3)
-        whole = list(loader)
-        assert len(whole) == (4 if drop_last else 5)
+        full = list(loader)
+        assert len(full) == (4 if drop_last else 5)
         data.read.clear()
-        assert list(batches_from(loader, position)) == whole[position:]
-        expected = [index for batch in whole[position if skips else 0 :] for index, _ in batch]
-        assert data.read == expected  # with skip, the others are not even read
-        assert list(batches_from(loader, 0)) == whole  # the next epoch is complete again
-        assert list(loader) == whole
+        assert list(batches_from(loader, position)) == full[position:]
+        expected = [index for batch in full[position if skips else 0 :] for index, _ in batch]
+        assert data.read == expected  # with skip, the others are not read
+        assert list(batches_from(loader, 0)) == full  # the next epoch is complete again
+        assert list(loader) == full
 
 
 def test_skipping_without_a_batch_size():
     data = Numbers()
     sampler = torch.utils.data.BatchSampler(SeededSampler(data, seed=5), 3, drop_last=True)
     loader = DataLoader(data, batch_sampler=sampler, collate_fn=list)
-    whole = list(loader)
-    assert list(batches_from(loader, 2)) == whole[2:]
-    assert list(loader) == whole
+    full = list(loader)
+    assert list(batches_from(loader, 2)) == full[2:]
+    assert list(loader) == full
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("batches", ["plain", "own sampler"])
 def test_an_infinite_stream_begins_where_the_loop_does(workers, persistent, batches):
-    # mmengine 0.10.7 iterates over the loader before; its workers have taken batches by then
+    # mmengine 0.10.7 starts an iterator first, whose workers prefetch batches
     def make() -> DataLoader:
         data = Numbers()
         sampler = InfiniteSampler(data, seed=5)
@@ -73,9 +73,9 @@ def test_an_infinite_stream_begins_where_the_loop_does(workers, persistent, batc
         grouped = torch.utils.data.BatchSampler(sampler, 3, drop_last=True)
         return DataLoader(data, batch_sampler=grouped, collate_fn=list, **how)
 
-    whole = list(islice(make(), 9))
+    full = list(islice(make(), 9))
     for position in (0, 1, 5):
         loader = make()
         before = iter(loader)
         next(before)
-        assert list(islice(batches_from(loader, position), 4)) == whole[position : position + 4]
+        assert list(islice(batches_from(loader, position), 4)) == full[position : position + 4]

@@ -1,4 +1,4 @@
-"""Three processes train a new task: nothing waits for what is frozen, and nothing frozen moves."""
+"""Three processes train a new task: frozen parameters neither block DDP nor change."""
 
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def work(rank: int) -> None:
     for step in range(2):
         torch.manual_seed(10 * rank + step)
         images = torch.randn(2, 3, *SIZE)
-        # one process has no label at all in the second step
+        # one process has no labels in the second step
         samples = [sample(step == 0 or rank > 0) for _ in range(2)]
         wrapped.train()
         losses = wrapped(images, samples, mode="loss")

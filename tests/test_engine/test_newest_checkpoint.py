@@ -1,4 +1,4 @@
-"""The newest whole checkpoint of a work dir is found."""
+"""The newest intact checkpoint of a work dir is found."""
 
 import os
 
@@ -19,14 +19,14 @@ def write(path, iteration, **more):
 
 def damage(path, kind):
     content = bytearray(path.read_bytes())
-    if kind == "flipped":  # one bit of the weights, which nothing but the sum tells
+    if kind == "flipped":  # one bit of the weights: only the checksum shows it
         content[content.index(torch.ones(9).numpy().tobytes()) + 5] ^= 1
     path.write_bytes(dict(flipped=content, truncated=content[:-900], empty=b"")[kind])
 
 
 @pytest.fixture
 def logged(tmp_path):
-    """What is logged meanwhile."""
+    """Messages logged during the test."""
     with own_state():
         path = tmp_path / "the.log"
         MMLogger.get_instance("of-the-test", log_file=str(path))
@@ -38,9 +38,9 @@ def test_the_one_that_has_trained_longest(tmp_path, logged):
         dict(interrupted=25, epoch_2=20, epoch_9=10, iter_100=24).items()
     ):
         write(tmp_path / f"{name}.pth", iteration)
-        os.utime(tmp_path / f"{name}.pth", (1000 + age, 1000 + age))  # neither date nor name counts
+        os.utime(tmp_path / f"{name}.pth", (1000 + age, 1000 + age))  # date and name are ignored
     assert newest_checkpoint(tmp_path) == str(tmp_path / "interrupted.pth")
-    write(tmp_path / "epoch_3.pth", 25)  # as long, and written later
+    write(tmp_path / "epoch_3.pth", 25)  # same iteration, written later
     assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "epoch_3.pth")
     assert "damaged" not in logged()
 
@@ -65,7 +65,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, logged, kind):
         assert f"epoch_{number}.pth" in str(caught.value)
 
 
-def test_others_are_no_candidates(tmp_path):
+def test_other_files_are_not_candidates(tmp_path):
     assert newest_checkpoint(tmp_path) is None
     assert newest_checkpoint(tmp_path / "none") is None
     torch.save(dict(state_dict={}, meta=dict(iter=99)), tmp_path / "best_semseg_mIoU_epoch_9.pth")

@@ -1,4 +1,4 @@
-"""Tests of the optimizer's constructor: what trains, with which options."""
+"""Tests of the optimizer's constructor: trainable parameters and their options."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ def _groups(custom_keys: dict, model: nn.Module) -> dict[tuple[float, float], se
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_trainable_parameters_alone_in_one_group(wrapped: bool) -> None:
+def test_only_trainable_parameters_in_one_group(wrapped: bool) -> None:
     model = _Toy()
     wrapper = TrainableOnlyConstructor(_CFG)(SimpleNamespace(module=model) if wrapped else model)
     assert type(wrapper) is OptimWrapper
@@ -65,8 +65,8 @@ def test_custom_keys() -> None:
         {
             "backbone": dict(lr_mult=0.5),
             "norm": dict(decay_mult=0.0),
-            "adapter_norm": dict(lr_mult=2.0, decay_mult=0.0),  # longer than both others
-            "heads.b": dict(lr_mult=0.5),  # the same options as the backbone's: no more groups
+            "adapter_norm": dict(lr_mult=2.0, decay_mult=0.0),  # longer than the other two
+            "heads.b": dict(lr_mult=0.5),  # same options as the backbone's: no further group
         },
         model,
     )
@@ -98,20 +98,20 @@ def test_options_of_the_wrapper_stay() -> None:
     cfg = dict(type="OptimWrapper", accumulative_counts=3, **_CFG)
     wrapper = TrainableOnlyConstructor(cfg)(_Toy())
     assert wrapper._accumulative_counts == 3
-    assert cfg["optimizer"] == _CFG["optimizer"]  # the config is as it was
+    assert cfg["optimizer"] == _CFG["optimizer"]  # the config is unchanged
 
 
-def test_steps_change_what_trains_alone() -> None:
+def test_steps_only_change_trainable_parameters() -> None:
     model = _Toy()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     wrapper = TrainableOnlyConstructor(_CFG)(model)
     wrapper.update_params(sum((p**2).sum() for p in model.parameters() if p.requires_grad) + 0.0)
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    # Biases of layer norms start at 0, where the gradient of a square is 0.
+    # Biases of layer norms start at 0, where a square has no gradient.
     assert changed == _trainable(model) - {"backbone.adapter_norm.bias"}
 
 
-def test_options_that_are_not_given_are_the_optimizers_own() -> None:
+def test_options_that_are_not_given_are_the_optimizers_defaults() -> None:
     cfg = dict(optimizer=dict(type="AdamW"))
     (group,) = TrainableOnlyConstructor(cfg)(_Toy()).optimizer.param_groups
     (default,) = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).param_groups
@@ -130,13 +130,13 @@ def test_unknown_option(paramwise_cfg: dict) -> None:
         TrainableOnlyConstructor(_CFG, paramwise_cfg)
 
 
-def test_nothing_trains() -> None:
+def test_a_model_without_trainable_parameters() -> None:
     with pytest.raises(InputError, match="no trainable parameter"):
         TrainableOnlyConstructor(_CFG)(_Toy().requires_grad_(False))
 
 
 def test_the_papers_schedule():
-    """Adam 1e-4, weight decay 1e-4, one group, falling linearly to 0 by iteration."""
+    """Adam with lr and weight decay 1e-4, one group, linear decay to 0 per iteration."""
     cfg = Config.fromfile(Path(__file__).parents[2] / "configs/_base_/schedules/adam_60e.py")
     assert cfg.optim_wrapper.pop("constructor") == TrainableOnlyConstructor.__name__
     constructor = TrainableOnlyConstructor(cfg.optim_wrapper)

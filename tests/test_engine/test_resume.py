@@ -1,4 +1,4 @@
-"""A training that is resumed computes what it would have computed without the interruption.
+"""A resumed training computes the same as an uninterrupted one.
 
 Losses and metrics are compared as floats with ==; the heads' dropout is on.
 """
@@ -29,12 +29,12 @@ def resume(path):
 
 
 def until(done):
-    """Kill the training after so many iterations, where more would tell nothing new."""
+    """A hook that kills the training after this many iterations, when more would add nothing."""
     return At("after_train_iter", done, kill, priority="LOWEST")
 
 
 def check_same(run, reference, done, end=None):
-    """After ``done`` iterations, the run is the reference, up to ``end``."""
+    """Check that the run equals the reference after iteration ``done``, up to ``end``."""
     end = end or max(reference.losses)
     for name in ("losses", "rates", "epochs", "images"):
         expected = later(getattr(reference.record, name), done)
@@ -49,7 +49,7 @@ def files(folder, pattern="*.pth"):
 
 @pytest.fixture(scope="module")
 def by_iteration(scenes, tmp_path_factory):
-    """Like ``whole``, with a checkpoint every three iterations; a worker loads the data."""
+    """Like ``full_run``, with a checkpoint every three iterations and a worker for data."""
     folder = tmp_path_factory.mktemp("by_iteration")
     return SmallRun(folder, scenes, {**THREE, **EVERY_3}, workers=1, persistent=True).train()
 
@@ -59,59 +59,61 @@ def iter_based(scenes, tmp_path_factory):
     return SmallRun(tmp_path_factory.mktemp("iter_based"), scenes, ITER_BASED, workers=1).train()
 
 
-def test_the_uninterrupted_runs_are_what_the_others_are_compared_with(whole, by_iteration):
-    assert sorted(whole.losses) == list(range(1, 3 * LENGTH + 1))
-    assert len({losses["loss"] for losses in whole.losses.values()}) == len(whole.losses)
-    assert [number for number, _ in whole.validations] == [4, 8, 12]
-    assert [whole.record.epochs[number] for number in (1, 4, 5, 12)] == [0, 0, 1, 2]
-    assert whole.record.rates[1] > whole.record.rates[2] > whole.record.rates[12]
-    # dropout is on: without it, these would be the same
-    assert whole.cfg.model.head.get("dropout_ratio", 0.1) == 0.1
-    # a worker and other checkpoints change nothing
-    assert by_iteration.losses == whole.losses
-    assert by_iteration.validations == whole.validations
-    # those of the interval, and of the validations that found a best one
+def test_the_uninterrupted_reference_runs(full_run, by_iteration):
+    assert sorted(full_run.losses) == list(range(1, 3 * LENGTH + 1))
+    assert len({losses["loss"] for losses in full_run.losses.values()}) == len(full_run.losses)
+    assert [number for number, _ in full_run.validations] == [4, 8, 12]
+    assert [full_run.record.epochs[number] for number in (1, 4, 5, 12)] == [0, 0, 1, 2]
+    assert full_run.record.rates[1] > full_run.record.rates[2] > full_run.record.rates[12]
+    # different because of dropout
+    assert full_run.cfg.model.head.get("dropout_ratio", 0.1) == 0.1
+    # workers and checkpoint intervals change nothing
+    assert by_iteration.losses == full_run.losses
+    assert by_iteration.validations == full_run.validations
+    # regular checkpoints, and those after a best validation
     assert files(by_iteration.folder, "iter*") == [f"iter_{n}.pth" for n in (12, 3, 4, 6, 8, 9)]
 
 
-def test_resumed_at_an_epochs_end(small_run, whole):
-    options = {**THREE, **resume(whole.folder / "epoch_1.pth")}
+def test_resumed_at_an_epochs_end(small_run, full_run):
+    options = {**THREE, **resume(full_run.folder / "epoch_1.pth")}
     run = small_run(options, workers=1, persistent=True).train()
-    check_same(run, whole, done=4)
-    # In another folder, the validation that belongs to the checkpoint is made again.
-    assert run.validations == whole.validations
-    assert run.info["best_score"] == whole.info["best_score"] == whole.validations[-1][1][BEST]
+    check_same(run, full_run, done=4)
+    # In another folder, the validation of the checkpoint is repeated.
+    assert run.validations == full_run.validations
+    assert (
+        run.info["best_score"] == full_run.info["best_score"] == full_run.validations[-1][1][BEST]
+    )
     weights = run.runner.model.state_dict()
-    for name, value in whole.model.state_dict().items():
+    for name, value in full_run.model.state_dict().items():
         assert torch.equal(weights[name], value), name
 
 
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, True), (2, False)])
-def test_resumed_within_an_epoch(small_run, whole, by_iteration, workers, persistent):
+def test_resumed_within_an_epoch(small_run, full_run, by_iteration, workers, persistent):
     options = {**THREE, **EVERY_3, **resume(by_iteration.folder / "iter_6.pth")}
     run = small_run(options, until(10), workers=workers, persistent=persistent)
     with pytest.raises(Killed):
         run.train()
-    check_same(run, whole, done=6, end=10)  # the rest of epoch 2, and how epoch 3 begins
-    assert run.validations == whole.validations[1:2]
+    check_same(run, full_run, done=6, end=10)  # the rest of epoch 2 and the start of epoch 3
+    assert run.validations == full_run.validations[1:2]
 
 
-def test_resumed_twice_and_within_the_first_and_the_last_epoch(small_run, whole):
+def test_resumed_twice_and_within_the_first_and_the_last_epoch(small_run, full_run):
     for done, end in ((0, 3), (3, 9), (9, 12)):
         run = small_run({**THREE, **EVERY_3, "resume": True}, until(end))
         with pytest.raises(Killed):
             run.train()
-        check_same(run, whole, done, end)
-    # The last one holds the end of an epoch, but not yet its validation: it is made up for, once.
-    for expected in (whole.validations[2:], []):
+        check_same(run, full_run, done, end)
+    # The last one ends an epoch before its validation, which is run after resuming, once.
+    for expected in (full_run.validations[2:], []):
         run = small_run({**THREE, **EVERY_3, "resume": True}).train()
         assert run.losses == {}
         assert run.validations == expected
-        assert run.info["best_score"] == whole.info["best_score"]
+        assert run.info["best_score"] == full_run.info["best_score"]
 
 
-def test_resumed_from_a_count_of_iterations_that_ends_an_epoch(small_run, whole):
-    # The checkpoint is written within the last iteration: the epoch's end is still to come.
+def test_resumed_from_a_count_of_iterations_that_ends_an_epoch(small_run, full_run):
+    # The checkpoint is written in the last iteration, before the end of the epoch.
     options = {**THREE, **EVERY_3, "default_hooks.checkpoint.interval": LENGTH, "resume": True}
     with pytest.raises(Killed):
         small_run(options, At("before_val", LENGTH, kill)).train()
@@ -119,20 +121,22 @@ def test_resumed_from_a_count_of_iterations_that_ends_an_epoch(small_run, whole)
     run = small_run(options, until(6))
     with pytest.raises(Killed):
         run.train()
-    check_same(run, whole, done=4, end=6)
-    assert run.validations == whole.validations[:1]
-    # An epoch of which nothing was left says nothing of the labels it had.
+    check_same(run, full_run, done=4, end=6)
+    assert run.validations == full_run.validations[:1]
+    # An epoch without remaining iterations reports no labels.
     assert "were not trained" not in run.log
 
 
 @pytest.mark.parametrize(("workers", "persistent", "done"), [(0, False, 3), (2, True, 6)])
-def test_iterations_over_a_finite_sampler(small_run, iter_based, whole, workers, persistent, done):
+def test_iterations_over_a_finite_sampler(
+    small_run, iter_based, full_run, workers, persistent, done
+):
     images = iter_based.record.images
     passes = [sum((images[n] for n in range(a, a + LENGTH)), []) for a in (1, 5)]
     assert sorted(passes[0]) == sorted(passes[1])
     assert passes[0] != passes[1]
-    # as if they were epochs
-    assert later(images, 2) == {n: i for n, i in whole.record.images.items() if 2 < n <= 10}
+    # as for epochs
+    assert later(images, 2) == {n: i for n, i in full_run.record.images.items() if 2 < n <= 10}
     options = {**ITER_BASED, **resume(iter_based.folder / f"iter_{done}.pth")}
     run = small_run(options, workers=workers, persistent=persistent).train()
     check_same(run, iter_based, done)
@@ -148,7 +152,7 @@ def test_iterations_over_mmengines_infinite_sampler(small_run, tmp_path):
     resumed = small_run({**ITER_BASED, **sampler, "resume": True}, until(9), workers=1)
     with pytest.raises(Killed):
         resumed.train()
-    # It draws no augmentation of its own, so losses differ; images do not.
+    # Its augmentation is not seeded per sample, so losses differ; images do not.
     assert sorted(resumed.losses) == [7, 8, 9]
     for number in (7, 8):
         assert resumed.record.images[number] == run.record.images[number]
@@ -156,7 +160,7 @@ def test_iterations_over_mmengines_infinite_sampler(small_run, tmp_path):
 
 
 def test_resumed_while_gradients_accumulate(small_run, tmp_path):
-    # The first half of a step's gradients was computed before the interruption.
+    # The interruption is in the middle of a step's accumulation.
     options = {**QUIET, **EVERY_3, "optim_wrapper.accumulative_counts": 2}
     run = small_run(options, until(6), folder=tmp_path / "first")
     with pytest.raises(Killed):
@@ -167,7 +171,7 @@ def test_resumed_while_gradients_accumulate(small_run, tmp_path):
     check_same(resumed, run, done=3)
 
 
-def test_the_best_score_goes_on(small_run):
+def test_the_best_score_is_resumed(small_run):
     with pytest.raises(Killed):
         small_run(THREE, Scores({4: 9.0}), At("before_train_epoch", 4, kill)).train()
     run = small_run({**THREE, "resume": True}, Scores({8: 5.0}), until(9))
@@ -185,7 +189,7 @@ def test_a_constant_learning_rate(small_run):
     assert list(small_run(options).train().losses) == [2]
 
 
-def test_the_seed_decides(small_run, whole, tmp_path):
+def test_the_seed_decides(small_run, full_run, tmp_path):
     fixed = {"randomness": dict(seed=7, deterministic=True)}
     runs = [small_run({**QUIET, **fixed}, until(3), folder=tmp_path / name) for name in "ab"]
     for run in runs:
@@ -195,7 +199,7 @@ def test_the_seed_decides(small_run, whole, tmp_path):
     assert len(runs[0].losses) == 3
     for number, losses in runs[0].losses.items():
         for name, value in losses.items():
-            assert value != whole.losses[number][name]
+            assert value != full_run.losses[number][name]
 
 
 def test_a_random_seed_is_kept(small_run, tmp_path):
@@ -206,26 +210,26 @@ def test_a_random_seed_is_kept(small_run, tmp_path):
     np.random.seed(2)
     path = first.folder / "epoch_1.pth"
     run = small_run({**options, **resume(path)}, note, workers=1).train()
-    assert seeds[0] != seeds[1]  # both were drawn; the second one was given up
+    assert seeds[0] != seeds[1]  # both were drawn at random; the second was discarded
     assert run.runner.seed == seeds[0] == read_checkpoint(str(path))["meta"]["seed"]
     assert run.runner.train_dataloader.sampler.seed == seeds[0]
     check_same(run, first, done=1)
     assert run.validations == first.validations
 
 
-def test_a_validation_is_made_up_for_and_not_repeated(small_run, whole):
+def test_a_missed_validation_is_run_once(small_run, full_run):
     options = {**THREE, "resume": True}
     with pytest.raises(Killed):
         small_run(options, At("before_val", 4, kill)).train()
-    for expected in (whole.validations[:1], []):  # the second time, there is a note of it
+    for expected in (full_run.validations[:1], []):  # the second time, it is on record
         run = small_run(options, At("before_train_iter", None, kill))
         with pytest.raises(Killed):
             run.train()
         assert run.validations == expected
-        assert run.info["best_score"] == whole.validations[0][1][BEST]
+        assert run.info["best_score"] == full_run.validations[0][1][BEST]
 
 
-def test_a_validation_that_was_no_best_one_is_not_repeated_either(small_run):
+def test_a_validation_without_a_best_score_is_not_repeated_either(small_run):
     options = {**ONE_STEP, **THREE, "resume": True}
     with pytest.raises(Killed):
         small_run(options, Scores({1: 9.0, 2: 5.0}), At("before_train_epoch", 2, kill)).train()
@@ -239,7 +243,7 @@ def test_another_batch_size_is_refused(small_run, batch):
                "default_hooks.checkpoint.interval": 1}  # fmt: skip
     with pytest.raises(Killed):
         small_run({**options, "total_batch_size": 4 if batch == 8 else 6}, until(1)).train()
-    # 4 batches of 4 or 2 of 8; but of 6 as of 7 there are 2, and they are not the same ones
+    # 4 batches of 4 or 2 of 8; sizes 6 and 7 both give 2 batches, with different samples
     wanted = "4 batches.*gives 2" if batch == 8 else "6.*7"
     with pytest.raises(InputError, match=wanted):
         small_run({**options, "total_batch_size": batch}).train()

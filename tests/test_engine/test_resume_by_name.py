@@ -1,4 +1,4 @@
-"""A training goes on the same whatever the order of tasks in its config; another one is refused."""
+"""A resumed training may list its tasks in another order; a different training is refused."""
 
 import pytest
 from mmengine.config import Config
@@ -17,7 +17,7 @@ def resume(path, options=None):
 
 
 def reordered(cfg):
-    """The config with every dictionary and list of tasks the other way round."""
+    """The config with every dictionary and list of tasks reversed."""
     names = list(cfg.tasks)
 
     def turn(node):
@@ -32,27 +32,27 @@ def reordered(cfg):
     return Config(turn(cfg.to_dict()))
 
 
-def test_tasks_in_another_order(small_run, whole):
+def test_tasks_in_another_order(small_run, full_run):
     cfg = reordered(small_run().cfg)
-    assert list(cfg.tasks) == list(whole.cfg.tasks)[::-1]
-    run = small_run(resume(whole.folder / "epoch_2.pth"), cfg=cfg).train()
-    assert run.losses == later(whole.losses, 2 * LENGTH)
-    assert run.validations[-1][1] == whole.validations[-1][1]
+    assert list(cfg.tasks) == list(full_run.cfg.tasks)[::-1]
+    run = small_run(resume(full_run.folder / "epoch_2.pth"), cfg=cfg).train()
+    assert run.losses == later(full_run.losses, 2 * LENGTH)
+    assert run.validations[-1][1] == full_run.validations[-1][1]
 
 
-def test_the_config_that_a_run_writes(small_run, whole):
-    dumped = whole.folder / "vmt_swin-nano_shapes.py"
-    for path in (dumped, next(whole.folder.glob("*/vis_data/config.py"))):
-        assert list(Config.fromfile(path).tasks) == list(whole.cfg.tasks)
-    run = small_run(resume(whole.folder / "epoch_2.pth"), cfg=load_config(dumped)).train()
-    assert run.losses == later(whole.losses, 2 * LENGTH)
-    # and from the start
+def test_the_config_that_a_run_writes(small_run, full_run):
+    dumped = full_run.folder / "vmt_swin-nano_shapes.py"
+    for path in (dumped, next(full_run.folder.glob("*/vis_data/config.py"))):
+        assert list(Config.fromfile(path).tasks) == list(full_run.cfg.tasks)
+    run = small_run(resume(full_run.folder / "epoch_2.pth"), cfg=load_config(dumped)).train()
+    assert run.losses == later(full_run.losses, 2 * LENGTH)
+    # and when started from scratch
     run = small_run(THREE, At("after_train_iter", 2, kill, "LOWEST"), cfg=load_config(dumped),
                     folder=run.folder / "start")  # fmt: skip
     with pytest.raises(Killed):
         run.train()
-    assert run.losses == {n: whole.losses[n] for n in (1, 2)}
-    text = read_checkpoint(str(whole.folder / "epoch_1.pth"))["meta"]["cfg"]
+    assert run.losses == {n: full_run.losses[n] for n in (1, 2)}
+    text = read_checkpoint(str(full_run.folder / "epoch_1.pth"))["meta"]["cfg"]
     assert text == dumped.read_text()
 
 
@@ -70,9 +70,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_another_training_is_refused(small_run, whole, case):
+def test_another_training_is_refused(small_run, full_run, case):
     options, message = OTHERS[case]
-    path = whole.folder / "epoch_2.pth"
+    path = full_run.folder / "epoch_2.pth"
     run = small_run(resume(path, options))
     with pytest.raises(InputError, match=message) as caught:
         run.train()

@@ -1,4 +1,4 @@
-"""Whoever loads a pickle runs what its author wrote into it: so nothing here does."""
+"""Unpickling runs code from the file, so nothing here unpickles arbitrary objects."""
 
 import ast
 import copy
@@ -28,7 +28,7 @@ reads_mmengines_types = pytest.mark.skipif(
 
 
 class Reduced:
-    """Is pickled as the call of a function, and optionally the state to give to what it returns."""
+    """Pickles as a function call and, optionally, the state to set on its result."""
 
     def __init__(self, *reduced):
         self.reduced = reduced
@@ -50,7 +50,7 @@ def evaluation(marker):
 
 
 def getattr_chain(marker):
-    """``eval`` is reached by ``getattr`` alone, and called as the method that restores a log."""
+    """``eval`` is reached by ``getattr`` only, and called as the method that restores a log."""
     builtins = Reduced(getattr, (getattr, "__self__"))
     log = Reduced(HistoryBuffer, ([], []), {"__setstate__": Reduced(getattr, (builtins, "eval"))})
     holder = Reduced(HistoryBuffer, ([], []), {"log": log})
@@ -58,7 +58,7 @@ def getattr_chain(marker):
 
 
 def globals_change(marker):
-    """An entry of a module's variables is set, by way of a function that belongs to it."""
+    """A module's variable is set through ``__globals__`` of one of its functions."""
     variables = (Reduced(getattr, (HistoryBuffer, "mean")), "__globals__")
     return Reduced(getattr, variables, None, None, iter([(str(marker), 1)]))
 
@@ -68,14 +68,14 @@ ATTACKS = (system, file_opener, evaluation, getattr_chain, globals_change)
 
 @pytest.fixture
 def marker(tmp_path):
-    """A file that the code in the pickles makes."""
+    """A file that the code in the pickles creates."""
     return tmp_path / "it-ran"
 
 
 @pytest.fixture(scope="module")
-def short(whole):
-    """A training's checkpoint with few weights, would overwrite the input in no time."""
-    content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+def short(full_run):
+    """A training's checkpoint with few weights, would overwrite the input quickly."""
+    content = read_checkpoint(str(full_run.folder / "epoch_1.pth"))
     weights = dict(list(content["state_dict"].items())[:3])
     return {**content, "state_dict": weights, "optimizer": {}}
 
@@ -88,7 +88,7 @@ def test_no_code_of_a_file_runs(short, tmp_path, marker, attack, place):
     content[entry]["attack"] = attack(marker)
     path = tmp_path / "attack.pth"
     torch.save(content, path)
-    # what goes through the types of mmengine's logs may be left out instead
+    # what is hidden in mmengine's log types may be dropped instead
     ignored = attack in (getattr_chain, globals_change)
     refused = partial(suppress, InputError) if ignored else partial(pytest.raises, InputError)
     for read in (read_checkpoint, read_state_dict, lambda _: newest_checkpoint(tmp_path)):
@@ -120,9 +120,9 @@ def test_no_code_runs_however_a_file_is_given(small_run, tmp_path, marker, optio
     assert not marker.exists()
 
 
-def test_a_config_in_a_checkpoint_is_not_run(small_run, whole, tmp_path, marker):
-    # mmengine's `resume` makes a config of this text, and a config is Python.
-    content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+def test_a_config_in_a_checkpoint_is_not_run(small_run, full_run, tmp_path, marker):
+    # mmengine's `resume` builds a config from this text, and configs are Python code.
+    content = read_checkpoint(str(full_run.folder / "epoch_1.pth"))
     content["meta"]["config"] = f"open({str(marker)!r}, 'w').close()\n"
     torch.save(to_plain(content), tmp_path / "attack.pth")
     options = {"resume": True, "load_from": str(tmp_path / "attack.pth")}
@@ -131,9 +131,9 @@ def test_a_config_in_a_checkpoint_is_not_run(small_run, whole, tmp_path, marker)
     assert not marker.exists()
 
 
-def test_a_checkpoint_cannot_have_files_removed(small_run, whole, tmp_path):
-    # It lists files that a newer one replaces: those of the work dir alone can be meant.
-    content = to_plain(read_checkpoint(str(whole.folder / "epoch_1.pth")))
+def test_a_checkpoint_cannot_have_files_removed(small_run, full_run, tmp_path):
+    # It lists files that the next checkpoint replaces: only those in the work dir may be removed.
+    content = to_plain(read_checkpoint(str(full_run.folder / "epoch_1.pth")))
     thesis, data = tmp_path / "thesis.txt", tmp_path / "data.txt"
     for path in (thesis, data):
         path.write_text("precious")
@@ -146,17 +146,17 @@ def test_a_checkpoint_cannot_have_files_removed(small_run, whole, tmp_path):
     assert data.exists()
 
 
-def test_what_is_written_needs_no_list_of_types(whole):
+def test_written_checkpoints_need_no_list_of_types(full_run):
     if compat.LISTS_TYPES:
-        allowed = torch.serialization.get_safe_globals()  # PyTorch's own types, of tensors
+        allowed = torch.serialization.get_safe_globals()  # PyTorch's tensor types
         assert all(entry.__module__.startswith("torch.") for entry in allowed)
-    paths = sorted(whole.folder.glob("*.pth"))
+    paths = sorted(full_run.folder.glob("*.pth"))
     assert len(paths) == 4
     for path in paths:
         content = torch.load(path, weights_only=True)
         assert {"state_dict", "meta", "message_hub"} <= content.keys()
     scalars = content["message_hub"]["log_scalars"]
-    # in it were logs of NumPy's arrays, numbers of NumPy's types, and lists of tuples of colours
+    # it contained logs of NumPy arrays, NumPy scalars, and lists of tuples of colours
     assert "train/loss" in scalars
     assert content["meta"]["dataset_meta"]["semseg"]["palette"]
 
@@ -174,7 +174,7 @@ def test_logs_survive():
             np.testing.assert_array_equal(mine, theirs)
         found.update(3.0)
         assert found.current() == 3.0
-        assert len(found.data[0]) == len(log.data[0]) + 1  # it shares no memory
+        assert len(found.data[0]) == len(log.data[0]) + 1  # no shared memory
 
 
 def test_plain_types_and_back(tmp_path):
@@ -205,9 +205,9 @@ def test_plain_types_and_back(tmp_path):
 
 
 @pytest.fixture
-def of_mmengine(whole, tmp_path):
-    """A checkpoint as mmengine's own runner writes it, with its types in it."""
-    content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+def of_mmengine(full_run, tmp_path):
+    """A checkpoint as mmengine's runner writes it, with mmengine's types."""
+    content = read_checkpoint(str(full_run.folder / "epoch_1.pth"))
     hub = MessageHub("of a checkpoint that mmengine's runner has written")
     for value in (1.0, np.float64(2.0)):
         hub.update_scalar("train/loss", value)
@@ -220,31 +220,31 @@ def of_mmengine(whole, tmp_path):
 
 
 @reads_mmengines_types
-def test_mmengines_own_checkpoints_are_read(small_run, whole, of_mmengine):
+def test_mmengines_own_checkpoints_are_read(small_run, full_run, of_mmengine):
     content = read_checkpoint(str(of_mmengine))
-    expected = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+    expected = read_checkpoint(str(full_run.folder / "epoch_1.pth"))
     assert content["meta"] == expected["meta"]
     assert content["message_hub"]["runtime_info"]["epoch"] == 1
     for key, value in expected["state_dict"].items():
         assert torch.equal(content["state_dict"][key], value)
-    assert small_run({"load_from": str(of_mmengine)}).test() == whole.validations[0][1]
+    assert small_run({"load_from": str(of_mmengine)}).test() == full_run.validations[0][1]
 
 
 @reads_mmengines_types
-def test_mmengines_own_checkpoints_are_resumed(small_run, whole, of_mmengine):
+def test_mmengines_own_checkpoints_are_resumed(small_run, full_run, of_mmengine):
     options = {"train_cfg.max_epochs": 3, "resume": True, "load_from": str(of_mmengine)}
     run = small_run(options, At("before_train_epoch", 8, kill))
     with pytest.raises(Killed):
         run.train()
-    assert run.losses == {number: whole.losses[number] for number in (5, 6, 7, 8)}
-    # and what is written then holds none of its types, nor what stands in for them
+    assert run.losses == {number: full_run.losses[number] for number in (5, 6, 7, 8)}
+    # new checkpoints contain neither mmengine's types nor their replacements
     content = torch.load(run.folder / "epoch_2.pth", weights_only=True)
     assert content["message_hub"]["runtime_info"]["best_score"] > 2.0
 
 
 @pytest.mark.parametrize("value", [HistoryBuffer([1.0], [1]), np.float64(1), np.zeros(3)])
-def test_a_weight_that_is_none_is_refused(small_run, whole, tmp_path, value):
-    content = read_checkpoint(str(whole.folder / "epoch_1.pth"))
+def test_a_weight_that_is_not_a_tensor_is_refused(small_run, full_run, tmp_path, value):
+    content = read_checkpoint(str(full_run.folder / "epoch_1.pth"))
     content["state_dict"]["heads.semseg.predict.bias"] = value
     path = tmp_path / "strange.pth"
     torch.save(content, path)
@@ -253,7 +253,7 @@ def test_a_weight_that_is_none_is_refused(small_run, whole, tmp_path, value):
 
 
 def test_a_file_changes_no_class(tmp_path):
-    # A log's state may bring names of statistics, which mmengine enters in the class.
+    # A log's state may contain names of statistics, which mmengine registers on the class.
     methods = dict(HistoryBuffer._statistics_methods)
     log = Reduced(HistoryBuffer, ([], []), dict(statistics_methods=dict(mean=1, other=2)))
     torch.save(dict(log=log), tmp_path / "log.pth")
@@ -266,12 +266,12 @@ def test_a_file_changes_no_class(tmp_path):
         HistoryBuffer._statistics_methods.update(methods)
 
 
-def test_a_whole_life_never_unpickles_more(small_run, monkeypatch):
+def test_training_and_resuming_never_unpickle_more(small_run, monkeypatch):
     load, calls = torch.load, []
 
     def spy(*args, **kwargs):
         calls.append(kwargs.get("weights_only"))
-        return load(*args, **kwargs)  # it is the argument that counts here
+        return load(*args, **kwargs)  # only the argument matters here
 
     monkeypatch.setattr(torch, "load", spy)
     with pytest.raises(Killed):
@@ -284,14 +284,14 @@ def test_a_whole_life_never_unpickles_more(small_run, monkeypatch):
 
 
 def _name(node):
-    """``a.b.c`` as text; what is computed has no name."""
+    """``a.b.c`` as text; empty for computed values."""
     if isinstance(node, ast.Attribute):
         return f"{_name(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def _calls(tree):
-    """Names of what is called, ``a.b.c``, and the calls."""
+    """Yield (name ``a.b.c``, call node) for every call."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield _name(node.func), node
@@ -305,7 +305,7 @@ def _trees():
     return {path: ast.parse(path.read_text()) for path in files if path != Path(__file__)}
 
 
-def test_every_call_that_unpickles_takes_weights_alone():
+def test_every_call_that_unpickles_takes_weights_only():
     found = 0
     for path, tree in _trees().items():
         for name, call in _calls(tree):
@@ -330,6 +330,6 @@ def test_nothing_else_unpickles():
             if isinstance(node, ast.ImportFrom)
             for alias in node.names
         ]
-        assert "torch.load" not in imported, path  # by another name it would not be found
+        assert "torch.load" not in imported, path  # an alias would not be found
         names = imported + [name for name, _ in _calls(tree)]
         assert not [name for name in names if wrong.search(name)], path

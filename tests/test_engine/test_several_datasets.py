@@ -1,4 +1,4 @@
-"""A training over two data sets with different labels: losses, gradients, and the way back."""
+"""A training over two datasets with different labels: losses, gradients, resuming."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from small_runs import later, small_config
 
 from vmt_mm.registry import DATASETS, MODELS
 
-#: Four scenes and eight: three batches of 4, half of each data set by the sampler.
+#: Four scenes and eight: three batches of 4, half from each dataset by the sampler.
 PARTS = ((0, 4), (1, 2))
 BALANCED = {"train_dataloader.sampler.balance": "datasets", "train_cfg.val_interval": 9}
 EVERY_2 = {"default_hooks.checkpoint.by_epoch": False, "default_hooks.checkpoint.interval": 2}
@@ -24,7 +24,7 @@ def options(scenes):
 
 
 def _first_half(name):
-    """Whether a scene is one of the first data set's: ids 0, 4, 8, 12."""
+    """Whether a scene belongs to the first dataset: ids 0, 4, 8, 12."""
     return int(name.split("_")[1]) % 4 == 0
 
 
@@ -39,20 +39,20 @@ def test_every_task_learns_and_a_resumed_run_is_the_same(small_run, options, tmp
                     lambda grad, name=name: got_gradient.add(name) if grad.any() else None
                 )
 
-    whole = small_run(options, At("before_train", None, watch), folder=tmp_path / "whole").train()
-    assert sorted(whole.losses) == list(range(1, 10))
+    full_run = small_run(options, At("before_train", None, watch), folder=tmp_path / "full").train()
+    assert sorted(full_run.losses) == list(range(1, 10))
     for task in (*FIRST, *SECOND):
         own = {name for name in trained if f".{task}" in name}
         assert {name.split(".")[0] for name in own} == {"backbone", "heads"}
-        assert max(losses[f"loss_{task}"] for losses in whole.losses.values()) > 0
+        assert max(losses[f"loss_{task}"] for losses in full_run.losses.values()) > 0
     assert trained - got_gradient == set()
     for epoch in range(3):
-        images = sum((whole.record.images[3 * epoch + step] for step in (1, 2, 3)), [])
+        images = sum((full_run.record.images[3 * epoch + step] for step in (1, 2, 3)), [])
         first = [name for name in images if _first_half(name)]
         assert (len(first), len(images)) == (6, 12)
         assert len(set(first)) == 4
-    drawn = Counter(sum(whole.record.images.values(), []))
-    for first in (True, False):  # 18 draws each, so of all scenes of each, up to one alike
+    drawn = Counter(sum(full_run.record.images.values(), []))
+    for first in (True, False):  # 18 draws per dataset, equally often per scene, up to one
         times = [count for name, count in drawn.items() if _first_half(name) == first]
         assert (len(times), sum(times), max(times) - min(times)) == (4 if first else 8, 18, 1)
 
@@ -61,13 +61,13 @@ def test_every_task_learns_and_a_resumed_run_is_the_same(small_run, options, tmp
     with pytest.raises(Killed):
         run.train()
     resumed = small_run({**options, "resume": True}).train()
-    assert resumed.losses == later(whole.losses, 4)
-    assert resumed.record.images == later(whole.record.images, 4)
+    assert resumed.losses == later(full_run.losses, 4)
+    assert resumed.record.images == later(full_run.record.images, 4)
 
 
 @pytest.fixture
 def model(scenes):
-    """The small model; without dropout and with its running statistics."""
+    """The small model in eval mode: no dropout, running statistics."""
     model = MODELS.build(small_config(scenes).model)
     model.init_weights()
     return model.eval()
@@ -75,7 +75,7 @@ def model(scenes):
 
 @pytest.fixture
 def samples(scenes):
-    """Three samples of the first data set and two of the second, augmented."""
+    """Three samples of the first dataset and two of the second, augmented."""
     config = halves(scenes)["train_dataloader.dataset"]
     del config["_delete_"]
     dataset = DATASETS.build(config)
@@ -92,7 +92,7 @@ def _losses(model, samples):
 
 
 def _mean_by_hand(task, logits, labels):
-    """The unweighted loss, pixel by pixel in float64, of logits (C, H, W) and labels."""
+    """The unweighted loss of logits (C, H, W) and labels, pixel by pixel in float64."""
     terms = []
     if task in FIRST:
         for x, y in zip(logits, labels, strict=True):
@@ -118,7 +118,7 @@ def test_a_loss_is_the_mean_over_the_labels_that_exist(model, samples):
     logits = model.logits(batch["inputs"])
     for task, weight in dict(semseg=4, human_parts=4, saliency=5, normals=5).items():
         rows = [0, 1, 2] if task in FIRST else [3, 4]
-        if task == "human_parts":  # a scene without a person has no file
+        if task == "human_parts":  # scenes without a person have no label file
             rows = [row for row in rows if samples[row]["data_samples"].label(task) is not None]
             assert 0 < len(rows) < 3
         values = F.interpolate(logits[task][rows], size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a training with a checkpoint, from which it goes on as if nothing was."""
+"""SIGTERM and SIGINT end a training with a checkpoint, from which it resumes exactly."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ def send(number):
 
 
 def interrupted(run, code):
-    """Train until a signal ends it; return the checkpoint."""
+    """Train until a signal ends the run; return the checkpoint."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     with pytest.raises(InterruptedTraining) as caught:
         run.train()
@@ -46,36 +46,36 @@ def interrupted(run, code):
 @pytest.mark.parametrize(
     ("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)]
 )
-def test_a_signal_amid_an_epoch(small_run, whole, number, code, workers):
+def test_a_signal_within_an_epoch(small_run, full_run, number, code, workers):
     run = small_run(THREE, At("before_train_iter", 5, send(number)), workers=workers)
     meta = interrupted(run, code)["meta"]
-    # in the second epoch; the iteration in which the signal came is done
+    # in the second epoch; the iteration of the signal is finished
     assert (meta["epoch"], meta["iter"]) == (1, 6)
     there = []
     note = At(
         "before_val_epoch", 8, lambda runner: there.extend(p.name for p in run.folder.glob("*.pth"))
     )
     resumed = small_run({**THREE, "resume": True}, note).train()
-    assert {**run.losses, **resumed.losses} == whole.losses
+    assert {**run.losses, **resumed.losses} == full_run.losses
     assert sorted(run.losses) == [1, 2, 3, 4, 5, 6]
-    assert run.validations + resumed.validations == whole.validations
-    # The next regular checkpoint, written before that validation, makes it superfluous.
+    assert run.validations + resumed.validations == full_run.validations
+    # The next regular checkpoint, written before that validation, replaces it.
     assert "epoch_2.pth" in there
     assert "interrupted.pth" not in there
 
 
-def test_a_signal_in_the_last_iteration_of_an_epoch(small_run, whole):
+def test_a_signal_in_the_last_iteration_of_an_epoch(small_run, full_run):
     run = small_run(THREE, At("before_train_iter", 3, send(signal.SIGTERM)))
     meta = interrupted(run, 143)["meta"]
     assert (meta["epoch"], meta["iter"]) == (0, 4)
     resumed = small_run({**THREE, "resume": True}, At("after_train_iter", 5, kill, "LOWEST"))
     with pytest.raises(Killed):
         resumed.train()
-    assert resumed.losses == {5: whole.losses[5]}
-    assert resumed.validations == whole.validations[:1]
+    assert resumed.losses == {5: full_run.losses[5]}
+    assert resumed.validations == full_run.validations[:1]
 
 
-def test_a_signal_during_a_validation(small_run, whole):
+def test_a_signal_during_a_validation(small_run, full_run):
     run = small_run(THREE, At("before_val_iter", 4, send(signal.SIGTERM)))
     meta = interrupted(run, 143)["meta"]
     assert (meta["epoch"], meta["iter"]) == (1, 4)
@@ -83,11 +83,11 @@ def test_a_signal_during_a_validation(small_run, whole):
     resumed = small_run({**THREE, "resume": True}, At("after_train_iter", 6, kill, "LOWEST"))
     with pytest.raises(Killed):
         resumed.train()
-    assert resumed.losses == {number: whole.losses[number] for number in (5, 6)}
-    assert resumed.validations == whole.validations[:1]  # made up for, once
+    assert resumed.losses == {number: full_run.losses[number] for number in (5, 6)}
+    assert resumed.validations == full_run.validations[:1]  # run after resuming, once
 
 
-def test_a_signal_during_a_validation_that_is_made_up_for(small_run):
+def test_a_signal_during_a_missed_validation(small_run):
     options = {**ONE_STEP, "resume": True}
     stop = At("before_val_iter", 1, send(signal.SIGTERM))
     for _ in range(2):
@@ -104,20 +104,20 @@ def test_a_signal_during_a_validation_that_is_made_up_for(small_run):
     ]
 
 
-def test_a_training_that_ends_well_gives_the_signals_back(whole, small_run):
+def test_a_finished_training_restores_the_signal_handlers(full_run, small_run):
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    assert whole.handlers == handlers
-    # within, they were taken
+    assert full_run.handlers == handlers
+    # replaced during the training
     seen = []
     look = At("before_train_iter", 0, lambda runner: seen.append(signal.getsignal(signal.SIGTERM)))
     small_run({**ONE_STEP, "train_cfg.max_epochs": 1}, look).train()
     assert seen[0] != handlers[signal.SIGTERM]
 
 
-def test_a_training_that_fails_gives_the_signals_back(small_run, monkeypatch):
-    # In a notebook, no one could stop anything afterwards.
+def test_a_failed_training_restores_the_signal_handlers(small_run, monkeypatch):
+    # Otherwise, a notebook could not be interrupted afterwards.
     def fail(*_, **__):
-        raise InputError("a loss that is no number")
+        raise InputError("the loss is NaN")
 
     monkeypatch.setattr(FiniteLossHook, "after_train_iter", fail)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -135,23 +135,23 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_second_signal_has_its_former_meaning(clock, number):
+def test_a_second_signal_has_its_previous_meaning(clock, number):
     with own_state():
         received = []
-        former = [lambda number, _: received.append(number) for _ in SIGNALS]
-        for each, handler in zip(SIGNALS, former, strict=True):
+        before = [lambda number, _: received.append(number) for _ in SIGNALS]
+        for each, handler in zip(SIGNALS, before, strict=True):
             signal.signal(each, handler)
         hook = GracefulStopHook()
         hook.before_train(None)
         os.kill(os.getpid(), number)
-        for clock.now in (100.0, 101.5):  # a launcher repeats what the terminal sent
+        for clock.now in (100.0, 101.5):  # a launcher repeats the terminal's signal
             os.kill(os.getpid(), number)
             assert received == []
         clock.now = 102.5
         os.kill(os.getpid(), number)
         assert received == [number]
         hook.release()
-        assert [signal.getsignal(each) for each in SIGNALS] == former
+        assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
 def test_interrupting_twice_is_a_keyboard_interrupt(small_run, clock):
@@ -187,15 +187,15 @@ def test_workers_outlive_signals():
             seed=0,
         )
         iterator = iter(loader)
-        # A batch of each worker: both have started, and treat signals as a worker does.
+        # One batch from each worker: both have started and set their signal handlers.
         batches = [next(iterator), next(iterator)]
         pids = [worker.pid for worker in iterator._workers]
         for number in (*SIGNALS, *SIGNALS):
-            # as a terminal or a scheduler: not from the process that trains
+            # as from a terminal or a scheduler: not from the training process
             subprocess.run(["kill", f"-{number:d}", *map(str, pids)], check=True)
-            batches.append(next(iterator))  # which asks its worker for a further one
+            batches.append(next(iterator))  # which requests another batch from its worker
         assert all(worker.is_alive() for worker in iterator._workers)
-        batches.extend(iterator)  # every batch arrives, in order
+        batches.extend(iterator)  # all batches arrive in order
         assert torch.cat(batches).tolist() == list(range(24))
 
 
@@ -208,8 +208,8 @@ def _work(connection):
 
 
 @pytest.mark.processes
-def test_a_worker_ends_when_its_training_says_so():
-    # As a data loader does with a worker that does not end otherwise.
+def test_a_worker_ends_when_its_training_tells_it():
+    # As a data loader does with a worker that does not exit.
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
     worker = context.Process(target=_work, args=(there,), daemon=True)
@@ -217,8 +217,8 @@ def test_a_worker_ends_when_its_training_says_so():
     there.close()
     try:
         assert here.poll(PATIENCE)
-        assert here.recv() == 3  # the loader's own preparation is kept
-        for _ in range(2):  # to take a second one, it must have outlived the first
+        assert here.recv() == 3  # the loader's worker_init_fn is kept
+        for _ in range(2):  # for a second signal, it must have survived the first
             subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
             here.send("has it taken the signal?")
             assert here.poll(PATIENCE)

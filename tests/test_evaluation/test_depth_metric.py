@@ -33,7 +33,7 @@ def _evaluate(images: list, batch: int = 1) -> dict[str, float]:
 #   1 / 2        2
 #   3 / 1        3
 #   0 / 4        infinite
-# The pixel of label 0 has none.
+# The pixel with label 0 has no ratio.
 _BY_HAND = [
     (np.array([[2, 5, 1, 9]]), np.array([[2, 4, 2, 0]])),
     (np.array([[3, 0]]), np.array([[1, 4]])),
@@ -55,7 +55,7 @@ def test_by_hand(batch: int) -> None:
 
 
 def _naive(images: list) -> dict[str, float]:
-    """All numbers by a loop over pixels."""
+    """All metrics by a loop over pixels."""
     squares = relative = pixels = 0
     within = [0, 0, 0]
     for prediction, label in images:

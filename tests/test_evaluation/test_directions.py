@@ -1,4 +1,4 @@
-"""Every result says which way it is better, and an evaluator's config says which there will be."""
+"""Every result declares its direction, and an evaluator's config tells which results it writes."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_every_result_is_declared_in_its_order():
     written = list(evaluator.evaluate(1))
     declared = results_of(dict(_EVALUATOR, reference=reference), _META)
     assert set(written) <= set(declared.keys)
-    # what is declared first is what mmengine's save_best='auto' takes
+    # mmengine's save_best='auto' takes the first declared result
     assert written[0] == next(iter(declared.keys)) == "floor/mIoU"
     assert not declared.open
     assert not declared.missing
@@ -105,7 +105,7 @@ def test_there_is_no_delta_without_a_reference():
 
 @METRICS.register_module(force=True)
 class Undeclared(BaseMetric):
-    """A metric of a user, who declares nothing."""
+    """A user's metric that declares no results."""
 
     def process(self, data_batch, data_samples):
         """Nothing."""
@@ -134,7 +134,7 @@ def test_undeclared_metrics_may_write_anything_below_their_prefix():
     assert results.keys.get("depth/rmse") == "less"
 
 
-def test_metrics_without_our_evaluator_are_asked_too():
+def test_metrics_of_other_evaluators_are_asked_too():
     floor = dict(type="SegmentationMetric", task="floor", num_classes=2)
     for evaluator in (floor, [floor], dict(type="Evaluator", metrics=[floor])):
         assert results_of(evaluator, {}).keys.get("floor/mIoU") == "greater"

@@ -39,8 +39,8 @@ def _lines(columns: dict[int, float], size: tuple[int, int] = (8, 24)) -> np.nda
     return image
 
 
-# Lines of 8 pixels. Image A: two labels, found by lines of 0.9 (2 pixels aside) and 0.42 (exactly),
-# and a wrong line of 0.62. Image B: one label, found by 0.72. Tolerance 2 pixels, up to t =
+# Lines of 8 pixels. Image A: two labels, matched by lines of 0.9 (2 pixels off) and 0.42 (exact),
+# and a false line of 0.62. Image B: one label, matched by 0.72. Tolerance 2 pixels, up to t =
 #   0.40: predicted 4, right 3, found 3 of 3: F = 2 * 3/4 / (7/4) = 6/7, the best
 #   0.60: predicted 3, right 2, found 2 of 3: F = 2/3
 #   0.70: predicted 2, right 2, found 2 of 3: F = 4/5
@@ -67,8 +67,8 @@ def test_by_hand(batch: int) -> None:
     )
 
 
-def test_the_best_threshold_is_one_of_the_whole_set() -> None:
-    # Each image alone has a perfect threshold, both together have none.
+def test_the_best_threshold_is_that_of_the_full_set() -> None:
+    # Each image has a perfect threshold, but both together have none.
     low = (_lines({4: 0.3, 16: 0.12}), _lines({4: 1}))
     high = (_lines({4: 0.9, 16: 0.5}), _lines({4: 1}))
     for image in (low, high):
@@ -81,10 +81,10 @@ def test_the_best_threshold_is_one_of_the_whole_set() -> None:
 
 def test_distance_is_a_disc_and_a_share_of_the_diagonal() -> None:
     label, prediction = np.zeros((30, 40)), np.zeros((30, 40))
-    label[15, 20], prediction[18, 24] = 1, 1  # 5 pixels aside; the diagonal has 50
+    label[15, 20], prediction[18, 24] = 1, 1  # 5 pixels off; the diagonal has 50
     assert _evaluate([(prediction, label)], tolerance=0.1)["edge/boundaryF"] == 100
     assert _evaluate([(prediction, label)], tolerance=0.0999)["edge/boundaryF"] == 0
-    # 0.75 % of 400 is 3, and 3 x 3 aside is farther
+    # 0.75 % of 400 is 3, and an offset of 3 x 3 is farther
     label, prediction = np.zeros((240, 320)), np.zeros((240, 320))
     label[100, 100], prediction[100, 103] = 1, 1
     assert _evaluate([(prediction, label)])["edge/boundaryF"] == 100
@@ -92,7 +92,7 @@ def test_distance_is_a_disc_and_a_share_of_the_diagonal() -> None:
 
 
 def test_every_threshold_counts() -> None:
-    # The right line lies just above t and a wrong one at t or below it, so t alone is perfect.
+    # The true line is just above t and a false one at t or below, so only t is perfect.
     for k in range(1, 20):
         above, below = (math.floor(12.75 * k) + 1) / 255, math.floor(12.75 * k) / 255
         results = _evaluate([(_lines({4: above, 16: below}), _lines({4: 1}))])
@@ -113,13 +113,13 @@ def test_thick_predictions_are_thinned() -> None:
     wide = np.minimum(1, sum(_lines({c: v}) for c, v in {9: 0.5, 10: 0.9, 11: 0.5}.items()))
     bits = np.uint8(np.rint(255 * wide))
     np.testing.assert_array_equal(nms_thin(bits), _lines({10: 230}))
-    # of two equal columns one stays, of what is level or a terrace nothing
+    # of two equal columns one remains; of a plateau or a terrace, nothing
     assert (nms_thin(np.uint8(_lines({9: 200, 10: 200}))) > 0).sum() == 8
     assert not nms_thin(np.full((9, 9), 90, np.uint8)).any()
     assert not nms_thin(np.tile(np.arange(0, 90, 10, dtype=np.uint8), (9, 1))).any()
     terraces = np.repeat(np.uint8([240, 120, 0]), 14)
     assert not nms_thin(np.tile(terraces, (9, 1))).any()
-    # of a slanted crest, 5 pixels wide, a staircase stays
+    # of a slanted crest, 5 pixels wide, a staircase remains
     y, x = np.mgrid[:40, :40]
     crest = nms_thin(np.uint8(np.rint(250 * np.exp(-((0.6 * x + 0.8 * y - 28) ** 2) / 4)))) > 0
     assert set(crest[4:36].sum(axis=0)[8:32]) == {1, 2}
@@ -130,14 +130,14 @@ _OFFSET = 0.2
 
 @pytest.mark.parametrize("value", [255, 140])
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 6, 7, 8, 12, 15, 25])
-def test_of_a_band_the_middle_stays(width: int, value: int) -> None:
+def test_the_middle_of_a_band_remains(width: int, value: int) -> None:
     y, x = np.mgrid[:101, :101] - 50.0
     for degrees in range(0, 180, 15):
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         across, along = x * cos + y * sin - _OFFSET, y * cos - x * sin
         kept = nms_thin(np.uint8(value * (np.abs(across) <= width / 2))) > 0
-        inside = kept & (np.abs(along) < 30)  # the ends of the band are something else
-        # half a pixel where two are in the middle, and what a raster makes of a slanted line
+        inside = kept & (np.abs(along) < 30)  # without the ends of the band
+        # half a pixel if two are in the middle, plus the raster of a slanted line
         assert np.abs(across[inside]).max() < 1.4, degrees
         assert inside.sum() < 1.5 * 60, degrees
         points = along[kept & (np.abs(across) < 1.4)]

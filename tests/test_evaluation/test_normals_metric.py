@@ -9,12 +9,12 @@ import torch
 from vmt_mm.evaluation import NormalsMetric
 from vmt_mm.structures import MultiTaskDataSample
 
-#: The median comes from a histogram of bins so wide.
+#: Bin width of the histogram from which the median is computed.
 _BIN = 0.05
 
 
 def _sample(prediction: np.ndarray, label: np.ndarray | None) -> dict:
-    """Arrays (H, W, 3)."""
+    """A sample from arrays (H, W, 3)."""
     sample = MultiTaskDataSample()
     sample.set_prediction("normals", torch.from_numpy(prediction.transpose(2, 0, 1).copy()))
     if label is not None:
@@ -31,7 +31,7 @@ def _evaluate(images: list, batch: int = 1) -> dict[str, float]:
 
 
 def _tilted(angles: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """A row of predictions, not of unit length, at these angles to the labels; NaN = no label."""
+    """A row of unnormalised predictions at these angles to the labels; NaN: no label."""
     label = np.zeros((1, len(angles), 3))
     label[..., 2] = 1
     prediction = np.zeros_like(label)
@@ -65,7 +65,7 @@ def test_by_hand(batch: int) -> None:
 
 
 def test_ends_of_the_range() -> None:
-    # Rounding may put the cosine outside -1..1; the opposite direction is in the last bin.
+    # Rounding may move the cosine outside -1..1; the opposite direction is in the last bin.
     vectors = np.random.default_rng(0).normal(size=(30, 30, 3))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     for sign, angle in [(1, 0), (-1, 180)]:
@@ -75,7 +75,7 @@ def test_ends_of_the_range() -> None:
 
 
 def _naive(images: list) -> dict[str, float]:
-    """All numbers by a loop over pixels."""
+    """All metrics by a loop over pixels."""
     angles = []
     for prediction, label in images:
         if label is None:
@@ -132,6 +132,6 @@ def test_set_without_valid_pixel_reports_no_score() -> None:
 
 
 def test_the_median_is_interpolated_within_its_bin() -> None:
-    # One of four below the bin of 10..10.05 and three in it: a third of it makes half of all.
+    # Of four, one is below the bin 10..10.05 and three are in it: the median is a third into it.
     results = _evaluate([_tilted([5, 10.01, 10.02, 10.03])])
     assert results["normals/median"] == pytest.approx(10 + 0.05 / 3, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Tests of the metrics over several processes: the results are those of one process."""
+"""Metrics over several processes equal those of one process."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 _IMAGES = 7
 _WITHOUT_PERSON = (1, 4)
 _WITHOUT_LABELS = 5
-#: Its labels of depth and edges have no valid pixel.
+#: An image whose depth and edge labels have no valid pixel.
 _WITHOUT_DEPTH = 3
 _TASKS = dict(
     semseg=dict(type="Segmentation", num_classes=5),
@@ -69,7 +69,7 @@ def _sample(index: int) -> MultiTaskDataSample:
 
 
 def _evaluate(indices: list[int]) -> dict[str, float]:
-    """Results after this process has seen its images, in batches of 2."""
+    """Results after this process has seen its share of the images, in batches of 2."""
     evaluator = MultiTaskEvaluator(_TASKS, reference=_REFERENCE)
     for start in range(0, len(indices), 2):
         evaluator.process([_sample(i) for i in indices[start : start + 2]])
@@ -83,7 +83,7 @@ def _test_halves(rank: int, world: int, folder: Path) -> dict[str, float]:
 
 
 def _work(rank: int, world: int, folder: Path) -> None:
-    """Evaluate this process's images; write what it saw and reports."""
+    """Evaluate this process's images; write their indices and the results."""
     indices = list(DefaultSampler(range(_IMAGES), shuffle=False))
     content = dict(indices=indices, results=_evaluate(indices))
     if world < 4:
@@ -93,7 +93,7 @@ def _work(rank: int, world: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outputs(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
-    """Number of processes -> what each of them saw and reported."""
+    """Number of processes -> images and results of each."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "scenes").symlink_to(scenes)
     run_forked(__file__, folder)
@@ -117,7 +117,7 @@ def test_equals_one_process(outputs: dict[int, list[dict]], world: int) -> None:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_sampler_repeats_an_image(outputs: dict[int, list[dict]], world: int) -> None:
-    # Otherwise the test above would show little.
+    # Otherwise the test above would prove little.
     seen = [i for output in outputs[world] for i in output["indices"]]
     assert sorted(seen) == [0, *range(_IMAGES)]
 

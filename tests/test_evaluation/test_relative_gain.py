@@ -50,7 +50,7 @@ def test_rows_of_the_paper(scores: tuple[float, ...], delta: float) -> None:
 
 @pytest.mark.parametrize(("task", "sign"), [("semseg", 1), ("saliency", 1), ("normals", -1)])
 def test_direction(task: str, sign: int) -> None:
-    # One score of four a tenth higher: a quarter of 10 %.
+    # One of four scores is a tenth higher: a quarter of 10 %.
     scores = {**_REFERENCE, task: 1.1 * _REFERENCE[task]}
     gain = relative_gain(scores, _REFERENCE, build_tasks(_SCORED))
     assert gain == pytest.approx(sign * 2.5)
@@ -107,7 +107,7 @@ def test_no_delta_where_a_task_has_no_score() -> None:
     assert "semseg/mIoU" in results
 
 
-def test_tasks_without_metric_alone() -> None:
+def test_tasks_without_metrics_only() -> None:
     assert _evaluate(MultiTaskEvaluator(_UNSCORED)) == {}
 
 

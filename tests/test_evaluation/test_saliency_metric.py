@@ -53,12 +53,12 @@ def test_by_hand(batch: int) -> None:
     )
 
 
-def _ratio(part: int, whole: int, empty: float = 1.0) -> float:
-    return part / whole if whole else empty
+def _ratio(part: int, total: int, empty: float = 1.0) -> float:
+    return part / total if total else empty
 
 
 def _naive(images: list) -> dict[str, float]:
-    """All numbers by loops over thresholds, images and pixels."""
+    """All metrics by loops over thresholds, images and pixels."""
     thresholds = [0.2 + 0.05 * i for i in range(15)]
     jaccards, f_measures = [], []
     for t in thresholds:
@@ -125,8 +125,8 @@ def test_both_empty_is_right() -> None:
 
 
 def test_all_15_thresholds_count() -> None:
-    # A value between t and the next threshold is right at t alone, where it has to be above t
-    # and its neighbour must not be; every t gets its turn as the best one.
+    # A value between t and the next threshold is right only at t: it must be above t, and its
+    # neighbour must not. Every t is the best one once.
     for i in range(15):
         t = 0.2 + 0.05 * i
         results = _evaluate([(np.array([[t + 0.02, t - 0.02]]), np.array([[1, 0]]))])
@@ -147,11 +147,11 @@ def test_set_without_valid_pixel_reports_no_score(label: np.ndarray | None) -> N
     assert _evaluate([(np.array([[0.9, 0.1]]), label)]) == {}
 
 
-# The two images above, with thresholds 0.25 and 0.6:
+# The two images above, at thresholds 0.25 and 0.6:
 #   t      A: true, predicted of 2     B: true, predicted of 1     both: P    R
 #   0.25            2, 3                        1, 2                    3/5   1
 #   0.60            2, 2                        0, 0                     1   2/3
-# and by image, means: P 7/12 and R 1; P 1 and R 1/2.
+# and means over images: P 7/12 and R 1; P 1 and R 1/2.
 @pytest.mark.parametrize(
     ("average", "beta_squared", "best"),
     [
@@ -171,7 +171,7 @@ def test_f_measure_by_hand(average: str, beta_squared: float, best: float) -> No
 
 
 def test_thresholds_of_the_f_measure_are_its_own() -> None:
-    # Those of the table above for F; the Jaccard keeps its 15.
+    # F uses those of the table above; the Jaccard keeps its 15.
     options = dict(f_thresholds=(0.25, 0.6), average="set")
     results = _evaluate(_BY_HAND, **options)
     assert results.pop("saliency/maxF") == pytest.approx(100 * 4 / 5)
@@ -181,7 +181,7 @@ def test_thresholds_of_the_f_measure_are_its_own() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_whole_set_equals_pixel_loops(seed: int) -> None:
+def test_averages_over_the_set_equal_pixel_loops(seed: int) -> None:
     rng = np.random.default_rng(seed)
     thresholds, images = [0.05 * i for i in range(1, 20)], []
     for size in [(5, 7), (6, 3), (1, 1), (8, 5)]:

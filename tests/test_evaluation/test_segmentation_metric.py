@@ -15,7 +15,7 @@ from vmt_mm.structures import MultiTaskDataSample
 
 
 def _sample(prediction: np.ndarray, label: np.ndarray | None, task: str = "semseg") -> dict:
-    """What mmengine's Evaluator hands to a metric, arrays (H, W)."""
+    """A sample as mmengine's Evaluator passes it to a metric, from arrays (H, W)."""
     sample = MultiTaskDataSample()
     sample.set_prediction(task, torch.from_numpy(np.uint8(prediction)[None]))
     if label is not None:
@@ -108,7 +108,7 @@ def test_by_hand(absent: str, mean: float) -> None:
     )
 
 
-def test_absent_classes_are_only_named_where_there_are_any() -> None:
+def test_absent_classes_are_only_named_if_there_are_any() -> None:
     results = _evaluate(SegmentationMetric("semseg", 3), [_sample(*image) for image in _BY_HAND])
     of_set = {key for key in results if not is_of_class(key)}
     assert of_set == {"semseg/mIoU", "semseg/aAcc", "semseg/mAcc", "semseg/images"}
@@ -154,7 +154,7 @@ def test_equals_mmseg() -> None:
     for prediction, label in images:
         prediction, label = (torch.from_numpy(x)[None] for x in (prediction, label))
         theirs.process({}, [dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=label))])
-    # `evaluate` rounds to two digits, so that its parts are called.
+    # `evaluate` rounds to two digits, so its parts are called instead.
     areas = [sum(area) for area in zip(*theirs.results, strict=True)]
     iou = IoUMetric.total_area_to_metrics(*areas, metrics=["mIoU"])
     results = _evaluate(SegmentationMetric("semseg", 6), [_sample(*image) for image in images])
@@ -191,7 +191,7 @@ def test_dice_and_f_score_equal_mmsegs(absent: str, nan_to_num: int | None) -> N
 def test_nothing_right_is_a_score_of_0() -> None:
     metric = SegmentationMetric("semseg", 2, iou_metrics="mFscore")
     results = _evaluate(metric, [_sample([[0, 1]], [[1, 0]])])
-    assert results["semseg/mFscore"] == 0  # mmseg's mean of no number would be NaN
+    assert results["semseg/mFscore"] == 0  # mmseg's mean over nothing would be NaN
     assert not any(np.isnan(value) for value in results.values())
 
 

@@ -1,4 +1,4 @@
-"""Exported models: right at other batches and sizes, or not there."""
+"""Exported models are correct at other batch and image sizes, or not written."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ from vmt_mm.registry import MODELS
 from vmt_mm.utils import compat
 
 TOOL = "tools/model_converters/export_model.py"
-#: Fewer layers of each kind: tracing takes time for each layer.
+#: Few layers of each kind: every layer takes tracing time.
 DEPTHS = (2, 1, 1, 1)
 SHORT_SWIN = {"model.backbone.depths": DEPTHS}
 SHORT_VIT = {
@@ -49,13 +49,13 @@ CONFIGS = {
 
 
 def build(config):
-    options = copy.deepcopy(CONFIGS.get(config))  # what reads them empties them
+    options = copy.deepcopy(CONFIGS.get(config))  # reading empties them
     (model,) = load_experiments([config], options)[0].build_models()
     model.backbone.init_weights()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.requires_grad:  # what starts at zero must act
+            if parameter.requires_grad:  # parameters that start at zero must have an effect
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
     return model.eval()
 
@@ -76,7 +76,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("size", [(64, 64), (53, 81)])
-def test_what_is_traced_is_the_same_function(config, size, monkeypatch):
+def test_the_traced_model_is_the_same_function(config, size, monkeypatch):
     wrapped, images = TaskOutputs(build(config)).eval(), torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = wrapped(images)
@@ -109,7 +109,7 @@ def test_onnx_holds_at_every_batch_and_size(run_tool, onnx, trained, tmp_path):
     assert description["mean"] == [123.675, 116.28, 103.53]
     semseg = description["tasks"]["semseg"]
     assert len(semseg["classes"]) == len(semseg["palette"]) == semseg["channels"] == 8
-    # by onnxruntime alone, on a size and batch of no check
+    # by onnxruntime alone, with a size and batch that no check uses
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
@@ -148,7 +148,7 @@ HEADS = dict(
 def test_the_tools_of_onnxruntime_take_the_file(
     onnx, tmp_path, monkeypatch, encoder, method, head, dynamic
 ):
-    monkeypatch.chdir(tmp_path)  # where they leave a model whose shapes they cannot infer
+    monkeypatch.chdir(tmp_path)  # which skip a model whose shapes they cannot infer
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -175,7 +175,7 @@ def test_the_tools_of_onnxruntime_take_the_file(
         _, faults = compare_outputs(wrapped, FORMATS["onnx"].load(path), inputs, limit=limit)
         assert faults == []
 
-    quant_pre_process(plain, path)  # runs the shape inference, which a wrong size would show in
+    quant_pre_process(plain, path)  # runs shape inference, which finds wrong sizes
     compare(1e-4)
     quantize_dynamic(path, path, weight_type=QuantType.QUInt8)
     compare(0.1)
@@ -209,7 +209,7 @@ def build_small(encoder, method, head, **options):
 def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
     run_tool, onnx, trained, tmp_path, monkeypatch
 ):
-    """As mmseg's own Swin is: batch and size become constants."""
+    """Example: mmseg's original Swin, whose batch and size become constants."""
     monkeypatch.setattr(MultiTaskSwin, "attend", lambda self, attn, x, hw: attn(x, hw))
     out = tmp_path / "model.onnx"
     text = run_tool(
@@ -220,8 +220,8 @@ def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_file_says_of_its_model():
-    """Names as ``init_model`` found them; numbers and channels as the preprocessor has them."""
+def test_description_of_a_model_in_its_file():
+    """Names as found by ``init_model``; mean, std and channels as in the preprocessor."""
     preprocessor = dict(
         type="MultiTaskDataPreprocessor", mean=[1 / 3], std=[1 / 255], bgr_to_rgb=True
     )

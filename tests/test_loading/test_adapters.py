@@ -1,4 +1,4 @@
-"""An adapter file is small, safe to read, and gives the model of the checkpoint, bit for bit."""
+"""An adapter file is small, safe to read, and restores the checkpoint's model, bit for bit."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ def config(scenes, options=None):
 
 
 def trained(cfg):
-    """A model off its initial values, on the declared encoder; its checkpoint, encoder included."""
+    """A model with changed values on the declared backbone, and its full checkpoint."""
     model = MODELS.build(cfg.model)
     model.init_weights()
     scatter(model)
@@ -53,7 +53,7 @@ def method(**peft):
 
 
 def vit(tmp_path):
-    """Options for a small ViT, whose encoder is in a file of its own."""
+    """Options for a small ViT whose backbone is in a separate file."""
     backbone = {k: v for k, v in VIT.config.items() if k != "type"}
     encoder = MODELS.build(dict(type="MultiTaskViT", tasks=["a"], peft=None, **backbone))
     path = str(tmp_path / "vit.safetensors")
@@ -98,15 +98,15 @@ def test_the_model_is_the_checkpoints_bit_for_bit(scenes, tmp_path, case):
 
 
 @pytest.fixture(scope="session")
-def adapter(whole, tmp_path_factory):
-    """Of the training's best checkpoint. Not to be written to."""
-    (best,) = whole.folder.glob("best*.pth")
+def adapter(full_run, tmp_path_factory):
+    """The adapter of the training's best checkpoint. Read-only."""
+    (best,) = full_run.folder.glob("best*.pth")
     path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
-    export_adapter(whole.cfg, best, path)
+    export_adapter(full_run.cfg, best, path)
     return path
 
 
-def test_what_the_file_says(adapter, whole):
+def test_content_of_an_adapter_file(adapter, full_run):
     with safe_open(adapter, framework="pt") as content:
         metadata = {k: v for k, v in content.metadata().items() if k != "kind"}
     found = {key: json.loads(text) for key, text in metadata.items()}
@@ -116,46 +116,48 @@ def test_what_the_file_says(adapter, whole):
     assert len(found["classes"]["semseg"]) == len(found["palettes"]["semseg"]) == 8
     assert found["frozen_encoder"]["source"] == SOURCE
     assert re.fullmatch("[0-9a-f]{64}", found["frozen_encoder"]["sha256"])
-    best = max(whole.validations, key=lambda v: v[1]["semseg/mIoU"])
+    best = max(full_run.validations, key=lambda v: v[1]["semseg/mIoU"])
     assert found["metrics"] == pytest.approx(best[1])
     assert "work_dir" not in found["config"]
     assert is_adapter_file(adapter)
     assert not is_adapter_file(locate(SOURCE))
-    assert not is_adapter_file(whole.folder / "epoch_1.pth")
+    assert not is_adapter_file(full_run.folder / "epoch_1.pth")
     assert not is_adapter_file("configs/vmt/vmt_swin-nano_shapes.py")
     assert not is_adapter_file("none")
 
 
-def test_config_and_names_come_along(adapter, whole, scenes):
+def test_config_and_names_come_along(adapter, full_run, scenes):
     model = load_adapter(str(adapter))
     assert isinstance(model.cfg, Config)
     for key in ("model", "test_dataloader", "tasks"):
         assert model.cfg[key] == config(scenes)[key], key
     scale = next(s for s in model.cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize")
-    assert isinstance(scale["scale"], tuple)  # mmcv takes no list
-    known = DATASETS.build(whole.cfg.train_dataloader.dataset).metainfo
+    assert isinstance(scale["scale"], tuple)  # mmcv accepts no list
+    known = DATASETS.build(full_run.cfg.train_dataloader.dataset).metainfo
     assert list(model.dataset_meta) == list(model.tasks)
     assert list(model.dataset_meta["semseg"]["classes"]) == list(known["semseg"]["classes"])
     assert model.dataset_meta["normals"] == {}
 
 
-def test_metrics_are_of_exactly_these_weights_or_unknown(whole, tmp_path):
-    # a regular checkpoint is written before its validation, whose note lies beside the last one
-    last = export_adapter(whole.cfg, whole.folder / "epoch_3.pth", tmp_path / "a.safetensors")
-    assert last.metrics == whole.validations[-1][1]
-    shutil.copy(whole.folder / "epoch_3.pth", tmp_path / "alone.pth")
+def test_metrics_are_of_exactly_these_weights_or_unknown(full_run, tmp_path):
+    # a checkpoint is written before its validation; the results are stored next to the last one
+    last = export_adapter(full_run.cfg, full_run.folder / "epoch_3.pth", tmp_path / "a.safetensors")
+    assert last.metrics == full_run.validations[-1][1]
+    shutil.copy(full_run.folder / "epoch_3.pth", tmp_path / "alone.pth")
     content = read_checkpoint(str(tmp_path / "alone.pth"))
     noted = content["message_hub"]["runtime_info"].get("last_validation", {}).get("iter")
-    alone = export_adapter(whole.cfg, tmp_path / "alone.pth", tmp_path / "b.safetensors")
+    alone = export_adapter(full_run.cfg, tmp_path / "alone.pth", tmp_path / "b.safetensors")
     assert (alone.metrics is None) == (noted != content["meta"]["iter"])
-    other = export_adapter(whole.cfg, whole.folder / "epoch_1.pth", tmp_path / "c.safetensors")
-    assert other.metrics in (None, whole.validations[0][1])
+    other = export_adapter(
+        full_run.cfg, full_run.folder / "epoch_1.pth", tmp_path / "c.safetensors"
+    )
+    assert other.metrics in (None, full_run.validations[0][1])
 
 
-def test_half_takes_half(adapter, whole, scenes, tmp_path):
-    (best,) = whole.folder.glob("best*.pth")
+def test_half_takes_half(adapter, full_run, scenes, tmp_path):
+    (best,) = full_run.folder.glob("best*.pth")
     path = tmp_path / "half.safetensors"
-    export_adapter(whole.cfg, best, path, half=True)
+    export_adapter(full_run.cfg, best, path, half=True)
     with safe_open(path, framework="pt") as content:
         header = sum(len(key) + len(text) for key, text in content.metadata().items())
     assert path.stat().st_size - header < 0.6 * (adapter.stat().st_size - header)
@@ -169,11 +171,11 @@ def test_half_takes_half(adapter, whole, scenes, tmp_path):
     content["state_dict"]["heads.semseg.predict.bias"][0] = 1e5
     torch.save(to_plain(content), tmp_path / "large.pth")
     with pytest.raises(InputError, match="heads.semseg.predict.bias has values beyond float16's"):
-        export_adapter(whole.cfg, tmp_path / "large.pth", tmp_path / "no.safetensors", half=True)
+        export_adapter(full_run.cfg, tmp_path / "large.pth", tmp_path / "no.safetensors", half=True)
     assert not (tmp_path / "no.safetensors").exists()
 
 
-def test_the_encoder_must_be_the_one_that_it_was_trained_with(adapter, tmp_path):
+def test_the_backbone_must_be_the_one_of_the_training(adapter, tmp_path):
     state = {key: value.clone() for key, value in read_state_dict(SOURCE).items()}
     save_file(state, tmp_path / "same.safetensors")
     model = load_adapter(adapter, pretrained=str(tmp_path / "same.safetensors"))
@@ -189,14 +191,14 @@ def test_the_encoder_must_be_the_one_that_it_was_trained_with(adapter, tmp_path)
 
 
 def rewritten(adapter, path, **changes):
-    """A copy of an adapter file with other metadata; None leaves an entry out, as the checksum."""
+    """A copy of an adapter file with other metadata and no checksum; None removes an entry."""
     with safe_open(adapter, framework="pt") as content:
         metadata = {**content.metadata(), "sha256": None, **changes}
     save_file(load_file(adapter), path, {k: v for k, v in metadata.items() if v is not None})
     return path
 
 
-def test_a_missing_encoder_is_named(adapter, tmp_path):
+def test_a_missing_backbone_is_named(adapter, tmp_path):
     path = rewritten(adapter, tmp_path / "moved.safetensors")
     with safe_open(adapter, framework="pt") as content:
         text = {key: content.metadata()[key] for key in ("config", "frozen_encoder")}
@@ -226,7 +228,7 @@ def test_a_missing_encoder_is_named(adapter, tmp_path):
         (dict(description='{"encoder": 1}'), "damaged|does not fit"),
     ],
 )
-def test_what_is_wrong_with_the_metadata_is_said(adapter, tmp_path, changes, message):
+def test_errors_in_the_metadata_are_named(adapter, tmp_path, changes, message):
     path = rewritten(adapter, tmp_path / "wrong.safetensors", **changes)
     with pytest.raises(InputError, match=message) as caught:
         load_adapter(path)
@@ -234,10 +236,10 @@ def test_what_is_wrong_with_the_metadata_is_said(adapter, tmp_path, changes, mes
 
 
 @pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "missing", "pickle"])
-def test_a_damaged_file_is_named(adapter, whole, tmp_path, kind):
+def test_a_damaged_file_is_named(adapter, full_run, tmp_path, kind):
     content, path = adapter.read_bytes(), tmp_path / "damaged.safetensors"
     if kind == "pickle":
-        content = (whole.folder / "epoch_1.pth").read_bytes()
+        content = (full_run.folder / "epoch_1.pth").read_bytes()
     content = dict(truncated=content[:-100], garbage=b"garbage" * 99, empty=b"").get(kind, content)
     if kind != "missing":
         path.write_bytes(content)
@@ -295,7 +297,7 @@ def test_configs_survive_json(scenes, tmp_path):
     assert isinstance(found["a"][1][1], tuple)
     with pytest.raises(InputError, match=r"config.a\[0\] is .*can store only plain values"):
         to_json(dict(a=[{1, 2}]), "config")
-    # a class is written by its name
+    # classes are written by name
     cfg = config(scenes, {"model.tasks.semseg.type": Segmentation})
     _, state = trained(cfg)
     torch.save(state, tmp_path / "full.pth")
@@ -308,7 +310,7 @@ def test_a_backbone_that_no_file_has_is_in_the_adapter_file(scenes, tmp_path):
     cfg = config(scenes, random)
     model, state = trained(cfg)
     torch.save(state, tmp_path / "full.pth")
-    for source in (None, SOURCE):  # SOURCE holds another backbone than the checkpoint
+    for source in (None, SOURCE):  # SOURCE has another backbone than the checkpoint
         cfg.model.backbone.pretrained = source
         adapter = export_adapter(cfg, tmp_path / "full.pth", tmp_path / "a.safetensors")
         assert frozen_keys(model) < adapter.tensors.keys() and adapter.frozen["source"] is None
@@ -319,11 +321,11 @@ def test_a_backbone_that_no_file_has_is_in_the_adapter_file(scenes, tmp_path):
         export_adapter(cfg, tmp_path / "full.pth", tmp_path / "a.pth")
 
 
-def test_a_run_takes_adapter_and_merged_checkpoint(small_run, adapter, whole, tmp_path):
+def test_a_run_takes_adapter_and_merged_checkpoint(small_run, adapter, full_run, tmp_path):
     merge_adapter(adapter, tmp_path / "merged.pth")
     content = read_checkpoint(str(tmp_path / "merged.pth"))
-    assert content["state_dict"].keys() == whole.model.state_dict().keys()
-    best = max(whole.validations, key=lambda v: v[1]["semseg/mIoU"])[1]
+    assert content["state_dict"].keys() == full_run.model.state_dict().keys()
+    best = max(full_run.validations, key=lambda v: v[1]["semseg/mIoU"])[1]
     assert small_run({"load_from": str(adapter)}).test() == best
     gone = {"model.backbone.pretrained": "gone.pth"}
     assert small_run({"load_from": str(tmp_path / "merged.pth"), **gone}).test() == best

@@ -1,4 +1,4 @@
-"""A task more for a trained model: what the tool writes, and the training that follows."""
+"""Adding a task to a trained model: the tool's output, and the training that follows."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from commands import ROOT
 from run_hooks import At, Killed, kill
-from small_runs import SmallRun, scenes, small_config, whole  # noqa: F401
+from small_runs import SmallRun, full_run, scenes, small_config  # noqa: F401
 
 from vmt_mm.apis import load_config
 from vmt_mm.checkpoints.files import read_checkpoint
@@ -15,7 +15,7 @@ from vmt_mm.registry import MODELS
 
 TOOL = "tools/misc/add_task.py"
 NEW = ("--task", "edge", "--type", "Edge", "--task-options", "loss_weight=5.0")
-FORMER = {"semseg", "human_parts", "saliency", "normals"}
+PREVIOUS = {"semseg", "human_parts", "saliency", "normals"}
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,15 @@ def base(scenes, tmp_path_factory):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def former(whole):  # noqa: F811
-    return whole.folder / "epoch_1.pth"
+def previous(full_run):  # noqa: F811
+    return full_run.folder / "epoch_1.pth"
 
 
 @pytest.fixture
-def added(run_tool, base, former, tmp_path, monkeypatch):
+def added(run_tool, base, previous, tmp_path, monkeypatch):
     """The new config, which starts from the trained model's checkpoint."""
     monkeypatch.chdir(ROOT)
-    output = run_tool(TOOL, base, former, *NEW, "--out-config", tmp_path / "new.py")
+    output = run_tool(TOOL, base, previous, *NEW, "--out-config", tmp_path / "new.py")
     assert f"next: python tools/train.py {tmp_path}/new.py" in output.out
     return tmp_path / "new.py"
 
@@ -45,20 +45,20 @@ def train(config, scenes, folder, *hooks, **options):  # noqa: F811
     return SmallRun(folder, scenes, options, hooks, cfg=load_config(config))
 
 
-def test_the_new_task_learns_and_the_former_ones_score_as_before(
-    added, base, former, whole, scenes, tmp_path  # noqa: F811
+def test_the_new_task_learns_and_the_previous_ones_score_as_before(
+    added, base, previous, full_run, scenes, tmp_path  # noqa: F811
 ):  # fmt: skip
     assert len(added.read_text().splitlines()) < 12
-    old = read_checkpoint(str(former))["state_dict"]
+    old = read_checkpoint(str(previous))["state_dict"]
     options = {"train_cfg.max_epochs": 5, "train_cfg.val_interval": 5}
     run = train(added, scenes, tmp_path / "run", **options).train()
     assert all(losses.keys() == {"loss", "loss_edge"} for losses in run.losses.values())
     first, last = ([run.losses[n]["loss"] for n in ns] for ns in (range(1, 5), range(17, 21)))
     assert sum(last) < 0.8 * sum(first)
-    # validation scores all tasks: the former ones as the checkpoint did that was started from
+    # validation scores all tasks: the previous ones as the initial checkpoint did
     ((_, scores),) = run.validations
-    before = whole.validations[0][1]
-    assert {key.split("/")[0] for key in before} == FORMER
+    before = full_run.validations[0][1]
+    assert {key.split("/")[0] for key in before} == PREVIOUS
     assert before.items() <= scores.items()
     assert {key.split("/")[0] for key in scores.keys() - before.keys()} == {"edge"}
     trained = read_checkpoint(str(tmp_path / "run/epoch_5.pth"))["state_dict"]
@@ -67,7 +67,7 @@ def test_the_new_task_learns_and_the_former_ones_score_as_before(
         assert torch.equal(trained[key], value), key
     assert run.info["best_score"] == scores["edge/boundaryF"]
     assert "which were not trained" not in run.log
-    # it is a model of five tasks, for any config that has them
+    # it is a model of five tasks, for any config with these tasks
     every = load_config(base, {"tasks.edge": dict(type="Edge", loss_weight=5.0)}, training=False)
     every.load_from = str(tmp_path / "run/epoch_5.pth")
     assert SmallRun(tmp_path / "test", scenes, cfg=every).test() == scores
@@ -75,21 +75,21 @@ def test_the_new_task_learns_and_the_former_ones_score_as_before(
 
 def test_a_resumed_training_is_the_same(added, scenes, tmp_path):  # noqa: F811
     options = {"train_cfg.val_interval": 9, "default_hooks.checkpoint.interval": 1}
-    run = train(added, scenes, tmp_path / "whole", **options).train()
+    run = train(added, scenes, tmp_path / "full", **options).train()
     stop = At("after_train_iter", 6, kill, priority="LOWEST")
     with pytest.raises(Killed):
         train(added, scenes, tmp_path / "run", stop, **options).train()
     resumed = train(added, scenes, tmp_path / "run", **options, resume=True, load_from=None)
     assert resumed.train().losses == {n: loss for n, loss in run.losses.items() if n > 4}
-    names = [tmp_path / folder / "epoch_2.pth" for folder in ("whole", "run")]
+    names = [tmp_path / folder / "epoch_2.pth" for folder in ("full", "run")]
     one, two = (read_checkpoint(str(name))["state_dict"] for name in names)
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_the_former_checkpoint_starts_a_training_and_nothing_else(
-    added, former, scenes, tmp_path  # noqa: F811
+def test_the_previous_checkpoint_starts_a_training_and_nothing_else(
+    added, previous, scenes, tmp_path  # noqa: F811
 ):  # fmt: skip
-    options = dict(load_from=str(former))
+    options = dict(load_from=str(previous))
     run = train(added, scenes, tmp_path / "a", At("before_train_iter", 0, kill), **options)
     with pytest.raises(Killed):
         run.train()
@@ -100,10 +100,10 @@ def test_the_former_checkpoint_starts_a_training_and_nothing_else(
         train(added, scenes, tmp_path / "c", **options, resume=True).train()
 
 
-def test_a_head_of_its_own(run_tool, base, former, tmp_path, monkeypatch):
+def test_a_separate_head(run_tool, base, previous, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     head = ("--head", "mmseg.FCNHead", "--head-options", "channels=8", "num_convs=1", "in_index=0")
-    run_tool(TOOL, base, former, *NEW, *head, "--out-config", tmp_path / "new.py")
+    run_tool(TOOL, base, previous, *NEW, *head, "--out-config", tmp_path / "new.py")
     state = MODELS.build(load_config(tmp_path / "new.py", training=False).model).state_dict()
     assert "heads.edge.conv_seg.weight" in state
     assert "heads.semseg.predict.weight" in state
@@ -119,17 +119,17 @@ def test_a_head_of_its_own(run_tool, base, former, tmp_path, monkeypatch):
         ((*NEW, "--out-config", ROOT / "setup.py"), "setup.py exists already"),
     ],
 )
-def test_bad_input_writes_nothing(run_tool, base, former, tmp_path, options, message):
-    arguments = (base, former, "--out-config", tmp_path / "new.py", *options)
+def test_bad_input_writes_nothing(run_tool, base, previous, tmp_path, options, message):
+    arguments = (base, previous, "--out-config", tmp_path / "new.py", *options)
     output = run_tool(TOOL, *arguments, code=1).text
     assert output.startswith("error: ")
     assert message in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_data_sets_are_left_to_the_user(run_tool, former, tmp_path):
+def test_several_datasets_are_left_to_the_user(run_tool, previous, tmp_path):
     partly = "configs/vmt/vmt_swin-nano_shapes_partly.py"
-    arguments = (partly, former, *NEW, "--out-config", tmp_path / "new.py")
+    arguments = (partly, previous, *NEW, "--out-config", tmp_path / "new.py")
     output = run_tool(TOOL, *arguments, code=1).text
     assert "trains on several or wrapped datasets" in output
     assert "docs/adapters.md" in output
@@ -143,4 +143,4 @@ def test_the_example_of_the_configs(tmp_path):
     assert list(cfg.train_dataloader.dataset.tasks) == cfg.model.new_tasks == ["edge"]
     assert list(cfg.val_evaluator.tasks) == list(cfg.model.tasks)
     assert cfg.default_hooks.checkpoint.save_best == "edge/boundaryF"
-    assert Path(cfg.load_from).name == "epoch_24.pth"  # the last one of the config below
+    assert Path(cfg.load_from).name == "epoch_24.pth"  # the last of the config below

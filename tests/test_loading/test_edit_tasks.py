@@ -1,4 +1,4 @@
-"""Tasks are removed and renamed in files; what stays predicts as before, bit for bit."""
+"""Removing and renaming tasks in files: remaining tasks predict as before, bit for bit."""
 
 import copy
 
@@ -53,7 +53,7 @@ def config(peft, on=VIT, **backbone):
 
 
 def write(path, peft, **options):
-    """A model off its initial values, and a checkpoint of it as a training leaves it."""
+    """A model with changed values, and its checkpoint as a training writes it."""
     cfg = config(peft, **options)
     model = MODELS.build(copy.deepcopy(cfg["model"]))
     model.init_weights()
@@ -70,7 +70,7 @@ def write(path, peft, **options):
 
 
 def read(path):
-    """The model that an edited checkpoint describes, by its own config alone."""
+    """The model of an edited checkpoint, from the config inside it."""
     checkpoint = read_checkpoint(str(path))
     cfg = Config(read_config_text(checkpoint["meta"]["cfg"], str(path)))
     model = MODELS.build(cfg.model)
@@ -84,7 +84,7 @@ def logits(model):
 
 
 @pytest.mark.parametrize("name", ["VMTAdapter", "PerTask-LoRA", "Polyhistor", "BitFit"])
-def test_what_stays_predicts_as_before(name, tmp_path):
+def test_remaining_tasks_predict_as_before(name, tmp_path):
     before = logits(write(tmp_path / "a.pth", METHODS["vit"][name].peft))
     tasks = edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("depth",), dict(normals="surface"))
     assert tasks == ["semseg", "surface"]
@@ -100,12 +100,12 @@ def test_what_stays_predicts_as_before(name, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_can_lose_and_rename_tasks(case, tmp_path):
-    """Names of two tasks change places, so that nothing depends on what a name looks like."""
-    former = write(tmp_path / "a.pth", case.row.peft, on=case.on)
+    """Names of two tasks are swapped, so that nothing depends on how a name looks."""
+    before = write(tmp_path / "a.pth", case.row.peft, on=case.on)
     names = dict(normals="depth", depth="norm")
     edit_tasks(tmp_path / "a.pth", tmp_path / "b.pth", ("semseg",), names)
     state = read_checkpoint(str(tmp_path / "b.pth"))["state_dict"]
-    for key, value in former.state_dict().items():
+    for key, value in before.state_dict().items():
         if "semseg" in key.split("."):
             continue
         new = ".".join(names.get(part, part) for part in key.split("."))
@@ -137,7 +137,7 @@ def test_the_config_follows(tmp_path):
     assert renamed["train_dataloader"]["dataset"]["metainfo"] == dict(classes=PALETTE)
 
 
-def test_a_data_set_without_tasks_goes_with_its_weight():
+def test_a_dataset_without_tasks_is_removed_with_its_weight():
     members = [dict(type="MultiTaskDataset", data_root=t, tasks={t: TASKS[t]}) for t in TASKS]
     cfg = dict(
         train_dataloader=dict(

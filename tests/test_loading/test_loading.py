@@ -1,4 +1,4 @@
-"""A checkpoint fits the model, or one message says what differs, with both values."""
+"""A checkpoint fits the model, or one error names the differences, with both values."""
 
 import copy
 from pathlib import Path
@@ -22,7 +22,7 @@ SHIPPED = Path(vmt_mm.__file__).parent / "weights/swin_nano.safetensors"
 
 @pytest.fixture
 def build(scenes):
-    """Build the small model with other options; its description beside it."""
+    """Build the small model with other options; return it with its description."""
 
     def build(options=None):
         cfg, options = small_config(scenes), copy.deepcopy(options or {})
@@ -37,23 +37,23 @@ def build(scenes):
 
 
 @pytest.fixture(scope="session")
-def path(whole):
-    return whole.folder / "epoch_2.pth"
+def path(full_run):
+    return full_run.folder / "epoch_2.pth"
 
 
 @pytest.fixture
-def checkpoint(path, whole):
-    """With the frozen encoder in it, as checkpoints with save_frozen=True are."""
+def checkpoint(path, full_run):
+    """A checkpoint with the frozen backbone, as with save_frozen=True."""
     content = read_checkpoint(str(path))
     content["meta"].pop("frozen_encoder")
-    model = whole.model
+    model = full_run.model
     saved, own = content["state_dict"], model.state_dict()
     content["state_dict"] = {key: saved.get(key, value).clone() for key, value in own.items()}
     return content
 
 
 def refusal(model, own, checkpoint):
-    """The message with which a checkpoint is refused; the model stays what it was."""
+    """The error that refuses a checkpoint; check that the model is unchanged."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError) as caught:
         load_model(model, checkpoint, "file.pth", own)
@@ -65,12 +65,12 @@ def refusal(model, own, checkpoint):
     return message
 
 
-def test_the_pretrained_file_is_needed_to_start_alone(small_run, whole, path):
+def test_the_pretrained_file_is_only_needed_to_start(small_run, full_run, path):
     run = small_run({**GONE, "train_cfg.max_epochs": 3, "resume": True, "load_from": str(path)})
-    assert run.train().losses == {n: loss for n, loss in whole.losses.items() if n > 8}
+    assert run.train().losses == {n: loss for n, loss in full_run.losses.items() if n > 8}
     last = run.folder / "epoch_3.pth"
-    assert small_run({**GONE, "load_from": str(last)}).test() == whole.validations[-1][1]
-    # from a checkpoint's weights, too, a training can start
+    assert small_run({**GONE, "load_from": str(last)}).test() == full_run.validations[-1][1]
+    # a training can also start from a checkpoint's weights
     run = small_run({**GONE, "load_from": str(path)}, At("before_train_iter", 0, kill))
     with pytest.raises(Killed):
         run.train()
@@ -86,11 +86,11 @@ def without_frozen(checkpoint, model):
     return frozen
 
 
-def test_frozen_weights_that_are_not_there_come_from_the_declared_file(build, checkpoint, whole):
+def test_missing_frozen_weights_come_from_the_declared_file(build, checkpoint, full_run):
     model, own = build()
     frozen = without_frozen(checkpoint, model)
     load_model(model, checkpoint, "file.pth", own)
-    expected = whole.model.state_dict()
+    expected = full_run.model.state_dict()
     for key in frozen:
         assert torch.equal(model.state_dict()[key], expected[key]), key
     for key, value in checkpoint["state_dict"].items():
@@ -139,7 +139,7 @@ _TASKS = ["human_parts", "normals", "saliency", "semseg"]
         (
             {"model.tasks.saliency.type": "Edge"},
             "task 'saliency': 'Saliency with 1 channel(s)' in the checkpoint, 'Edge with 1 channel",
-            None,  # the same weights mean something else: only the description can tell
+            None,  # same weights, other meaning: only the description differs
         ),
         (
             {"model.backbone.peft.gate": 0.3},
@@ -171,7 +171,7 @@ def test_another_model_is_refused(build, checkpoint, options, described, otherwi
         assert otherwise in refusal(model, own, checkpoint)
 
 
-def test_what_changes_no_output_may_differ(build, checkpoint):
+def test_settings_that_change_no_output_may_differ(build, checkpoint):
     options = {"model.backbone.with_cp": True, "model.backbone.drop_path_rate": 0.1, **GONE}
     model, own = build({**options, "model.backbone.allow_random_backbone": True})
     load_model(model, checkpoint, "file.pth", own)
@@ -199,7 +199,7 @@ def test_keys_are_missing_unknown_or_of_another_shape(build, checkpoint):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_went_wrong_are_refused(build, checkpoint, value):
+def test_nan_and_inf_weights_are_refused(build, checkpoint, value):
     model, own = build()
     key = next(k for k in checkpoint["state_dict"] if k.startswith("heads.") and "weight" in k)
     checkpoint["state_dict"][key].view(-1)[1] = value
@@ -208,7 +208,7 @@ def test_values_that_went_wrong_are_refused(build, checkpoint, value):
     assert message.startswith(f"file.pth: {key} has 1 NaN or infinite value(s) of {count}")
 
 
-def test_a_pretrained_file_that_went_wrong_is_refused(build, tmp_path):
+def test_a_pretrained_file_with_nan_is_refused(build, tmp_path):
     state = read_state_dict(str(SHIPPED))
     state["patch_embed.projection.weight"].view(-1)[0] = float("nan")
     save_file(state, tmp_path / "encoder.safetensors")
@@ -235,14 +235,14 @@ def test_keys_of_wrappers_and_other_frameworks(build, checkpoint, prefix):
 
 
 def without_frozen_of(state, model):
-    """Take the frozen encoder out, whatever stands before its keys."""
+    """Remove the frozen backbone, whatever the prefix of its keys."""
     frozen = tuple(n for n, p in model.backbone.named_parameters() if not p.requires_grad)
     for key in [k for k in state if k.endswith(frozen) and "peft" not in k]:
         del state[key]
 
 
 @pytest.mark.parametrize("content", ["encoder", "list", "nothing", "number"])
-def test_what_is_no_checkpoint_of_such_a_model(build, content):
+def test_files_that_are_not_checkpoints_of_such_a_model(build, content):
     model, own = build()
     content = dict(
         encoder=dict(state_dict=model.backbone.state_dict()),
@@ -255,22 +255,22 @@ def test_what_is_no_checkpoint_of_such_a_model(build, content):
     assert "`pretrained`" in message
 
 
-def test_the_file_of_an_encoder_is_no_checkpoint(small_run):
+def test_the_file_of_a_backbone_is_not_a_checkpoint(small_run):
     with pytest.raises(InputError, match=rf"{SHIPPED} is not a checkpoint of a multi-task model"):
         small_run({"load_from": str(SHIPPED)}).test()
 
 
-def test_a_checkpoint_without_an_optimizer_is_not_resumed(small_run, whole):
-    (best,) = whole.folder.glob("best*.pth")
+def test_a_checkpoint_without_an_optimizer_is_not_resumed(small_run, full_run):
+    (best,) = full_run.folder.glob("best*.pth")
     options = {"resume": True, "load_from": str(best)}
     with pytest.raises(InputError, match=rf"{best} cannot be resumed: it has no optimizer"):
         small_run(options).train()
-    assert small_run({"load_from": str(best)}).test() == whole.validations[-1][1]
+    assert small_run({"load_from": str(best)}).test() == full_run.validations[-1][1]
 
 
 def damage(source, target, kind):
     content = bytearray(source.read_bytes())
-    if kind == "flipped":  # one bit, amid the weights
+    if kind == "flipped":  # one bit of the weights
         content[len(content) // 2] ^= 1
     content = dict(
         truncated=content[: len(content) // 2], garbage=b"\x80\x02}garbage" * 99, empty=b""
@@ -288,7 +288,7 @@ def test_a_damaged_file_is_named(path, tmp_path, kind):
     for read in (read_checkpoint, read_state_dict):
         with pytest.raises(InputError, match=rf"{damaged}: cannot be read as weights"):
             read(damaged)
-    if kind != "flipped":  # that format has no sums
+    if kind != "flipped":  # this format has no checksums
         damaged = damage(SHIPPED, tmp_path / "damaged.safetensors", kind)
         with pytest.raises(InputError, match=rf"{damaged}: cannot be read as weights"):
             read_state_dict(damaged)
@@ -311,7 +311,7 @@ def test_a_damaged_file_ends_a_run_before_it_trains(small_run, path, tmp_path, w
     assert not list(run.folder.glob("*.pth"))
 
 
-def test_encoders_of_both_formats_are_pretrained_files(path, tmp_path):
+def test_backbones_of_both_formats_are_pretrained_files(path, tmp_path):
     shipped = read_state_dict("vmt_mm://swin_nano")
     save_file(shipped, tmp_path / "copy.safetensors")
     torch.save(dict(model=shipped), tmp_path / "copy.pth")

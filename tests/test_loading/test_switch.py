@@ -1,4 +1,4 @@
-"""Several adapters on one encoder predict what each of them predicts alone, bit for bit."""
+"""Each of several adapters on one backbone predicts what it predicts alone, bit for bit."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ SEGMENT = dict(type="Segmentation", num_classes=3)
 
 
 def write(folder, name, peft, tasks, pretrained=SHIPPED):
-    """An adapter file of a model that is off its initial values."""
+    """An adapter file of a model with changed values."""
     model = dict(
         type="MultiTaskSegmentor",
         tasks=tasks,
@@ -38,9 +38,9 @@ def files(tmp_path_factory):
     parts = dict(parts=SEGMENT, edge=dict(type="Edge"))
     return dict(
         vmt=write(folder, "vmt.safetensors", dict(type="VMTAdapter"), dict(semseg=SEGMENT)),
-        # it changes the encoder's own biases, and norms that its file does not have
+        # changes the backbone's biases, and norms that are not in its file
         bitfit=write(folder, "bitfit.safetensors", dict(type="BitFit"), parts),
-        # it puts other modules into the encoder
+        # replaces modules of the backbone
         lora=write(folder, "lora.safetensors", dict(type="LoRA"), dict(depth=dict(type="Depth"))),
     )
 
@@ -52,7 +52,7 @@ def predict(model):
 
 
 @pytest.mark.parametrize("order", [("vmt", "bitfit", "lora"), ("bitfit", "lora", "vmt")])
-def test_each_predicts_what_it_predicts_alone(files, order):
+def test_each_adapter_predicts_as_if_it_were_the_only_one(files, order):
     alone = {name: predict(load_adapter(files[name])) for name in order}
     switch = AdapterSwitch()
     for name in order:
@@ -84,7 +84,7 @@ def test_the_backbone_file_is_read_once(files, monkeypatch):
         switch.add(name, files[name])
 
 
-def test_an_adapter_of_another_encoder_is_refused_and_nothing_changes(files, tmp_path):
+def test_an_adapter_of_another_backbone_is_refused_and_nothing_changes(files, tmp_path):
     state = read_state_dict(SHIPPED)
     key = next(k for k in state if k.endswith("fc1.weight") or k.endswith("ffn.layers.0.0.weight"))
     state[key] = state[key] + 1

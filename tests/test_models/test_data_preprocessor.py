@@ -1,7 +1,7 @@
-"""Training batches that are warped on the model's device, against those of the loader's workers.
+"""Training batches that are warped on the model's device equal those of the loader's workers.
 
-Of the image's values, 0..255 and whole, few differ, and by one level: OpenCV's coordinates are
-rounded elsewhere, see test_batch_warp.py.
+Few of the integer image values (0..255) differ, and by one level: OpenCV rounds coordinates
+elsewhere, see test_batch_warp.py.
 """
 
 import copy
@@ -56,7 +56,7 @@ def _results(index):
         sides=scene.semseg % 3,
     )
     if index == 2:
-        del labels["normals"], labels["edge"]  # as an image that lacks some
+        del labels["normals"], labels["edge"]  # an image without some labels
     cut = {task: label[:height, :width].copy() for task, label in labels.items()}
     image = scene.image[:height, :width, ::-1].copy()
     return dict(img=image, ori_shape=(height, width), labels=cut, label_specs=dict(SPECS))
@@ -140,7 +140,7 @@ def test_batches_are_those_of_the_workers():
 def test_colours_are_normalised_as_on_the_cpu():
     found, expected = (MultiTaskDataPreprocessor(**NORMALISE)(_batch(x), True) for x in (1, 0))
     assert (found["inputs"] - expected["inputs"]).abs().max() < 1.01 / 57
-    # The mean colour, which is brought in from outside, is near 0, in both.
+    # The mean colour, which fills new pixels, is near 0 in both.
     assert (found["inputs"].abs().amax(1) < 0.02).float().mean() > 0.05
 
 
@@ -161,7 +161,7 @@ def test_a_flip_alone_is_exact(flip):
 
 
 def test_the_loaders_batch_stays_as_it_is():
-    """A hook may ask for the same batch before the training step does."""
+    """A hook may read the batch before the training step does."""
     data = _batch(True)
     before = copy.deepcopy(data["inputs"])
     first, second = _plain(data), _plain(data)
@@ -170,7 +170,7 @@ def test_the_loaders_batch_stays_as_it_is():
     assert all(torch.equal(a, b) for a, b in zip(before, data["inputs"], strict=True))
 
 
-def test_data_sets_may_label_a_task_in_different_ways():
+def test_datasets_may_label_a_task_in_different_ways():
     data = _batch(True)
     scales = [sample.deferred_warp.warp.scale for sample in data["data_samples"]]
     divided = _labels(_plain(data))
@@ -222,7 +222,7 @@ def test_nothing_moves_the_image_after_a_deferred_warp(cfg):
         Compose([warp, cfg, dict(type="PackMultiTaskInputs")])(_results(0))
 
 
-def test_a_preprocessor_that_does_no_warps_is_found():
+def test_a_preprocessor_without_warps_is_refused():
     model = MODELS.build(
         dict(
             type="MultiTaskSegmentor",
@@ -257,7 +257,7 @@ def test_labels_are_pinned_with_their_images(monkeypatch):
 
 
 def test_all_of_it_is_done_on_the_device_and_waits_for_no_value():
-    """On PyTorch's device without values, a tensor left on the CPU or a value asked for fails."""
+    """On the meta device, a tensor left on the CPU and a read of a value are errors."""
     preprocessor = MultiTaskDataPreprocessor(**NORMALISE, non_blocking=True).to("meta")
     found = preprocessor(_batch(True), True)
     assert found["inputs"].is_meta
@@ -347,7 +347,7 @@ def test_channels_that_do_not_fit():
         (1.0, 2.0),
     ],
 )
-def test_numbers_that_normalise_nothing(mean, std):
+def test_wrong_mean_and_std(mean, std):
     with pytest.raises(InputError, match="data_preprocessor"):
         MultiTaskDataPreprocessor(mean, std)
 
@@ -368,7 +368,7 @@ UNIT = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
         (9000, IMAGENET, False),
     ],
 )
-def test_numbers_for_another_range_are_said_once(said, largest, settings, fits):
+def test_mean_and_std_of_another_range_are_warned_of_once(said, largest, settings, fits):
     preprocessor = MultiTaskDataPreprocessor(**settings)
     image = torch.linspace(0, largest, 48).view(3, 4, 4)
     for _ in range(2):

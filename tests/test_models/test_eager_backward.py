@@ -1,4 +1,4 @@
-"""Losses that are differentiated at once have the values and gradients of ordinary ones."""
+"""Losses with an eager backward pass have the values and gradients of ordinary losses."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ MAPS = [(2, 8, 8, 8), (2, 8, 4, 4)]
 
 
 class Head(torch.nn.Module):
-    """Uses both maps, and counts its calls."""
+    """A head that uses both maps and counts its calls."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ def test_autocast_is_as_everywhere():
     (head, maps), (other, other_maps) = make(), make()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, expected = eager_loss(head, maps, head.loss), other.loss(other_maps)
-        again = eager_loss(head, maps, head.loss)  # no graph of the first one is in a cache
+        again = eager_loss(head, maps, head.loss)  # autocast's cache has no graph of the first one
     assert torch.equal(loss, expected)
     assert torch.equal(loss, again)
     (loss + again).backward()
@@ -105,7 +105,7 @@ def test_a_training_step_is_that_of_ordinary_losses(encoder, method, monkeypatch
             )
         torch.manual_seed(0)
         model = build_model(dict(type=method), on=encoder).train()
-        for p in model.parameters():  # W_up is zero at the start, and would hide errors
+        for p in model.parameters():  # W_up starts at zero, which would hide errors
             if p.requires_grad:
                 torch.nn.init.normal_(p, std=0.2)
         images, samples = torch.randn(2, 3, 64, 48), [MultiTaskDataSample() for _ in range(2)]

@@ -1,4 +1,4 @@
-"""An encoder is found in files of any training, and which one is said."""
+"""A backbone is found in files of any training, and the chosen one is logged."""
 
 import pytest
 import torch
@@ -19,15 +19,15 @@ def state(value=1.0, prefix="", keys=VIT):
     return {prefix + key: torch.full((2,), value) for key in keys}
 
 
-#: Content -> the value of the encoder's tensors.
+#: Content -> the value of the backbone's tensors.
 FILES = {
     "plain": state(),
     "Lightning": {"state_dict": state(prefix="model."), "optimizer_states": [dict(a=state(3.0))]},
     "Lightning, compiled": {"state_dict": state(prefix="model._orig_mod.")},
     "distributed": {"state_dict": state(prefix="module._orig_mod.net.encoder.")},
     "any prefix": {"weights": {"inner": state(prefix="student_free.part.vit.")}},
-    "beside other parts": {"model": {**state(), "head.weight": torch.zeros(1)}},
-    "beside its decoder": {
+    "next to other parts": {"model": {**state(), "head.weight": torch.zeros(1)}},
+    "next to its decoder": {
         "state_dict": {**state(prefix="backbone."), **state(2.0, "decode_head.", ("conv.weight",))}
     },
     "DINOv2's teacher": {"teacher": {**state(prefix="backbone."), "dino_head.w": torch.zeros(1)}},
@@ -51,7 +51,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_encoder_of(name):
+def test_the_backbone_is_found(name):
     found = find_encoder(FILES[name], "file.pth")
     assert set(VIT) <= set(found)
     assert {found[key][0].item() for key in VIT} == {1.0}
@@ -60,7 +60,7 @@ def test_the_encoder_of(name):
 
 
 @pytest.mark.parametrize("name", ["DINOv2's training", "timm", "mmengine"])
-def test_which_of_several_is_said(name, monkeypatch):
+def test_the_chosen_one_of_several_is_logged(name, monkeypatch):
     said = []
     seam = "vmt_mm.models.backbones.encoder_in_file.print_log"
     monkeypatch.setattr(seam, lambda text, *_: said.append(text))
@@ -76,7 +76,7 @@ def test_which_of_several_is_said(name, monkeypatch):
     assert len(said) == 1
 
 
-def test_several_between_which_nothing_decides():
+def test_an_ambiguous_file_is_refused():
     content = {"state_dict": {**state(prefix="rgb."), **state(2.0, "depth.")}}
     with pytest.raises(InputError, match=r"file.pth holds several encoders, below .*depth\.") as e:
         find_encoder(content, "file.pth")

@@ -1,7 +1,7 @@
-"""Models as on a GPU, where there is none: no tensor comes to be on the wrong device.
+"""Models on a simulated GPU: no tensor is created on the wrong device.
 
-Parameters, buffers and images are PyTorch's fake tensors on 'cuda': they have no values, and every
-operator checks their devices. Gradients need a real device and are left out.
+Parameters, buffers and images are PyTorch's fake tensors on 'cuda', which have no values; every
+operator checks devices. Gradients need a real device and are not tested.
 """
 
 from unittest import mock
@@ -39,7 +39,7 @@ HEADS = dict(
     fcn=dict(type="FCNHead", channels=8, num_convs=1, in_index=0, norm_cfg=dict(type="BN")),
     segformer=dict(type="SegformerHead", channels=8, norm_cfg=dict(type="BN")),
 )
-#: What the methods are run with: one pass per task costs as many times as much.
+#: Tasks for the methods: few, since one pass per task multiplies the cost.
 FEW = dict(list(TASKS.items())[:2])
 SIZES = ((64, 64), (50, 64))
 SCENES = [render_scene(0, "train", index, 64) for index in range(len(SIZES))]
@@ -48,19 +48,19 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def cuda():
-    """Everything within is fake; autocast believes that there is a GPU with bfloat16."""
+    """All tensors within are fake; autocast finds a GPU with bfloat16."""
     started = torch.cuda.is_initialized()
     mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
     with (
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         mock.patch("torch.cuda.is_bf16_supported", lambda *_: True),
         mock.patch.object(torch.Tensor, "pin_memory", lambda x, *_: x),
-        # these two look at values of tensors on the CPU, before anything is moved
+        # these two read values of CPU tensors, before anything is moved
         mock.patch("vmt_mm.models.data_preprocessor.warn_of_range"),
         mock.patch("mmengine.model.base_model.data_preprocessor.stack_batch", stack),
     ):
         yield mode
-    arrange.cache_clear()  # what a real device would find there is fake
+    arrange.cache_clear()  # it holds fake tensors
     assert torch.cuda.is_initialized() == started or torch.cuda.is_available()
 
 
@@ -70,7 +70,7 @@ def stack(images, *_):
 
 
 def move(model, mode):
-    """Replace parameters and buffers by fake ones on 'cuda'."""
+    """Replace parameters and buffers with fake ones on 'cuda'."""
     with mode:
         for module in model.modules():
             for key, value in module._parameters.items():
@@ -102,7 +102,7 @@ def build(case, head, mode, tasks=TASKS):
 
 
 def batch(deferred):
-    """Two images of other sizes, as a loader gives them; one lacks a label."""
+    """Two images of different sizes, as from a loader; one lacks a label."""
     steps = [dict(type="PackMultiTaskInputs")]
     if deferred:
         steps.insert(0, dict(type="RandomWarp", size=(64, 64), on_device=True))
@@ -138,7 +138,7 @@ def check_losses(model, deferred=False):
 
 
 def check_predictions(model, sizes=SIZES):
-    """A pass for every size."""
+    """Check predictions, with one pass per image size."""
     data = {key: values[: len(sizes)] for key, values in batch(deferred=False).items()}
     samples = model.eval().test_step(data)
     for sample, size in zip(samples, sizes, strict=True):
@@ -167,7 +167,7 @@ def test_every_head_with_all_tasks(on, head, cuda):
         with cuda, autocast(half):
             check_losses(model, deferred=True)
             check_predictions(model)
-        assert kinds == {kind}  # so autocast acts
+        assert kinds == {kind}  # so that autocast has an effect
 
 
 def test_windows_and_test_time_augmentation(cuda):
@@ -183,7 +183,7 @@ def test_windows_and_test_time_augmentation(cuda):
 
 
 def test_losses_that_are_differentiated_at_once(cuda, monkeypatch):
-    """As far as the forward pass goes: the gradients are taken to be there."""
+    """Only the forward pass: gradients are mocked."""
     model = build(Case("swin", "VMTAdapter"), "mlp", cuda, FEW)
     model.eager_backward = True
     monkeypatch.setattr(

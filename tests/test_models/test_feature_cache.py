@@ -1,4 +1,4 @@
-"""Heads that train on kept features train as on features computed anew."""
+"""Heads train on cached features exactly as on features that are computed every time."""
 
 import copy
 
@@ -65,11 +65,11 @@ def test_losses_and_gradients(on):
         assert gradients.keys() == others.keys()
         for name, gradient in others.items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5)
-    assert seen == [2, 1]  # each image once
+    assert seen == [2, 1]  # once per image
     assert set(model.state_dict()) == set(usual.state_dict())
 
 
-def test_what_changes_the_features_is_seen():
+def test_changes_of_the_features_are_noticed():
     model, images = keeping(), torch.randn(1, 3, 32, 32)
     seen = count_images(model)
     losses_of(model, images)
@@ -87,7 +87,7 @@ def test_what_changes_the_features_is_seen():
     losses_of(copy.deepcopy(model), images)
     size = model.feature_cache.size
     losses_of(model, torch.randn(1, 3, 32, 32))
-    assert model.feature_cache.size == 2 * size  # of these weights alone
+    assert model.feature_cache.size == 2 * size  # for these weights only
 
 
 def test_the_limit():

@@ -1,4 +1,4 @@
-"""Heads equal their unfactored definitions, and any mmseg head can stand in."""
+"""Heads equal their unfactored definitions, and any mmseg head can be used instead."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ CHANNELS = (8, 12, 20, 36)
 
 
 def pyramid(batch=2, size=(13, 10)):
-    """Feature maps of an odd-sized image, so that upsampling is no plain factor of two."""
+    """Feature maps of an odd-sized image, for which upsampling is not by a factor of two."""
     sizes = [tuple(-(-s // 2**j) for s in size) for j in range(4)]
     return [
         torch.randn(batch, c, *s, requires_grad=True) for c, s in zip(CHANNELS, sizes, strict=True)
@@ -61,7 +61,7 @@ def test_factored_equals_unfactored(cfg, unfactored, training):
         results.append([output.detach(), *gradients])
     for ours, expected in zip(*results, strict=True):
         assert ours.shape == expected.shape
-        # a bias before batch normalisation has no effect in training: both gradients are rounding
+        # a bias before batch normalisation has no effect in training: its gradients are rounding
         assert (ours - expected).norm() <= 1e-5 * expected.norm() + 1e-6
 
 
@@ -84,7 +84,7 @@ def test_parameters_of_the_papers_decoders():
         dict(type="FCNHead", channels=16, in_index=2, num_convs=1),
     ],
 )
-def test_mmseg_heads_stand_in(cfg, out_channels):
+def test_mmseg_heads_can_be_used(cfg, out_channels):
     head = build_head(cfg, CHANNELS, out_channels)
     assert isinstance(head, nn.Module)
     assert head(pyramid(size=(16, 16))).shape[:2] == (2, out_channels)

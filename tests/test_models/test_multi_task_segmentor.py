@@ -34,7 +34,7 @@ def build(**options):
 
 
 def labels(size):
-    """A label of each kind, some pixels invalid."""
+    """A label of each kind, with some invalid pixels."""
     normals = torch.nn.functional.normalize(torch.randn(3, *size), dim=0)
     normals[:, :3] = 0
     semseg = torch.randint(0, 5, (1, *size), dtype=torch.uint8)
@@ -134,7 +134,7 @@ def test_init_cfg_of_heads_is_followed():
     assert (model.heads["depth"].predict.weight == 7).all()
 
 
-def test_heads_that_are_not_asked_for_are_not_run():
+def test_heads_of_other_tasks_are_not_run():
     model = build(test_cfg=dict(tasks=["depth"])).eval()
     for name in ("semseg", "saliency", "normals"):
         model.heads[name].forward = None
@@ -168,7 +168,7 @@ def test_wrong_settings_are_one_message(options, message):
         build(**options)
 
 
-def test_what_the_batch_is_padded_with_has_no_label():
+def test_padding_of_a_batch_has_no_label():
     model, size = build().eval(), (21, 27)
     image, padded = sample(size, TASKS), torch.randn(1, 3, 32, 32)
     losses, logits = model(padded, [image], mode="loss"), model(padded, mode="tensor")

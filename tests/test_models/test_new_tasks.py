@@ -1,4 +1,4 @@
-"""New tasks of a trained model: they learn, and nothing of the former ones changes by a bit."""
+"""New tasks of a trained model: they learn, and the previous ones stay the same, bit for bit."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def config(peft, on, tasks=TASKS, new_tasks=None, head="MLPHead", **backbone):
 
 
 def trained(peft, on, **options):
-    """A model of the former tasks, off its initial values, and what a checkpoint of it holds."""
+    """A model of the previous tasks with changed values, and the content of its checkpoint."""
     cfg = config(peft, on, **options)
     model = MODELS.build(cfg)
     model.init_weights()
@@ -42,9 +42,9 @@ def trained(peft, on, **options):
 def extended(peft, on, checkpoint, **options):
     cfg = config(peft, on, BOTH, ["edge"], **options)
     model = MODELS.build(cfg)
-    # loading completes what it loads
+    # loading modifies the state dict
     checkpoint = dict(checkpoint, state_dict=dict(checkpoint["state_dict"]))
-    load_model(model, checkpoint, "former.pth", describe(model, cfg), start_new=True)
+    load_model(model, checkpoint, "previous.pth", describe(model, cfg), start_new=True)
     return model
 
 
@@ -70,20 +70,20 @@ def logits(model, tasks):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_only_what_the_new_task_brings_trains(case):
+def test_only_parameters_of_the_new_task_train(case):
     on, peft = case.on, case.row.peft
-    former, checkpoint = trained(peft, on)
+    previous, checkpoint = trained(peft, on)
     model = extended(peft, on, checkpoint)
     trains = {n for n, p in model.named_parameters() if p.requires_grad}
     own = {n for n, _ in model.named_parameters() if "edge" in n.split(".")}
     assert trains == own
     assert any(name.startswith("heads.edge.") for name in own)
-    # without them it is the former model: what is one task's can be told from what is all tasks'
+    # without them it is the previous model: keys of one task differ from shared keys
     rest = {k: v for k, v in model.state_dict().items() if "edge" not in k.split(".")}
     assert rest.keys() == checkpoint["state_dict"].keys()
     for key, value in checkpoint["state_dict"].items():
         assert torch.equal(rest[key], value), key
-    before = logits(former, TASKS)
+    before = logits(previous, TASKS)
     after = logits(model, BOTH)
     for name, values in before.items():
         assert torch.equal(after[name], values), name
@@ -101,10 +101,10 @@ def test_only_what_the_new_task_brings_trains(case):
         ("vit", "Hyperformer", False),
     ],
 )
-def test_training_the_new_task_leaves_the_former_ones_alone(on, name, with_cp):
+def test_training_the_new_task_leaves_the_previous_ones_alone(on, name, with_cp):
     on, peft = ENCODERS[on], METHODS["swin"][name].peft
-    former, checkpoint = trained(peft, on)
-    before = logits(former, TASKS)
+    previous, checkpoint = trained(peft, on)
+    before = logits(previous, TASKS)
     model = extended(peft, on, checkpoint, with_cp=with_cp)
     cfg = dict(optimizer=dict(type="Adam", lr=2e-2, weight_decay=0.1))
     optimizer = TrainableOnlyConstructor(cfg)(model).optimizer
@@ -152,7 +152,7 @@ def test_the_new_task_starts_as_the_method_and_the_head_start():
         assert torch.equal(block.alpha["edge"], torch.ones(20))
         assert torch.equal(block.gamma["edge"], torch.zeros(20))
     assert model.heads["edge"].conv_seg.weight.std() < 0.02  # mmseg's init, not PyTorch's
-    # a copy of biases starts at the frozen encoder's, not at those of a random one
+    # copies of biases start at the frozen backbone's values, not at random ones
     peft = METHODS["swin"]["PerTask-BitFit"].peft
     _, checkpoint = trained(peft, VIT)
     for key, value in checkpoint["state_dict"].items():
@@ -165,14 +165,14 @@ def test_the_new_task_starts_as_the_method_and_the_head_start():
 
 def test_frozen_weights_may_come_from_the_pretrained_file(tmp_path):
     peft = METHODS["swin"]["VMTAdapter"].peft
-    former, checkpoint = trained(peft, VIT)
-    encoder = former.backbone
+    previous, checkpoint = trained(peft, VIT)
+    encoder = previous.backbone
     own = {k: v.clone() for k, v in encoder.state_dict().items() if k not in encoder.added_keys}
     torch.save(own, tmp_path / "encoder.pth")
     for key in own:
         del checkpoint["state_dict"][f"backbone.{key}"]
     model = extended(peft, VIT, checkpoint, pretrained=str(tmp_path / "encoder.pth"))
-    before, after = logits(former, TASKS), logits(model, TASKS)
+    before, after = logits(previous, TASKS), logits(model, TASKS)
     assert all(torch.equal(before[task], after[task]) for task in TASKS)
 
 
@@ -187,29 +187,29 @@ def faulty(checkpoint, change):
         (lambda s: s.pop("backbone.peft.blocks.3.alpha.semseg"), "1 missing key"),
         (lambda s: s.pop("backbone.peft.blocks.3.down.weight"), "1 missing key"),
         (lambda s: s.update({"backbone.other": torch.zeros(1)}), "1 unexpected key"),
-        # a part of the new task is no former checkpoint
+        # with a part of the new task, it is not a checkpoint of the previous tasks
         (lambda s: s.update({"heads.edge.norm.bias": torch.zeros(8)}), "tasks: "),
     ],
 )
-def test_every_former_key_must_be_found_and_nothing_else_may_miss(change, message):
+def test_every_previous_key_must_be_found_and_no_other_may_be_missing(change, message):
     peft = METHODS["swin"]["VMTAdapter"].peft
     _, checkpoint = trained(peft, VIT)
     with pytest.raises(InputError, match=message):
         extended(peft, VIT, faulty(checkpoint, change))
 
 
-def test_a_checkpoint_that_lacks_a_task_loads_where_a_training_starts_alone():
+def test_a_checkpoint_that_lacks_a_task_only_loads_to_start_a_training():
     peft = METHODS["swin"]["VMTAdapter"].peft
     _, checkpoint = trained(peft, VIT)
     cfg = config(peft, VIT, BOTH, ["edge"])
     model = MODELS.build(cfg)
     with pytest.raises(InputError, match="tasks: .* in the checkpoint, .*'edge'"):
-        load_model(model, checkpoint, "former.pth", describe(model, cfg))
+        load_model(model, checkpoint, "previous.pth", describe(model, cfg))
     for key in ("meta", "other"):  # and one that does not describe itself
         checkpoint.pop(key, None)
     with pytest.raises(InputError, match=r"missing key\(s\): .*edge"):
-        load_model(model, checkpoint, "former.pth", describe(model, cfg))
-    load_model(model, checkpoint, "former.pth", describe(model, cfg), start_new=True)
+        load_model(model, checkpoint, "previous.pth", describe(model, cfg))
+    load_model(model, checkpoint, "previous.pth", describe(model, cfg), start_new=True)
 
 
 @pytest.mark.parametrize(

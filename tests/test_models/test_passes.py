@@ -1,4 +1,4 @@
-"""Streams of tasks that part in the middle of a stage."""
+"""Task streams that split in the middle of a stage."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from vmt_mm.registry import MODELS
 
 
 class ShiftsOneBlock(PEFTMethod):
-    """Adds a vector of the task to the stream at one block, and keeps every block's y."""
+    """Adds a task vector to the residual stream at one block, and records every block's y."""
 
     per_task_forward = True
     where = 3
@@ -46,7 +46,7 @@ def encoder():
     return encoder.eval()
 
 
-def test_a_split_within_a_stage_keeps_what_came_before(encoder):
+def test_a_split_within_a_stage_keeps_earlier_side_outputs(encoder):
     images = torch.randn(1, 3, 32, 32)
     calls = []
     for number in range(2):  # both blocks of stage 1: indices 2 and 3
@@ -72,7 +72,7 @@ METHODS = [
 
 @pytest.mark.parametrize("peft", METHODS, ids=lambda cfg: getattr(cfg["type"], "__name__", None))
 @pytest.mark.parametrize("on", [SWIN, VIT], ids=["swin", "vit"])
-def test_tasks_that_train_in_one_batch_are_each_task_alone(monkeypatch, on, peft):
+def test_tasks_in_a_joint_batch_equal_single_tasks(monkeypatch, on, peft):
     model = build_model(peft, on=on)
     encoder = model.backbone.train()
     for parameter in encoder.peft.parameters():
@@ -101,7 +101,7 @@ def test_tasks_that_train_in_one_batch_are_each_task_alone(monkeypatch, on, peft
 
 
 @pytest.mark.parametrize("method", ["LoRA", "BitFit"])
-def test_what_changes_the_encoders_own_layers_has_streams_of_its_own(method):
+def test_methods_that_change_the_backbones_layers_have_separate_streams(method):
     model = build_model(dict(type="PerTask", method=dict(type=method)))
     batches = []
     last = model.backbone.get_submodule(SWIN.blocks[-1]).norm2

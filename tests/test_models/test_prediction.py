@@ -1,4 +1,4 @@
-"""A prediction is that of the image alone, in eval mode, whatever it is batched with."""
+"""A prediction depends on the image alone, not on its batch, and runs in eval mode."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def build(backbone, preprocessor=None, **test_cfg):
 
 
 def read(steps):
-    """What the pipeline makes of images of mixed sizes."""
+    """Images of mixed sizes after the pipeline."""
     rng, items = np.random.default_rng(0), []
     for number, size in enumerate(SIZES):
         image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
@@ -68,7 +68,7 @@ def read(steps):
 
 
 def predict(model, items, batch):
-    """The samples, in the order that they were given in."""
+    """The predicted samples, in input order."""
     batches = [items[first : first + batch] for first in range(0, len(items), batch)]
     samples = [s for part in batches for s in model.test_step(pseudo_collate(part))]
     assert [int(sample.sample_id) for sample in samples] == list(range(len(items)))
@@ -85,7 +85,7 @@ def assert_same(samples, others):
 
 
 @pytest.mark.parametrize("backbone", [SWIN, VIT], ids=["swin", "vit"])
-@pytest.mark.parametrize("test_cfg", [{}, SLIDE], ids=["whole", "slide"])
+@pytest.mark.parametrize("test_cfg", [{}, SLIDE], ids=["full", "slide"])
 @pytest.mark.parametrize("steps", [KEEP_RATIO, PADDED], ids=["keep_ratio", "padded"])
 def test_the_batch_changes_nothing(backbone, test_cfg, steps):
     model = build(backbone, **test_cfg)

@@ -46,7 +46,7 @@ def logits_of(model, images, samples=None):
 
 
 def naive(model, image, crop, stride):
-    """One window after the other, as mmseg numbers them."""
+    """Naive sliding windows, in mmseg's order."""
     height, width = image.shape[1:]
     rows = max(height - crop[0] + stride[0] - 1, 0) // stride[0] + 1
     columns = max(width - crop[1] + stride[1] - 1, 0) // stride[1] + 1
@@ -61,8 +61,8 @@ def naive(model, image, crop, stride):
                 outputs = model(part, mode="tensor")
             for name, logits in outputs.items():
                 logits = F.interpolate(logits, size=part.shape[2:], mode="bilinear")[0]
-                whole = sums.setdefault(name, torch.zeros(len(logits), height, width))
-                whole[:, top:bottom, left:right] += logits
+                total = sums.setdefault(name, torch.zeros(len(logits), height, width))
+                total[:, top:bottom, left:right] += logits
             count[top:bottom, left:right] += 1
     return {name: total / count for name, total in sums.items()}
 
@@ -77,14 +77,14 @@ def test_it_is_the_naive_loop(build, size, crop_batch):
             torch.testing.assert_close(result[name][index], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_whole_images_are_the_default_and_differ(build):
+def test_full_images_are_the_default_and_differ(build):
     images = torch.randn(1, 3, 70, 90)
-    whole, slid = (logits_of(build(**cfg), images) for cfg in ({}, SLIDE))
-    assert torch.equal(whole["semseg"][0], logits_of(build(mode="whole"), images)["semseg"][0])
-    assert not torch.allclose(whole["semseg"][0], slid["semseg"][0], atol=1e-2)
+    full, slid = (logits_of(build(**cfg), images) for cfg in ({}, SLIDE))
+    assert torch.equal(full["semseg"][0], logits_of(build(mode="whole"), images)["semseg"][0])
+    assert not torch.allclose(full["semseg"][0], slid["semseg"][0], atol=1e-2)
 
 
-def test_what_a_batch_is_padded_with_changes_nothing(build):
+def test_padding_of_a_batch_changes_nothing(build):
     model, images = build(**SLIDE), torch.randn(3, 3, 64, 96)
     shapes = [(64, 96), (50, 96), (64, 96)]
     samples = [MultiTaskDataSample(metainfo=dict(img_shape=s, ori_shape=s)) for s in shapes]
@@ -95,7 +95,7 @@ def test_what_a_batch_is_padded_with_changes_nothing(build):
     torch.testing.assert_close(result["normals"][1], alone["normals"][0], rtol=1e-4, atol=1e-4)
 
 
-def test_no_more_crops_than_asked_for_are_run_at_a_time(build):
+def test_crop_batch_limits_the_crops_per_pass(build):
     model, seen = build(**SLIDE, crop_batch=4), []
     model.backbone.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     model(torch.randn(2, 3, 70, 90), mode="predict")

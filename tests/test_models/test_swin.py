@@ -1,4 +1,4 @@
-"""The encoder equals mmseg's, stays frozen, and gives what it declares."""
+"""The Swin backbone equals mmseg's, stays frozen, and outputs what it declares."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def build(**options):
 
 
 def randomize(module):
-    """Give every parameter a value that a wrong use of it would show."""
+    """Randomize every parameter, so that a wrong use of any is visible."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -54,13 +54,13 @@ def test_start_equals_mmseg(size, peft):
             assert (own - theirs).norm() <= 1e-5 * theirs.norm()
 
 
-def test_keys_of_the_frozen_encoder_are_mmsegs():
+def test_keys_of_the_frozen_backbone_are_mmsegs():
     stock = set(SwinTransformer(**ARCHITECTURES["tiny"]).state_dict())
     own = set(build(arch="tiny").state_dict())
     assert {key for key in own if not key.startswith("peft.")} == stock
 
 
-def test_only_asked_tasks_are_computed():
+def test_only_requested_tasks_are_computed():
     encoder = build().eval()
     images = torch.randn(1, 3, 64, 64)
     assert list(encoder(images, ["normals"])) == ["normals"]

@@ -1,4 +1,4 @@
-"""Checkpoints of every origin load to the same model; what does not fit is refused."""
+"""Checkpoints of every origin load to the same model; others are refused."""
 
 import re
 
@@ -30,7 +30,7 @@ def mmseg_state():
 
 
 def concatenation_order(value):
-    """From ``nn.Unfold``'s order of a patch merging's inputs to the official one, by loops."""
+    """Convert patch merging's inputs from ``nn.Unfold``'s order to the official one, by loops."""
     channels = value.shape[-1] // 4
     result = torch.empty_like(value)
     for position, (row, column) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
@@ -188,7 +188,7 @@ def reshape(state):
         (lambda s: (s.clear(), s.update(a=torch.zeros(1))), "no Swin checkpoint: keys like a"),
     ],
 )
-def test_what_does_not_fit_is_refused(spoil, message, tmp_path):
+def test_unfit_checkpoints_are_refused(spoil, message, tmp_path):
     state = mmseg_state()
     spoil(state)
     torch.save(state, tmp_path / "swin.pth")

@@ -1,4 +1,4 @@
-"""Swin's parts, computed in another way, are mmseg's: values and gradients."""
+"""The rewritten parts of Swin equal mmseg's, in values and gradients."""
 
 import shutil
 
@@ -40,7 +40,7 @@ def test_attention_equals_mmsegs(size, shift, frozen):
         torch.testing.assert_close(own, other)
 
 
-def test_dropout_of_scores_acts_in_training_alone():
+def test_dropout_of_scores_only_acts_in_training():
     attn = random_weights(ShiftWindowMSA(24, 3, 7, 3, attn_drop_rate=0.5))
     x = torch.randn(1, 196, 24, dtype=torch.double)
     with torch.no_grad():
@@ -60,9 +60,9 @@ def test_merging_equals_mmsegs(size):
         torch.testing.assert_close(own, other)
 
 
-def test_windows_of_one_mask_lie_together():
+def test_windows_with_the_same_mask_are_adjacent():
     windows = arrange(2, 21, 14, 7, 3, torch.device("cpu"))
-    assert windows.sizes == (4, 4, 2, 2)  # two images; 2 x 1 within, right, below, corner
+    assert windows.sizes == (4, 4, 2, 2)  # two images; windows: 2 x 1 inside, right, bottom, corner
     assert [mask is None for mask in windows.masks] == [True, False, False, False]
     assert torch.equal(windows.order[windows.inverse], torch.arange(2 * 21 * 14))
 

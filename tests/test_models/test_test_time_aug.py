@@ -1,4 +1,4 @@
-"""Test-time augmentation: what is averaged, and what a flip does to it."""
+"""Test-time augmentation: averages over versions of an image, and flips."""
 
 import numpy as np
 import pytest
@@ -63,13 +63,13 @@ def test_a_mirrored_image_gives_the_mirrored_prediction(image):
     plain = predict(model, image, steps)
     mirrored = predict(model, np.ascontiguousarray(image[:, ::-1]), steps)
     turned = {name: values.flip(-1) for name, values in mirrored.items()}
-    turned["normals"][0] *= -1  # x points to the right, as seen
+    turned["normals"][0] *= -1  # x points right in the image
     assert plain["normals"].shape == (3, 40, 56)
     for name in ("saliency", "normals", "depth"):
         torch.testing.assert_close(plain[name], turned[name], rtol=1e-3, atol=1e-3)
     assert (plain["semseg"] != turned["semseg"]).float().mean() < 0.005
     assert len(plain["semseg"].unique()) > 1
-    # a prediction of one version alone is no such mirror image
+    # predictions of a single version are not mirrored exactly
     one = make_pipeline(STEPS, scales=[1.0])
     one[-1]["transforms"][1].pop()
     alone, other = (predict(model, x, one) for x in (image, image[:, ::-1].copy()))

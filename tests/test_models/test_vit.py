@@ -1,4 +1,4 @@
-"""The ViT encoder equals mmpretrain's, stays frozen, and gives what it declares."""
+"""The ViT backbone equals mmpretrain's, stays frozen, and outputs what it declares."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SMALL = dict(
     layer_scale_init_value=0.5,
 )
 VIT_S14 = dict(arch="dinov2-small", img_size=518, patch_size=14, layer_scale_init_value=1e-5)
-#: Where the configs expect the weights.
+#: Path where the configs expect the weights.
 WEIGHTS = Path(__file__).parents[2] / "pretrain" / "dinov2_vits14_pretrain.pth"
 
 
@@ -36,7 +36,7 @@ def build(**options):
 
 
 def make_stock(options, taps):
-    """mmpretrain's own, with random weights that a wrong use of them would show."""
+    """mmpretrain's original, with random weights, so that a wrong use of any is visible."""
     stock = VisionTransformer(**options, out_indices=list(taps), out_type="raw")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -47,21 +47,24 @@ def make_stock(options, taps):
 
 
 def sample_naively(grid, patch, stride, size):
-    """The grid's values at the cells' centres, by coordinates in pixels."""
+    """Values of the grid at the cells' centres, by pixel coordinates."""
     centres = [(torch.arange(-(-side // stride)) + 0.5) * stride for side in size]
     y, x = (
         2 * c.to(grid) / (n * p) - 1 for c, n, p in zip(centres, grid.shape[2:], patch, strict=True)
-    )  # -1..1 from the first patch's outer border to the last one's
+    )  # -1..1 spans the outer borders of the first and last patch
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(len(grid), -1, -1, -1)
     return F.grid_sample(grid, points, padding_mode="border", align_corners=False)
 
 
 def expect_maps(stock, images, extra=1):
-    """mmpretrain's tokens after its final norm, on their grid, resampled to every stride."""
+    """mmpretrain's tokens after the final norm, as grids resampled to every stride."""
     levels = list(stock(images))
     patch = stock.patch_embed.projection.stride
     grid = [-(-side // p) for side, p in zip(images.shape[2:], patch, strict=True)]
-    normed = [*(stock.ln1(tokens) for tokens in levels[:-1]), levels[-1]]  # its own last one is
+    normed = [
+        *(stock.ln1(tokens) for tokens in levels[:-1]),
+        levels[-1],
+    ]  # its last output is already normalised
     return [
         sample_naively(
             tokens[:, extra:].transpose(1, 2).unflatten(2, grid), patch, stride, images.shape[2:]
@@ -121,7 +124,7 @@ def test_start_equals_mmpretrain_with_pretrained_weights(size):
 
 
 class Probe(PEFTMethod):
-    """Changes every place of the seam by a function that no order of operations survives."""
+    """Hooks with nonlinear functions, so that a wrong order of operations is visible."""
 
     def after_attn(self, index, out):
         return out + out.square() * (index + 1)
@@ -138,7 +141,7 @@ class Probe(PEFTMethod):
 
 
 def attend(layer, x):
-    """Attention by its definition, then LayerScale."""
+    """Attention by definition, then LayerScale."""
     attn, (batch, length, width) = layer.attn, x.shape
     qkv = (x @ attn.qkv.weight.T + attn.qkv.bias).reshape(batch, length, 3, attn.num_heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -148,7 +151,7 @@ def attend(layer, x):
 
 
 def test_where_a_method_acts():
-    """After LayerScale and before the residual sum; decoders get patches alone."""
+    """Hooks act after LayerScale and before the residual sum; decoders only get patch tokens."""
     stock = make_stock(SMALL, (7,)).double()
     encoder = build(peft=dict(type=Probe)).double().eval()
     encoder.load_state_dict(stock.state_dict())
@@ -181,7 +184,7 @@ def test_resampled_features_stay_where_they_are_in_the_image(patch, size, stride
     sides = -(-size // stride)
     assert cells.shape == (1, 1, sides, sides)
     centres = (torch.arange(sides) + 0.5) * stride
-    # beyond the outermost patches' centres, their value stays
+    # beyond the outermost patches' centres, values are constant
     expected = centres.clamp(patch / 2, (grid - 0.5) * patch)
     torch.testing.assert_close(cells, expected.expand(1, 1, sides, sides))
 
@@ -193,7 +196,7 @@ def test_tasks_with_the_same_tokens_share_their_maps():
     assert not any(a is b for a, b in zip(*(features[task] for task in TASKS), strict=True))
 
 
-def test_what_is_outside_the_blocks_counts_as_the_encoders():
+def test_parameters_outside_the_blocks_are_the_backbones():
     rows = count_parameters(build_model(dict(type="FullFineTuning"), on=VIT))
     # patch embedding, class token, positions, 5 blocks, final norm; d = 20
     count = 20 * (3 * 7**2 + 1) + 20 + 20 * (8**2 + 1) + 5 * 5_100 + 2 * 20

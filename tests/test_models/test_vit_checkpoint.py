@@ -1,4 +1,4 @@
-"""ViT checkpoints of every origin load to the same model; what does not fit is refused."""
+"""ViT checkpoints of every origin load to the same model; others are refused."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ GATED = dict(**SCALED, layer_cfgs=dict(ffn_type="swiglu_fused"))
 
 
 def random_state(options=SCALED):
-    """Values under mmpretrain's keys."""
+    """A random state dict with mmpretrain's keys."""
     generator = torch.Generator().manual_seed(3)
     state = VisionTransformer(**options).state_dict()
     return {k: torch.randn(v.shape, generator=generator) for k, v in state.items()}
@@ -36,7 +36,7 @@ def to_timm(state):
         (".ffn.w", ".mlp.w"),
         (".ln1.", ".norm1."),
         (".ln2.", ".norm2."),
-        ("ln1.", "norm."),  # what is left of that name: the final one
+        ("ln1.", "norm."),  # the remaining norm is the final one
         ("layers.", "blocks."),
     ]
     renamed = {}
@@ -73,7 +73,7 @@ def to_mmpretrain(state):
     return {"state_dict": state, "meta": {}}
 
 
-#: Case -> options of the model, how the file is written, the origin to be found.
+#: Case -> options of the model, writer of the file, expected origin.
 ORIGINS = {
     "mmpretrain": (SCALED, to_mmpretrain, "mmpretrain"),
     "mmpretrain's gated": (GATED, to_mmpretrain, "mmpretrain"),
@@ -117,7 +117,7 @@ def test_a_file_of_mmpretrains_own_model_predicts_alike(tmp_path):
     images = torch.randn(1, 3, 128, 64)
     with torch.no_grad():
         (expected,) = theirs(images)
-        # patches of 8 at stride 32: a cell's centre is the corner of the four in its middle
+        # patches of 8 at stride 32: a cell's centre is the corner shared by its four middle patches
         middle = F.avg_pool2d(expected[..., 1:, 1:], 2, stride=4)
         own = load(tmp_path / "vit.pth").eval()(images)["a"][3]
     torch.testing.assert_close(own, middle)
@@ -147,7 +147,7 @@ def test_a_model_without_class_token_leaves_it_out(tmp_path, log):
     torch.save(to_timm(state), tmp_path / "vit.pth")
     encoder = load(tmp_path / "vit.pth", with_cls_token=False)
     assert torch.equal(encoder.pos_embed, state["pos_embed"][:, 1:])
-    assert len(log) == 1  # nothing is interpolated
+    assert len(log) == 1  # without interpolation
 
 
 def test_half_precision(tmp_path):
@@ -191,7 +191,7 @@ def pool(state):
         (lambda s: (s.clear(), s.update(a=torch.zeros(1))), "no ViT checkpoint: keys like a"),
     ],
 )
-def test_what_does_not_fit_is_refused(spoil, message, tmp_path):
+def test_unfit_checkpoints_are_refused(spoil, message, tmp_path):
     state = to_dinov2(random_state())
     spoil(state)
     torch.save(state, tmp_path / "vit.pth")
@@ -205,7 +205,7 @@ def test_a_model_without_layer_scale_does_not_lose_a_files(tmp_path):
         load(tmp_path / "vit.pth", layer_scale_init_value=0.0)
 
 
-def test_a_swin_is_no_vit():
+def test_a_swin_is_not_a_vit():
     swin = {"layers.0.blocks.0.attn.qkv.weight": torch.zeros(1)}
     with pytest.raises(InputError, match="swin.pth is no ViT checkpoint"):
         vit_origin(swin, "swin.pth")

@@ -1,4 +1,4 @@
-"""Every method keeps the contract; the rows are in `tests/helpers/methods.py`."""
+"""Every method satisfies the contract; the rows are in `tests/helpers/methods.py`."""
 
 import copy
 
@@ -40,7 +40,7 @@ def test_every_method_has_a_row():
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_only_what_needs_tables_of_relative_positions_is_refused_without_them(encoder):
+def test_only_methods_on_relative_positions_are_refused_without_them(encoder):
     on = ENCODERS[encoder]
     without = METHODS["swin"].keys() - METHODS[encoder].keys()
     assert without == (set() if on.table_heads else {"RelativeBias", "PerTask-RelativeBias"})
@@ -50,13 +50,13 @@ def test_only_what_needs_tables_of_relative_positions_is_refused_without_them(en
 
 
 def _compiled(case):
-    """A trace takes seconds: each encoder once, with one pass or with one per task."""
+    """Compile each backbone once, shared or per task: a trace takes seconds."""
     usual = "VMTAdapter" if case.encoder == "swin" else "PerTask-LoRA"
     marks = () if case.method == usual else pytest.mark.every_backbone
     return pytest.param(case, id="-".join(case), marks=marks)
 
 
-#: Parameters that Hyperformer generates take the place of others as copies do.
+#: Hyperformer swaps in generated parameters the same way as copies.
 _COMPILED = [
     _compiled(Case(encoder, method))
     for encoder in ENCODERS
@@ -84,7 +84,7 @@ def model(row, on):
     return build_model(row.peft, on=on)
 
 
-def test_what_trains_and_what_is_saved(row, model, on):
+def test_trainable_and_saved_parameters(row, model, on):
     trainable = {n: p.numel() for n, p in model.backbone.named_parameters() if p.requires_grad}
     assert trainable.keys() == row.trains
     assert sum(trainable.values()) == row.count
@@ -94,7 +94,7 @@ def test_what_trains_and_what_is_saved(row, model, on):
     assert model.backbone.added_keys == added
 
 
-def test_start_equals_the_frozen_encoder(model, on):
+def test_start_equals_the_frozen_backbone(model, on):
     state = model.backbone.state_dict()
     frozen = build_model(dict(type="DecodersOnly"), on=on).backbone
     frozen.load_state_dict({k: v for k, v in state.items() if k not in model.backbone.added_keys})
@@ -109,7 +109,7 @@ def test_start_equals_the_frozen_encoder(model, on):
 def test_every_trainable_gets_a_gradient_by_the_second_step(model):
     step(model, adam(model))
     step(model)
-    # a bias before batch normalisation has none, whatever the method
+    # biases before batch normalisation have none, whatever the method
     without = [
         n
         for n, p in model.named_parameters()
@@ -122,7 +122,7 @@ def test_every_trainable_gets_a_gradient_by_the_second_step(model):
 
 def test_frozen_parameters_do_not_move(model):
     before = {n: p.clone() for n, p in scatter(model).named_parameters()}
-    # an optimizer that was handed everything moves what has a gradient
+    # an optimizer over all parameters moves those with a gradient
     step(model, torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=0.1))
     for name, parameter in model.named_parameters():
         assert torch.equal(before[name], parameter) != parameter.requires_grad, name
@@ -142,15 +142,15 @@ def test_passes_through_the_encoder(row, model, on):
     last = model.backbone.blocks[-1].layers["norm2"]
     model.backbone.get_submodule(last).register_forward_hook(count("last"))
     passes = len(TASKS) if row.per_task else 1
-    with torch.no_grad():  # in training, passes may be one batch
+    with torch.no_grad():  # in training, passes may be joined in one batch
         model(torch.randn(1, 3, 32, 32), mode="tensor")
-        # what lies before the first difference between tasks is computed once
+        # layers before the first difference between tasks run once
         assert calls == dict(last=passes, patch_embed=passes if row.from_the_start else 1)
         model(torch.randn(1, 3, 32, 32), mode="tensor", tasks=["normals"])
     assert calls["last"] == passes + 1
 
 
-def test_tasks_do_not_see_which_others_are_asked_for(model):
+def test_tasks_do_not_depend_on_other_requested_tasks(model):
     scatter(model).eval()
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_round_trip_through_a_checkpoint(row, model, on, tmp_path):
 
 
 def test_activation_checkpointing_changes_nothing(model, monkeypatch):
-    # which takes the tasks one by one: one batch of them may round otherwise
+    # runs tasks one by one: a joint batch may round differently
     encoder = scatter(model).backbone.train()
     monkeypatch.setattr(encoder, "batch_tasks", False)
     images = torch.randn(2, 3, 40, 32)
@@ -181,7 +181,7 @@ def test_activation_checkpointing_changes_nothing(model, monkeypatch):
         encoder.with_cp = recompute
         encoder.zero_grad()
         features = encoder(images)
-        # random weights, so that neither norms nor a mix-up of tasks hide anything
+        # random weights, so that norms and mixed-up tasks are visible
         generator = torch.Generator().manual_seed(1)
         loss = sum(
             (level * torch.randn(level.shape, generator=generator)).sum()
@@ -200,7 +200,7 @@ def test_activation_checkpointing_changes_nothing(model, monkeypatch):
         assert torch.equal(gradient, gradients_again[name]), name
 
 
-def test_dropout_beside_what_trains_acts_in_training_alone():
+def test_dropout_next_to_trainable_parameters_only_acts_in_training():
     for method in (dict(type="LoRA", dropout=0.5), dict(type="LoRA", dropout=0.5, train_norm=True)):
         for config in (method, dict(type="PerTask", method=method)):
             encoder = scatter(build_model(config)).backbone
@@ -212,26 +212,26 @@ def test_dropout_beside_what_trains_acts_in_training_alone():
                 assert torch.equal(first[3], second[3])
 
 
-def test_a_copy_of_the_model_is_a_model_of_its_own(model):
-    """As EMA makes one."""
+def test_a_copy_of_the_model_is_independent(model):
+    """A deep copy, as made by EMA."""
     scatter(model).eval()
     other = copy.deepcopy(model)
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         expected = model.backbone(images)
         for parameter in model.parameters():
-            parameter.zero_()  # the copy must not look at the original
+            parameter.zero_()  # the copy must not use the original
         for task, levels in other.backbone(images).items():
             assert all(torch.equal(a, b) for a, b in zip(levels, expected[task], strict=True))
 
 
 def test_half_precision_trains(row, model):
-    """Under autocast, as `--amp` does: gradients of every trainable, near those of float32."""
+    """Under autocast, as with `--amp`, all gradients exist and are near those of float32."""
     scatter(model).train()
     images, gradients = torch.randn(2, 3, 32, 32), []
     for enabled in (False, True):
         model.zero_grad()
-        torch.manual_seed(5)  # of the heads' dropout
+        torch.manual_seed(5)  # for the heads' dropout
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             logits = model(images, mode="tensor")
         sum(values.float().square().mean() for values in logits.values()).backward()
@@ -244,7 +244,7 @@ def test_half_precision_trains(row, model):
 
 
 def test_a_checkpoint_without_the_frozen_weights(row, model, on, tmp_path):
-    """Those come from the declared file; what trained, of the checkpoint, is laid over them."""
+    """They come from the declared file; the checkpoint adds the trained parameters."""
     scatter(model).eval()
     encoder = {k: v for k, v in model.backbone.state_dict().items()
                if k not in model.backbone.added_keys}  # fmt: skip
@@ -262,7 +262,7 @@ def test_a_checkpoint_without_the_frozen_weights(row, model, on, tmp_path):
 
 @pytest.mark.skipif(not has("2.6"), reason="PyTorch before 2.6 cannot compile the loop")
 @pytest.mark.parametrize("case", _COMPILED)
-def test_the_encoder_compiles_as_a_whole(model):
+def test_the_backbone_compiles_without_graph_breaks(model):
     encoder = scatter(model).backbone.train()
     images = torch.randn(1, 3, 32, 32)
     expected = encoder(images)

@@ -1,4 +1,4 @@
-"""The other methods against naive transliterations of their papers' equations, in float64."""
+"""The other methods equal naive transliterations of their papers' equations, in float64."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from vmt_mm.registry import MODELS
 
 
 def build(**peft):
-    """An encoder whose every trainable parameter is random."""
+    """A backbone with random trainable parameters."""
     encoder = MODELS.build(
         dict(type="MultiTaskSwin", arch="nano", tasks=list(TASKS), allow_random_backbone=True,
              peft=peft)
@@ -24,7 +24,7 @@ def build(**peft):
 
 
 def check(encoder, expected):
-    """``expected(images, task)``: four maps."""
+    """Compare a backbone with ``expected(images, task)``, which returns four feature maps."""
     images = torch.randn(2, 3, 44, 60, dtype=torch.float64)
     with torch.no_grad():
         features = encoder(images)
@@ -34,7 +34,7 @@ def check(encoder, expected):
 
 
 def tensors(encoder, prefix):
-    """State of one module, without its prefix."""
+    """State dict of one module, without its prefix."""
     state = encoder.state_dict()
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
@@ -64,10 +64,12 @@ def low_rank_adapter(p, y):
 def test_parallel_adapters(options, function):
     encoder = build(**options, scale=0.7)
 
-    def beside(index, y):
+    def parallel(index, y):
         return 0.7 * function(tensors(encoder, f"peft.blocks.{index}."), y)
 
-    check(encoder, lambda images, _: run_stock(stock_swin(encoder), images, parallel_to_mlp=beside))
+    check(
+        encoder, lambda images, _: run_stock(stock_swin(encoder), images, parallel_to_mlp=parallel)
+    )
 
 
 @pytest.mark.parametrize("targets", [("q", "v"), ("k",), ("v", "fc2", "proj"), ("fc1", "q", "k")])
@@ -82,7 +84,7 @@ def test_lora_is_a_product_added_to_the_weight(targets):
             name = f"{block}.{layers.get(target, 'attn.w_msa.qkv')}"
             layer = encoder.get_submodule(name)
             weight = merged.setdefault(f"{name}.weight", layer.weight.detach().clone())
-            among = sorted(t for t in targets if t in parts)  # k, q, v: sorted by place below
+            among = sorted(t for t in targets if t in parts)  # k, q, v: ordered below
             among.sort(key=parts.get)
             place = among.index(target) if target in parts else 0
             a = layer.lora_A[place * rank : (place + 1) * rank]
@@ -130,13 +132,13 @@ def test_polyhistor():
     encoder = build(type="Polyhistor", ratio=2, embedding=4, rank=rank)
 
     def expected(images, task):
-        def beside(index, y):
+        def parallel(index, y):
             p = tensors(encoder, f"peft.generators.{index}.")
             v = encoder.peft.embeddings[task]
             hidden = relu(y @ factored(p, "down", v, rank).T)
             return hidden @ factored(p, "up", v, rank).T
 
-        return run_stock(stock_swin(encoder), images, parallel_to_mlp=beside)
+        return run_stock(stock_swin(encoder), images, parallel_to_mlp=parallel)
 
     check(encoder, expected)
 
@@ -149,12 +151,12 @@ def test_polyhistor_lite():
         templates, v = tensors(encoder, "peft.templates."), encoder.peft.embeddings[task]
         down, up = (factored(templates, name, v, rank) for name in ("down", "up"))
 
-        def beside(index, y):
+        def parallel(index, y):
             kernels = tensors(encoder, f"peft.kernels.{index}.")
             hidden = relu(y @ torch.kron(kernels["down"], down).T)
             return hidden @ torch.kron(kernels["up"], up).T
 
-        return run_stock(stock_swin(encoder), images, parallel_to_mlp=beside)
+        return run_stock(stock_swin(encoder), images, parallel_to_mlp=parallel)
 
     check(encoder, expected)
 
@@ -174,10 +176,10 @@ def test_copies_of_an_adapter_are_adapters():
     encoder = build(type="PerTask", method=dict(type="Adapter", ratio=2))
 
     def expected(images, task):
-        def beside(index, y):
+        def parallel(index, y):
             copies = tensors(encoder, f"peft.copies.{task}.peft__method__blocks__{index}__")
             return adapter({k.replace("__", "."): v for k, v in copies.items()}, y)
 
-        return run_stock(stock_swin(encoder), images, parallel_to_mlp=beside)
+        return run_stock(stock_swin(encoder), images, parallel_to_mlp=parallel)
 
     check(encoder, expected)

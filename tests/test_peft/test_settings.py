@@ -1,4 +1,4 @@
-"""Wrong settings of methods end in one message, when the model is built."""
+"""Wrong settings of methods are one error message when the model is built."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_wrong_settings_are_one_message(peft, message):
 
 
 class _WithoutTables(PEFTMethod):
-    """Stands for a method on an encoder whose blocks lack a role."""
+    """Simulates a backbone whose blocks lack a role."""
 
     def attach(self, encoder):
         for block in encoder.blocks:
@@ -74,13 +74,13 @@ class _WithoutTables(PEFTMethod):
         PEFT_METHODS.get("RelativeBias")().attach(encoder)
 
 
-def test_a_role_that_an_encoder_lacks_is_named():
+def test_a_role_that_a_backbone_lacks_is_named():
     with pytest.raises(InputError, match="RelativeBias: the backbone's blocks have no 'relative"):
         build(type=_WithoutTables)
 
 
 class _Astray(PEFTMethod):
-    """Replaces a parameter that no part of the encoder reads."""
+    """A method that replaces a parameter that no part of the backbone reads."""
 
     per_task_forward = True
 
@@ -97,13 +97,13 @@ def test_a_parameter_without_a_place_is_an_error_at_once():
 
 
 class _Missing(_Astray):
-    """Replaces a parameter that the encoder does not have, for its second task."""
+    """A method that, for its second task, replaces a parameter that the backbone does not have."""
 
     def parameters_for(self, task):
         return {} if task == next(iter(TASKS)) else {"stages.0.blocks.0.nothing": self.stray}
 
 
-def test_a_parameter_that_is_not_there_is_an_error_at_once():
+def test_a_missing_parameter_is_an_error_at_once():
     with pytest.raises(
         InputError, match="replaces 'stages.0.blocks.0.nothing', which none of the parts"
     ):
@@ -111,7 +111,7 @@ def test_a_parameter_that_is_not_there_is_an_error_at_once():
 
 
 def test_a_method_is_set_up_before_anything_is_loaded():
-    """Whoever loads weights without `init_weights` starts at the frozen features all the same."""
+    """Loading weights without `init_weights` also starts at the frozen features."""
     for config in (dict(type="LoRA"), dict(type="PerTask", method=dict(type="LoRA"))):
         values = dict(build(**config).named_parameters())
         outer = [value for name, value in values.items() if name.endswith("lora_B")]
@@ -134,7 +134,7 @@ def test_a_task_with_a_dot_in_its_name_is_refused():
     ],
 )
 def test_pretrained_weights_reach_wrapped_layers_and_copies(peft, tmp_path):
-    """What a method adds need not be in the file, all else must."""
+    """Only keys that the method adds may be missing from the file."""
     source = build(type="DecodersOnly")
     with torch.no_grad():
         for parameter in source.parameters():

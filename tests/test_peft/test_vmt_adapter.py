@@ -1,4 +1,4 @@
-"""VMT-Adapter against a naive transliteration of Eqs. 3-5, and its parameter counts."""
+"""VMT-Adapter equals a naive transliteration of Eqs. 3-5; its parameter counts."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def randomized(encoder):
 
 
 def equation_3(p, y):
-    """F = ReLU(LN(y) W_down) W_up, with the bias of W_up alone."""
+    """F = ReLU(LN(y) W_down) W_up, where only W_up has a bias."""
     hidden = layer_norm(y, p["norm.weight"], p["norm.bias"]) @ p["down.weight"].T
     return torch.maximum(hidden, torch.zeros(1)) @ p["up.weight"].T + p["up.bias"]
 
@@ -46,7 +46,7 @@ def equation_6(p, y):
 
 
 def naive(encoder, images, s, big_f=equation_3):
-    """Section by section what the paper says, on mmseg's own Swin; s: the gate of a block."""
+    """The paper's method, section by section, on mmseg's original Swin; s: the gate of a block."""
     state = encoder.state_dict()
     stock = stock_swin(encoder)
     features = {t: [] for t in TASKS}
@@ -168,7 +168,7 @@ def test_parameters_of_the_options(options, per_block):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_all_tasks_at_once_are_each_task_alone(dtype):
+def test_all_tasks_at_once_equal_single_tasks(dtype):
     encoder = randomized(build(ratio=1)).float().eval()
     images = torch.randn(2, 3, 50, 36)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):

@@ -43,7 +43,7 @@ def _frustum_distance(shape: Frustum) -> Distance:
 
 
 def _capsule_distance(shape: Capsule) -> Distance:
-    """The hull of two balls as the union of the many balls between them."""
+    """The hull of two balls, as the union of many balls between them."""
     steps = np.linspace(0, 1, 4001)[:, None]
     heights = -shape.half + 2 * shape.half * steps
     radii = shape.bottom + (shape.top - shape.bottom) * steps
@@ -72,7 +72,7 @@ IDS = [f"{type(shape).__name__}{number}" for number, (shape, _) in enumerate(SHA
 
 @pytest.mark.parametrize(("shape", "distance"), SHAPES, ids=IDS)
 def test_primitive_agrees_with_its_distance_function(shape: Any, distance: Distance) -> None:
-    """Hits lie on the surface, come first, and have the normals of the numeric gradient."""
+    """Hits are on the surface, are the first ones, and have the normals of the numeric gradient."""
     rng = np.random.default_rng(3)
     for origin in ([1.6, 1.1, -1.3], [0.2, 2.0, 0.1], [-1.8, 0.05, 0.9]):
         start = np.array(origin)
@@ -91,14 +91,14 @@ def test_primitive_agrees_with_its_distance_function(shape: Any, distance: Dista
         assert ((normals * dirs[:, hit]).sum(axis=0) <= 1e-9).all()
         shift = 1e-4 * np.eye(3)[:, :, None]
         slope = [(distance(points + s) - distance(points - s)) / 2e-4 for s in shift]
-        # Rims have no gradient: there the two differences disagree and their norm drops.
+        # Rims have no gradient: the two differences disagree there, and their norm drops.
         smooth = np.abs(np.linalg.norm(slope, axis=0) - 1) < 1e-4
         assert smooth.mean() > 0.8
         assert np.allclose(normals[:, smooth], np.array(slope)[:, smooth], atol=2e-3)
 
 
 def test_primitive_known_hits() -> None:
-    """Hits that can be worked out by hand."""
+    """Hits that can be computed by hand."""
     start, dirs = np.array([0.0, 0.0, 3.0]), np.array([[0.0], [0.0], [-1.0]])
     assert Sphere(1).intersect(start, dirs)[0] == pytest.approx(2)
     assert Box(1, 1, 0.5).intersect(start, dirs)[0] == pytest.approx(2.5)
@@ -112,7 +112,7 @@ def test_primitive_known_hits() -> None:
 
 
 def test_culling_changes_nothing() -> None:
-    """Bounding spheres save work and nothing else, for the eye and for the lights."""
+    """Bounding spheres only save work, for the camera and for the lights."""
     scene = build_scene(scene_generator(0, "train", 2))
     dirs, eye = camera_rays(scene.camera, 40), scene.camera.position
     depth, seen = nearest(scene.solids, eye, dirs)
@@ -131,7 +131,7 @@ def test_culling_changes_nothing() -> None:
 
 
 def _looking_along_minus_z(solids: list[Solid], size: int) -> RenderedScene:
-    """Render solids from 1.5 m above the origin, looking level along the world's -z."""
+    """Render solids from 1.5 m above the origin, looking horizontally along the world's -z."""
     scene = build_scene(scene_generator(0, "train", 0))
     camera = Camera(np.array([0.0, 1.5, 0.0]), np.eye(3), 0.6)
     lights = [(np.array([0.0, 3.0, 0.0]), np.ones(3))]
@@ -176,7 +176,7 @@ def test_person_stands_upright(seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[RenderedScene]:
-    """Forty small scenes that several tests look at."""
+    """Forty small scenes that several tests share."""
     return [render_scene(5, "train", index, 64) for index in range(40)]
 
 
@@ -192,7 +192,7 @@ def test_arrays(scenes: list[RenderedScene]) -> None:
 
 
 def test_normals_face_the_camera(scenes: list[RenderedScene]) -> None:
-    """No visible surface turns its back on the ray that sees it."""
+    """Normals of visible surfaces point against the viewing ray."""
     for index, scene in enumerate(scenes):
         assert np.allclose((scene.normals**2).sum(axis=2), 1, atol=1e-5)
         camera = build_scene(scene_generator(5, "train", index)).camera
@@ -221,7 +221,7 @@ def test_depth_and_normals_agree() -> None:
 
 
 def test_labels_agree_with_each_other(scenes: list[RenderedScene]) -> None:
-    """Parts, classes, saliency and edges tell one story."""
+    """Parts, classes, saliency and edges are consistent."""
     for scene in scenes:
         parts = scene.human_parts
         person = scene.semseg == PERSON
@@ -247,7 +247,7 @@ def test_edges_lie_left_and_above_a_change() -> None:
 
 
 def test_everything_occurs(scenes: list[RenderedScene]) -> None:
-    """Every class and every body part turns up."""
+    """Every class and every body part occurs."""
     assert len(CLASSES) == len(PALETTE) and len(PART_CLASSES) == len(PART_PALETTE)
     classes = {value for scene in scenes for value in np.unique(scene.semseg)}
     parts = {
@@ -263,12 +263,12 @@ def test_everything_occurs(scenes: list[RenderedScene]) -> None:
 
 
 def test_scene_is_a_function_of_its_arguments() -> None:
-    """The same arguments give the same scene, and the size only its resolution."""
+    """Equal arguments give equal scenes, and the size only changes the resolution."""
     one, two = (render_scene(3, "val", 7, 48) for _ in range(2))
     assert np.array_equal(one.image, two.image) and np.array_equal(one.depth, two.depth)
     for other in (("val", 8), ("train", 7)):
         assert not np.array_equal(one.semseg, render_scene(3, *other, 48).semseg)
-    # With three times the pixels, every third pixel's centre is the same ray.
+    # At three times the resolution, the centre of every third pixel is the same ray.
     large = render_scene(3, "val", 7, 144)
     assert np.allclose(large.depth[1::3, 1::3], one.depth, rtol=1e-4)
     assert np.array_equal(large.instances[1::3, 1::3], one.instances)
@@ -328,7 +328,7 @@ def test_rotations_are_proper() -> None:
 
 
 def test_command_line(run_tool: Callable[..., Output], tmp_path: Path) -> None:
-    """The tool writes a dataset once and refuses to write into it again."""
+    """The tool writes a dataset once and refuses to overwrite it."""
     out = tmp_path / "shapes"
     line = (out, "--train", 1, "--val", 1, "--size", 16, "--seed", 2, "--workers", 1)
     run_tool("tools/dataset_converters/shapes.py", *line)

@@ -1,8 +1,8 @@
-"""Warps of a batch against those of single images, and against what the maps must do.
+"""Warps of a batch equal those of single images and the exact results of the maps.
 
-OpenCV computes its coordinates in another order, so that a place may differ by some 1e-5 pixels:
-the nearest pixel is another one in fewer than a pixel of a thousand, and interpolated values of
-0..255 differ by less than 0.05.
+OpenCV computes coordinates in another order, so that they may differ by some 1e-5 pixels: the
+nearest pixel differs in less than one pixel of a thousand, and interpolated values of 0..255
+differ by less than 0.05.
 """
 
 import functools
@@ -27,7 +27,7 @@ SPECS = {
     "depth": Depth("depth").label,
     "divided": Depth("depth", zoom_divides=True).label,
 }
-# What each kind of label holds where there is none, written down here on purpose.
+# Value of a missing label, by kind; repeated here on purpose, independently of the package.
 NO_LABEL = {"semseg": 255, "saliency": 255, "edge": 255, "normals": 0, "depth": 0, "divided": 0}
 SIZES = [(64, 64), (50, 64), (64, 41)]
 
@@ -38,7 +38,7 @@ def _scene(index):
 
 
 def _labels(index, size):
-    """A scene's labels in memory, cut to ``size``; part of the normals is missing."""
+    """A scene's labels, cropped to ``size``; some normals are missing."""
     scene, (height, width) = _scene(index), size
     normals = scene.normals.copy()
     normals[20:30, 10:35] = 0
@@ -54,7 +54,7 @@ def _labels(index, size):
 
 
 def _warp_batch(spec, labels, warps):
-    """As the data preprocessor does it."""
+    """Warp a batch as the data preprocessor does."""
     tensors = [spec.to_tensor(label) for label in labels]
     maps = BatchWarp(warps, [label.shape[:2] for label in labels])
     return spec.warp_batch(framed(tensors, spec.fill), maps)
@@ -66,7 +66,7 @@ def _warp_alone(spec, label, warp):
 
 @pytest.mark.parametrize("side", [41, 64])
 @pytest.mark.parametrize("name", EXACT)
-def test_maps_that_move_whole_pixels_are_exact(name, side):
+def test_shifts_by_integer_pixels_are_exact(name, side):
     arguments, move, turn = EXACT[name]
     labels = _labels(0, (side, side))
     warp = make_warp((side, side), (side, side), **arguments)
@@ -99,7 +99,7 @@ def test_flip_of_any_size_is_exact_and_only_where_it_was_drawn():
 @exact_interpolation
 @pytest.mark.parametrize("target", [(25, 32), (100, 128), (150, 192)])
 def test_plain_resizes_choose_the_pixels_of_cv2(target):
-    """Halving puts every pixel exactly between two: the even one is taken."""
+    """Halving puts every pixel exactly between two; the even one is taken."""
     label = _labels(0, SIZES[1])
     for task in ("semseg", "edge", "depth"):
         warp = make_warp(SIZES[1], target)
@@ -127,7 +127,7 @@ def test_a_batch_is_warped_as_its_images_alone(task):
     assert found.shape == expected.shape
     missing = (expected == NO_LABEL[task]).all(1)
     assert 0.02 < missing.float().mean() < 0.7
-    # The fill is the fill, and it is in the same places.
+    # The fill value is exact, and in the same places.
     differs = (found == NO_LABEL[task]).all(1) != missing
     assert differs.float().mean() < 1e-3
     close = torch.isclose(found, expected, atol=1e-3, rtol=1e-5).all(1)
@@ -143,7 +143,7 @@ def test_normals_stay_unit_vectors_or_none():
 
 
 def test_normals_turn_with_the_image():
-    """A plane that faces right, seen after a turn to the left by 30 degrees."""
+    """A plane that faces right, after a rotation to the left by 30 degrees."""
     label = np.zeros((9, 9, 3), np.float32)
     label[..., 0], label[..., 2] = 0.6, 0.8
     for flip, sign in ((False, 1), (True, -1)):
@@ -156,7 +156,7 @@ def test_normals_turn_with_the_image():
 def test_a_missing_neighbour_is_left_out_of_a_normal():
     label = np.zeros((1, 4, 3), np.float32)
     label[0, :3] = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
-    # Twice as wide: pixels lie a quarter of the way to a neighbour.
+    # At twice the width, pixels are a quarter of the way to a neighbour.
     found = _warp_batch(SPECS["normals"], [label], [make_warp((1, 4), (1, 8))])[0, :, 0].T
     between = torch.tensor([3.0, 1.0, 0.0]) / 10**0.5
     torch.testing.assert_close(found[1], between)
@@ -182,7 +182,7 @@ def test_images_are_interpolated_and_framed_as_cv2_does_it():
 
 
 def test_new_pixels_carry_no_label():
-    # Half the size about the centre of an 8 x 8 frame leaves a border of two pixels.
+    # Halving about the centre of an 8 x 8 frame leaves a border of two pixels.
     border = torch.ones(8, 8, dtype=torch.bool)
     border[2:6, 2:6] = False
     for task, spec in SPECS.items():
@@ -199,13 +199,13 @@ class _Sides(LabelSpec):
     categorical = True
 
     def transform_values(self, labels, geometry):
-        """As docs/performance.md has it."""
+        """As in docs/performance.md."""
         exchanged = torch.where((labels == 1) | (labels == 2), 3 - labels, labels)
         return torch.where(geometry.flip, exchanged, labels)
 
 
 def test_a_flip_may_exchange_classes_on_a_device():
-    """The other pixels, and those without a label, stay what they are."""
+    """All other pixels, and those without a label, are unchanged."""
     label = np.random.default_rng(0).integers(0, 3, (9, 12), dtype=np.uint8)
     for flip in (False, True):
         warp = make_warp((9, 12), (9, 12), flip)

@@ -14,7 +14,7 @@ from vmt_mm.utils.files import write_image
 from vmt_mm.utils.normal_frames import FRAMES, parse_frame
 
 H, W = 12, 16
-#: What a frame has for the project's x, y, z; from its definition, by hand.
+#: A frame's axes for the project's x, y, z, by hand from its definition.
 FROM_OURS = dict(
     opengl=[1, 1, 1],
     opencv=[1, -1, -1],
@@ -37,7 +37,7 @@ def _write(path, values, none=None):
     if kind == ".npy":
         np.save(path, values)
     elif kind == ".tiff":
-        lossless = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # which OpenCV before 5 is not by itself
+        lossless = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # not the default of OpenCV before 5
         assert cv2.imwrite(str(path), values[..., ::-1], lossless)
     else:
         codes = np.rint((values + 1) * (bits / 2)).astype(np.uint16 if bits > 255 else np.uint8)
@@ -55,11 +55,11 @@ def test_normals_of_any_frame_are_ours_in_memory(tmp_path, frame, file):
     path = _write(tmp_path / file, ours * np.float32(FROM_OURS[frame]))
     label = spec.decode(path)
     np.testing.assert_allclose(label, ours, atol=0.01 if file == "8.png" else 1e-4)
-    # geometry is that of our frame, so an augmentation commutes with reading
+    # geometry acts in our frame, so an augmentation commutes with reading
     warp = make_warp((H, W), (H, W), flip=True, angle=20.0)
     np.testing.assert_allclose(spec.warp(label, warp), Normals("n").label.warp(ours, warp),
                                atol=0.02)  # fmt: skip
-    # what is written is in the files' frame again, and read back the same; pictures are in ours
+    # files are written in their frame and read back the same; drawings are in ours
     prediction = label.transpose(2, 0, 1)
     write_image(tmp_path / "out.png", spec.encode(prediction))
     with Image.open(tmp_path / "out.png") as image:
@@ -72,7 +72,7 @@ def test_normals_of_any_frame_are_ours_in_memory(tmp_path, frame, file):
 
 def test_frames_may_be_given_as_axes():
     assert parse_frame("y, -x,z") == "y,-x,z"
-    spec = Normals("n", frame="y,-x,z").label  # their y points right, their x down
+    spec = Normals("n", frame="y,-x,z").label  # y points right and x down
     np.testing.assert_allclose(
         spec.interpret(np.float32([[[0.6, 0.8, 0.0]]]))[0, 0], [0.8, -0.6, 0.0], atol=1e-6
     )
@@ -85,7 +85,7 @@ def test_frames_may_be_given_as_axes():
 
 @pytest.mark.parametrize("none", [0, 127, 128])
 @pytest.mark.parametrize("frame", ["opengl", "opencv"])
-def test_black_and_grey_are_no_normal(tmp_path, frame, none):
+def test_black_and_grey_are_not_normals(tmp_path, frame, none):
     path = _write(tmp_path / "n.png", _scene() * np.float32(FROM_OURS[frame]), none)
     label = Normals("n", frame=frame).label.decode(path)
     assert not label[0, 0].any()
@@ -95,7 +95,7 @@ def test_black_and_grey_are_no_normal(tmp_path, frame, none):
         assert (spec.encode(label.transpose(2, 0, 1))[0, 0] == code).all()
 
 
-def test_vectors_that_are_none_or_not_unit(tmp_path):
+def test_zero_vectors_and_vectors_without_unit_length(tmp_path):
     spec, vectors = Normals("n").label, _scene()
     vectors[0, :4] = [[0] * 3, [np.nan] * 3, [np.inf, 0, 0], [0, np.nan, 1]]
     label = spec.decode(_write(tmp_path / "a.npy", vectors))
@@ -115,7 +115,7 @@ def test_vectors_that_are_none_or_not_unit(tmp_path):
         assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_colour_that_is_no_normal_is_found(tmp_path):
+def test_a_colour_that_is_not_a_normal_is_found(tmp_path):
     spec, path = Normals("n").label, _write(tmp_path / "n.png", _scene())
     spec.check_file(path)
     white = _scene()
@@ -146,7 +146,7 @@ def _counts(spec, labels):
 
 
 def _room():
-    """A wall above a floor, as seen from above it: in our frame."""
+    """A wall above a floor, seen from above the floor, in our frame."""
     normals = np.tile(np.float32([0, 0, 1]), (H, W, 1))
     normals[H // 2 :] = [0, 0.94, 0.3412]
     return normals
@@ -272,7 +272,7 @@ def test_classes_may_be_colours(tmp_path):
     Image.fromarray(opaque).save(path)
     np.testing.assert_array_equal(task.label.decode(path), INDEX)
     Image.fromarray(_colored(INDEX)).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
-    np.testing.assert_array_equal(task.label.decode(path), INDEX)  # whatever its own indices
+    np.testing.assert_array_equal(task.label.decode(path), INDEX)  # whatever the palette indices
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
     np.testing.assert_array_equal(task.label.decode(path), np.zeros((2, 2)))
     # predictions are indices

@@ -1,4 +1,4 @@
-"""Label files, what geometry does to their values, and how they are drawn."""
+"""Label files, how geometry changes their values, and how they are drawn."""
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ KIND = {"semseg": "grey", "saliency": "grey", "edge": "grey", "normals": "rgb", 
 
 
 def _files(folder):
-    """One file of each kind that a user may have put in the wrong place."""
+    """One file of each kind that a user may have put in the wrong folder."""
     rng = np.random.default_rng(0)
     images = {
         "grey": rng.integers(0, 21, (H, W), dtype=np.uint8),
@@ -98,7 +98,7 @@ def test_depth_file_is_16_bit_millimetres(tmp_path):
 
 def test_normals_file_keeps_directions_and_invalid_pixels(tmp_path):
     spec, normals = TASKS["normals"].label, _unit_normals(3)
-    normals[0, 0] = (-1, 0, 0)  # one channel of its code is 0, yet it is valid
+    normals[0, 0] = (-1, 0, 0)  # one channel is 0, but the pixel is valid
     path = tmp_path / "normals.png"
     found = _through_file(spec, normals, path)
     invalid = ~normals.any(-1)
@@ -124,8 +124,8 @@ def test_other_kinds_of_file_are_refused_by_name(tmp_path, task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_damaged_files_are_refused_by_name(tmp_path, task):
-    whole = _files(tmp_path)[KIND[task]].read_bytes()
-    contents = [whole[:n] for n in (0, 4, 20, 40, len(whole) // 2)]
+    intact = _files(tmp_path)[KIND[task]].read_bytes()
+    contents = [intact[:n] for n in (0, 4, 20, 40, len(intact) // 2)]
     for number, content in enumerate([*contents, b"not an image"]):
         path = tmp_path / f"damaged{number}.png"
         path.write_bytes(content)
@@ -150,7 +150,7 @@ def test_flip_mirrors_pixels_and_negates_x():
 
 @pytest.mark.parametrize("angle", [-90.0, -13.0, 30.0, 180.0])
 def test_rotation_turns_the_vectors(angle):
-    # A constant field stays constant, so the centre shows what happened to the vector alone.
+    # A constant field stays constant, so the centre only shows the change of the vector.
     theta = np.deg2rad(angle)
     cos, sin = np.cos(theta), np.sin(theta)
     for nx, ny, nz in [(0.6, 0.0, 0.8), (0.0, 0.6, 0.8), (0.48, -0.64, 0.6)]:
@@ -186,7 +186,7 @@ def test_interpolated_normals_are_units_of_valid_neighbours():
         inner = found[8:16]
         lengths = np.sqrt((inner**2).sum(-1))
         assert set(np.round(lengths, 5).ravel()) == {0.0, 1.0}
-        # Between a and b it blends; towards the invalid side b stays b up to the border.
+        # It blends between a and b; towards the invalid side, b is unchanged up to the border.
         assert not np.allclose(inner[:, 8], a, atol=0.05)
         assert not np.allclose(inner[:, 8], b, atol=0.05)
         np.testing.assert_allclose(inner[:, 12:16], np.broadcast_to(b, (8, 4, 3)), atol=1e-6)
@@ -245,7 +245,7 @@ def test_voc_palette_is_the_known_one():
     assert voc_palette(8).tobytes().hex(" ", 3) == (
         "000000 800000 008000 808000 000080 800080 008080 808080"
     )
-    # From 8 on, the second bits of the channels count too.
+    # From 8 on, the second bits of the channels are used too.
     for index, color in {8: "400000", 15: "c08080", 20: "004080", 255: "e0e0c0"}.items():
         assert voc_palette(256)[index].tobytes().hex() == color
 
@@ -270,13 +270,13 @@ def test_three_channels_get_the_values_that_cv2_gives_them(dtype):
 
 
 def test_normals_in_strips_are_those_of_the_formulas(tmp_path):
-    # more pixels than are computed with at a time, and a last strip that is not full
+    # more pixels than one strip has, and a last strip that is not full
     codes = np.random.default_rng(8).integers(0, 256, (300, 211, 3), dtype=np.uint8)
     codes[50:120, 30:] = 0
     path = tmp_path / "normals.png"
     Image.fromarray(codes).save(path)
     vectors = codes.astype(np.float32) * (2 / 255) - 1
-    # black is none, and grey, which has no direction
+    # black means no normal, and so does grey, which has no direction
     spec, valid = TASKS["normals"].label, codes.any(-1) & (np.linalg.norm(vectors, axis=-1) > 0.1)
 
     def unit(vectors, keep):
@@ -312,7 +312,7 @@ def test_the_ending_of_label_files_can_be_chosen(task):
     assert chosen.label.suffixes == ("_mask.png",)
     assert chosen.label.suffix == task.label.suffix == task.label.suffixes[0] == ".png"
     plain = type(task)("own", **options)
-    assert "_mask.png" not in plain.label.suffixes  # the class's own stays as it is
+    assert "_mask.png" not in plain.label.suffixes  # the class attribute is unchanged
     assert chosen.label.identity != plain.label.identity
     for wrong in ("", "mask", "/a.png", 3):
         with pytest.raises(InputError, match="own: `suffix` must be an ending"):

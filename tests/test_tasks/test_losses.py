@@ -1,4 +1,4 @@
-"""Losses and predictions against loops in float64 that follow the definitions word by word."""
+"""Losses and predictions equal float64 loops that follow the definitions literally."""
 
 import math
 
@@ -45,7 +45,7 @@ def _normals_case():
     target = rng.normal(size=(N, 3, H, W))
     target /= np.sqrt((target**2).sum(1, keepdims=True))
     target *= rng.random((N, 1, H, W)) > 0.3
-    # A valid vector may have zero components: it is invalid only as a whole.
+    # A valid vector may have zero components: only the zero vector is invalid.
     target[0, :, 0, 0] = (0, 0, 1)
     return Normals("normals"), _random((N, 3, H, W), 6), target.astype(np.float32)
 
@@ -84,13 +84,13 @@ def test_segmentation_is_cross_entropy_over_valid_pixels():
     assert _loss(task, logits, target) == pytest.approx(total / valid, rel=1e-5)
 
 
-def test_saliency_is_balanced_by_the_whole_batch():
+def test_saliency_is_balanced_over_the_batch():
     task, logits, target = _binary_case(Saliency("saliency"))
     labels = [target[n, 0, y, x] for n, y, x in _pixels()]
     share = labels.count(0) / (labels.count(0) + labels.count(1))
     expected = _weighted_bce(logits, target, share)
     assert _loss(task, logits, target) == pytest.approx(expected, rel=1e-5)
-    # Neither a fixed weight nor one a picture would give this number.
+    # A fixed weight or one per image would give another value.
     assert expected != pytest.approx(_weighted_bce(logits, target, 0.5), rel=1e-2)
 
 
@@ -142,7 +142,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradient_comes_from_valid_pixels_alone(name):
+def test_gradient_comes_from_valid_pixels_only(name):
     task, logits, target = CASES[name]()
     logits = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
     target = torch.as_tensor(target)
@@ -173,7 +173,7 @@ def test_one_sided_targets_stay_finite(kind, value):
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
-    # All negative: w = 1, and the negatives' weight 1 - w vanishes; all positive: w = 0.
+    # All negative: w = 1, and the weight 1 - w of negatives is 0; all positive: w = 0.
     assert (loss.item() == 0) == (kind is Saliency)
 
 
@@ -189,7 +189,7 @@ def test_foreground_prediction_is_one_sigmoid(kind):
     task, logits, _ = _binary_case(kind("task"))
     prediction = task.to_prediction(torch.tensor(logits))
     np.testing.assert_allclose(prediction, 1 / (1 + np.exp(-logits)))
-    # A second sigmoid could not go below one half.
+    # After a second sigmoid, nothing would be below one half.
     assert prediction.min() < 0.1
 
 

@@ -27,7 +27,7 @@ def test_operations_grow_with_the_image(run_tool):
         for side in (112, 224)
     )
     small, large = (sum(part["flops"] for part in parts) for parts in (small, large))
-    assert 3 < large / small < 4.1  # windows are filled up: not quite four times
+    assert 3 < large / small < 4.1  # windows are padded: not quite four times
 
 
 def test_curves_and_times(run_tool, tmp_path):

@@ -1,4 +1,4 @@
-"""The command that times encoders."""
+"""The command that times backbones."""
 
 import json
 from functools import partial
@@ -31,7 +31,7 @@ def test_json_and_picture(benchmark, tmp_path, mode):
     assert cv2.imread(str(picture)).shape[0] > 300
 
 
-def test_the_stock_composition_beside_ours(benchmark, tmp_path):
+def test_the_stock_composition_next_to_ours(benchmark, tmp_path):
     picture = tmp_path / "reference.png"
     arguments = ["--mode", "train", "--reference", "--ablate", "--json", "--out", picture]
     records = json.loads(benchmark(NANO, *arguments, *SMALL).out)
@@ -40,7 +40,7 @@ def test_the_stock_composition_beside_ours(benchmark, tmp_path):
                 "usual_losses"]  # fmt: skip
     assert cells == [(v, t) for t in (1, 2) for v in variants]
     stock, full = (record["gflop"] for record in records[7:9])
-    assert stock < full  # which takes the gradients of all weights
+    assert stock < full  # which computes gradients of all weights
     keys = {"config", "variant", "mode", "tasks", "batch", "size", "median_s", "images_per_s",
             "peak_mem_bytes", "gflop"}  # fmt: skip
     assert keys <= records[0].keys()

@@ -48,10 +48,10 @@ def test_json(benchmark, scenes, workers):
     assert set(record["times_plain"]) == set(record["stages"]) == {"files", "cache"}
     for stages in record["stages"].values():
         assert {"LoadImageFromFile", "LoadLabels", "RandomWarp"} < set(stages)
-    assert sorted(scenes.rglob("*")) == files  # the cache has gone
+    assert sorted(scenes.rglob("*")) == files  # the cache is removed
 
 
-def test_tables_and_fewer_images_than_asked_for(benchmark):
+def test_tables_and_fewer_images_than_requested(benchmark):
     output = benchmark("--repeats", "1").out
     assert "times plain" in output
     assert "where it goes" in output

@@ -31,7 +31,7 @@ def trained(run_tool, tmp_path_factory):
 
 
 def losses(output):
-    """(epoch, loss) of every line of the log that has one."""
+    """(epoch, loss) of every log line with a loss."""
     lines = re.findall(r"Epoch\(train\)\s+\[(\d+)\].* loss: ([\d.]+)", output)
     return [(int(epoch), float(loss)) for epoch, loss in lines]
 
@@ -48,7 +48,7 @@ def test_the_demo_can_be_run_twice(run_tool, tmp_path):
     panel = Path(re.search(r"a panel to look at: (\S+\.png)", first)[1])
     panel_size = panel.stat().st_size
     panel.unlink()
-    # what make runs, in this process
+    # the commands of the Makefile, in this process
     run_tool(TRAIN, CONFIG, "--work-dir", demo, *small)
     checkpoint = (demo / "last_checkpoint").read_text()
     folders = ("--work-dir", demo / "test", "--show-dir", demo / "panels")
@@ -56,12 +56,12 @@ def test_the_demo_can_be_run_twice(run_tool, tmp_path):
     for output, size in ((first, panel_size), (second, panel.stat().st_size)):
         assert "semseg" in output
         assert "mIoU (higher is better)" in output
-        assert "Delta" not in output  # there is no reference for these scenes
+        assert "Delta" not in output  # these scenes have no reference
         assert size > 10_000
     assert list(demo.rglob("vis_image/*.png"))  # drawn during validation
 
 
-def test_training_says_what_trains(trained):
+def test_training_logs_the_trainable_parameters(trained):
     _, output = trained
     assert re.search(r"encoder\s+│\s+[\d,]+ │\s+[\d,]+ │\s+[\d.]+ %", output)
 
@@ -91,7 +91,7 @@ def test_test_writes_metrics_and_every_prediction(run_tool, trained, tmp_path):
         assert task.label.decode(tmp_path / "out" / name / f"{ids[0]}.png").shape[:2] == (48, 48)
 
 
-def test_a_resumed_run_goes_on_where_it_stopped(run_tool, trained, tmp_path):
+def test_a_resumed_run_continues_where_it_stopped(run_tool, trained, tmp_path):
     folder, _ = trained
     two = options(folder, NO_PICTURES, "default_hooks.logger.interval=1", "train_cfg.max_epochs=2")
 
@@ -99,19 +99,19 @@ def test_a_resumed_run_goes_on_where_it_stopped(run_tool, trained, tmp_path):
         command = (TRAIN, CONFIG, "--seed", "3", "--deterministic", "--work-dir", tmp_path / name)
         return losses(run_tool(*command, *more).text)
 
-    whole = train("whole", *two)
-    # stopped after the first of two epochs, the schedule being that of two
+    full_run = train("full", *two)
+    # stopped after the first of two epochs, with the schedule of two
     stopped = train("part", *two, "train_cfg.max_epochs=1", "param_scheduler.0.end=2")
-    # the pretrained file is needed only to start
+    # the pretrained file is only needed to start
     resumed = train("part", "--resume", *two, "pretrained=gone.pth")
     assert [epoch for epoch, _ in stopped] == [1, 1]
     assert [epoch for epoch, _ in resumed] == [2, 2]
-    assert resumed == [pair for pair in whole if pair[0] == 2]
+    assert resumed == [pair for pair in full_run if pair[0] == 2]
 
 
 @pytest.fixture(scope="module")
 def partial(trained, tmp_path_factory):
-    """The scenes as data of a user's own: every task lacks labels, one image has none at all."""
+    """The scenes as a user's data: labels of every task are missing, and one image has none."""
     root = tmp_path_factory.mktemp("partial")
     shutil.copytree(trained[0] / "shapes", root, dirs_exist_ok=True)
     last = (root / "splits/val.txt").read_text().split()[-1]
@@ -125,7 +125,7 @@ def partial(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def own(partial, tmp_path_factory):
     """A config of the partial data."""
-    # One image at a time, so that each is computed alike in whatever process it is.
+    # One image per batch, so that results do not depend on the process.
     path = tmp_path_factory.mktemp("own") / "own.py"
     path.write_text(
         f"_base_ = {str(ROOT / CONFIG)!r}\n"
@@ -139,7 +139,7 @@ def own(partial, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def groups(trained, own, tmp_path_factory):
-    """A folder with what tools left that ran in process groups: exit status, output, results."""
+    """A folder with exit status, output and results of tools that ran in process groups."""
     folder, checkpoint = tmp_path_factory.mktemp("groups"), trained[0] / "run/epoch_1.pth"
     train, test = [TRAIN, ROOT / CONFIG], [TEST, ROOT / CONFIG, checkpoint]
     small = options(trained[0], NO_PICTURES)
@@ -165,7 +165,7 @@ def groups(trained, own, tmp_path_factory):
 @pytest.mark.parametrize("end", ["done", "failed"])
 @pytest.mark.parametrize("tool", ["train", "test"])
 def test_no_thread_of_a_process_group_is_left(groups, tool, end):
-    # one that lets go of a tensor while the interpreter exits would abort the process
+    # a thread that frees a tensor while the interpreter exits would abort the process
     output = (groups / f"{tool} {end} 0.txt").read_text()
     assert ("error: " in output) == (end == "failed")
     assert "threads at the end: 0" in output
@@ -182,7 +182,7 @@ def test_more_processes_give_the_metrics_of_one(run_tool, trained, own, groups, 
     run_tool(TEST, *arguments, "--work-dir", tmp_path / "1", *small)
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.delenv("PORT", raising=False)
-        with contextlib.suppress(OSError):  # else torchrun's default port is taken already
+        with contextlib.suppress(OSError):  # torchrun's default port is in use already
             stack.enter_context(socket.create_server(("127.0.0.1", 29500)))
         run_process(
             *("bash", "tools/dist_test.sh", *arguments, "2", "--work-dir", tmp_path / "2"), *small
@@ -192,7 +192,7 @@ def test_more_processes_give_the_metrics_of_one(run_tool, trained, own, groups, 
         for folder in (tmp_path / "1", tmp_path / "2", groups / "four")
     ]
     assert one["semseg/images"] < 5
-    assert one["human_parts/images"] < one["semseg/images"]  # some images show no one
+    assert one["human_parts/images"] < one["semseg/images"]  # some images show no person
     assert {"semseg/mIoU", "human_parts/mIoU", "saliency/maxF", "normals/mErr"} <= set(one)
     for more in (two, four):
         assert more == pytest.approx(one, abs=1e-9, rel=0)
@@ -268,9 +268,9 @@ def test_browse_and_print(run_tool, trained, tmp_path):
 
 
 def _run_in_groups(folder):
-    """Run the fixture's commands in forked processes, which have imported the libraries already."""
+    """Run the fixture's commands in forked processes, which share the imported libraries."""
     gc.collect()
-    gc.freeze()  # else every process goes through all libraries when it collects
+    gc.freeze()  # otherwise, garbage collection in every process visits all libraries
     codes = {}
     for name, (world, command) in json.loads((folder / "commands.json").read_text()).items():
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port(), WORLD_SIZE=str(world))
@@ -286,7 +286,7 @@ def _run_in_groups(folder):
 
 
 def _run_as_rank(folder, output, command):
-    """Run a tool, say how many threads of gloo are left, and end as an interpreter does."""
+    """Run a tool, print the number of gloo threads left, and exit as an interpreter does."""
     os.chdir(folder)
     stream = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(stream, 1)

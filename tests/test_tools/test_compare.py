@@ -1,4 +1,4 @@
-"""The comparison tool: it trains, collects, goes on, and says what is wrong in one line."""
+"""The comparison tool trains, collects, continues, and reports errors in one line."""
 
 import json
 
@@ -18,7 +18,7 @@ TINY = [
     "default_hooks.visualization.num_images=0",
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]  # every training is a process of the tool
+pytestmark = [pytest.mark.slow, pytest.mark.processes]  # the tool starts a process per training
 
 
 @pytest.fixture(scope="module")

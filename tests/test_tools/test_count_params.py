@@ -33,7 +33,7 @@ def test_json_holds_whole_numbers(count):
     assert "paper_millions" not in records[1]
 
 
-def test_the_papers_numbers_stand_beside(count):
+def test_the_papers_numbers_are_listed(count):
     rows = [[c.strip() for c in line.split("│")] for line in count(PASCAL, FULL).out.splitlines()]
     row = next(row for row in rows if "vmt_swin-t_pascal" in row)
     assert {"1,126,848", "2,537,504", "4.09", "1.02", "1.13 / 3.66", "1.13 / 3.68"} <= set(row)

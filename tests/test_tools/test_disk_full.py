@@ -1,4 +1,4 @@
-"""A disk that fills up during a training: one message, and the last checkpoint is whole."""
+"""A disk that fills up during a training: one message, and the last checkpoint is intact."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from commands import CONFIG, options, run_process
 
 from vmt_mm.checkpoints.files import is_intact, newest_checkpoint
 
-# A small disk in a name space of its own needs no rights; what is left on it is copied out.
+# A small disk in a separate namespace needs no privileges; its content is copied out at the end.
 _IN_NAME_SPACE = """
 mount -t tmpfs -o size={size} tmpfs {disk} || exit 99
 "$@"; code=$?
@@ -38,7 +38,7 @@ def _needs_name_spaces(tmp_path):
 
 
 def test_training_says_so_and_keeps_the_last_checkpoint(tmp_path):
-    # Room for one checkpoint of 7.5 MB and the logs, not for two.
+    # Room for the logs and one checkpoint of 7.5 MB, not for two.
     copy, output = on_small_disk(
         tmp_path, "13m",
         sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "disk/run",
@@ -70,4 +70,4 @@ def test_rendering_says_so_too(tmp_path):
     )  # fmt: skip
     assert "error: the disk is full" in output
     assert "Traceback" not in output
-    assert not (copy / "shapes").exists()  # the folder appears whole or not at all
+    assert not (copy / "shapes").exists()  # the folder is created atomically

@@ -1,4 +1,4 @@
-"""The metrics of `tools/test.py` are those of the files that it writes."""
+"""The metrics of `tools/test.py` equal those computed from the files that it writes."""
 
 import json
 
@@ -8,10 +8,10 @@ from recompute import recompute
 
 from vmt_mm.evaluation.task_metric import is_of_class
 
-#: 8 bits move a probability by 1/510 and a normal's component by 1/255: what that may change, of
-#: the whole where a metric is a percentage, of the value where it is not.
+#: 8 bits move a probability by 1/510 and a normal's component by 1/255. The tolerance is relative
+#: to 100 if a metric is a percentage, otherwise to its value.
 _ROUNDING = 1e-3
-#: Pixels within 1/510 of a threshold may change sides, several at once where they are alike.
+#: Pixels within 1/510 of a threshold may change sides, equal ones at the same time.
 _CUT = 3e-3
 _NO_PERCENTAGE = ("mErr", "median", "rmse", "abs_rel", "threshold", "images")
 
@@ -45,10 +45,10 @@ def test_metrics_come_from_the_files(tested):
     of_set = {key for key in metrics if not is_of_class(key) and not key.endswith("/mAcc")}
     assert set(again) == of_set - left_out - counts
     for name, value in again.items():
-        whole = abs(value) if name.split("/")[1] in _NO_PERCENTAGE else 100
+        scale = abs(value) if name.split("/")[1] in _NO_PERCENTAGE else 100
         limit = _CUT if name in ("saliency/mIoU", "saliency/maxF") else _ROUNDING
-        assert metrics[name] == pytest.approx(value, abs=limit * whole), name
-    # and they say something: a constant prediction would not
+        assert metrics[name] == pytest.approx(value, abs=limit * scale), name
+    # the metrics are not trivial, as those of a constant prediction
     assert 5 < metrics["edge/boundaryF"] < 100
     assert 0 < metrics["depth/delta_1"] < 100
 

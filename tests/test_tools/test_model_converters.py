@@ -1,4 +1,4 @@
-"""The tools that turn checkpoints into adapters, full checkpoints and encoders."""
+"""The tools that turn checkpoints into adapters, full checkpoints and backbones."""
 
 import re
 
@@ -19,7 +19,7 @@ SOURCE = "vmt_mm://swin_nano"
 
 @pytest.fixture
 def tool(run_tool):
-    """Run a tool; check how it ends; return what it printed."""
+    """Run a tool, check its exit status, and return its output."""
 
     def call(name, *arguments, code=0):
         return run_tool(f"tools/model_converters/{name}.py", *arguments, code=code).text
@@ -28,7 +28,7 @@ def tool(run_tool):
 
 
 @pytest.fixture(scope="module")
-def config(whole, tmp_path_factory):
+def config(full_run, tmp_path_factory):
     """The small training's config as a file."""
     path = tmp_path_factory.mktemp("config") / "small.py"
     text = f"_base_ = {str(ROOT / 'configs/vmt/vmt_swin-nano_shapes.py')!r}\n"
@@ -36,8 +36,8 @@ def config(whole, tmp_path_factory):
     return path
 
 
-def test_adapter_and_merged_checkpoint(tool, config, whole, tmp_path):
-    (best,) = whole.folder.glob("best*.pth")
+def test_adapter_and_merged_checkpoint(tool, config, full_run, tmp_path):
+    (best,) = full_run.folder.glob("best*.pth")
     adapter, half = tmp_path / "adapter.safetensors", tmp_path / "half.safetensors"
     output = tool("export_adapter", config, best, adapter)
     assert re.search(rf"wrote [\d,]+ numbers, {adapter.stat().st_size:,} bytes: {adapter}", output)
@@ -53,8 +53,8 @@ def test_adapter_and_merged_checkpoint(tool, config, whole, tmp_path):
     assert all(torch.equal(state[key], value) for key, value in expected.items())
 
 
-def test_wrong_input_of_the_adapters_tools(tool, config, whole, tmp_path):
-    last, out = whole.folder / "epoch_3.pth", tmp_path / "out.safetensors"
+def test_wrong_input_of_the_adapters_tools(tool, config, full_run, tmp_path):
+    last, out = full_run.folder / "epoch_3.pth", tmp_path / "out.safetensors"
     for command, message in (
         (("export_adapter", "none.py", last, out), "none.py: no such config file"),
         (("export_adapter", config, "none.pth", out), "none.pth: no such checkpoint"),
@@ -65,18 +65,18 @@ def test_wrong_input_of_the_adapters_tools(tool, config, whole, tmp_path):
     ):
         output = tool(*command, code=1)
         assert re.search(rf"^error: .*{message}", output, re.MULTILINE), output
-    # the checkpoint names its encoder, whatever a config says
+    # the checkpoint names its backbone, whatever the config says
     tool("export_adapter", config, last, out, "--cfg-options", "pretrained=gone.pth")
     assert load_adapter(out).cfg.model.backbone.pretrained == SOURCE
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.safetensors"]
 
 
-def test_the_encoder_of_a_swin(tool, whole, config, tmp_path):
+def test_the_encoder_of_a_swin(tool, full_run, config, tmp_path):
     out = tmp_path / "encoder.safetensors"
-    output = tool("export_encoder", whole.folder / "epoch_1.pth", out, code=1)
+    output = tool("export_encoder", full_run.folder / "epoch_1.pth", out, code=1)
     assert f"epoch_1.pth holds no encoder: its encoder is that of '{SOURCE}', unchanged" in output
     adapter = tmp_path / "adapter.safetensors"
-    tool("export_adapter", config, whole.folder / "epoch_1.pth", adapter)
+    tool("export_adapter", config, full_run.folder / "epoch_1.pth", adapter)
     tool("merge", adapter, tmp_path / "merged.pth")
     for options in ((), ("--float32",)):
         tool("export_encoder", tmp_path / "merged.pth", out, *options)
@@ -112,7 +112,7 @@ def test_import_of_a_swin(tool, tmp_path):
              (".ffn.layers.1.", ".mlp.fc2."), (".projection.", ".proj.")]  # fmt: skip
     official = {}
     for key, value in own.items():
-        if "downsample" in key:  # nn.Unfold's order to concatenation's
+        if "downsample" in key:  # from nn.Unfold's order to that of concatenation
             value = value.unflatten(-1, (-1, 4)).transpose(-1, -2)[..., [0, 2, 1, 3], :].flatten(-2)
         for ours, theirs in names:
             key = key.replace(ours, theirs)

@@ -1,4 +1,4 @@
-"""Files of earlier versions: one error names the command, and the command updates them."""
+"""Files of earlier versions give an error that names the command to update them, which works."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""``verify_dataset`` finds what is wrong, and counts what is right."""
+"""``verify_dataset`` finds faults, and counts valid files."""
 
 import json
 import pickle
@@ -37,7 +37,7 @@ def _save(path, values):
 
 @pytest.fixture
 def root(tmp_path):
-    """Three images for training, two to validate on; ``c`` has only one label."""
+    """Three images for training, two for validation; ``c`` has only one label."""
     root = tmp_path / "data"
     classes = np.zeros(SIZE, np.uint8)
     classes[0], classes[1] = 2, 255
@@ -249,7 +249,7 @@ def test_missing_folders_and_splits_are_errors(root):
 
 
 def test_the_contact_sheet_shows_every_task(root):
-    for i in "abc":  # a task that few images have
+    for i in "abc":  # a task with labels for few images
         (root / f"normals/{i}.png").unlink(missing_ok=True)
     result = verify(root, TASKS, splits(root))
     entries = [entry for of_split in result.entries.values() for entry in of_split]
@@ -264,7 +264,7 @@ def test_pictures():
     images = [(np.zeros((h, 20, 3), np.uint8), MultiTaskDataSample()) for h in (20, 40)]
     one, two = (draw_contact_sheet(images[:n], TASKS, {}) for n in (1, 2))
     assert two.shape[1] == one.shape[1]
-    assert two.shape[0] > 2 * one.shape[0]  # the second image is higher
+    assert two.shape[0] > 2 * one.shape[0]  # the second image is taller
     shares = {"floor": {"train": {0: 0.9, 2: 0.1}, "val": {0: 1.0}}}
     picture = draw_histogram(shares, {"floor": {0: "no", 1: "tiles", 2: "carpet"}})
     assert picture.dtype == np.uint8
@@ -300,7 +300,7 @@ def test_all_datasets_of_the_folder_count(run_tool, root, tmp_path, here):
     else:
         assert set(tasks) == {"train", "other", "val"}
         assert tasks["val"] == ["floor", "flow", "saliency"]
-    # two lists of one name
+    # two lists with the same name
     config.write_text(CONFIG_OF.format(root=name, other="other", val="lists/train.txt"))
     output = run_tool(*arguments, code=1).text
     message = f"error: {root}/splits/train.txt and {root}/lists/train.txt: two lists of one name"

@@ -1,4 +1,4 @@
-"""One file asks for the version of PyTorch; what it gives is what newer versions have."""
+"""One file checks the version of PyTorch and backports newer functions."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
 from vmt_mm.utils import compat
 
 ROOT = Path(__file__).parents[2]
-#: Questions for a version or a name, and names that came after 2.1.
+#: Checks of a version or a name, and names added after 2.1.
 ASKED = re.compile(
     r"digit_version\(|hasattr\(torch\b|getattr\(torch[\w.]*, [\"']"
     r"|is_autocast_(\w+_)?enabled|get_autocast_|compiler\.is_|torch\.(uint16|uint32|uint64)\b"
@@ -44,10 +44,10 @@ def test_arrays_of_sixteen_bits(monkeypatch):
     assert compat.from_numpy(array).tolist() == array.tolist()
     floats = np.float32([1, 2])
     compat.from_numpy(floats)[0] = 5
-    assert floats[0] == 5  # shared, as torch.from_numpy does
+    assert floats[0] == 5  # shared memory, as with torch.from_numpy
 
 
-def test_what_needs_a_newer_version_says_so(monkeypatch):
+def test_features_of_a_newer_version_say_so(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cu121")
     with pytest.raises(InputError, match=r"compile_features needs PyTorch 2\.6 .* got 2\.5\.1"):
         PEFTBackbone.compile_features(None)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files are written atomically: complete or not at all."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def test_content_mode_and_folders(tmp_path):
     path = tmp_path / "deep" / "er" / "file.bin"
     write_bytes(path, b"\x00new")
     assert path.read_bytes() == b"\x00new"
-    # Readable by others, unlike the temporary file that it was.
+    # Readable by others, unlike a temporary file.
     assert path.stat().st_mode & 0o777 == 0o644
     write_bytes(path, b"x")
     assert path.read_bytes() == b"x"
@@ -39,7 +39,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, s
     path.write_bytes(b"old")
 
     def fail(*_):
-        # Until the last step, the old content must be what a reader gets.
+        # Until the last step, a reader must get the old content.
         assert path.read_bytes() == b"old"
         raise error
 
@@ -56,7 +56,7 @@ def test_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
     path, replace, sizes = tmp_path / "file.bin", os.replace, []
 
     def look(source, target):
-        assert Path(source).parent == tmp_path  # a rename across file systems is no rename
+        assert Path(source).parent == tmp_path  # across file systems, a rename is not atomic
         sizes.append(Path(source).stat().st_size)
         replace(source, target)
 
@@ -65,7 +65,7 @@ def test_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
     assert sizes == [70000]
 
 
-def test_json_is_written_whole(tmp_path):
+def test_json_is_written_atomically(tmp_path):
     path = tmp_path / "table.json"
     write_json(path, dict(a=[1, 2.5, None]))
     assert json.loads(path.read_text()) == dict(a=[1, 2.5, None])
@@ -103,7 +103,7 @@ def test_targets_are_checked_before_any_work(tmp_path):
     check_folder_target(tmp_path / "new" / "deep", "--out")
     check_file_target(tmp_path / "new" / "a.pth")
     check_image_target(tmp_path / "file.png")
-    assert {p.name for p in tmp_path.iterdir()} == {"file", "closed"}  # nothing was made
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "closed"}  # nothing was created
     with pytest.raises(InputError, match=r"--out .*below: cannot be written to, .* not a folder"):
         check_folder_target(tmp_path / "file" / "below", "--out")
     with pytest.raises(InputError, match="is a folder; expected a file"):
@@ -117,7 +117,7 @@ def test_targets_are_checked_before_any_work(tmp_path):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A dataset's folder with a label, a checkpoint, and the user in the folder above."""
+    """A dataset's folder with a label, and a checkpoint; the current folder is the parent."""
     for folder in ("data/images", "data/floor", "labels", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("data/floor/a.png", "labels/b.png", "model.pth"):
@@ -146,7 +146,7 @@ READ = ("data", "model.pth", None, "https://example.org/data", np.zeros(3))
         "../{name}/model.pth",
     ],
 )
-def test_an_output_is_no_input(place, output):
+def test_an_output_must_not_be_an_input(place, output):
     output = output.format(name=place.name)
     with pytest.raises(InputError, match=r"^--out .*data|^--out .*model"):
         check_outputs({"--out": output}, READ)
@@ -176,7 +176,7 @@ def test_an_input_that_lies_elsewhere_by_links(place):
         check_outputs(dict(out="elsewhere"), [read])
 
 
-def test_what_may_be_written(place):
+def test_allowed_outputs(place):
     (place / "work").mkdir()
     (place / "work" / "epoch_1.pth").write_bytes(b"1")
     for output in ("elsewhere", "new/folder", "data2", "model.onnx"):
@@ -189,7 +189,7 @@ def test_what_may_be_written(place):
         check_outputs(dict(work_dir="data/images"), ["data"], may_hold=True)
 
 
-def test_an_output_of_another_case_is_told_by_the_file_system(place):
+def test_the_file_system_decides_on_letter_case(place):
     if (place / "DATA").exists():
         with pytest.raises(InputError):
             check_outputs(dict(out="DATA"), READ)

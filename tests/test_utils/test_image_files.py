@@ -1,4 +1,4 @@
-"""Damaged image files are found at every length; no whole file is refused."""
+"""Image files truncated at any length are found; no intact file is refused."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 
 
 def _picture(height: int = 37, width: int = 53, noise: int = 60) -> np.ndarray:
-    """A gradient with noise: its coded data has every byte value, 0xff among them."""
+    """A gradient with noise, whose coded data has every byte value, including 0xff."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 195, height * width * 3).reshape(height, width, 3)
     return (ramp + rng.integers(0, noise, ramp.shape)).astype(np.uint8)
@@ -38,9 +38,9 @@ def _by_cv2(image: np.ndarray, suffix: str, *flags: int) -> bytes:
 
 
 def _exif_with_thumbnail() -> bytes:
-    """An EXIF segment whose second directory holds a whole JPEG, as cameras write it."""
+    """An EXIF segment whose second directory contains a complete JPEG, as written by cameras."""
     thumbnail = _by_pillow(_picture(16, 24), "JPEG", quality=60)
-    first = struct.pack("<HI", 0, 14)  # no entry; the next directory lies at byte 14
+    first = struct.pack("<HI", 0, 14)  # no entry; the next directory is at byte 14
     start = 14 + 2 + 3 * 12 + 4
     entries = [(0x0103, 3, 6), (0x0201, 4, start), (0x0202, 4, len(thumbnail))]
     second = struct.pack("<H", len(entries))
@@ -74,7 +74,7 @@ _WHOLE |= {f"PNG {name}": make for name, make in _PNGS.items()}
 
 
 @pytest.mark.parametrize("name", _WHOLE)
-def test_a_whole_file_is_accepted(name):
+def test_an_intact_file_is_accepted(name):
     content = _WHOLE[name]()
     assert mmcv.imfrombytes(content) is not None
     assert find_damage(content) is None
@@ -86,8 +86,8 @@ def test_zero_bytes_behind_the_end_do_not_matter(name):
     assert [n for n in (1, 2, 7, 512) if find_damage(content + bytes(n)) is not None] == []
 
 
-def test_the_thumbnail_is_one():
-    # Else the tests with it would show nothing.
+def test_the_thumbnail_is_a_jpeg():
+    # Otherwise the tests with it would prove nothing.
     content = _JPEGS["thumbnail"]()
     with Image.open(io.BytesIO(content)) as image:
         directory = image.getexif().get_ifd(ExifTags.IFD.IFD1)
@@ -105,21 +105,21 @@ def test_a_jpeg_cut_anywhere_in_its_picture_is_found(name):
     assert len(content) - scan > 15
     lengths = range(scan, len(content))
     assert [n for n in lengths if find_damage(content[:n]) is None] == []
-    # As a file that a download allocated and did not fill.
+    # Like a file that a download allocated and did not fill.
     assert [n for n in lengths if find_damage(content[:n].ljust(len(content), b"\0")) is None] == []
 
 
 @pytest.mark.parametrize("name", _PNGS)
 def test_a_png_cut_anywhere_behind_its_signature_is_found(name):
     content = _PNGS[name]()
-    # The last 12 bytes are a length, the name IEND and a checksum: no pixel is in them.
+    # The last 12 bytes are a length, the name IEND and a checksum, without pixels.
     accepted = [n for n in range(8, len(content) - 4) if find_damage(content[:n]) is None]
     assert accepted == []
 
 
 @pytest.mark.parametrize("name", _WHOLE)
 def test_no_shorter_file_is_loaded(name, tmp_path):
-    # A file cut before its picture shows no damage of its own, but nothing decodes it, either.
+    # A file cut before its pixels shows no damage itself, but cannot be decoded.
     content, path = _WHOLE[name](), tmp_path / "image.jpg"
     load = LoadImageFromFile(value_range=(0, 65535) if "16 bit" in name else None)
     tail = range(len(content) - 12, len(content) - 4)
@@ -132,7 +132,7 @@ def test_no_shorter_file_is_loaded(name, tmp_path):
     assert load.transform(dict(img_path=str(path)))["img"].shape[2] == 3
 
 
-def test_what_no_decoder_takes_is_damaged(tmp_path):
+def test_undecodable_files_are_damaged(tmp_path):
     header = struct.pack(">IIBBBBB", 200_000, 200_000, 8, 0, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")):
@@ -145,21 +145,21 @@ def test_what_no_decoder_takes_is_damaged(tmp_path):
             load.transform(dict(img_path=str(tmp_path / "image.png")))
 
 
-def test_what_is_wrong_is_said():
+def test_the_fault_is_named():
     assert find_damage(b"") == "the file is empty"
     assert find_damage(_JPEGS["cv2"]()[:-2]) == "the JPEG is truncated"
     assert find_damage(_PNGS["cv2"]()[:-12]) == "the PNG is truncated"
 
 
-def test_other_files_are_the_decoders_business():
+def test_other_files_are_left_to_the_decoder():
     assert find_damage(b"no image") is None
     assert find_damage(_by_cv2(_picture(), ".bmp")) is None
     assert find_damage(_by_pillow(_picture(), "WEBP")) is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG with a video", "JPEG with a cut preview", "PNG"])
-def test_what_programs_append_does_not_matter(kind):
-    # Phones append a video or a preview to a picture; it stays a whole picture.
+def test_appended_data_does_not_matter(kind):
+    # Phones append a video or a preview to an image; the image stays valid.
     if kind == "PNG":
         content = _PNGS["cv2"]() + bytes(2000)
     else:

@@ -1,4 +1,4 @@
-"""Label files are read by what they hold: values as stored, lossy formats refused."""
+"""Label files are read by content: values as stored, lossy formats refused."""
 
 import struct
 import zlib
@@ -16,7 +16,7 @@ H, W = 6, 10
 
 
 def _png(path, values, bits, color=0, palette=None):
-    """Write a PNG by hand, with ``bits`` a value, since libraries write 8 where they can."""
+    """Write a PNG by hand with ``bits`` bits per value, since libraries prefer 8."""
     rows = b""
     for row in np.atleast_2d(values):
         packed = np.unpackbits(row.astype(">u2").view(np.uint8)).reshape(-1, 16)[:, 16 - bits :]
@@ -124,7 +124,7 @@ def test_lossy_files_are_refused_under_any_name(tmp_path, task, kind):
         assert "export the labels again from their source, as PNG" in str(caught.value)
 
 
-def test_what_is_not_one_picture_of_numbers_is_refused(tmp_path):
+def test_files_other_than_one_numeric_image_are_refused(tmp_path):
     values = _indices(21)
     half = np.full_like(values, 99)
     frames = [Image.fromarray(values), Image.fromarray(values[::-1].copy())]
@@ -233,7 +233,7 @@ def test_masks_of_0_and_1_need_their_option(tmp_path):
         _save(path, values)
         with pytest.raises(InputError, match="set the task's `values` to 'mask255'"):
             TASKS["edge"].label.decode(path)
-    # predictions are probabilities, whatever the labels' values
+    # predictions are probabilities, whatever the values of labels
     _save(path, np.uint8([[0, 90, 128, 255]]))
     np.testing.assert_array_equal(TASKS["edge"].label.decode_prediction(path), [[0, 0, 1, 1]])
     with pytest.raises(InputError, match=r"own: `values` must be one of \('mask255', 'mask01'\)"):
@@ -269,7 +269,7 @@ def test_soft_and_empty_masks_stay_allowed(tmp_path):
 
 
 @pytest.mark.parametrize("values", ["mask255", "mask01"])
-def test_objects_in_the_colours_of_a_palette_are_no_mask(tmp_path, values):
+def test_objects_in_the_colours_of_a_palette_are_not_a_mask(tmp_path, values):
     colors = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     path = _png(tmp_path / "mask.png", MASK + MASK * (np.arange(8) > 2), 8, 3, colors)
     with pytest.raises(InputError, match=r"a colour palette .* \[0, 1, 2\]; s"):

@@ -1,4 +1,4 @@
-"""Which files belong to an id: Unicode forms, endings, letter case, links, hidden files."""
+"""Files of an id: Unicode forms, extensions, letter case, links, hidden files."""
 
 import os
 import unicodedata
@@ -85,15 +85,15 @@ def test_links_are_followed(folder, tmp_path):
 def test_a_link_that_leads_nowhere_is_not_overlooked(folder):
     folder.mkdir()
     (folder / "a.png").symlink_to("gone.png")
-    assert _ids(folder) == ["a"]  # whoever reads it says what is wrong
+    assert _ids(folder) == ["a"]  # an error follows when it is read
     (folder / "scene").symlink_to("gone", target_is_directory=True)
     with pytest.raises(InputError, match="scene: broken link"):
         _ids(folder)
 
 
-def test_what_is_no_file_is_left_out(folder):
+def test_other_entries_than_files_are_left_out(folder):
     _touch(folder, "a.png")
-    os.mkfifo(folder / "c.png")  # to read it would wait for ever
+    os.mkfifo(folder / "c.png")  # reading it would block forever
     assert _ids(folder) == ["a"]
     assert _ids(folder, "_mask.png", ".npy") == []
     assert _ids(folder / "no such") == []

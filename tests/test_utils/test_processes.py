@@ -1,4 +1,4 @@
-"""Worker processes do the work, in order, and end when it does."""
+"""Worker processes return results in order, and end with the work or their parent."""
 
 import operator
 import os
@@ -33,7 +33,7 @@ if __name__ == "__main__":
 """
 
 
-# Workers cannot import a test module, and so are given functions of libraries.
+# Workers cannot import a test module, so they run functions of libraries.
 def test_results_come_in_order():
     for workers in (1, 2):
         assert list(run_parallel(operator.neg, range(9), workers)) == [-n for n in range(9)]
@@ -52,7 +52,7 @@ def test_a_worker_that_was_killed_is_named():
 
 
 def _alive(pid):
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+    """Whether a process runs; zombies do not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -74,10 +74,10 @@ def test_workers_end_with_their_parent(tmp_path, number):
     try:
         assert wait_until(lambda: len(os.listdir(tmp_path / "pids")) == 2)
         pids = os.listdir(tmp_path / "pids")
-        # A terminal's Ctrl-C reaches every process, a kill the parent alone.
+        # A terminal's Ctrl-C reaches every process, a kill only the parent.
         (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
         if number == signal.SIGINT:
-            (tmp_path / "go").touch()  # jobs that have begun are finished
+            (tmp_path / "go").touch()  # jobs that have started are finished
         assert parent.wait(PATIENCE) == -number
         assert wait_until(lambda: not any(map(_alive, pids)))
     finally:

@@ -1,4 +1,4 @@
-"""Tests of the panel of an image, its labels and its predictions."""
+"""Panels of an image, its labels and its predictions."""
 
 import numpy as np
 import pytest
@@ -75,10 +75,10 @@ def two() -> np.ndarray:
 def test_labels_and_predictions(size: tuple[int, int]) -> None:
     both = _panel(_ALL, _ALL, size)
     height, width = both.shape[:2]
-    # Six columns of readable tiles, and two rows of them.
+    # Two rows of six readable tiles.
     assert 900 < width < 4000
     assert 2 * 0.5 * width / 6 * size[0] / size[1] < height < 3000
-    # The image and class 1, in the palette's colour, fill a good part of their tiles.
+    # The image and class 1, in the palette's colour, fill a large part of their tiles.
     tile = (0.7 * width / 6) ** 2 * size[0] / size[1]
     assert _count(both, (10, 200, 30)) > 0.8 * tile
     assert _count(both, _MAGENTA) > 2 * 0.5 * 0.8 * tile
@@ -93,12 +93,12 @@ def test_one_row(two: np.ndarray, labels: tuple[str, ...], predictions: tuple[st
     assert 0 < _count(one, _MAGENTA) < 0.7 * _count(two, _MAGENTA)
 
 
-def test_image_alone() -> None:
+def test_image_only() -> None:
     assert _count(_panel(), (10, 200, 30)) > 1000
 
 
 def _texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes written into tiles, as they are drawn."""
+    """Notes that are written into tiles."""
     written = []
     original = Axes.text
 
@@ -138,7 +138,7 @@ def _legends(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_legends(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = _legends(monkeypatch)
     _panel(_ALL, _ALL)
-    # Classes that occur, most frequent first; ignored pixels are no class.
+    # Classes that occur, most frequent first, without ignored pixels.
     assert shown == [["chair", "floor"], ["right", "up", "to camera"]]
 
 
@@ -153,11 +153,13 @@ def test_without_metainfo(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_of_one_pixel_survive_where_tiles_are_smaller(side: int) -> None:
     sample = MultiTaskDataSample()
     lines = torch.zeros((1, side, side), dtype=torch.uint8)
-    rows = [side * k // 10 + k * k % 7 for k in range(1, 10)]  # out of step with any sampling
+    rows = [
+        side * k // 10 + k * k % 7 for k in range(1, 10)
+    ]  # at positions that no regular sampling hits
     lines[:, rows] = 1
     sample.set_label("edge", lines)
     image = np.zeros((side, side, 3), np.uint8)
     panel = draw_panel(image, sample, build_tasks(dict(edge=dict(type="Edge"))), {})
     middle = panel[40:280, 3 * panel.shape[1] // 4].max(axis=-1) > 127
     assert (np.diff(middle.astype(int)) == 1).sum() == len(rows)
-    assert middle.mean() < 0.15  # and stay lines
+    assert middle.mean() < 0.15  # and are still lines
