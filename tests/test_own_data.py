@@ -118,7 +118,9 @@ def test_one_task_removes_datasets_that_do_not_label_it():
     assert [list(d.tasks) for d in both.val_dataloader.dataset.datasets] == [["normals"]] * 2
     assert both.train_dataloader.sampler.balance == [2, 1]
     none = {"task": "people", "train_dataloader.dataset.datasets": [dict(rooms)]}
-    with pytest.raises(InputError, match="task='people': no dataset of train_dataloader labels"):
+    with pytest.raises(
+        InputError, match="task='people': no dataset of train_dataloader has labels"
+    ):
         load_config("rooms_and_photos.py", none)
 
 

@@ -171,7 +171,7 @@ def _frames(kind):
 
 def test_several_images_in_a_file_are_refused():
     for kind in ("GIF", "PNG", "WEBP", "TIFF"):
-        _refused(_frames(kind), r"holds 3 image.*expected one")
+        _refused(_frames(kind), r"contains 3 image.*expected one")
 
 
 def test_content_that_decoders_would_rotate_or_drop_is_refused():

@@ -151,7 +151,9 @@ def add_task(
     if name in tasks:
         raise InputError(f"{config} already has a task {name!r}; its tasks are {list(tasks)}")
     if "tasks" not in ((old.get("train_dataloader") or {}).get("dataset") or {"tasks": None}):
-        problem = f"{config} trains on several or wrapped datasets, so that of {name!r} is unknown"
+        problem = (
+            f"{config} trains on several or wrapped datasets; which have {name!r} labels is unclear"
+        )
         raise InputError(f"{problem}; write the config by hand, see docs/adapters.md")
     base = os.path.relpath(config.resolve(), out_config.resolve().parent)
     model = dict(new_tasks=[name], **(dict(task_heads={name: dict(head)}) if head else {}))
@@ -159,9 +161,9 @@ def add_task(
         f"# Add the task {name!r} to the model of {config.name}; only its parameters train.",
         f"_base_ = {Path(base).as_posix()!r}",
         f"new = dict({name}={dict(task)!r})",
-        "tasks = new  # merged with the tasks of the base config",
+        "tasks = new  # merged into the tasks of the base config",
         f"model = {model!r}",
-        "# training needs no labels of the other tasks",
+        "# the labels of the other tasks are not needed to train",
         "train_dataloader = dict(dataset=dict(tasks=dict(_delete_=True, **new)))",
         f"load_from = {checkpoint.as_posix()!r}",
     ]
