@@ -137,8 +137,8 @@ def test_the_input_check_covers_the_members():
     for part in (
         "data_root 'gone' is not a folder",
         "data/my_photos/splits/gone.txt: no such list of ids",
-        "train_dataloader (data/my_photos): task 'people' is Segmentation with 5 channels, in the "
-        "model Segmentation with 2",
+        "train_dataloader (data/my_photos): task 'people' is Segmentation with 5 channels, but "
+        "Segmentation with 2 channels in the model",
         "val_dataloader (data/my_rooms) has unknown task(s) ['edge']",
     ):
         assert part in message
