@@ -73,7 +73,7 @@ lint: setup
 
 # The pages, and the API reference from the docstrings: site/index.html
 docs: setup
-	$(BIN)/pip install -q "mkdocs>=1.6,<2" "mkdocs-material>=9.5" "mkdocstrings[python]>=1.0"
+	$(BIN)/pip install -q "mkdocs>=1.6,<2" "mkdocstrings[python]>=1.0"
 	$(BIN)/mkdocs build --strict
 
 clean:

@@ -43,7 +43,7 @@ setup(
     extras_require={
         "onedl": ONEDL,
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "pyright[nodejs]", "ruff"],
-        "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
+        "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
         "webapp": ["gradio>=6"],
     },
