@@ -71,10 +71,11 @@ class SeededSampler(DefaultSampler):
     epochs, so that counts of its samples differ by one at most.
 
     Args:
-        dataset, shuffle, seed, round_up: see ``DefaultSampler``.
         balance: shares of a ``ConcatDataset``'s members in an epoch: 'datasets' for equal shares,
             or one positive weight per member; None does not balance.
         length: samples per epoch over all processes; None means the size of the dataset.
+
+    The other arguments are those of ``DefaultSampler``.
 
     Example::
 

@@ -18,7 +18,8 @@ class Saliency(ForegroundTask):
 
     Args:
         primary_metric: metric that represents the task, 'mIoU' or 'maxF'.
-        thresholds, f_thresholds, beta_squared, average: see ``SaliencyMetric``.
+
+    The other arguments are those of ``SaliencyMetric``.
     """
 
     primary_metric = "mIoU"
@@ -50,5 +51,5 @@ class Saliency(ForegroundTask):
         return weighted_bce(logits, target, valid, negatives / valid.sum().clamp(min=1))
 
     def metric(self) -> dict:
-        """Config of :class:`~vmt_mm.evaluation.SaliencyMetric`."""
+        """Config of ``SaliencyMetric``."""
         return dict(type="SaliencyMetric", task=self.name, **self.options)

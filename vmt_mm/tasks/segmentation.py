@@ -93,11 +93,12 @@ class Segmentation(Task):
 
     Args:
         num_classes: number of classes, including the background, 2..255.
-        skip_background, absent, iou_metrics: see :class:`~vmt_mm.evaluation.SegmentationMetric`.
         reduce_zero_label: as in mmseg: in label files, 0 = ignored and k + 1 = class k.
         colors: RGB colour of each class if label files show classes by colours; 'voc' for those of
             PASCAL VOC, with (224, 224, 192) ignored; None for files of class indices.
         ignore_color: RGB colour of ignored pixels.
+
+    The other arguments are those of :class:`~vmt_mm.evaluation.SegmentationMetric`.
     """
 
     primary_metric = "mIoU"

@@ -39,9 +39,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             False: pixels as stored, like label files.
         value_range: (low, high), mapped to 0..255 as float32 with clipping. None accepts only 8-bit
             images, or with 'unchanged' any values, as they are (float32 if not 8-bit).
-        color_type: 'color' for three channels (BGR), 'grayscale' for one, 'unchanged' for all
-            stored channels, including alpha.
-        kwargs: see ``mmcv.transforms.LoadImageFromFile``.
+        kwargs: see ``mmcv.transforms.LoadImageFromFile``; ``color_type`` is 'color' for three
+            channels (BGR), 'grayscale' for one, 'unchanged' for all that are stored, with alpha.
     """
 
     unread = dict(
