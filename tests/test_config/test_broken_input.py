@@ -354,7 +354,7 @@ ROWS = [
     _option(
         "head of an absent task",
         {"model.task_heads": dict(foo=dict(type="MLPHead"))},
-        "`task_heads` for unknown task(s) ['foo']",
+        "`task_heads` has unknown task(s) ['foo']",
         str(list(TASKS)),
     ),
     _option(
@@ -387,10 +387,9 @@ ROWS = [
         "7",
     ),
     _option(
-        "encoder of other tasks",
+        "backbone of other tasks",
         {"model.backbone.tasks": ["semseg"]},
-        f"the model's tasks {list(TASKS)}",
-        "encoder's ['semseg'] differ",
+        f"model.backbone.tasks must equal the model's tasks {list(TASKS)}, got ['semseg']",
     ),
     _option(
         "reference of fewer tasks",
@@ -616,24 +615,24 @@ ROWS = [
     ),
     # -- the model
     _option(
-        "gate", {"model.backbone.peft.gate": 1.5}, "VMTAdapter: `gate` must be in 0..1, got 1.5"
+        "gate", {"model.backbone.peft.gate": 1.5}, "VMTAdapter: `gate` must be in [0, 1], got 1.5"
     ),
     _option(
         "gate that cannot learn",
         {"model.backbone.peft.gate": 1, "model.backbone.peft.learnable_gate": True},
-        "`gate` must be strictly between 0 and 1 where it is learnable, got 1",
+        "`gate` must be in (0, 1) with learnable_gate=True, got 1",
     ),
     _option(
         "ratio",
         {"model.backbone.peft.ratio": 3},
-        "VMTAdapter: `ratio` must be positive and divide every block's channels",
-        "got ratio 3 for 20 channels",
+        "VMTAdapter: `ratio` must be a positive integer that divides the channels of every block",
+        "got 3 for a block of 20 channels",
     ),
-    _option("no ratio", {"model.backbone.peft.ratio": 0}, "`ratio` must be positive", "ratio 0"),
+    _option("no ratio", {"model.backbone.peft.ratio": 0}, "`ratio` must be a positive", "got 0"),
     _option(
         "ratio that is not a number",
         {"model.backbone.peft.ratio": "2"},
-        "`ratio` must be positive",
+        "`ratio` must be a positive integer",
         "'2'",
     ),
     _option(
@@ -655,7 +654,7 @@ ROWS = [
     _option(
         "unknown architecture",
         {"model.backbone.arch": "tny"},
-        "MultiTaskSwin: `arch` 'tny' is none of ['nano', 'tiny', 'small', 'base', 'large']",
+        "MultiTaskSwin: `arch` must be in ['nano', 'tiny', 'small', 'base', 'large'], got 'tny'",
     ),
     _option(
         "unknown head", {"model.head.type": "MLPHed"}, "model.head.type", "'MLPHed'; did you mean"
@@ -705,7 +704,7 @@ ROWS = [
     _data(
         "weights that are none",
         _weights({"epoch": 3}),
-        "weights.pth: holds no tensors",
+        "weights.pth: contains no tensors",
         options=_OWN_WEIGHTS,
     ),
     _option(
@@ -718,7 +717,7 @@ ROWS = [
         "weights of another architecture",
         _weights({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}),
         "weights.pth",
-        "is no Swin checkpoint",
+        "is not a Swin checkpoint",
         "keys like conv1.weight, layer1.0.conv1.weight",
         options=_OWN_WEIGHTS,
     ),

@@ -42,13 +42,13 @@ def test_arguments_that_an_mmseg_head_would_ignore(given):
 
 
 def test_losses_of_heads_are_refused():
-    with pytest.raises(InputError, match=r"tasks\.<name>\.loss_weight.* not supported yet"):
+    with pytest.raises(InputError, match=r"not supported; set tasks\.<name>\.loss_weight"):
         build_head(dict(_HEAD, loss_decode=dict(type="DiceLoss")), [8] * 4, 2)
 
 
 @pytest.mark.parametrize("given", [dict(num_classes=19), dict(in_channels=64)])
 def test_channels_of_a_head_are_those_of_the_backbone_and_the_task(given):
-    with pytest.raises(InputError, match=f"head FCNHead: {next(iter(given))}=.*leave it out"):
+    with pytest.raises(InputError, match=f"head FCNHead: {next(iter(given))} must be .*leave it"):
         build_head({**_HEAD, **given}, [8] * 4, 2)
     assert (
         build_head(dict(_HEAD, num_classes=2, in_channels=8), [8] * 4, 2).conv_seg.out_channels == 2
@@ -106,14 +106,14 @@ def test_parts_that_know_one_map(parts, message):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (dict(decode_head=_HEAD), "takes no 'decode_head'; `head` is the head of every task"),
-        (dict(auxiliary_head=_HEAD), "no auxiliary losses"),
+        (dict(decode_head=_HEAD), "takes no 'decode_head'; set `head` for all tasks"),
+        (dict(auxiliary_head=_HEAD), "auxiliary losses are not supported"),
         (dict(pretrained="x.pth"), "top-level `pretrained`"),
         (dict(backbone=dict(type="MultiTaskSwin", frozen_stages=1)), "the PEFT method decides"),
         (dict(backbone=dict(type="MultiTaskViT", init_cfg=dict())), "set `pretrained`"),
         (
             dict(data_preprocessor=dict(type="MultiTaskDataPreprocessor", size=(8, 8))),
-            "images get their size in the pipeline",
+            "resize images in the pipeline",
         ),
         (dict(data_preprocessor=dict(type="SegDataPreProcessor")), "use MultiTaskDataPreprocessor"),
     ],

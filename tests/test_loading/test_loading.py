@@ -319,6 +319,6 @@ def test_backbones_of_both_formats_are_pretrained_files(path, tmp_path):
         found = read_state_dict(str(tmp_path / name))
         assert found.keys() == shipped.keys()
         assert all(torch.equal(found[key], shipped[key]) for key in found)
-    with pytest.raises(InputError, match="holds no tensors"):
+    with pytest.raises(InputError, match="contains no tensors"):
         torch.save(dict(model={"a": 1}), tmp_path / "none.pth")
         read_state_dict(str(tmp_path / "none.pth"))

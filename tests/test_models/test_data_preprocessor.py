@@ -194,13 +194,13 @@ def test_without_a_warp_it_is_mmengines(training):
 
 
 def test_warps_out_of_place_are_refused():
-    with pytest.raises(InputError, match="belongs in training pipelines"):
+    with pytest.raises(InputError, match="is only for training pipelines"):
         MultiTaskDataPreprocessor()(_batch(True), False)
     data, other = _batch(True), _batch(False)
-    with pytest.raises(InputError, match="of all data sets of a training or of none"):
+    with pytest.raises(InputError, match="those of all training datasets or of none"):
         _plain({key: values[:2] + other[key][2:] for key, values in data.items()})
     other = _batch(True, fill=(1, 2, 3))
-    with pytest.raises(InputError, match="one size and one fill"):
+    with pytest.raises(InputError, match="the same size and fill"):
         _plain({key: values[:2] + other[key][2:] for key, values in data.items()})
 
 
@@ -325,13 +325,13 @@ def test_three_channels_are_as_mmengine_has_them():
 def test_channels_that_do_not_fit():
     three, four = torch.zeros(3, 4, 4), torch.zeros(4, 4, 4)
     for images, message in (
-        ([four], "mean and std have 3 values, and an image has 4 channel"),
-        ([three[:1]], "mean and std have 3 values, and an image has 1 channel"),
-        ([three, four], r"images of \[3, 4\] channels in one batch"),
+        ([four], "mean and std have 3 values, but the images have 4 channel"),
+        ([three[:1]], "mean and std have 3 values, but the images have 1 channel"),
+        ([three, four], r"one batch has images of \[3, 4\] channels"),
     ):
         with pytest.raises(InputError, match=message):
             MultiTaskDataPreprocessor(**NORMALISE)(_of_images(*images))
-    with pytest.raises(InputError, match="bgr_to_rgb is for three channels"):
+    with pytest.raises(InputError, match="bgr_to_rgb needs 3 channels"):
         MultiTaskDataPreprocessor(bgr_to_rgb=True)(_of_images(three[:1]))
 
 
@@ -375,4 +375,4 @@ def test_mean_and_std_of_another_range_are_warned_of_once(said, largest, setting
         preprocessor(_of_images(image, image))
     assert len(said) == (0 if fits else 1)
     if not fits:
-        assert f"images of values 0..{largest} become" in said[0]
+        assert f"mean and std map image values 0..{largest} to" in said[0]

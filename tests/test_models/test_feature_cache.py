@@ -108,10 +108,10 @@ def test_the_limit():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(limit=0), "more than 0, got 0"),
+        (dict(limit=0), "positive number, got 0"),
         (dict(limit="all"), "got 'all'"),
-        (dict(peft=dict(type="BitFit")), "BitFit adapts the encoder"),
-        (dict(peft=dict(type="VMTAdapter")), "VMTAdapter adapts the encoder"),
+        (dict(peft=dict(type="BitFit")), "BitFit adapts the backbone"),
+        (dict(peft=dict(type="VMTAdapter")), "VMTAdapter adapts the backbone"),
     ],
 )
 def test_refused(settings, message):

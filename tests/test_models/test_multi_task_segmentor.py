@@ -122,7 +122,7 @@ def test_predictions_come_at_the_original_size():
 def test_native_labels_in_training_are_refused():
     sample_ = MultiTaskDataSample(metainfo=dict(img_shape=(32, 32), ori_shape=(50, 50)))
     sample_.set_label("semseg", torch.zeros(1, 50, 50, dtype=torch.uint8))
-    with pytest.raises(InputError, match="LoadLabels stands before Resize"):
+    with pytest.raises(InputError, match="put LoadLabels before Resize"):
         build()(torch.randn(1, 3, 32, 32), [sample_], mode="loss")
 
 
@@ -159,7 +159,7 @@ def test_head_per_task():
         (dict(test_cfg=dict(tasks=["edge"])), r"unknown task\(s\) \['edge'\]"),
         (
             dict(backbone=dict(type="MultiTaskSwin", arch="nano", tasks=["semseg"])),
-            "its encoder's .* differ",
+            r"model.backbone.tasks must equal .* got \['semseg'\]",
         ),
     ],
 )

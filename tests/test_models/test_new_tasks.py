@@ -216,5 +216,5 @@ def test_a_checkpoint_that_lacks_a_task_only_loads_to_start_a_training():
     "names", [[], ["depth"], ["edge", "edge"], "edge", list(BOTH), {"edge": 1}]
 )
 def test_new_tasks_are_some_of_the_tasks(names):
-    with pytest.raises(InputError, match="`new_tasks` must be a list of some of the model's tasks"):
+    with pytest.raises(InputError, match="`new_tasks` must list some, but not all, of the"):
         MODELS.build(config(dict(type="DecodersOnly"), VIT, BOTH, names))

@@ -107,7 +107,7 @@ def test_crop_batch_limits_the_crops_per_pass(build):
     ("cfg", "message"),
     [
         (dict(mode="slides"), "mode must be one of .*'slides'"),
-        (dict(mode="slide"), "crop_size must be two positive whole numbers"),
+        (dict(mode="slide"), "crop_size must be two positive integers"),
         (dict(SLIDE, crop_size=32), "crop_size must be two positive"),
         (dict(SLIDE, stride=(0, 8)), r"stride must be two positive .* \(0, 8\)"),
         (dict(SLIDE, stride=(33, 8)), "must not exceed crop_size"),

@@ -97,17 +97,17 @@ def test_activation_checkpointing_changes_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(arch="giant"), "`arch` 'giant' is none of"),
+        (dict(arch="giant"), "`arch` must be in .* got 'giant'"),
         (dict(tasks=[]), "list of different names"),
         (dict(tasks=["semseg", "semseg"]), "list of different names"),
         (dict(frozen_stages=1), "MultiTaskSwin takes no 'frozen_stages'"),
         (dict(out_indices=(1, 2, 3)), "MultiTaskSwin takes no 'out_indices'"),
         (dict(use_abs_pos_embed=True), "MultiTaskSwin takes no 'use_abs_pos_embed'"),
         (dict(peft=dict(type="Nothing")), "peft: unknown type 'Nothing'"),
-        (dict(peft=dict(type="VMTAdapter", ratio=7)), "divide every block's channels"),
-        (dict(peft=dict(type="VMTAdapter", ratio=0)), "divide every block's channels"),
-        (dict(peft=dict(type="VMTAdapter", gate=1.5)), "`gate` must be in 0..1, got 1.5"),
-        (dict(peft=dict(type="VMTAdapter", gate=1, learnable_gate=True)), "strictly between"),
+        (dict(peft=dict(type="VMTAdapter", ratio=7)), "divides the channels of every block"),
+        (dict(peft=dict(type="VMTAdapter", ratio=0)), "divides the channels of every block"),
+        (dict(peft=dict(type="VMTAdapter", gate=1.5)), r"`gate` must be in \[0, 1\], got 1.5"),
+        (dict(peft=dict(type="VMTAdapter", gate=1, learnable_gate=True)), r"in \(0, 1\) with"),
         (dict(allow_random_backbone=False), "no pretrained weights"),
         (dict(pretrained="nowhere.pth"), "'nowhere.pth' do not exist"),
     ],
@@ -128,7 +128,7 @@ def test_images_of_other_channels(options):
     with torch.no_grad():
         maps = encoder(torch.randn(1, 4, 64, 64))["normals"]
     assert [tuple(m.shape[2:]) for m in maps] == [(16, 16), (8, 8), (4, 4), (2, 2)]
-    with pytest.raises(InputError, match=r"images of 3 channel\(s\).*in_channels=4"):
+    with pytest.raises(InputError, match=r"images have 3 channel\(s\).*in_channels=4"):
         encoder(torch.randn(1, 3, 64, 64))
 
 

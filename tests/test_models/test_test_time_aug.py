@@ -107,7 +107,7 @@ def test_classes_that_a_flip_changes_change_places():
 
 def test_values_that_a_zoom_changes_are_not_averaged_over_sizes(image):
     model = model_of(dict(depth=dict(type="Depth", zoom_divides=True)))
-    with pytest.raises(InputError, match="'depth' change with a zoom"):
+    with pytest.raises(InputError, match="resizing changes the values of task 'depth'"):
         predict(model, image, make_pipeline(STEPS))
     predict(model, image, make_pipeline(STEPS, scales=[1.0]))
 

@@ -221,18 +221,18 @@ def test_frozen_modules_stay_in_eval_mode():
         (dict(arch=dict(embed_dims=20)), "needs a dict with keys .*'feedforward_channels'"),
         (
             dict(arch={**SMALL["arch"], "num_layers": 6}),
-            "must be 4 rising indices of the 6 blocks.* got None",
+            "must be 4 increasing indices of the 6 blocks.* got None",
         ),
-        (dict(out_indices=(1, 3, 5)), r"`out_indices` must be 4 rising .* 7, got \(1, 3, 5\)"),
-        (dict(out_indices=7), "`out_indices` must be 4 rising .* the last one 7, got 7"),
-        (dict(out_indices="1357"), "`out_indices` must be 4 rising .* got '1357'"),
-        (dict(out_indices=(1, 3, 3, 7)), "`out_indices` must be 4 rising"),
-        (dict(out_indices=(1, 3, 5, 6)), "`out_indices` must be 4 rising .* the last one 7"),
-        (dict(out_indices=(-9, 3, 5, 7)), "`out_indices` must be 4 rising"),
+        (dict(out_indices=(1, 3, 5)), r"`out_indices` must be 4 increasing .* 7, got \(1, 3, 5\)"),
+        (dict(out_indices=7), "`out_indices` must be 4 increasing .* the last one 7, got 7"),
+        (dict(out_indices="1357"), "`out_indices` must be 4 increasing .* got '1357'"),
+        (dict(out_indices=(1, 3, 3, 7)), "`out_indices` must be 4 increasing"),
+        (dict(out_indices=(1, 3, 5, 6)), "`out_indices` must be 4 increasing .* the last one 7"),
+        (dict(out_indices=(-9, 3, 5, 7)), "`out_indices` must be 4 increasing"),
         (dict(out_type="raw"), "MultiTaskViT takes no 'out_type'"),
         (dict(final_norm=False), "MultiTaskViT takes no 'final_norm'"),
         (dict(tasks=[]), "list of different names"),
-        (dict(peft=dict(type="VMTAdapter", ratio=7)), "divide every block's channels"),
+        (dict(peft=dict(type="VMTAdapter", ratio=7)), "divides the channels of every block"),
         (dict(allow_random_backbone=False), "no pretrained weights"),
     ],
 )
@@ -254,5 +254,5 @@ def test_indices_may_count_from_the_end():
 
 def test_without_mmpretrain_the_message_says_so(monkeypatch):
     monkeypatch.setattr(vit, "MISSING", ModuleNotFoundError("No module named 'mmpretrain'"))
-    with pytest.raises(InputError, match="made of mmpretrain's parts: No module named"):
+    with pytest.raises(InputError, match="needs mmpretrain, install it: No module named"):
         build()

@@ -45,7 +45,7 @@ def test_only_methods_on_relative_positions_are_refused_without_them(encoder):
     without = METHODS["swin"].keys() - METHODS[encoder].keys()
     assert without == (set() if on.table_heads else {"RelativeBias", "PerTask-RelativeBias"})
     for name in without:
-        with pytest.raises(InputError, match="blocks have no 'relative_position_table', only"):
+        with pytest.raises(InputError, match="needs 'relative_position_table' in every block"):
             build_model(METHODS["swin"][name].peft, on=on)
 
 

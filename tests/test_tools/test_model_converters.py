@@ -131,8 +131,8 @@ def test_import_of_a_swin(tool, tmp_path):
     del missing["layers.0.blocks.0.attn.qkv.bias"]
     torch.save(dict(model=missing), tmp_path / "missing.pth")
     for name, arch, message in (
-        ("official", "tiny", "official.pth is no 'tiny': it has {'embed_dims': 20"),
-        ("official", "huge", "--arch 'huge' is none of"),
+        ("official", "tiny", "official.pth does not match 'tiny': it has {'embed_dims': 20"),
+        ("official", "huge", "--arch must be one of .* got 'huge'"),
         ("missing", "nano", "1 missing key.s.: stages.0.blocks.0.attn.w_msa.qkv.bias"),
     ):
         output = tool("import_swin", tmp_path / f"{name}.pth", tmp_path / "no.safetensors",
@@ -168,8 +168,8 @@ def test_import_of_a_vit(tool, tmp_path, monkeypatch):
     assert found.keys() == own.keys()
     assert all(torch.equal(found[key], value) for key, value in own.items())
     output = tool("import_vit", tmp_path / "dinov2.safetensors", out, "--arch", "base", code=1)
-    assert re.search(r"^error: .* is no 'base': it has .*it fits \['little'\]", output, re.M)
-    assert "is no ViT checkpoint" in tool("import_vit", locate(SOURCE), out, code=1)
+    assert re.search(r"^error: .* does not match 'base': .*which match \['little'\]", output, re.M)
+    assert "is not a ViT checkpoint" in tool("import_vit", locate(SOURCE), out, code=1)
     encoder = MODELS.build(dict(type="MultiTaskViT", tasks=["a"], pretrained=str(out), img_size=40,
                                 patch_size=8, layer_scale_init_value=0.1, arch=sizes))  # fmt: skip
     encoder.init_weights()

@@ -1,4 +1,4 @@
-"""Encoders, heads and the model that joins them."""
+"""Backbones, heads and the model that combines them."""
 
 from vmt_mm.models.backbones import MultiTaskSwin, MultiTaskViT
 from vmt_mm.models.data_preprocessor import MultiTaskDataPreprocessor

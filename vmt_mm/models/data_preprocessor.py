@@ -1,4 +1,4 @@
-"""Warp and normalise batches, images (N, C, H, W), on the model's device."""
+"""Warp and normalise batches of images (N, C, H, W) on the model's device."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from vmt_mm.tasks.warps import framed
 
 @MODELS.register_module()
 class MultiTaskDataPreprocessor(ImgDataPreprocessor):
-    """MMEngine's ``ImgDataPreprocessor`` that also does the warps which a pipeline left to it.
+    """Data preprocessor that normalises, pads and stacks images, and applies deferred warps.
 
-    See :class:`~vmt_mm.datasets.transforms.RandomWarp` with ``on_device``. Images may have any
-    number of channels; ``mean`` and ``std`` have one value per channel, in the network's order, or
-    one for all. A warning says if they do not fit the first batch's values.
+    Extends MMEngine's ``ImgDataPreprocessor`` to any number of channels, and to the warps of
+    :class:`~vmt_mm.datasets.transforms.RandomWarp` with ``on_device``. ``mean`` and ``std`` have
+    one value per channel, in the network's order, or one for all. Warns if the normalised first
+    batch has an implausible range.
     """
 
-    #: What mmseg's preprocessor takes, and this one does not -> what to use.
+    #: Arguments of mmseg's preprocessor that are refused -> what to use.
     unread: ClassVar[Mapping[str, str]] = dict(
-        size="images get their size in the pipeline; `pad_size_divisor` pads batches",
+        size="resize images in the pipeline; `pad_size_divisor` pads batches",
         size_divisor="use `pad_size_divisor`",
         pad_val="use `pad_value`",
-        seg_pad_val="in labels new pixels are what each task ignores",
-        test_cfg="`pad_size_divisor` pads batches of tests as well",
-        batch_augments="transforms of the pipeline augment",
+        seg_pad_val="padded label pixels get the ignore value of each task",
+        test_cfg="`pad_size_divisor` also pads test batches",
+        batch_augments="augment images in the pipeline",
     )
 
     def __init__(self, mean: Any = None, std: Any = None, **kwargs: Any) -> None:
@@ -48,9 +49,9 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         self._channels = 0
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Copy a batch to the device, warp, normalise, and stack.
+        """Copy a batch to the device, then warp, normalise, pad and stack it.
 
-        ``inputs`` are a list of images (C, h, w) in ``data``, and (N, C, H, W) in the result.
+        ``inputs`` is a list of images (C, h, w) in ``data``, and (N, C, H, W) in the result.
         """
         self._check_images(data["inputs"])
         waiting = [DeferredWarp.key in sample for sample in data.get("data_samples") or ()]
@@ -58,16 +59,16 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             return self._normalise(data, training)
         if not training or not all(waiting):
             raise InputError(
-                "RandomWarp(on_device=True) belongs in training pipelines, of all data sets of a "
-                "training or of none"
+                "RandomWarp(on_device=True) is only for training pipelines, and must be set in "
+                "those of all training datasets or of none"
             )
-        data = self.cast_data(data)  # samples are new objects from here on
+        data = self.cast_data(data)  # copies the samples
         images = _warp_batch(data["inputs"], data["data_samples"])
         batch = self._normalise({**data, "inputs": images, "data_samples": None}, training)
         return {**batch, "data_samples": data["data_samples"]}
 
     def _normalise(self, data: Any, training: bool) -> Any:
-        """What mmengine's class does, for any number of channels."""
+        """Normalise as mmengine does, for any number of channels."""
         if self._swap and self._channels != 3:
             data = self.cast_data(data)
             order = [2, 1, 0, *range(3, self._channels)]
@@ -75,29 +76,30 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         return super().forward(data, training)
 
     def _check_images(self, images: Sequence[Tensor]) -> None:
-        """Raise InputError unless images can be normalised; look at the first batch's values."""
+        """Raise InputError if images do not fit the settings; check the first batch's range."""
         counts = {image.shape[0] for image in images}
         if counts == {self._channels}:
             return
         if len(counts) > 1:
-            raise InputError(f"images of {sorted(counts)} channels in one batch; set color_type")
+            hint = "set color_type of LoadImageFromFile"
+            raise InputError(f"one batch has images of {sorted(counts)} channels; {hint}")
         (channels,) = counts
         known = {len(values) for values in self._numbers.values()} | {1}
         if not known <= {1, channels}:
             raise InputError(
-                f"data_preprocessor: mean and std have {max(known)} values, and an image has "
-                f"{channels} channel(s); LoadImageFromFile's color_type decides how many"
+                f"data_preprocessor: mean and std have {max(known)} values, but the images have "
+                f"{channels} channel(s); change them, or color_type of LoadImageFromFile"
             )
         if self._swap and channels < 3:
-            raise InputError(f"data_preprocessor: bgr_to_rgb is for three channels, not {channels}")
+            raise InputError(f"data_preprocessor: bgr_to_rgb needs 3 channels, got {channels}")
         self._channels = channels
-        self._channel_conversion = self._swap and channels == 3  # mmengine's, of three
-        if self._numbers and images[0].device.type == "cpu":  # as loaders give them
+        self._channel_conversion = self._swap and channels == 3  # mmengine swaps three only
+        if self._numbers and images[0].device.type == "cpu":  # as data loaders return them
             warn_of_range(images, **self._numbers)
 
 
 def _check_numbers(**numbers: Any) -> dict[str, Tensor]:
-    """Mean and std as (C, 1, 1) or (1, 1, 1) each; nothing if both are None."""
+    """Return mean and std, each (C, 1, 1) or (1, 1, 1); an empty dict if both are None."""
     if all(values is None for values in numbers.values()):
         return {}
     try:
@@ -108,37 +110,38 @@ def _check_numbers(**numbers: Any) -> dict[str, Tensor]:
         fits, found = False, {}
     if not fits:
         raise InputError(
-            f"data_preprocessor: expected one mean and one std above 0 per channel, got {numbers}"
+            f"data_preprocessor: mean and std must have one value per channel, std above 0, "
+            f"got {numbers}"
         )
     return {name: values.view(-1, 1, 1) for name, values in found.items()}
 
 
 def warn_of_range(images: Sequence[Tensor], mean: Tensor, std: Tensor) -> None:
-    """Warn where normalised values of images (C, H, W) are nearly equal or far too large."""
+    """Warn if the normalised values of images (C, H, W) are almost constant or far too large."""
     low = min(float(image.min()) for image in images)
     high = max(float(image.max()) for image in images)
     ends = torch.stack([(low - mean) / std, (high - mean) / std])
     spread, largest = float((ends[1] - ends[0]).max()), float(ends.abs().max())
     if low < high and (spread < 0.1 or largest > 20):
         message = (
-            f"images of values {low:g}..{high:g} become {float(ends.min()):.3g}.."
-            f"{float(ends.max()):.3g} by data_preprocessor's mean and std; networks expect -3..3"
+            f"data_preprocessor: mean and std map image values {low:g}..{high:g} to "
+            f"{float(ends.min()):.3g}..{float(ends.max()):.3g}; networks expect about -3..3"
         )
         print_log(message, "current", logging.WARNING)
 
 
 def _warp_batch(images: Sequence[Tensor], samples: Sequence[MultiTaskDataSample]) -> Tensor:
-    """Do the samples' warps: replace labels, return the images (N, 3, H, W).
+    """Apply the deferred warps: replace the labels, and return the images (N, C, H, W).
 
-    Images of whole numbers stay so, as they do on the CPU. Labels of a task are warped together
-    where their specs are alike: data sets of one training may label it in different ways.
+    Integer images keep integer values, as on the CPU. Labels of a task are warped in one batch per
+    spec, since datasets may label the task in different ways.
     """
     records: list[DeferredWarp] = [sample.pop(DeferredWarp.key) for sample in samples]
     kinds = {(record.warp.size, tuple(record.fill)) for record in records}
     if len(kinds) > 1:
         raise InputError(
-            "the RandomWarp(on_device=True) of all data sets of a training must have one size and "
-            f"one fill, got (height, width) and fill of {sorted(kinds)}"
+            "RandomWarp(on_device=True) must have the same size and fill in all training "
+            f"datasets, got (height, width) and fill {sorted(kinds)}"
         )
     (size, fill), device = kinds.pop(), images[0].device
     groups = defaultdict(list)

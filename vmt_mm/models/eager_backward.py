@@ -1,4 +1,4 @@
-"""Run each head's backward pass before the next head: fewer activations are in memory."""
+"""Run each head's backward pass right after its forward pass, to save activation memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from vmt_mm.utils.compat import autocast_dtype, is_compiling
 def eager_loss(
     head: nn.Module, maps: Sequence[Map], loss: Callable[[Sequence[Map]], Tensor]
 ) -> Tensor:
-    """``loss(maps)``, a scalar, whose gradients are computed at once, where possible.
+    """Compute the scalar ``loss(maps)`` and, if possible, its gradients at once.
 
-    A head's backward pass depends on the gradient of the loss only by a factor. So it is run here,
-    and the gradients of the maps and of the head's parameters are kept instead of activations.
+    The gradient of the scalar only scales a head's gradients. The backward pass therefore runs
+    here, and the gradients of the maps and of the head's parameters are kept, not activations.
 
-    The loss stays an ordinary one where no gradients are wanted, in a compiled graph, and in
-    float16, whose small gradients need the factor. ``loss`` may depend on the parameters of
-    ``head``, and no others.
+    Uses ordinary autograd if no gradients are needed, in a compiled graph, and in float16, whose
+    small gradients need the loss scale. ``loss`` may use no parameters but those of ``head``.
     """
     tensors = [values_of(x) for x in maps]
     parameters = [p for p in head.parameters() if p.requires_grad]
@@ -40,17 +39,17 @@ def eager_loss(
 
 
 class _Eager(torch.autograd.Function):
-    """A scalar function that is differentiated as soon as it is computed."""
+    """Scalar function that computes its gradients in the forward pass."""
 
     @staticmethod
     def forward(
         ctx: Any, run: Callable[[Sequence[Tensor]], Tensor], count: int, *tensors: Tensor
     ) -> Tensor:
-        """Run on the first ``count`` tensors; the others are parameters that it uses as well."""
+        """Call ``run`` on the first ``count`` tensors; the others are the parameters it uses."""
         inputs = [x.detach().requires_grad_(x.requires_grad) for x in tensors[:count]]
         sources = (*inputs, *tensors[count:])
         kind = tensors[0].device.type
-        # what autocast has cast for this graph must not be used in another one
+        # without its cache: casts made for this graph must not be reused in another
         dtype = autocast_dtype(kind)
         cast_to = torch.autocast(kind, dtype, enabled=dtype is not None, cache_enabled=False)
         with torch.enable_grad(), cast_to:
@@ -64,8 +63,8 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients, times the loss's own."""
-        # reading the factor is free on a CPU, where it is nearly always 1; a GPU would wait
+        """Multiply the stored gradients by the gradient of the loss."""
+        # the factor is nearly always 1; reading it is free on a CPU, but synchronises a GPU
         if factor.is_cpu and factor.item() == 1:
             return None, None, *ctx.saved_tensors
         return None, None, *(x if x is None else x * factor for x in ctx.saved_tensors)

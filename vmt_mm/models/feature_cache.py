@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, kept for the next time that an image comes."""
+"""Cache of the features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from vmt_mm.utils.compat import autocast_dtype
 
 
 class FeatureCache:
-    """Keeps the four maps of each image until a limit of bytes is reached.
+    """Cache the four feature maps of each image, up to a size limit.
 
     The key is a hash of the input pixels, so random augmentation makes the cache useless. Nothing
-    is evicted: with sequential epochs, the least recently used entry is needed next. InputError if
-    the backbone is trained or tells tasks apart.
+    is evicted: in sequential epochs, the least recently used entry is the one needed next.
+
+    ``limit`` is in bytes. InputError if it is not positive, or if the backbone has trainable
+    parameters or separate features per task.
     """
 
     def __init__(self, limit: float, backbone: Any) -> None:
         if not isinstance(limit, (int, float)) or limit <= 0:
-            raise InputError(f"`feature_cache_bytes` must be bytes, more than 0, got {limit!r}")
+            raise InputError(f"`feature_cache_bytes` must be a positive number, got {limit!r}")
         peft: type[PEFTMethod] = type(backbone.peft)
         shared = peft.task_features is PEFTMethod.task_features
         if any(p.requires_grad for p in backbone.parameters()) or not shared:
             raise InputError(
-                "`feature_cache_bytes` needs features that never change, as with DecodersOnly; "
-                f"{peft.__name__} adapts the encoder"
+                "`feature_cache_bytes` needs a frozen backbone, as with DecodersOnly, but "
+                f"{peft.__name__} adapts the backbone; remove one of the two"
             )
         self.limit, self.size = limit, 0
         self._kept: dict[bytes, tuple[Map, ...]] = {}
@@ -40,7 +42,7 @@ class FeatureCache:
     def get(
         self, images: Tensor, run: Callable[[Tensor], Mapping[str, Sequence[Map]]]
     ) -> tuple[Map, ...]:
-        """The four maps of images (B, 3, H, W), the same for all tasks, computed by ``run``."""
+        """Return the four maps of images (B, 3, H, W); ``run`` computes those not in the cache."""
         keys = self._keys(images)
         found = {key: self._kept[key] for key in keys if key in self._kept}
         if missing := [row for row, key in enumerate(keys) if key not in found]:
@@ -56,7 +58,7 @@ class FeatureCache:
         return tuple(with_values(row[0], torch.cat([*map(values_of, row)])) for row in rows)
 
     def _keys(self, images: Tensor) -> list[bytes]:
-        """What features depend on; all entries are dropped if weights were loaded or moved."""
+        """Return the cache key of each image; clear the cache if weights were loaded or moved."""
         weights = tuple((p.data_ptr(), p._version) for p in self._backbone.parameters())
         if weights != self._weights:
             self._weights, self.size = weights, 0

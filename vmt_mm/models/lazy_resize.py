@@ -1,4 +1,4 @@
-"""Feature maps (B, C, H, W), and one that is resampled only where it is needed."""
+"""Feature maps (B, C, H, W) that are resampled only when needed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vmt_mm.utils.compat import take_first
 
 @dataclass(frozen=True)
 class LazyResize:
-    """A ``grid`` (B, C, h, w) of patches, to be resampled at the centres of cells, bilinearly.
+    """Feature map on a patch ``grid`` (B, C, h, w), to be resampled bilinearly to a stride.
 
-    Heads apply a first 1x1 convolution to the small grid, see :func:`project`: it commutes with the
-    resampling. The grid may reach beyond the image; so sizes are in pixels: (height, width) of a
-    ``patch``, side of a cell (``stride``), and ``size`` (H, W) of the image.
+    Heads apply their first 1x1 convolution to the small grid, see :func:`project`: it commutes with
+    resampling. The grid may extend beyond the image, so sizes are in pixels: ``patch`` is (height,
+    width) of a patch, ``stride`` that of the resampled map, and ``size`` (H, W) of the image.
     """
 
     grid: Tensor
@@ -27,13 +27,13 @@ class LazyResize:
     size: tuple[int, int]
 
     def tensor(self) -> Tensor:
-        """The samples, (B, C, ceil(H / s), ceil(W / s)), s the stride."""
-        # not -(-a // b): in ONNX a quotient of negative numbers is cut towards 0
+        """Resample to (B, C, ceil(H / stride), ceil(W / stride))."""
+        # not -(-a // b): ONNX rounds negative quotients towards 0
         height, width = ((side + self.stride - 1) // self.stride for side in self.size)
-        # where a cell's centre lies beyond the last patch's, it takes that patch's value
+        # cells whose centre is beyond the last patch's take that patch's value
         beyond = [-(-self.stride // side) for side in self.patch]
         grid = F.pad(self.grid, (0, beyond[1], 0, beyond[0]), mode="replicate")
-        grid = grid.contiguous(memory_format=torch.channels_last)  # resampled ten times as fast
+        grid = grid.contiguous(memory_format=torch.channels_last)  # ten times faster to resample
         scale = tuple(side / self.stride for side in self.patch)
         cells = F.interpolate(grid, scale_factor=scale, mode="bilinear", align_corners=False)
         return take_first(take_first(cells, 2, height), 3, width)
@@ -43,22 +43,22 @@ Map = Tensor | LazyResize
 
 
 def values_of(x: Map) -> Tensor:
-    """The tensor that a map is computed from."""
+    """Return the tensor of a map: the grid if it is lazy."""
     return x.grid if isinstance(x, LazyResize) else x
 
 
 def with_values(x: Map, values: Tensor) -> Map:
-    """A map like ``x`` of other values."""
+    """Return a map like ``x`` with other values."""
     return replace(x, grid=values) if isinstance(x, LazyResize) else values
 
 
 def as_tensor(x: Map) -> Tensor:
-    """The map itself."""
+    """Return a map as a tensor, resampled if it is lazy."""
     return x.tensor() if isinstance(x, LazyResize) else x
 
 
 def project(x: Map, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """1x1 convolution of a map (B, C, H, W) by weight (D, C) and bias (D,): (B, D, H, W)."""
+    """Apply a 1x1 convolution, weight (D, C) and bias (D,), to a map (B, C, H, W)."""
     return as_tensor(with_values(x, F.conv2d(values_of(x), weight[:, :, None, None], bias)))
 
 

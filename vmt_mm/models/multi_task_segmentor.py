@@ -1,4 +1,4 @@
-"""One backbone, one head per task. Shapes: B images, C channels, H, W in pixels."""
+"""One backbone, one head per task. Notation: B images, C channels, H, W in pixels."""
 
 from __future__ import annotations
 
@@ -26,38 +26,42 @@ from vmt_mm.utils.modules import eval_mode
 
 @MODELS.register_module()
 class MultiTaskSegmentor(BaseModel):
-    """Predicts every task of an image: one backbone, a head per task.
+    """Multi-task model for dense prediction: one backbone, and one head per task.
 
-    The calls in training and in a test::
+    >>> model = MODELS.build(load_config("configs/vmt/vmt_swin-nano_shapes.py").model)
+    >>> model.init_weights()
+    >>> model(images, tasks=["semseg"])["semseg"]  # (B, 3, H, W) -> logits (B, C, H / 4, W / 4)
+
+    Calls in training and in testing::
 
         loss()             backbone: images -> four maps per task
-          eager_loss()     for each task: runs what is below, and its backward pass at once
-            _task_loss()   the task's loss, at the size of the images
+          eager_loss()     for each task: the calls below, then their backward pass
+            _task_loss()   loss of the task, at the size of the images
               _run_head()  head: four maps -> logits (B, C, H / 4, W / 4)
 
-        predict()          logits -> predictions, by the tasks
-          final_logits()   images without padding; logits at the size of each image's labels
-            logits()       backbone and heads, on whole images or, by slide(), on windows
+        predict()          logits -> predictions of each task
+          final_logits()   removes padding; logits at the size of each image's labels
+            logits()       backbone and heads, on full images or, with slide(), on windows
 
     Args:
-        tasks, backbone, head: configs: of the tasks by name, the backbone, and the heads.
-        task_heads: task name -> config of that task's head, where it differs.
-        test_cfg: ``dict(tasks=[...])`` predicts these tasks only; ``dict(mode='slide',
-            crop_size=(h, w), stride=(h, w))`` averages logits over windows, ``crop_batch`` of them
-            at a time. By default whole images are run.
-        new_tasks: tasks that join a trained model: only their parameters are trained.
-        feature_cache_bytes: size limit of a :class:`~vmt_mm.models.feature_cache.FeatureCache`,
-            where only heads are trained; None disables it.
-        eager_backward: run each head's backward pass before the next head, for less memory.
+        tasks, backbone, head: configs of the tasks by name, of the backbone, and of the heads.
+        task_heads: task name -> config of a head that replaces ``head`` for this task.
+        test_cfg: ``dict(tasks=[...])`` predicts only these tasks; ``dict(mode='slide',
+            crop_size=(h, w), stride=(h, w))`` averages logits over sliding windows, ``crop_batch``
+            windows at a time. By default, images are not cut into windows.
+        new_tasks: tasks added to a trained model; only their parameters are trained.
+        feature_cache_bytes: size limit of the :class:`~vmt_mm.models.feature_cache.FeatureCache`;
+            requires a frozen backbone. None disables the cache.
+        eager_backward: run each head's backward pass before the next head, to save memory.
     """
 
-    #: What mmseg's models take, and this one does not -> what to use.
+    #: Arguments of mmseg's models that are refused -> what to use.
     unread: ClassVar[Mapping[str, str]] = dict(
-        decode_head="`head` is the head of every task, `task_heads` that of one",
-        auxiliary_head="there are no auxiliary losses",
-        neck="heads get the four maps of the encoder",
-        train_cfg="a training is set up in the top-level `train_cfg`",
-        pretrained="the top-level `pretrained` or model.backbone.pretrained is the encoder's file",
+        decode_head="set `head` for all tasks, or `task_heads` for one",
+        auxiliary_head="auxiliary losses are not supported",
+        neck="heads get the four feature maps of the backbone",
+        train_cfg="set the top-level `train_cfg`",
+        pretrained="set the top-level `pretrained` or model.backbone.pretrained",
     )
 
     def __init__(
@@ -79,10 +83,11 @@ class MultiTaskSegmentor(BaseModel):
         names = list(self.tasks)
         self.backbone: Any = MODELS.build(dict(backbone), default_args=dict(tasks=names))
         if set(others := self.backbone.task_names) != set(names):
-            raise InputError(f"the model's tasks {names} and its encoder's {list(others)} differ")
+            rule = f"model.backbone.tasks must equal the model's tasks {names}, got {list(others)}"
+            raise InputError(f"{rule}; leave it out")
         task_heads = dict(task_heads or {})
         if unknown := sorted(set(task_heads) - set(names)):
-            raise InputError(f"`task_heads` for unknown task(s) {unknown}: {names}")
+            raise InputError(f"`task_heads` has unknown task(s) {unknown}; known: {names}")
         channels = self.backbone.out_channels
         self.heads = ModuleDict(
             {
@@ -97,20 +102,20 @@ class MultiTaskSegmentor(BaseModel):
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
         self.new_tasks = check_new_tasks(new_tasks, self.tasks)
-        #: Names of the parameters that are trained only where there are no new tasks.
+        #: Names of the parameters that would be trained without `new_tasks`.
         self.previously_trainable: frozenset[str] = frozenset()
         if self.new_tasks:
             self.previously_trainable = freeze_existing_tasks(self, self.new_tasks)
-            self.train()  # the mode of what is frozen is right before a training sets it, too
+            self.train()  # put frozen heads in eval mode even before training sets the mode
 
     @property
     def trained_tasks(self) -> dict[str, Task]:
-        """The tasks that a training runs, in their order: the new ones, or all."""
+        """The tasks that training runs, in order: the new tasks, or all without any."""
         wanted = self.new_tasks or self.tasks
         return {name: task for name, task in self.tasks.items() if name in wanted}
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; heads of tasks that are not trained stay in eval mode."""
+        """Set the mode; the heads of tasks that are not trained stay in eval mode."""
         super().train(mode)
         for name in self.tasks.keys() - self.trained_tasks.keys():
             self.heads[name].eval()
@@ -126,7 +131,7 @@ class MultiTaskSegmentor(BaseModel):
         """Run on normalised images (B, 3, H, W) in one of mmengine's modes.
 
         'tensor' returns :meth:`logits`, 'loss' :meth:`loss`, 'predict' :meth:`predict`. Only the
-        heads of ``tasks`` are run; None means all, in mode 'loss' all that are trained.
+        heads of ``tasks`` run; None runs all, in mode 'loss' all that are trained.
         """
         if mode == "tensor":
             return self.logits(inputs, tasks)
@@ -137,19 +142,19 @@ class MultiTaskSegmentor(BaseModel):
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Task -> logits (B, C, h, w) at the head's resolution."""
+        """Return task -> logits (B, C, h, w) at the resolution of the head."""
         features = self.backbone(inputs, tasks, lazy=True)
         return {name: self._run_head(name, maps) for name, maps in features.items()}
 
     def _run_head(self, name: str, maps: Sequence[Map]) -> Tensor:
-        """Logits of a task, (B, C, h, w)."""
+        """Return the logits (B, C, h, w) of a task."""
         head = self.heads[name]
         if not getattr(head, "accepts_lazy", False):
             maps = tuple(as_tensor(x) for x in maps)
         logits = head(maps)
         if not isinstance(logits, Tensor):
             kind = type(head).__name__
-            raise InputError(f"the head of task {name!r}, {kind}, must return one map of logits")
+            raise InputError(f"the head of task {name!r}, {kind}, must return one tensor")
         return logits
 
     def loss(
@@ -158,15 +163,15 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """``loss_<task>`` -> weighted loss over the images that have the task's label.
+        """Return ``loss_<task>`` -> weighted loss over the images that have a label of the task.
 
-        Where none has, the loss is 0 and attached to the graph, so that every process of a
-        distributed training gets a gradient for every parameter.
+        If no image has one, the loss is 0 but still attached to the graph, so that distributed
+        training gets a gradient for every parameter in every process.
         """
         if any(DeferredWarp.key in sample for sample in data_samples):
             raise InputError(
                 "RandomWarp(on_device=True) needs "
-                "model.data_preprocessor.type=MultiTaskDataPreprocessor, which does the warps"
+                "model.data_preprocessor.type=MultiTaskDataPreprocessor, which applies the warps"
             )
         losses = {}
         run_backbone = partial(self.backbone, lazy=True)
@@ -176,7 +181,7 @@ class MultiTaskSegmentor(BaseModel):
         else:
             features = dict.fromkeys(names, self.feature_cache.get(inputs, run_backbone))
         for name in list(features):
-            maps = features.pop(name)  # nothing of a task is kept longer than it is needed
+            maps = features.pop(name)  # free each task's maps after its loss
             run = partial(self._task_loss, name, data_samples, inputs.shape[2:])
             head = self.heads[name]
             losses[f"loss_{name}"] = (
@@ -191,7 +196,7 @@ class MultiTaskSegmentor(BaseModel):
         size: Sequence[int],
         maps: Sequence[Map],
     ) -> Tensor:
-        """A task's weighted loss."""
+        """Return the weighted loss of a task."""
         task, logits = self.tasks[name], self._run_head(name, maps)
         rows = [i for i, sample in enumerate(data_samples) if sample.label(name) is not None]
         if not rows:
@@ -208,7 +213,7 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: list[MultiTaskDataSample] | None = None,
         tasks: Sequence[str] | None = None,
     ) -> list[MultiTaskDataSample]:
-        """Predict ``pred_<task>`` (c, H, W) at the size of an image's labels, or its original."""
+        """Set ``pred_<task>`` (c, H, W) of each sample, at the size of its labels or original."""
         if data_samples is None:
             data_samples = [MultiTaskDataSample() for _ in range(len(inputs))]
         for name, index, logits in self.final_logits(inputs, data_samples, tasks):
@@ -222,15 +227,14 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
     ) -> Iterator[tuple[str, int, Tensor]]:
-        """Yield task, index of an image, and logits (1, C, H, W) at the size of its labels.
+        """Yield task name, image index, and logits (1, C, H, W) at the size of the image's labels.
 
-        The padding of a batch is removed first, since the backbone cannot tell it from pixels: so
-        the prediction is that of the image alone. Images of one size are run together, in eval
-        mode.
+        Removes the padding of the batch first, so that a prediction does not depend on the other
+        images. Runs images of equal size together, in eval mode.
         """
         size = tuple(inputs.shape[2:])
         shapes = [tuple(sample.get("img_shape", size)[:2]) for sample in data_samples]
-        # windows leave out what the pipeline padded an image with, too
+        # sliding windows also exclude the padding of the pipeline
         sizes = shapes if self.window else [self._size_alone(s, size) for s in data_samples]
         tasks = self.test_tasks if tasks is None else tasks
         for height, width in dict.fromkeys(sizes):
@@ -250,7 +254,7 @@ class MultiTaskSegmentor(BaseModel):
                         yield name, index, resize(row[None, :, :bottom, :right], target)
 
     def _size_alone(self, sample: MultiTaskDataSample, size: Sequence[int]) -> tuple[int, int]:
-        """Height and width that an image has as a batch of its own, of one of this size."""
+        """Return the height and width of a batch of this image alone, at most ``size``."""
         own = sample.get("pad_shape", sample.get("img_shape", size))[:2]
         unit = getattr(self.data_preprocessor, "pad_size_divisor", 1)
         height, width = (min(-(-a // unit) * unit, b) for a, b in zip(own, size, strict=True))
@@ -258,7 +262,7 @@ class MultiTaskSegmentor(BaseModel):
 
 
 def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence[int]) -> Tensor:
-    """Stack labels (c, h, w) to (N, c, H, W); what the batch's padding adds carries no label."""
+    """Stack labels (c, h, w) to (N, c, H, W); padded pixels get the fill value of the label."""
     padded = []
     for sample in samples:
         label: Any = sample.label(task.name)
@@ -266,7 +270,7 @@ def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence
         if (height, width) != tuple(sample.get("img_shape", (height, width))[:2]):
             raise InputError(
                 f"{sample.get('img_path')}: the label of task {task.name!r} is {(height, width)}, "
-                f"the image {sample.get('img_shape')}: in training, LoadLabels stands before Resize"
+                f"the image {sample.get('img_shape')}; in training, put LoadLabels before Resize"
             )
         bottom, right = size[0] - height, size[1] - width
         padded.append(F.pad(label, (0, right, 0, bottom), value=task.label.fill))

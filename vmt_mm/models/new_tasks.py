@@ -1,4 +1,4 @@
-"""Tasks that join a trained model: their parameters train, everything trained before stays."""
+"""Add tasks to a trained model: train their parameters only."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from vmt_mm.errors import InputError
 
 
 def check_new_tasks(new_tasks: Sequence[str] | None, tasks: Collection[str]) -> tuple[str, ...]:
-    """Names of the new tasks; raise InputError unless they are some of the tasks, not all."""
+    """Return the names of the new tasks; InputError unless they are some, but not all, tasks."""
     if new_tasks is None:
         return ()
     listed = isinstance(new_tasks, (list, tuple)) and new_tasks
     if not listed or len(set(new_tasks)) != len(new_tasks) or not set(new_tasks) < set(tasks):
         raise InputError(
-            f"`new_tasks` must be a list of some of the model's tasks, not of all, each once, got "
-            f"{new_tasks!r}; the model has {list(tasks)}"
+            f"`new_tasks` must list some, but not all, of the model's tasks {list(tasks)}, each "
+            f"once, got {new_tasks!r}"
         )
     return tuple(new_tasks)
 
 
 def freeze_existing_tasks(model: Any, new_tasks: Collection[str]) -> frozenset[str]:
-    """Freeze what does not belong to the new tasks alone; return names of what was trainable."""
+    """Freeze the parameters that do not belong to a new task; return those that were trainable."""
     owner = task_of_keys((name for name, _ in model.named_parameters()), model.tasks)
     trained = set()
     for name, parameter in model.named_parameters():
@@ -36,7 +36,7 @@ def freeze_existing_tasks(model: Any, new_tasks: Collection[str]) -> frozenset[s
 
 
 def absent_tasks(model: nn.Module, state: Collection[str]) -> dict[str, set[str]]:
-    """The new tasks that a state dict has nothing of -> the model's keys of each."""
+    """Map each new task without any key in ``state`` to the keys of this task in the model."""
     owner = task_of_keys(model.state_dict(), getattr(model, "tasks", ()))
     new_tasks = getattr(model, "new_tasks", ())
     keys = {name: {key for key, task in owner.items() if task == name} for name in new_tasks}
@@ -44,7 +44,7 @@ def absent_tasks(model: nn.Module, state: Collection[str]) -> dict[str, set[str]
 
 
 def start_tasks(model: Any, tasks: Collection[str]) -> None:
-    """Set the initial values of tasks and of the PEFT method, once frozen weights are loaded."""
+    """Initialise the PEFT method and the heads of tasks, after the frozen weights are loaded."""
     model.backbone.peft.reset_from_pretrained(model.backbone)
     for head in (model.heads[name] for name in tasks):
         if hasattr(head, "init_weights"):

@@ -1,4 +1,4 @@
-"""Sliding-window inference: crops that overlap, run a few at a time, and averaged."""
+"""Sliding-window inference: run overlapping windows, and average their logits."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.models.lazy_resize import resize
 
-#: What ``test_cfg`` may hold.
+#: Keys of ``test_cfg``.
 KEYS = ("mode", "tasks", "crop_size", "stride", "crop_batch")
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Window:
-    """(height, width) of a window, and (down, right) to the next; ``crop_batch`` run at a time."""
+    """Size ``crop`` and ``stride`` of windows, (height, width); ``crop_batch`` run at a time."""
 
     crop: Size
     stride: Size
     crop_batch: int | None = None
 
     def boxes(self, size: Size) -> list[tuple[int, int, int, int]]:
-        """(top, left, bottom, right) of every window; those at the border end with the image."""
+        """Return (top, left, bottom, right) of every window; the last ones end at the border."""
         starts = []
         for side, crop, stride in zip(size, self.crop, self.stride, strict=True):
             last = max(side - crop, 0)
@@ -36,10 +36,10 @@ class Window:
 
 
 def parse_test_cfg(cfg: Mapping[str, Any] | None) -> Window | None:
-    """The windows that ``test_cfg`` asks for; None for whole images; InputError if it is wrong."""
+    """Parse ``test_cfg``; None means no windows. Raises InputError for invalid settings."""
     cfg = dict(cfg or {})
     if unknown := [key for key in cfg if key not in KEYS]:
-        raise InputError(f"model.test_cfg takes no {unknown[0]!r}; it takes {', '.join(KEYS)}")
+        raise InputError(f"model.test_cfg takes no {unknown[0]!r}; known: {', '.join(KEYS)}")
     mode = cfg.get("mode", "whole")
     if mode == "whole":
         for key in cfg.keys() & set(KEYS[2:]):
@@ -50,12 +50,12 @@ def parse_test_cfg(cfg: Mapping[str, Any] | None) -> Window | None:
     for key in ("crop_size", "stride"):
         pair = cfg.get(key)
         if not (isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_count, pair))):
-            raise InputError(f"model.test_cfg.{key} must be two positive whole numbers, got {pair}")
+            raise InputError(f"model.test_cfg.{key} must be two positive integers, got {pair}")
     crop, stride, batch = tuple(cfg["crop_size"]), tuple(cfg["stride"]), cfg.get("crop_batch")
     if any(step > side for step, side in zip(stride, crop, strict=True)):
         raise InputError(f"model.test_cfg.stride {stride} must not exceed crop_size {crop}")
     if batch is not None and not _is_count(batch):
-        raise InputError(f"model.test_cfg.crop_batch must be a positive number, got {batch!r}")
+        raise InputError(f"model.test_cfg.crop_batch must be a positive integer, got {batch!r}")
     return Window(crop, stride, batch)
 
 
@@ -66,9 +66,9 @@ def _is_count(value: Any) -> bool:
 def slide(
     run: Callable[[Tensor], Mapping[str, Tensor]], images: Tensor, window: Window
 ) -> dict[str, Tensor]:
-    """Average the logits of windows, at every pixel over those that cover it.
+    """Run all windows, and average the logits of overlapping windows at every pixel.
 
-    ``run`` maps crops (n, 3, h, w) to logits by task; gives task -> (B, C, H, W), float32.
+    ``run`` maps crops (n, 3, h, w) to logits by task. Returns task -> (B, C, H, W), float32.
     """
     size = (images.shape[2], images.shape[3])
     boxes = window.boxes(size)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: average what a model makes of several versions of an image."""
+"""Test-time augmentation: average the predictions for several versions of an image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vmt_mm.tasks import Task, Warp
 
 @MODELS.register_module()
 class MultiTaskTTAModel(BaseTTAModel):
-    """Predicts from the mean over flipped and resized versions of each image.
+    """Average predictions over flipped and resized versions of each image.
 
-    The task says what is averaged (``Task.to_scores``: probabilities, unit vectors, metres), and
-    how values change by a flip (``Task.flip_scores``). ``module`` is the model, or its config.
+    The task defines what is averaged (``Task.to_scores``: probabilities, unit vectors, metres), and
+    how a flip changes it (``Task.flip_scores``). ``module`` is the model or its config.
     """
 
     module: Any
@@ -32,9 +32,9 @@ class MultiTaskTTAModel(BaseTTAModel):
 
     @torch.no_grad()
     def test_step(self, data: Mapping[str, Sequence[Any]]) -> list[MultiTaskDataSample]:
-        """Predict images of which the pipeline's ``TestTimeAug`` made several versions.
+        """Predict images from the versions that ``TestTimeAug`` in the pipeline created.
 
-        ``data`` has ``inputs`` and ``data_samples``: for every version a list of images.
+        ``inputs`` and ``data_samples`` in ``data`` have one list of images per version.
         """
         tasks: Mapping[str, Task] = self.module.tasks
         count = len(data["inputs"])
@@ -58,16 +58,16 @@ class MultiTaskTTAModel(BaseTTAModel):
         return samples
 
     def merge_preds(self, data_samples_list: Sequence) -> list[MultiTaskDataSample]:
-        """Not used: :meth:`test_step` adds versions up, so that it need not keep them all."""
+        """Not used: :meth:`test_step` sums the scores of versions, to save memory."""
         raise NotImplementedError("MultiTaskTTAModel averages scores, not predictions")
 
 
 def _check_zoom(tasks: Mapping[str, Task]) -> None:
-    """Raise InputError where a zoom changes a task's values."""
+    """Raise InputError if resizing changes the values of a task."""
     for name, task in tasks.items():
         ones = np.ones((1, 1, task.out_channels), np.float32)
         if not task.label.categorical and (task.label.follow(ones, Warp(scale=2.0)) != ones).any():
             raise InputError(
-                f"test-time augmentation: values of task {name!r} change with a zoom, so versions "
-                "of other sizes cannot be averaged; use flips only"
+                f"test-time augmentation: resizing changes the values of task {name!r}, so "
+                "versions of different sizes cannot be averaged; use flips only"
             )

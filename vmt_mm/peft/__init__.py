@@ -1,4 +1,4 @@
-"""PEFT methods: one small file each."""
+"""PEFT methods, one file each."""
 
 from vmt_mm.peft.adapter import Adapter, LowRankAdapter
 from vmt_mm.peft.bitfit import BitFit

@@ -1,8 +1,4 @@
-"""Adapters parallel to every MLP, shared by all tasks: the parallel adapter and a low-rank one.
-
-Parallel adapter: He et al., ICLR 2022, https://arxiv.org/abs/2110.04366. Low-rank adapter:
-VL-Adapter, CVPR 2022, https://arxiv.org/abs/2112.06825.
-"""
+"""Parallel adapters shared by all tasks, with full-rank or low-rank projections."""
 
 from __future__ import annotations
 
@@ -17,12 +13,15 @@ from vmt_mm.registry import PEFT_METHODS
 
 @PEFT_METHODS.register_module()
 class Adapter(PEFTMethod):
-    """x' = y + MLP(LN2(y)) + scale F(y), F a bottleneck with a LayerNorm of its own.
+    """Parallel adapter (He et al., ICLR 2022): a bottleneck in parallel to the MLP of every block.
+
+    x' = y + MLP(LN2(y)) + scale F(y), F(y) = ReLU(LN(y) W_down) W_up. All tasks share F, which
+    starts at 0. https://arxiv.org/abs/2110.04366
 
     Args:
-        ratio: rho = d / k, a divisor of every block's channels.
-        scale: factor of F.
-        norm, down_bias, up_bias: LayerNorm before W_down, biases of W_down and W_up.
+        ratio: reduction ratio rho = d / k; must divide the channels d of every block.
+        scale: scaling factor of F.
+        norm, down_bias, up_bias: use a LayerNorm before W_down, a bias in W_down, one in W_up.
     """
 
     def __init__(
@@ -38,29 +37,32 @@ class Adapter(PEFTMethod):
         self.options: dict[str, Any] = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
 
     def attach(self, backbone: Backbone) -> None:
-        """Create one adapter for every block."""
+        """Create one bottleneck per block."""
         self.blocks = nn.ModuleList()
         for block in backbone.blocks:
             hidden = hidden_width(self, block.channels, self.ratio)
             self.blocks.append(self.make_bottleneck(block.channels, hidden))
 
     def make_bottleneck(self, channels: int, hidden: int) -> nn.Module:
-        """F = ReLU(LN(y) W_down) W_up of one block (Eq. 3)."""
+        """Build F(y) = ReLU(LN(y) W_down) W_up of one block."""
         return Bottleneck(channels, hidden, **self.options)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Start at the frozen backbone's features."""
+        """Set F = 0, which gives the features of the frozen backbone."""
         for block in self.blocks:
             block.reset()
 
     def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
-        """The adapter's output joins the stream."""
+        """Add ``scale F(y)`` to the residual stream."""
         return SideOutput(residual=self.blocks[index](y), scale=self.scale)
 
 
 @PEFT_METHODS.register_module()
 class LowRankAdapter(Adapter):
-    """An adapter whose projections are products of two factors, of rank r, without LayerNorm."""
+    """Adapter without LayerNorm whose projections are products of two factors of rank r.
+
+    W_down and W_up are factored as in VL-Adapter, CVPR 2022, https://arxiv.org/abs/2112.06825.
+    """
 
     def __init__(self, ratio: int = 8, rank: int = 8, scale: float = 1.0) -> None:
         super().__init__(ratio, scale, norm=False)

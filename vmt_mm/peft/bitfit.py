@@ -1,4 +1,4 @@
-"""BitFit: https://arxiv.org/abs/2106.10199."""
+"""BitFit: train only the biases, https://arxiv.org/abs/2106.10199."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from vmt_mm.registry import PEFT_METHODS
 
 @PEFT_METHODS.register_module()
 class BitFit(PEFTMethod):
-    """Trains every parameter named ``bias``: tables of relative positions and output norms too."""
+    """Train all parameters with ``bias`` in their name, including relative position bias tables."""
 
     counts_output_norms = True
 
     def attach(self, backbone: Backbone) -> None:
-        """Unfreeze the biases."""
+        """Unfreeze the biases of the backbone."""
         for name, parameter in backbone.named_parameters():
             if "bias" in name:
                 parameter.requires_grad_(True)

@@ -1,6 +1,6 @@
-"""Bottlenecks and the projections that they are made of: full, low-rank, Kronecker.
+"""Bottlenecks with full, low-rank or Kronecker projections.
 
-Letters: B images, L tokens, d channels of a block, k = d / ratio, r rank, m Kronecker terms.
+Notation: B images, L tokens, d channels of a block, k = d / ratio, r rank, m Kronecker terms.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from vmt_mm.errors import InputError
 
 
 def hidden_width(method: nn.Module, channels: int, ratio: int) -> int:
-    """Width of the bottleneck, k = d / ratio; an InputError if ``ratio`` does not divide d."""
+    """Return the bottleneck width k = d / ratio; InputError if ``ratio`` does not divide d."""
     if type(ratio) is not int or ratio < 1 or channels % ratio:
         raise InputError(
-            f"{type(method).__name__}: `ratio` must be positive and divide every block's channels, "
-            f"got ratio {ratio!r} for {channels} channels"
+            f"{type(method).__name__}: `ratio` must be a positive integer that divides the "
+            f"channels of every block, got {ratio!r} for a block of {channels} channels"
         )
     return channels // ratio
 
 
 def check_positive(method: nn.Module, **settings: int) -> None:
-    """Raise InputError unless the method's settings are positive whole numbers."""
+    """Raise InputError unless these settings of the method are positive integers."""
     for name, value in settings.items():
         if type(value) is not int or value < 1:
             raise InputError(
-                f"{type(method).__name__}: `{name}` must be a positive whole number, got {value!r}"
+                f"{type(method).__name__}: `{name}` must be a positive integer, got {value!r}"
             )
 
 
 class LowRankLinear(nn.Module):
-    """x A^T B^T + b, of rank r: A (r, in), B (out, r). https://arxiv.org/abs/2112.06825."""
+    """Linear layer with a weight B A of rank r, x A^T B^T + b: A is (r, in), B is (out, r)."""
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class LowRankLinear(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """F = ReLU(LN(y) W_down) W_up (Eq. 3; Eq. 1 without its residual); a ``rank`` factors both."""
+    """F(y) = ReLU(LN(y) W_down) W_up (Eq. 3); with ``rank``, both projections are low-rank."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
         self.up = _projection(hidden, channels, up_bias, rank)
 
     def reset(self) -> None:
-        """Start at F = 0, with gradients that reach everything from the second step on."""
+        """Set F = 0, such that every parameter gets a gradient from the second step on."""
         if isinstance(self.norm, nn.LayerNorm):
             self.norm.reset_parameters()
         for layer in (self.down, self.up):
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
                 zeros_(layer.bias)
 
     def forward(self, y: Tensor) -> Tensor:
-        """F, (B, L, d)."""
+        """Compute F(y), (B, L, d) -> (B, L, d)."""
         return self.up(self.down(self.norm(y)).relu())
 
 
@@ -89,15 +89,15 @@ def _projection(inputs: int, outputs: int, bias: bool, rank: int | None) -> Any:
 
 
 def kronecker_sum(left: Tensor, right: Tensor) -> Tensor:
-    """W = sum_i A_i (x) B_i (Eqs. 2, 6), (a p, b q), of A (m, a, b) and B (m, p, q)."""
+    """Return W = sum_i A_i (x) B_i (Eqs. 2, 6), (a p, b q), from A (m, a, b) and B (m, p, q)."""
     return torch.einsum("iab,ipq->apbq", left, right).flatten(2).flatten(0, 1)
 
 
 class KroneckerBottleneck(nn.Module):
-    """F = ReLU(y W_down) W_up, both projections sums of Kronecker products (Eq. 6).
+    """F(y) = ReLU(y W_down) W_up with projections that are sums of Kronecker products (Eq. 6).
 
-    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m, m); m, the
-    number of ``terms``, divides d and k.
+    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m, m). The
+    number of ``terms``, m, must divide d and k.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class KroneckerBottleneck(nn.Module):
         self.up_bias = nn.Parameter(torch.empty(channels)) if up_bias else None
 
     def reset(self) -> None:
-        """Start at F = 0; W_down has the variance of a ReLU layer's weights, 2 / d."""
+        """Set F = 0; W_down gets the variance of a ReLU layer's weights, 2 / d."""
         terms, per_term, _ = self.down.shape
         normal_(self.shared, std=terms**-0.5)
         normal_(self.down, std=(2 / (terms * per_term)) ** 0.5)  # W_down sums m products
@@ -120,7 +120,7 @@ class KroneckerBottleneck(nn.Module):
                 zeros_(zero)
 
     def forward(self, y: Tensor) -> Tensor:
-        """F, (B, L, d)."""
-        # W maps rows (y W), F.linear takes its transpose; building W is cheap compared with y W
+        """Compute F(y), (B, L, d) -> (B, L, d)."""
+        # F.linear takes the transpose of W in y W; building W is cheap compared with y W
         hidden = F.linear(y, kronecker_sum(self.shared, self.down).T, self.down_bias).relu()
         return F.linear(hidden, kronecker_sum(self.shared, self.up).T, self.up_bias)

@@ -1,4 +1,4 @@
-"""The two ends: nothing of the backbone is trained, or all of it."""
+"""The two extremes: train none or all of the backbone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from vmt_mm.registry import PEFT_METHODS
 
 @PEFT_METHODS.register_module()
 class DecodersOnly(PEFTMethod):
-    """The backbone stays as it was pretrained; only the heads are trained."""
+    """Keep the backbone frozen and train only the heads."""
 
 
 @PEFT_METHODS.register_module()
 class FullFineTuning(PEFTMethod):
-    """Trains every parameter of the backbone, its output norms included."""
+    """Train every parameter of the backbone, including its output norms."""
 
     def attach(self, backbone: Backbone) -> None:
-        """Unfreeze everything."""
+        """Unfreeze the backbone."""
         backbone.requires_grad_(True)

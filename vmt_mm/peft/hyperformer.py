@@ -1,7 +1,6 @@
-"""Hyperformer: hypernetworks generate every task's adapters from an embedding of the task.
+"""Hyperformer: adapters that hypernetworks generate from one embedding per task.
 
-Hyperformer: Karimi Mahabadi et al., ACL 2021, https://arxiv.org/abs/2106.04489, section 2.
-Letters: B images, L tokens, d channels of a block, k = d / ratio, E length of an embedding.
+Notation: B images, L tokens, d channels of a block, k = d / ratio, E length of an embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _PLACES = ("after_attn", "after_mlp")
 
 
 class ConditionalAdapter(nn.Module):
-    """A(h) = h + LN(GELU(h W_down) W_up); a hypernetwork gives its parameters, which it lacks."""
+    """Adapter A(h) = h + LN(GELU(h W_down) W_up) whose parameters a hypernetwork generates."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -33,12 +32,12 @@ class ConditionalAdapter(nn.Module):
         unregister(self, self.shapes)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, L, d) -> (B, L, d)."""
+        """Compute A(h), (B, L, d) -> (B, L, d)."""
         return h + self.norm(self.up(F.gelu(self.down(h))))
 
 
 class AdapterGenerator(nn.Module):
-    """A linear map from a task's embedding (E,) to all parameters of one adapter, by name."""
+    """Linear hypernetwork from a task embedding (E,) to all parameters of one adapter."""
 
     def __init__(self, embedding: int, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class AdapterGenerator(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Projections of a layer's usual scale; a norm of weight and bias 0 hides them."""
+        """Generate projections of the usual scale and a LayerNorm of zeros, so that A(h) = h."""
         embedding = self.weight.shape[1]
         self.bias.zero_()
         for shape, rows in zip(self.shapes.values(), self.weight.split(self.sizes), strict=True):
@@ -57,14 +56,19 @@ class AdapterGenerator(nn.Module):
             rows.normal_(std=(embedding * shape[1]) ** -0.5) if len(shape) == 2 else rows.zero_()
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
-        """(E,) -> name -> parameter."""
+        """Map an embedding (E,) to the parameters by name."""
         parts = F.linear(embedding, self.weight, self.bias).split(self.sizes)
         return {n: v.view(s) for (n, s), v in zip(self.shapes.items(), parts, strict=True)}
 
 
 @PEFT_METHODS.register_module()
 class Hyperformer(PEFTMethod):
-    """Two generated adapters per block and task, after attention and after the MLP."""
+    """Hyperformer: per task, two generated adapters in every block, after attention and MLP.
+
+    A linear hypernetwork per adapter maps the task embedding, of length ``embedding``, to all
+    parameters of A(h) = h + LN(GELU(h W_down) W_up). The backbone runs once per task. ``ratio`` is
+    d / k, and must divide d. ACL 2021, https://arxiv.org/abs/2106.04489, section 2.
+    """
 
     per_task_forward = True
 
@@ -74,7 +78,7 @@ class Hyperformer(PEFTMethod):
         self.ratio, self.embedding = ratio, embedding
 
     def attach(self, backbone: Backbone) -> None:
-        """Create empty adapters, their hypernetworks, and the embeddings."""
+        """Create adapters without parameters, their hypernetworks, and the task embeddings."""
         self.blocks, self.generators = nn.ModuleList(), nn.ModuleList()
         for block in backbone.blocks:
             hidden = hidden_width(self, block.channels, self.ratio)
@@ -85,7 +89,7 @@ class Hyperformer(PEFTMethod):
         self.embeddings = task_embeddings(backbone, self.embedding)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Start at the frozen backbone's features."""
+        """Set every adapter to the identity, and draw random embeddings."""
         for embedding in self.embeddings.values():
             nn.init.normal_(embedding)
         for module in self.generators.modules():
@@ -93,7 +97,7 @@ class Hyperformer(PEFTMethod):
                 module.reset()
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
-        """All adapters of a task."""
+        """Generate all adapters of a task."""
         return {
             f"peft.blocks.{name}.{key}": value
             for name, generator in self.generators.named_modules()
@@ -102,9 +106,9 @@ class Hyperformer(PEFTMethod):
         }
 
     def after_attn(self, index: int, out: Tensor) -> Tensor:
-        """The first adapter of the block."""
+        """Apply the first adapter of the block."""
         return self.blocks[index]["after_attn"](out)
 
     def after_mlp(self, index: int, out: Tensor) -> Tensor:
-        """The second adapter of the block."""
+        """Apply the second adapter of the block."""
         return self.blocks[index]["after_mlp"](out)

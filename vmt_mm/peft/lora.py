@@ -1,7 +1,4 @@
-"""LoRA: frozen linear layers plus trained products of two small matrices.
-
-LoRA: Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685.
-"""
+"""LoRA: low-rank updates of frozen linear layers."""
 
 from __future__ import annotations
 
@@ -17,15 +14,15 @@ from vmt_mm.peft.bottleneck import check_positive
 from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names
 from vmt_mm.registry import PEFT_METHODS
 
-#: Role -> the targets in its layer, whose outputs are equal parts of the layer's.
+#: Role of a layer -> its targets, each an equal part of the layer's output.
 _TARGETS = dict(qkv=("q", "k", "v"), proj=("proj",), fc1=("fc1",), fc2=("fc2",))
 
 
 class LoRALinear(nn.Linear):
-    """W x + b + scale B A x; the layer's own keys stay, ``lora_A`` and ``lora_B`` are added.
+    """LoRA linear layer W x + b + scale B A x; adds ``lora_A`` and ``lora_B`` to the layer's keys.
 
-    The output has ``parts`` equal parts (q, k, v of a fused layer); each of the ``chosen`` ones has
-    a pair of factors of rank r. ``dropout`` acts on the input of A.
+    The output consists of ``parts`` equal parts (q, k and v of a fused layer); each ``chosen`` part
+    has its own factors A and B of rank r. ``dropout`` is applied to the input of A.
     """
 
     def __init__(
@@ -39,18 +36,18 @@ class LoRALinear(nn.Linear):
         self.lora_B = nn.Parameter(torch.empty(len(chosen) * width, rank))
 
     def reset(self) -> None:
-        """Start at B = 0."""
+        """Set B = 0, and draw A."""
         nn.init.kaiming_uniform_(self.lora_A, nonlinearity="linear")
         nn.init.zeros_(self.lora_B)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Map (..., in) to (..., out)."""
         inner = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
         update = F.linear(inner, self._outer())
         return torch.add(super().forward(x), update, alpha=self.scale)
 
     def _outer(self) -> Tensor:
-        """B of all chosen parts as one matrix (out, parts chosen * r), 0 for the others."""
+        """Return B as one matrix (out, chosen parts * r), block-diagonal, 0 for the other parts."""
         if self.parts == 1:
             return self.lora_B
         rank, columns = self.lora_B.shape[1], self.lora_A.shape[0]
@@ -63,12 +60,15 @@ class LoRALinear(nn.Linear):
 
 @PEFT_METHODS.register_module()
 class LoRA(PEFTMethod):
-    """Low-rank updates of chosen linear layers of every block.
+    """LoRA: low-rank updates W + (alpha / r) B A of linear layers in every block.
+
+    Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685. B starts at 0.
 
     Args:
-        rank, alpha: r; the update is scaled by alpha / r, None means alpha = r.
-        targets, dropout: any of q, k, v, proj, fc1, fc2; on the input of A.
-        train_norm: unfreeze the norm before the attention, too.
+        rank, alpha: rank r of the update, scaled by alpha / r; None means alpha = r.
+        targets: layers to update, any of q, k, v, proj, fc1 and fc2.
+        dropout: dropout probability on the input of A, in [0, 1).
+        train_norm: also unfreeze the norm before the attention.
     """
 
     def __init__(
@@ -84,15 +84,16 @@ class LoRA(PEFTMethod):
         known = [target for targets in _TARGETS.values() for target in targets]
         several = isinstance(targets, (list, tuple)) and len(targets) > 0
         if not several or not set(targets) <= set(known) or len(set(targets)) < len(targets):
-            raise InputError(f"LoRA: `targets` must be a list of some of {known}, got {targets!r}")
+            rule = f"`targets` must be a non-empty list of different names out of {known}"
+            raise InputError(f"LoRA: {rule}, got {targets!r}")
         if not 0 <= dropout < 1:
-            raise InputError(f"LoRA: `dropout` must be in 0..1, below 1, got {dropout}")
+            raise InputError(f"LoRA: `dropout` must be in [0, 1), got {dropout}")
         scale = 1.0 if alpha is None else alpha / rank
         self.options: dict[str, Any] = dict(rank=rank, scale=scale, dropout=dropout)
         self.targets, self.train_norm = set(targets), train_norm
 
     def attach(self, backbone: Backbone) -> None:
-        """Replace the targets' layers, and unfreeze the norms if asked."""
+        """Replace the target layers; with ``train_norm``, unfreeze the norms."""
         for role, parts in _TARGETS.items():
             chosen = [place for place, target in enumerate(parts) if target in self.targets]
             for name in layer_names("LoRA", backbone, role) if chosen else ():
@@ -105,7 +106,7 @@ class LoRA(PEFTMethod):
             backbone.get_submodule(name).requires_grad_(True)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Start at the frozen backbone's features."""
+        """Set every update to 0, which gives the features of the frozen backbone."""
         for module in backbone.modules():
             if isinstance(module, LoRALinear):
                 module.reset()

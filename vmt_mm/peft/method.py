@@ -1,6 +1,6 @@
-"""The contract between a PEFT method and a frozen backbone.
+"""The interface between a PEFT method and a frozen backbone.
 
-Letters: B images, L tokens, d channels of a block, T tasks.
+Notation: B images, L tokens, d channels of a block, T tasks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One transformer block.
+    """Description of one transformer block.
 
-    ``layers`` gives the full name of a module or parameter by its role: ``qkv`` (d -> 3 d, queries
-    first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, ``relative_position_table``.
+    ``layers`` maps a role to the full name of a module or parameter. Roles: ``qkv`` (d -> 3 d,
+    queries first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, ``relative_position_table``.
     """
 
     stage: int
@@ -35,21 +35,21 @@ class BlockSpec:
 
     @classmethod
     def of(cls, stage: int, channels: int, name: str, **layers: str) -> BlockSpec:
-        """A block from the names of its layers within it."""
+        """Build the description from layer names relative to the block."""
         return cls(stage, channels, name, {r: f"{name}.{x}" for r, x in layers.items()})
 
 
 class Backbone(BaseModule):
-    """What a method may ask of a backbone, besides a module's own: its blocks and its tasks."""
+    """Interface that a method sees of a backbone: a module with blocks and task names."""
 
     blocks: tuple[BlockSpec, ...]
     task_names: tuple[str, ...]
 
 
 class SideOutput(NamedTuple):
-    """What a method computes in parallel to the MLP of one block, (B, L, d).
+    """Output of a method in parallel to the MLP of one block, tensors (B, L, d).
 
-    ``scale * residual`` is added to the residual stream. ``task_feature`` is kept for
+    ``scale * residual`` is added to the residual stream. ``task_feature`` is passed to
     :meth:`PEFTMethod.task_features`; it never enters the stream, so one pass serves all tasks.
     """
 
@@ -59,20 +59,21 @@ class SideOutput(NamedTuple):
 
 
 class PEFTMethod(nn.Module):
-    """A way to adapt a frozen backbone; this base adapts nothing.
+    """Base class of methods that adapt a frozen backbone; the base itself adapts nothing.
 
-    The backbone freezes all its parameters, then calls :meth:`attach` in its ``__init__``; later no
-    parameter appears and no ``requires_grad`` changes, as DDP and optimizers need. Once the frozen
-    weights are loaded, it calls :meth:`reset_from_pretrained`, and never again after a resume.
+    The backbone freezes all its parameters and calls :meth:`attach` in its ``__init__``. Afterwards
+    the set of parameters and ``requires_grad`` are fixed, as DDP and optimizers need. The backbone
+    calls :meth:`reset_from_pretrained` after loading the frozen weights, but not after a resume.
 
-    A subclass creates its parameters as its own (keys ``peft.<...>``) or in wrapped leaf layers, or
-    unfreezes the backbone's. It keeps no state between calls and does not write into its inputs.
-    Modules per block are ``self.blocks``. Parameters of one task are entries of a ``ParameterDict``
-    or ``ModuleDict`` whose keys are the tasks, so that tasks can be added, removed and renamed.
+    A subclass registers parameters on itself (keys ``peft.<...>``) or in wrapped leaf layers, or
+    unfreezes parameters of the backbone. It keeps no state between calls and does not modify its
+    inputs in place. ``self.blocks`` has one module per block. Per-task parameters are entries of a
+    ``ParameterDict`` or ``ModuleDict`` keyed by task, so that tasks can be added, removed and
+    renamed. docs/add_a_method.md has a complete example.
 
-    With ``per_task_forward`` the backbone runs once per task, with :meth:`parameters_for` that task
-    in place; otherwise one pass serves all tasks. With ``counts_output_norms`` trainable output
-    norms count as the backbone's, as the paper counts BitFit's, and not separately.
+    With ``per_task_forward`` the backbone runs once per task, with :meth:`parameters_for` in place;
+    otherwise one pass serves all tasks. With ``counts_output_norms``, trainable output norms count
+    as part of the backbone, as the paper counts those of BitFit.
     """
 
     per_task_forward: bool = False
@@ -80,63 +81,63 @@ class PEFTMethod(nn.Module):
     blocks: Any  # an nn.ModuleList, whose items torch gives no type
 
     def attach(self, backbone: Backbone) -> None:
-        """Create all parameters and set ``requires_grad``."""
+        """Create all parameters of the method, and set ``requires_grad``."""
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Set the initial values of the method's parameters."""
+        """Initialise the parameters of the method, after the frozen weights are loaded."""
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
-        """With ``per_task_forward``: key in the backbone -> tensor used in its place for ``task``.
+        """With ``per_task_forward``, map keys of the backbone to tensors that replace them.
 
-        The keys are the same for every task. Each of the method's own (``peft.<...>``) must belong
-        to a block, see :meth:`block_of`, and be used only in :meth:`after_attn`,
+        All tasks have the same keys. A key of the method itself (``peft.<...>``) must belong to a
+        block, see :meth:`block_of`, and may be used only in :meth:`after_attn`,
         :meth:`parallel_to_mlp` and :meth:`after_mlp`: in training, only these run per task.
         """
         return {}
 
     def block_of(self, key: str) -> int | None:
-        """Index of the block of one of the method's own parameters: ``blocks.<index>.<...>``."""
+        """Index of the block that one of the method's keys belongs to: ``blocks.<index>.<...>``."""
         own = _OF_BLOCK.match(key)
         return int(own[1]) if own else None
 
     def original_name(self, key: str) -> str:
-        """Name of the parameter that ``key`` is a per-task copy of; ``key`` itself if none."""
+        """Name of the parameter that ``key`` is a per-task copy of; ``key`` if it is not a copy."""
         return key
 
     def after_attn(self, index: int, out: Tensor) -> Tensor:
-        """Turn the attention's output (B, L, d) into what is added to the stream."""
+        """Adapt the output (B, L, d) of the attention before it is added to the stream."""
         return out
 
     def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
-        """Run in parallel to the MLP of block ``index``, on its input y (B, L, d)."""
+        """Run in parallel to the MLP of a block, on y (B, L, d), the stream before ``norm2``."""
         return SideOutput()
 
     def after_mlp(self, index: int, out: Tensor) -> Tensor:
-        """Turn the MLP's output (B, L, d) into what is added to the stream."""
+        """Adapt the output (B, L, d) of the MLP before it is added to the stream."""
         return out
 
     def task_features(
         self, stage: int, feature: Tensor, kept: Sequence[Any], tasks: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Turn the output ``feature`` (B, L, d) of a stage's norm into the features of every task.
+        """Return the features (B, L, d) of ``tasks`` at the end of a stage, by task name.
 
-        ``kept`` holds ``SideOutput.task_feature`` of the stage's blocks. Gives task name -> (B, L,
-        d), for the tasks that are asked for.
+        ``feature`` (B, L, d) is the output of the stage's norm. ``kept`` has one
+        ``SideOutput.task_feature`` per block of the stage.
         """
         return dict.fromkeys(tasks, feature)
 
 
 def task_embeddings(backbone: Backbone, length: int) -> nn.ParameterDict:
-    """One embedding (E,) per task, from which hypernetworks generate parameters."""
+    """Create one embedding (E,) per task, the input of hypernetworks."""
     return nn.ParameterDict({t: nn.Parameter(torch.empty(length)) for t in backbone.task_names})
 
 
 def build_method(cfg: Mapping | None) -> PEFTMethod:
-    """Build a PEFT method; ``None`` adapts nothing, an unknown type is an InputError."""
+    """Build a PEFT method; None gives one that adapts nothing. InputError for an unknown type."""
     if cfg is None:
         return PEFTMethod()
     if not isinstance(cfg, Mapping):
-        raise InputError(f"peft must be a dictionary such as dict(type='VMTAdapter'), got {cfg!r}")
+        raise InputError(f"`peft` must be a dict such as dict(type='VMTAdapter'), got {cfg!r}")
     kind = cfg.get("type")
     if kind is None or (isinstance(kind, str) and PEFT_METHODS.get(kind) is None):
         known = ", ".join(sorted(PEFT_METHODS.module_dict))
@@ -145,9 +146,9 @@ def build_method(cfg: Mapping | None) -> PEFTMethod:
 
 
 def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
-    """Full names of the layers of one role in every block; an InputError if one has none."""
+    """Full names of the layers of a role, one per block; InputError if a block lacks the role."""
     for block in backbone.blocks:
         if role not in block.layers:
             known = sorted(block.layers)
-            raise InputError(f"{method}: the backbone's blocks have no {role!r}, only {known}")
+            raise InputError(f"{method} needs {role!r} in every block; this backbone has {known}")
     return [block.layers[role] for block in backbone.blocks]

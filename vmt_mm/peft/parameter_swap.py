@@ -11,9 +11,9 @@ from torch import Tensor, nn
 def call_with(
     root: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., Any], *args: Any
 ) -> Any:
-    """``function(*args)`` with ``parameters`` (key in ``root`` -> tensor) in place.
+    """Call ``function(*args)`` with ``parameters`` (key in ``root`` -> tensor) in place.
 
-    ``root`` is changed while the function runs: callers on several threads need a lock.
+    ``root`` is modified during the call: callers on several threads need a lock.
     """
     own = {key: find_parameter(root, key) for key in parameters}
     try:
@@ -24,13 +24,13 @@ def call_with(
 
 
 def find_parameter(root: nn.Module, key: str) -> Tensor | None:
-    """The parameter of that key; None if its place is empty, a KeyError if there is none."""
+    """Return a parameter; None if it is unregistered, KeyError if it does not exist."""
     owner, _, name = key.rpartition(".")
     return root.get_submodule(owner)._parameters[name]
 
 
 def unregister(root: nn.Module, keys: Iterable[str]) -> None:
-    """Empty the places of parameters that are swapped in per task: not saved, not counted."""
+    """Set parameters that are swapped per task to None, so that they are not saved or counted."""
     _replace(root, dict.fromkeys(keys))
 
 

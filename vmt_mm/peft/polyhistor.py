@@ -1,7 +1,6 @@
-"""Polyhistor and Polyhistor-Lite: decomposed hypernetworks, and scaling kernels per layer.
+"""Polyhistor and Polyhistor-Lite: decomposed hypernetworks and layer-wise scaling kernels.
 
-Polyhistor: Liu et al., NeurIPS 2022, https://arxiv.org/abs/2210.03265, section 4.
-Letters: B images, L tokens, d channels of a block, k = d / ratio, E length of an embedding, r rank.
+Notation: d channels of a block, k = d / ratio, E length of a task embedding, r rank.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from vmt_mm.registry import PEFT_METHODS
 
 
 class DecomposedHyperNetwork(nn.Module):
-    """Two linear maps from a task's embedding v (E,) to the factors of one matrix P(v) Q(v)."""
+    """Hypernetwork of a matrix P(v) Q(v) of rank r: two linear maps from an embedding v (E,)."""
 
     def __init__(self, embedding: int, out_features: int, in_features: int, rank: int) -> None:
         super().__init__()
@@ -30,7 +29,7 @@ class DecomposedHyperNetwork(nn.Module):
         self.inner = nn.Linear(embedding, rank * in_features)
 
     def reset(self, variance: float, zero: bool = False) -> None:
-        """Make matrices whose entries have this variance, or 0 with gradients from step 2 on."""
+        """Generate entries of this variance; with ``zero``, 0 with gradients from step 2 on."""
         embedding = self.outer.in_features
         nn.init.normal_(self.outer.weight, std=(variance / (embedding * self.rank)) ** 0.5)
         nn.init.normal_(self.inner.weight, std=0.0 if zero else embedding**-0.5)
@@ -38,12 +37,12 @@ class DecomposedHyperNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(E,) -> (out, in)."""
+        """Map an embedding (E,) to a matrix (out, in)."""
         return self.outer(embedding).view(-1, self.rank) @ self.inner(embedding).view(self.rank, -1)
 
 
 class HyperNetworkPair(nn.Module):
-    """Hypernetworks of a down- (k, d) and an up-projection (d, k)."""
+    """Hypernetworks of a down-projection (k, d) and an up-projection (d, k)."""
 
     def __init__(self, embedding: int, channels: int, hidden: int, rank: int) -> None:
         super().__init__()
@@ -52,20 +51,22 @@ class HyperNetworkPair(nn.Module):
         self.variance = 2 / channels  # of a ReLU layer's weights
 
     def reset(self) -> None:
-        """Down-projections of a ReLU layer's scale, up-projections 0."""
+        """Generate down-projections of a ReLU layer's variance, and up-projections of 0."""
         self.down.reset(self.variance)
         self.up.reset(self.variance, zero=True)
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
-        """(E,) -> projection -> its matrix."""
+        """Map an embedding (E,) to the matrix of each projection."""
         return dict(down=self.down(embedding), up=self.up(embedding))
 
 
 @PEFT_METHODS.register_module()
 class Polyhistor(Adapter):
-    """A ReLU bottleneck parallel to every MLP; its two matrices, of rank r, are made per task.
+    """Polyhistor: parallel adapters whose matrices, of rank r, are generated per task.
 
-    ``ratio`` is rho = d / k; ``embedding`` is E, the length of a task's embedding.
+    Hypernetworks in every block generate both projections from the task embedding, of length E =
+    ``embedding``. The backbone runs once per task. ``ratio`` is d / k, and must divide the channels
+    d of every block. Liu et al., NeurIPS 2022, https://arxiv.org/abs/2210.03265, section 4.
     """
 
     per_task_forward = True
@@ -76,7 +77,7 @@ class Polyhistor(Adapter):
         self.embedding, self.rank = embedding, rank
 
     def attach(self, backbone: Backbone) -> None:
-        """Create empty bottlenecks, the networks that generate their matrices, and embeddings."""
+        """Create bottlenecks without matrices, their hypernetworks, and the task embeddings."""
         with torch.device("meta"):
             super().attach(backbone)
         for block in self.blocks:
@@ -85,7 +86,7 @@ class Polyhistor(Adapter):
         self.add_generators([block.channels for block in backbone.blocks])
 
     def add_generators(self, channels: list[int]) -> None:
-        """Create two hypernetworks per block."""
+        """Create a pair of hypernetworks per block."""
         self.generators = nn.ModuleList(map(self._pair, channels))
 
     def _pair(self, channels: int) -> HyperNetworkPair:
@@ -93,7 +94,7 @@ class Polyhistor(Adapter):
         return HyperNetworkPair(self.embedding, channels, hidden, self.rank)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Start at the frozen backbone's features."""
+        """Set all up-projections to 0, and draw random embeddings."""
         for embedding in self.embeddings.values():
             nn.init.normal_(embedding)
         for module in self.modules():
@@ -101,11 +102,11 @@ class Polyhistor(Adapter):
                 module.reset()
 
     def matrices(self, embedding: Tensor) -> Iterable[dict[str, Tensor]]:
-        """For every block: projection -> its matrix."""
+        """Yield the matrices of every block, by projection."""
         return (pair(embedding) for pair in self.generators)
 
     def parameters_for(self, task: str) -> dict[str, Tensor]:
-        """Both matrices of every block."""
+        """Generate both matrices of every block."""
         return {
             f"peft.blocks.{index}.{name}.weight": matrix
             for index, of_block in enumerate(self.matrices(self.embeddings[task]))
@@ -115,20 +116,21 @@ class Polyhistor(Adapter):
 
 @PEFT_METHODS.register_module()
 class PolyhistorLite(Polyhistor):
-    """One pair of hypernetworks generates template kernels; every layer scales them to its size.
+    """Polyhistor-Lite: one pair of hypernetworks for all layers, and a scaling kernel per layer.
 
-    W_l = K_l (x) T(v): the template T, of rank r, has the size of the narrowest block, the scaling
-    kernel K_l (s x s, s = d_l / d_min) belongs to the layer and serves all tasks.
+    W_l = K_l (x) T(v). The generated template T, of rank r, has the size of the narrowest block.
+    The scaling kernel K_l (s, s), s = d_l / d_min, belongs to layer l; all tasks share it.
+    Arguments as in :class:`Polyhistor`; d_min must divide the channels of every block.
     """
 
     def __init__(self, ratio: int = 2, embedding: int = 64, rank: int = 22) -> None:
         super().__init__(ratio, embedding, rank)
 
     def add_generators(self, channels: list[int]) -> None:
-        """Create the templates' hypernetworks and the scaling kernels."""
+        """Create the hypernetworks of the templates, and the scaling kernels."""
         narrowest = min(channels)
         if any(d % narrowest for d in channels):
-            rule = "every block's channels must be a multiple of the narrowest's"
+            rule = "the channels of every block must be a multiple of the narrowest block's"
             raise InputError(f"PolyhistorLite: {rule}, got {sorted(set(channels))}")
         self.templates = self._pair(narrowest)
         scales = [d // narrowest for d in channels]
@@ -138,14 +140,14 @@ class PolyhistorLite(Polyhistor):
         )
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Start at the frozen backbone's features."""
+        """Initialise as Polyhistor, and draw the scaling kernels."""
         super().reset_from_pretrained(backbone)
         for kernel in self.kernels.parameters():
-            # an entry of W_l is one product, and is to have the variance 2 / d_l
+            # each entry of W_l is one product and needs variance 2 / d_l
             nn.init.normal_(kernel, std=len(kernel) ** -0.5)
 
     def matrices(self, embedding: Tensor) -> Iterable[dict[str, Tensor]]:
-        """For every block: projection -> the template, scaled to the block."""
+        """Yield the scaled templates of every block, by projection."""
         templates = self.templates(embedding)
         for kernels in self.kernels:
             yield {n: kronecker_sum(kernels[n][None], t[None]) for n, t in templates.items()}

@@ -1,4 +1,4 @@
-"""Relative bias, a baseline of Polyhistor: https://arxiv.org/abs/2210.03265."""
+"""Relative bias, a baseline in the Polyhistor paper: https://arxiv.org/abs/2210.03265."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vmt_mm.registry import PEFT_METHODS
 
 @PEFT_METHODS.register_module()
 class RelativeBias(PEFTMethod):
-    """Trains one table of relative positions per block; an InputError if there is none."""
+    """Train the relative position bias table of every block; InputError if a block has none."""
 
     def attach(self, backbone: Backbone) -> None:
-        """Unfreeze the tables."""
+        """Unfreeze the relative position bias tables."""
         parameters = dict(backbone.named_parameters())
         for name in layer_names("RelativeBias", backbone, "relative_position_table"):
             parameters[name].requires_grad_(True)

@@ -1,7 +1,6 @@
-"""VMT-Adapter: one adapter parallel to every MLP, shared by all tasks; per-task scale and shift.
+"""VMT-Adapter and VMT-Adapter-Lite, AAAI 2024, https://arxiv.org/abs/2312.08733.
 
-Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 3-6.
-Letters: B images, L tokens, d channels of a block, k = d / ratio, s the gate.
+Notation: B images, L tokens, d channels of a block, k = d / ratio, s the gate.
 """
 
 from __future__ import annotations
@@ -22,13 +21,21 @@ from vmt_mm.registry import PEFT_METHODS
 
 @PEFT_METHODS.register_module()
 class VMTAdapter(Adapter):
-    """VMT-Adapter; the defaults give the paper's parameter counts.
+    """VMT-Adapter: one shared parallel adapter per block, plus a scale and a shift per task.
+
+    With F(y) = ReLU(LN(y) W_down) W_up (Eq. 3), blocks and stages compute (Eqs. 4, 5)::
+
+        x'        = y + MLP(LN2(y)) + (1 - s) F(y)
+        feature_t = norm(x') + sum over the stage's blocks of (alpha_t * s F(y) + gamma_t)
+
+    for every task t. Only alpha_t and gamma_t (d,) are per task, so one pass serves all tasks. The
+    defaults give the paper's parameter counts. Config: ``peft=dict(type="VMTAdapter", ratio=4)``.
 
     Args:
-        ratio: rho = d / k, a divisor of every block's channels.
-        gate: s in 0..1, the share of F that goes to the tasks; 1 - s joins the stream.
-        learnable_gate: train s, one scalar per block through a sigmoid that starts at ``gate``.
-        norm, down_bias, up_bias: LayerNorm before W_down, biases of W_down and W_up.
+        ratio: reduction ratio rho = d / k; must divide the channels d of every block.
+        gate: share s of F that goes to the tasks, in [0, 1].
+        learnable_gate: train s, one scalar per block behind a sigmoid, from ``gate`` in (0, 1).
+        norm, down_bias, up_bias: use a LayerNorm before W_down, a bias in W_down, one in W_up.
     """
 
     def __init__(
@@ -43,12 +50,12 @@ class VMTAdapter(Adapter):
         super().__init__(ratio, norm=norm, down_bias=down_bias, up_bias=up_bias)
         number = isinstance(gate, (int, float))
         if not number or not 0 <= gate <= 1 or (learnable_gate and gate in (0, 1)):
-            rule = "strictly between 0 and 1 where it is learnable" if learnable_gate else "in 0..1"
+            rule = "in (0, 1) with learnable_gate=True" if learnable_gate else "in [0, 1]"
             raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate!r}")
         self.constant_gate, self.learnable_gate = float(gate), learnable_gate
 
     def attach(self, backbone: Backbone) -> None:
-        """Create, for every block, the shared bottleneck and the tasks' alpha and gamma."""
+        """Create the shared bottleneck of every block, and alpha and gamma (d,) of every task."""
         super().attach(backbone)
         self.stages = [spec.stage for spec in backbone.blocks]
         for block, spec in zip(self.blocks, backbone.blocks, strict=True):
@@ -58,7 +65,7 @@ class VMTAdapter(Adapter):
             block.gate_logit = nn.Parameter(torch.zeros(())) if self.learnable_gate else None
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Start at F = 0, alpha = 1, gamma = 0: every task gets the frozen features."""
+        """Set F = 0, alpha = 1, gamma = 0, which gives the features of the frozen backbone."""
         super().reset_from_pretrained(backbone)
         for block in self.blocks:
             for task in block.alpha:
@@ -69,11 +76,11 @@ class VMTAdapter(Adapter):
                 nn.init.constant_(block.gate_logit, logit)
 
     def gate(self, block: Any) -> Tensor | float:
-        """The share s of F that goes to the tasks."""
+        """Return s of a block: a float, or a scalar tensor if the gate is learnable."""
         return block.gate_logit.sigmoid() if self.learnable_gate else self.constant_gate
 
     def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
-        """(1 - s) F joins the stream, F is kept for the tasks."""
+        """Add (1 - s) F(y) to the residual stream, and keep F(y) for the tasks."""
         block = self.blocks[index]
         f = block(y)
         return SideOutput(residual=f, task_feature=f, scale=1 - self.gate(block))
@@ -81,9 +88,9 @@ class VMTAdapter(Adapter):
     def task_features(
         self, stage: int, feature: Tensor, kept: Sequence[Tensor], tasks: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Feature + sum over the stage's blocks of alpha_t (s F) + gamma_t (Eqs. 4, 5)."""
+        """Add alpha_t (s F) + gamma_t of every block of the stage to ``feature`` (Eqs. 4, 5)."""
         blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]
-        if len(tasks) > 1 and not torch.is_grad_enabled():  # all tasks in the same operations
+        if len(tasks) > 1 and not torch.is_grad_enabled():  # all tasks at once
             shifts: Any = [sum(block.gamma[t] for block in blocks) for t in tasks]
             every = feature + torch.stack(shifts)[:, None, None]
             for block, f in zip(blocks, kept, strict=True):
@@ -94,7 +101,7 @@ class VMTAdapter(Adapter):
         for task in tasks:
             output = feature + sum(block.gamma[task] for block in blocks)
             for block, f in zip(blocks, kept, strict=True):
-                # in place, since no backward pass needs the sum so far; s scales alpha, not F
+                # in place: backward needs no partial sums; scaling alpha is cheaper than F
                 output.addcmul_(f, self.gate(block) * block.alpha[task])
             features[task] = output
         return features
@@ -102,9 +109,11 @@ class VMTAdapter(Adapter):
 
 @PEFT_METHODS.register_module()
 class VMTAdapterLite(VMTAdapter):
-    """VMT-Adapter-Lite: W_down and W_up are sums of m Kronecker products that share A (Eq. 6).
+    """VMT-Adapter-Lite: VMT-Adapter whose projections are sums of m Kronecker products (Eq. 6).
 
-    m, also the size of the A_i, divides every block's d and k; the rest: :class:`VMTAdapter`.
+    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m); F has no
+    LayerNorm. Arguments as in :class:`VMTAdapter`; m must divide d and k of every block. Config:
+    ``peft=dict(type="VMTAdapterLite", m=3, ratio=4)``.
     """
 
     def __init__(
@@ -121,9 +130,9 @@ class VMTAdapterLite(VMTAdapter):
         self.options = dict(terms=m, down_bias=down_bias, up_bias=up_bias)
 
     def make_bottleneck(self, channels: int, hidden: int) -> nn.Module:
-        """F of one block, whose projections are sums of Kronecker products."""
+        """Build F of one block with Kronecker projections."""
         m = self.options["terms"]
         if channels % m or hidden % m:
-            rule = "`m` must divide every block's channels d and k = d / ratio"
-            raise InputError(f"VMTAdapterLite: {rule}, got m {m} for d {channels}, k {hidden}")
+            rule = "`m` must divide the channels d and k = d / ratio of every block"
+            raise InputError(f"VMTAdapterLite: {rule}, got m={m} for d={channels}, k={hidden}")
         return KroneckerBottleneck(channels, hidden, **self.options)

@@ -1,4 +1,4 @@
-"""Encoders with a seam for PEFT methods."""
+"""Backbones that a PEFT method can adapt."""
 
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone
 from vmt_mm.models.backbones.swin import MultiTaskSwin

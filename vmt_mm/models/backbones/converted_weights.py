@@ -1,4 +1,4 @@
-"""Bring a pretrained checkpoint of any origin to the backbone's keys, and find its config."""
+"""Convert a pretrained checkpoint of any origin to the backbone's keys, and infer its config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmt_mm.registry import MODELS
 
 
 class Imported(NamedTuple):
-    """Tensors in the backbone's keys, who wrote them, and the backbone's config."""
+    """Tensors by the backbone's keys, the origin of the file, and the backbone's config."""
 
     state: Mapping[str, Tensor]
     origin: str
@@ -25,7 +25,7 @@ class Imported(NamedTuple):
 
 
 def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
-    """Bring a Swin checkpoint of any origin to mmseg's keys; None finds its architecture."""
+    """Convert a Swin checkpoint of any origin to mmseg's keys; ``arch`` None is inferred."""
     origin = origins.swin_origin(state, source)
     own = origins.to_mmseg_keys(state, origin)
     table = "stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
@@ -44,7 +44,7 @@ def import_swin(state: dict[str, Tensor], source: str, arch: str | None = None) 
 
 
 def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -> Imported:
-    """Bring a ViT checkpoint of any origin to mmpretrain's keys; None finds its architecture."""
+    """Convert a ViT checkpoint of any origin to mmpretrain's keys; ``arch`` None is inferred."""
     origin = origins.vit_origin(state, source)
     own = origins.to_mmpretrain_keys(state)
     try:
@@ -71,25 +71,25 @@ def import_vit(state: dict[str, Tensor], source: str, arch: str | None = None) -
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbered modules there are below a prefix."""
+    """Count the numbered modules below a prefix."""
     return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
 
 
 def _choose(
     arch: str | None, found: Mapping[str, Any], known: Mapping[str, Mapping], source: str
 ) -> str:
-    """The architecture asked for, if it has these sizes, or else the one that has them."""
+    """Return ``arch`` if it has the sizes ``found``; None returns the one that has them."""
     if arch is not None and arch not in known:
-        raise InputError(f"--arch {arch!r} is none of {sorted(known)}")
+        raise InputError(f"--arch must be one of {sorted(known)}, got {arch!r}")
     fitting = [n for n, sizes in known.items() if all(sizes[k] == v for k, v in found.items())]
     if not fitting or arch not in (None, *fitting):
-        kind = repr(arch) if arch else f"known architecture {sorted(known)}"
-        raise InputError(f"{source} is no {kind}: it has {found}; it fits {fitting}")
-    return arch or max(fitting, key=len)  # of the short and the long name, the long one
+        kind = repr(arch) if arch else f"any known architecture {sorted(known)}"
+        raise InputError(f"{source} does not match {kind}: it has {found}, which match {fitting}")
+    return arch or max(fitting, key=len)  # of two aliases, the long one
 
 
 def _checked(imported: Imported, source: str) -> Imported:
-    """Check the tensors against the backbone of this config."""
+    """Check the tensors against a backbone built from this config."""
     backbone = MODELS.build(dict(imported.config, tasks=["any"]))
     if faults := key_faults(backbone.state_dict(), imported.state, origins.swin_may_miss):
         raise InputError(f"{source} does not fit {imported.config}: {'; '.join(faults)}")

@@ -1,4 +1,4 @@
-"""Find a backbone in a file of any training, by the keys of the first block's attention."""
+"""Find the backbone in any checkpoint, by the key of the first block's attention."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 
-#: The first block's attention, in the keys of every known origin.
+#: Key of the first block's attention in the files of every known origin.
 _FIRST_BLOCK = re.compile(
     r"(?:^|\.)(?:"
     r"layers\.0\.blocks\.0\.attn|stages\.0\.blocks\.0\.attn\.w_msa|layers\.0\.attn|"
     r"blocks\.0\.(?:0\.)?attn"
     r")\.qkv\.weight$"
 )
-#: A later stage of a Swin, whose first block looks like a ViT's.
+#: Prefix of a Swin's stage, whose blocks have the keys of a ViT.
 _STAGE = re.compile(r"(^|\.)(layers|stages)\.\d+$")
-#: Of several backbones in a file, the one below such a name is taken: first names first.
+#: Of several backbones in a file, one below these names is taken, in this order.
 _TEACHERS = {"teacher", "target_encoder"}
 _AVERAGES = {"state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "averaged_model", "ema"}
-#: Taken last.
+#: Names of backbones that are taken last.
 _STUDENTS = {"student", "momentum_encoder", "encoder_k", "target_generator"}
 
 
 def find_encoder(content: object, source: str) -> dict[str, Tensor]:
-    """The tensors of the backbone in a file, without the prefix of their keys.
+    """Return the tensors of the backbone in a file, without the prefix of their keys.
 
-    Of several that differ, the teacher of a distillation is taken, else the average of the
-    weights, else the weights; the log says which. If no keys are known, all tensors are given.
+    Of several different backbones, prefers the teacher of a distillation, then averaged weights,
+    then plain weights, and logs the choice. Without known keys, returns the largest state dict.
     """
     dicts = list(_dicts_of_tensors(content, ()))
     if not dicts:
-        raise InputError(f"{source}: holds no tensors")
+        raise InputError(f"{source}: contains no tensors; expected pretrained weights")
     meta = content.get("meta") if isinstance(content, Mapping) else None
     averaged = isinstance(meta, Mapping) and "mmengine_version" in meta  # in `state_dict`
     places = [place for names, tensors in dicts for place in _places(names, tensors, averaged)]
@@ -46,18 +46,17 @@ def find_encoder(content: object, source: str) -> dict[str, Tensor]:
     others = [place for place in rest if not _equal(chosen, place[2])]
     texts = ", ".join(place[1] for place in others)
     if others and others[0][0] == rank:
-        hint = "write the right one to a file of its own"
-        raise InputError(f"{source} holds several encoders, below {text} and {texts}; {hint}")
+        hint = "save the right one to a separate file"
+        raise InputError(f"{source} contains several backbones, {text} and {texts}; {hint}")
     if others:
-        taken = f"the one below {text} is taken, not that below {texts}"
-        print_log(f"{source} holds several encoders: {taken}", "current")
+        print_log(f"{source} contains several backbones: using {text}, not {texts}", "current")
     return chosen
 
 
 def _dicts_of_tensors(
     content: object, names: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Every dictionary that holds tensors, with the entries that lead to it."""
+    """Yield every dictionary that contains tensors, with the keys that lead to it."""
     if not isinstance(content, Mapping) or names[-1:] == ("optimizer",):
         return
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -70,7 +69,7 @@ def _dicts_of_tensors(
 def _places(
     names: tuple[str, ...], tensors: Mapping[str, Tensor], averaged: bool
 ) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
-    """Rank (lowest first), place in words and tensors of every backbone in one dictionary."""
+    """Yield rank (lowest first), readable location and tensors of each backbone in a dict."""
     matches = ((key, _FIRST_BLOCK.search(key)) for key in tensors)
     prefixes = {key[: match.start()] for key, match in matches if match}
     for prefix in sorted(prefix for prefix in prefixes if not _STAGE.search(prefix)):
@@ -80,7 +79,7 @@ def _places(
         ranks = [_TEACHERS, set() if averaged else _AVERAGES]
         rank = next((r for r, words in enumerate(ranks) if parts & words), 2)
         rank += rank == 2 and bool(parts & (_STUDENTS | (_AVERAGES if averaged else set())))
-        yield rank, "".join(f"[{name!r}]" for name in names) + start or "the top", own
+        yield rank, "".join(f"[{name!r}]" for name in names) + start or "the top level", own
 
 
 def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -1,7 +1,7 @@
-"""Bring Swin and ViT checkpoints of any origin to the libraries' keys, and load them strictly.
+"""Convert Swin and ViT checkpoints of any origin to the libraries' keys, and load them strictly.
 
-Swin to mmseg's keys: the official repository, timm (old and new layouts), mmpretrain, mmseg. ViT to
-mmpretrain's: mmpretrain; timm, and MAE's and DeiT's repositories, which share its layout; DINOv2's.
+Swin, to mmseg's keys: the official repository, timm (old and new layouts), mmpretrain, mmseg. ViT,
+to mmpretrain's keys: mmpretrain, timm (also the layout of MAE and DeiT), DINOv2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SWIN_NAMES = (
     (r"\.mlp\.fc2\.", ".ffn.layers.1."),
     (r"^patch_embed\.proj\.", "patch_embed.projection."),
 )
-#: Blocks in chunks, as DINOv2's trainings of large models write them; a block keeps its number.
+#: DINOv2 trains large models with blocks in chunks; each block keeps its global number.
 _CHUNK = (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")
 _VIT_NAMES = (
     _CHUNK,
@@ -41,13 +41,13 @@ _VIT_NAMES = (
     (r"^blocks\.(\d+)\.mlp\.", r"layers.\1.ffn."),
     (r"^blocks\.", "layers."),
 )
-#: Of a classifier or a pretraining task, or recomputed by the model: never loaded.
+#: Never loaded: classifiers, parts of the pretraining, and buffers that the model recomputes.
 _NOT_OF_SWIN = re.compile(r"^head\.|^norm\.|\.attn_mask$|relative_coords_table$")
 _NOT_OF_VIT = re.compile(
     r"^(head|head_dist|pre_logits|fc_norm|decoder\w*|mask_token|dino_head|ibot_head)(\.|$)|^ln2\."
 )
 
-#: Beginning of a key in files that are not supported -> what they look like.
+#: Start of a key in unsupported files -> what they look like.
 _OTHERS = {
     r"encoder\.layer\.\d+\.attention\.": "a Hugging Face ViT or Dinov2",
     r"encoder\.layers\.\d+\.blocks\.\d+\.attention\.": "a Hugging Face Swin",
@@ -58,26 +58,27 @@ _OTHERS = {
 
 
 def _refuse(state: Mapping[str, Tensor], source: str, kind: str) -> NoReturn:
-    """Raise InputError that names what the file looks like, and some keys."""
+    """Raise InputError that says what the file looks like, with some of its keys."""
     names = [v for k, v in _OTHERS.items() if any(re.search(rf"(^|\.){k}", key) for key in state)]
     looks = f"it looks like {names[0]}, which is not supported; " if names else ""
-    raise InputError(f"{source} is no {kind} checkpoint: {looks}keys like {some(sorted(state))}")
+    looks += f"it has keys like {some(sorted(state))}"
+    raise InputError(f"{source} is not a {kind} checkpoint: {looks}")
 
 
 def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
-    """Tell who wrote a Swin checkpoint, ``source``: 'official', 'timm', 'mmpretrain' or 'mmseg'."""
+    """Return the origin of a Swin checkpoint: 'official', 'timm', 'mmpretrain' or 'mmseg'."""
     if any(k.startswith("layers.0.blocks.0.attn.") for k in state):
-        # Newer timm versions put the patch merging at the start of the next stage.
+        # newer timm versions put patch merging at the start of the next stage
         return "official" if "layers.0.downsample.reduction.weight" in state else "timm"
     if any(k.startswith("stages.0.blocks.0.attn.w_msa.") for k in state):
-        # mmpretrain's classifier has one final norm, which it names after the last stage.
+        # mmpretrain's classifier has a single final norm, named after the last stage
         classifier = "norm3.weight" in state and "norm0.weight" not in state
         return "mmpretrain" if classifier else "mmseg"
     _refuse(state, source, "Swin")
 
 
 def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Rename and reorder a Swin checkpoint; a classifier's norm and head are dropped."""
+    """Rename and reorder the tensors of a Swin checkpoint; drop the classifier's norm and head."""
     converted = {}
     for key, value in state.items():
         if _NOT_OF_SWIN.search(key) or is_recomputed(key):
@@ -94,28 +95,28 @@ def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]
 
 
 def _unfold_order(value: Tensor) -> Tensor:
-    """Reorder the 4 C inputs of a patch merging, (..., 4 C), from concatenation to ``nn.Unfold``.
+    """Reorder the inputs of patch merging, (..., 4 C), from concatenation to ``nn.Unfold``.
 
-    The former has pixels (0,0), (1,0), (0,1), (1,1), channels innermost; the latter rows first.
+    From pixels (0,0), (1,0), (0,1), (1,1), channels innermost, to row by row, channels outermost.
     """
     pixels_first = value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
     return pixels_first.transpose(-1, -2).flatten(-2)
 
 
 def swin_may_miss(key: str) -> bool:
-    """Whether an ImageNet checkpoint lacks a key: output norms keep their initial values."""
+    """Whether an ImageNet checkpoint may lack a key: output norms keep their initial values."""
     return bool(re.match(r"norm\d\.", key)) or is_recomputed(key)
 
 
 def load_swin(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
-    """Load a Swin checkpoint of any origin strictly; other windows' tables are interpolated."""
+    """Load a Swin checkpoint of any origin strictly; interpolate tables of other window sizes."""
     origin = swin_origin(state, source)
     state = to_mmseg_keys(state, origin)
     load_strictly(backbone, state, source, origin, swin_may_miss, _resize_table)
 
 
 def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
-    """Interpolate a table ((2 w - 1)^2, heads) to the model's window size, as mmseg does."""
+    """Interpolate a bias table ((2 w - 1)^2, heads) to the model's window size, as mmseg does."""
     if not key.endswith("relative_position_bias_table") or table.shape[1] != own.shape[1]:
         return table
     side, own_side = (round(t.shape[0] ** 0.5) for t in (table, own))
@@ -125,21 +126,21 @@ def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
 
 
 def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
-    """Tell who wrote a ViT checkpoint, ``source``: 'mmpretrain', 'dinov2' or 'timm'."""
+    """Return the origin of a ViT checkpoint: 'mmpretrain', 'dinov2' or 'timm'."""
     if found := {"register_tokens", "reg_token"} & state.keys():
-        problem = f"a ViT with registers, not supported: unknown key(s): {', '.join(found)}"
-        raise InputError(f"{source} is {problem}; take the file without registers")
+        problem = f"a ViT with registers ({', '.join(found)}), which is not supported"
+        raise InputError(f"{source} is {problem}; use the checkpoint without registers")
     if "layers.0.attn.qkv.weight" in state and "layers.0.ln1.weight" in state:
         return "mmpretrain"
     keys = {re.sub(*_CHUNK, key) for key in state}
     if "blocks.0.attn.qkv.weight" in keys and "cls_token" in keys:
-        # timm drops the mask token of DINOv2's pretraining; MAE has one, but no LayerScale
+        # timm's DINOv2 lacks the mask token; MAE has one, but no LayerScale
         return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= keys else "timm"
     _refuse(state, source, "ViT")
 
 
 def to_mmpretrain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a ViT checkpoint of any origin; heads and parts of the pretraining are dropped."""
+    """Rename the tensors of a ViT checkpoint; drop heads and parts of the pretraining."""
     return {_rename(k, _VIT_NAMES): v for k, v in state.items() if not _NOT_OF_VIT.search(k)}
 
 
@@ -150,9 +151,9 @@ def _rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
 
 
 def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
-    """Load a ViT checkpoint of any origin strictly; positions of another grid are interpolated.
+    """Load a ViT checkpoint of any origin strictly; interpolate positions of another grid.
 
-    A model without a class token leaves a checkpoint's out, and its position.
+    A model without a class token drops that of the checkpoint and its position.
     """
     origin, state = vit_origin(state, source), to_mmpretrain_keys(state)
     if "cls_token" in state and backbone.cls_token is None:

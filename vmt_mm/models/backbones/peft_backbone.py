@@ -1,6 +1,6 @@
-"""The seam: how a PEFT method acts in a backbone, whatever its architecture.
+"""How a PEFT method acts in a backbone of any architecture.
 
-Letters: B images, L tokens, d channels.
+Notation: B images, L tokens, d channels.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vmt_mm.utils.compat import is_exporting, need
 
 
 class PEFTBackbone(Backbone):
-    """Mixin of a frozen backbone with a PEFT method; precedes the architecture's class.
+    """Mixin that adds a PEFT method to a frozen backbone; list it before the architecture's class.
 
     ::
 
         forward(images, tasks)
           forward_features                            the architecture's loop: swin.py, vit.py
-            streams = start_streams(tasks, images)    one stream while the tasks agree
+            streams = start_streams(tasks, images)    one stream until the tasks differ
             streams.apply(part, f)                    x = f(x): embedding, patch merging
             run_block(streams, i)
               y    = x + method.after_attn(i, attend(norm1(x)))
@@ -39,26 +39,26 @@ class PEFTBackbone(Backbone):
             streams.end_stage(part, norm, stage)      norm, then method.task_features
           -> task: four maps
 
-    The architecture's ``__init__`` builds its parts, then calls :meth:`init_peft`. A block has
-    ``norm1``, ``attn``, ``norm2`` and ``ffn``, as mmseg's and mmpretrain's have.
+    The architecture's ``__init__`` builds the modules, then calls :meth:`init_peft`. A block has
+    the submodules ``norm1``, ``attn``, ``norm2`` and ``ffn``, as in mmseg and mmpretrain.
 
     Attributes:
-        parts: name of a module, or of a parameter outside modules -> the part that it is run in;
-            a block is a part of its own name.
+        parts: name of a module, or of a parameter outside modules -> the part of the loop that uses
+            it; each block is a part named after itself.
         added_keys, resized_keys: state-dict keys of the method's parameters, and of parameters that
-            were interpolated from the file of weights.
-        batch_tasks: in training, run tasks with different parameters as one batch, if only the
-            method's own differ and ``with_cp`` is off. A task's loss then gives the other tasks'
-            own parameters gradients of 0 instead of None.
+            were interpolated from the pretrained file.
+        batch_tasks: in training, stack the tasks along the batch and run the frozen layers once, if
+            the tasks differ only in parameters of the method and ``with_cp`` is off. Side effect:
+            parameters of the other tasks get zero gradients instead of None.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        out_channels, strides: of the four feature maps.
+        out_channels, strides: channels and strides of the four feature maps.
         pretrained_path: the file of all frozen weights; None if they are not from one file.
     """
 
     #: Arguments of the libraries' backbones that are refused -> what to use.
     unread: ClassVar[Mapping[str, str]] = dict(
         frozen_stages="the PEFT method decides what is frozen",
-        init_cfg="set `pretrained` to the file of weights, or allow_random_backbone=True",
+        init_cfg="set `pretrained`, or allow_random_backbone=True",
     )
     parts: Mapping[str, str]
     peft: PEFTMethod
@@ -74,11 +74,11 @@ class PEFTBackbone(Backbone):
     def init_peft(
         self, tasks: Sequence[str], peft: dict | None, pretrained: str | None, allow_random: bool
     ) -> None:
-        """Freeze everything and attach the method of config ``peft``; None adapts nothing."""
+        """Freeze the backbone, and attach the method of config ``peft``; None adapts nothing."""
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
             raise InputError(f"backbone: `tasks` must be a list of different names, got {tasks!r}")
         if dotted := [name for name in tasks if "." in name]:
-            raise InputError(f"backbone: a task's name may hold no dot, got {dotted}")
+            raise InputError(f"backbone: task names must not contain a dot, got {dotted}")
         self.task_names = tuple(tasks)
         self.pretrained, self.allow_random_backbone = pretrained, allow_random
         for block in self.blocks:
@@ -91,32 +91,32 @@ class PEFTBackbone(Backbone):
         self.added_keys = frozenset(set(self.state_dict()) - own)
         #: key of a parameter that is swapped per task -> the part that uses it
         self._part_of = {k: self._find_part(k) for t in tasks for k in self.peft.parameters_for(t)}
-        # weights may be loaded without `init_weights`; the caller's random numbers stay as they are
+        # for callers that skip init_weights; leave the random state unchanged
         with torch.random.fork_rng(devices=[]):
             self.peft.reset_from_pretrained(self)
 
     def blocks_of(self, stage: int) -> list[int]:
-        """Indices of a stage's blocks."""
+        """Return the indices of the blocks of a stage."""
         return [index for index, block in enumerate(self.blocks) if block.stage == stage]
 
     def _find_part(self, key: str) -> str:
-        """The part that uses a parameter."""
+        """Return the part that uses a parameter."""
         try:
             find_parameter(self, key)
             own = self.peft.block_of(key.removeprefix(PEFT)) if key.startswith(PEFT) else None
             name = key if own is None else self.blocks[own].name
             return next(p for n, p in self.parts.items() if f"{name}.".startswith(f"{n}."))
         except (KeyError, AttributeError, StopIteration):
-            problem = f"peft: {type(self.peft).__name__} replaces {key!r}, which none of the parts"
-            raise InputError(f"{problem} {', '.join(self.parts)} uses") from None
+            problem = f"peft: {type(self.peft).__name__} replaces {key!r}, but none of the parts"
+            raise InputError(f"{problem} {', '.join(self.parts)} uses it") from None
 
     def start_streams(self, tasks: Sequence[str], x: Tensor) -> TaskStreams:
-        """The streams of one call, which begin at ``x``."""
+        """Return the streams of one call, starting at ``x``."""
         join = self.batch_tasks and self.training and torch.is_grad_enabled()
         return TaskStreams(self, self._part_of, tasks, x, join)
 
     def run_block(self, streams: TaskStreams, index: int, *geometry: Any) -> None:
-        """Take every stream through block ``index``, whose attention takes tokens and geometry."""
+        """Run block ``index`` on every stream; ``geometry`` is passed on to :meth:`attend`."""
         name = self.blocks[index].name
         recompute = self.with_cp and torch.is_grad_enabled()
         streams.block(
@@ -126,7 +126,7 @@ class PEFTBackbone(Backbone):
     def _block(
         self, block: Any, index: int, geometry: tuple, call: PerTaskCall, x: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """One block and the method: the stream (B, L, d), and the feature kept for the tasks."""
+        """Run a block with the method; return the stream (B, L, d) and the task feature."""
         method = self.peft
         attended = self.attend(block.attn, block.norm1(x), *geometry)
         y = x + call(partial(method.after_attn, index), attended)
@@ -139,53 +139,53 @@ class PEFTBackbone(Backbone):
         return x, side.task_feature
 
     def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
-        """The attention of a block on x (B, L, d); an architecture may compute it faster."""
+        """Run the attention of a block on x (B, L, d); an architecture may override it."""
         return attn(x, *geometry)
 
     def forward(
         self, images: Tensor, tasks: Sequence[str] | None = None, lazy: bool = False
     ) -> dict[str, tuple[Map, ...]]:
-        """Run the backbone: once, or once per task if the PEFT method needs it.
+        """Return four feature maps per task, from one pass or one per task, as the method needs.
 
-        Images (B, 3, H, W) are normalised, of any size; ``tasks`` None wants all. ``lazy`` leaves
-        maps of another grid as ``LazyResize``, for heads that begin with a 1x1 convolution. Gives
-        task name -> four maps (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share maps.
+        Images (B, 3, H, W) are normalised, of any size; ``tasks`` None means all. Returns task name
+        -> maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), which tasks may share. With ``lazy``, maps
+        may be ``LazyResize``, for heads that start with a 1x1 convolution.
         """
         if self.image_channels not in (None, images.shape[1]):
-            counts = f"{images.shape[1]} channel(s), and in_channels={self.image_channels}"
+            counts = f"{images.shape[1]} channel(s), but in_channels={self.image_channels}"
             hint = "set backbone.in_channels, or color_type of LoadImageFromFile"
-            raise InputError(f"images of {counts}; {hint}")
+            raise InputError(f"the images have {counts}; {hint}")
         loop = self._compiled_loop or type(self).forward_features
         features: dict[str, tuple[Map, ...]] = loop(self, images, self.select_tasks(tasks))
         return features if lazy else _materialise(features)
 
     @property
     def image_channels(self) -> int | None:
-        """Channels of the images that the patch embedding takes; None if it does not say."""
+        """Number of image channels that the patch embedding takes; None if unknown."""
         projection = getattr(getattr(self, "patch_embed", None), "projection", None)
         return getattr(projection, "in_channels", None)
 
     def forward_features(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[Map, ...]]:
-        """Run all parts of the backbone, and give the maps of the tasks named."""
+        """Run all parts of the backbone; return the four maps of each task in ``names``."""
         raise NotImplementedError
 
     def compile_features(self, **options: Any) -> None:
-        """Compile :meth:`forward_features`, with ``torch.compile``'s options; no key changes."""
+        """Compile :meth:`forward_features` with ``torch.compile(**options)``; keeps all keys."""
         need("2.6", "compile_features")
         self._compiled_loop = torch.compile(type(self).forward_features, **options)
 
-    #: (self, state, source): loads a checkpoint strictly; the architecture knows its origins.
+    #: (self, state, source): convert a checkpoint of any origin, and load it strictly.
     load_frozen: Callable[..., None]
 
     def load_pretrained(self, source: str | None = None) -> None:
-        """Load the file that the config declares as ``pretrained``, or another ``source``."""
+        """Load the frozen weights from ``source``; None means ``pretrained`` of the config."""
         source = source or self.pretrained
         assert source is not None
         self.load_frozen(read_state_dict(source), source)
         self.pretrained_path = source
 
     def init_weights(self) -> None:
-        """Load the pretrained weights, then set the method's initial values."""
+        """Load the pretrained weights, then initialise the method; InputError without weights."""
         if self.pretrained:
             self.load_pretrained()
         elif self.allow_random_backbone:
@@ -197,10 +197,10 @@ class PEFTBackbone(Backbone):
         self._is_init = True
 
     def _dump_init_info(self, *_: Any) -> None:
-        """Log nothing; mmengine would log three lines per parameter."""
+        """Log nothing: mmengine would log three lines per parameter."""
 
     def train(self, mode: bool = True) -> PEFTBackbone:
-        """Set the mode; modules whose parameters are all frozen, and not swapped, stay in eval."""
+        """Set the mode; modules with only frozen parameters, none of them swapped, stay in eval."""
         super().train(mode)
         swapped = {key.rpartition(".")[0] for key in self._part_of}
         for name, module in self.named_modules() if mode else ():
@@ -210,23 +210,23 @@ class PEFTBackbone(Backbone):
         return self
 
     def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """The tasks asked for; None asks for all, a name for that task."""
+        """Return the names of the given tasks; None means all. InputError for unknown tasks."""
         tasks = (tasks,) if isinstance(tasks, str) else tasks
         if tasks is not None and (not tasks or len(set(tasks)) != len(tasks)):
-            raise InputError(f"tasks must be different names, one at least, got {list(tasks)}")
+            raise InputError(f"`tasks` must be one or more different names, got {list(tasks)}")
         if unknown := [t for t in tasks or () if t not in self.task_names]:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)
 
 
 def patch_grid(embed: Any, images: Tensor) -> tuple[int, int]:
-    """Height and width of the patches' grid; ONNX's shape inference knows no remainders."""
+    """Return (height, width) of the patch grid; no remainders, for ONNX's shape inference."""
     (high, wide), (height, width) = embed.projection.stride, images.shape[2:]
     return (height + high - 1) // high, (width + wide - 1) // wide
 
 
 def embed_patches(embed: Any, images: Tensor) -> Tensor:
-    """Tokens (B, L, d) of images (B, 3, H, W) by a library's embedding, without its constants."""
+    """Embed images (B, 3, H, W) as tokens (B, L, d), traceable for any image size."""
     conv, (height, width) = embed.projection, images.shape[2:]
     (high, wide), (rows, columns) = conv.stride, patch_grid(embed, images)
     if tuple(conv.kernel_size) != (high, wide):  # overlapping patches
@@ -239,7 +239,7 @@ def embed_patches(embed: Any, images: Tensor) -> Tensor:
 
 
 def _materialise(features: Mapping[str, tuple[Map, ...]]) -> dict[str, tuple[Map, ...]]:
-    """The maps themselves; those that tasks share are made once."""
+    """Turn lazy maps into tensors; maps shared by tasks are resampled once."""
     made: list[tuple[Map, Tensor]] = []  # no dictionary by id(), which torch.compile cannot follow
 
     def make(level: Map) -> Tensor:

@@ -1,4 +1,4 @@
-"""Read files of pretrained weights, and load them strictly."""
+"""Read pretrained weights from a file, and load them strictly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
 
 def locate(pretrained: str) -> str:
-    """Path or URL of a path, a URL, ``vmt_mm://NAME`` (shipped) or ``mmpretrain://NAME`` (zoo)."""
+    """Resolve a path, URL, ``vmt_mm://NAME`` (shipped) or ``mmpretrain://NAME`` (model zoo)."""
     if pretrained.startswith(_ZOO_SCHEME):
         return _address_in_zoo(pretrained)
     if pretrained.startswith(("http://", "https://")):
@@ -35,7 +35,7 @@ def locate(pretrained: str) -> str:
 
 
 def _address_in_zoo(pretrained: str) -> str:
-    """Address of a zoo model's weights, from the list that is installed with mmpretrain."""
+    """Return the URL of weights in mmpretrain's model zoo, from its installed index."""
     try:
         from mmpretrain.apis import ModelHub
 
@@ -48,7 +48,7 @@ def _address_in_zoo(pretrained: str) -> str:
 
 
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:
-    """Read the backbone's tensors from a ``.safetensors`` file or a PyTorch checkpoint."""
+    """Read the tensors of the backbone from a ``.safetensors`` file or a PyTorch checkpoint."""
     location = locate(pretrained)
     return find_encoder(read_checkpoint(location), location)
 
@@ -61,10 +61,10 @@ def load_strictly(
     may_miss: Callable[[str], object] = lambda key: False,
     resize: Callable[[str, Tensor, Tensor], Tensor] = lambda key, value, own: value,
 ) -> None:
-    """Load a checkpoint that has the backbone's keys; the PEFT method's parameters stay.
+    """Load a checkpoint with the backbone's keys; the PEFT method's parameters are unchanged.
 
-    ``origin`` tells who wrote the file ``source``. ``may_miss`` tells whether a key may be absent;
-    ``resize`` brings a tensor (key, tensor, the backbone's) to the backbone's shape, if it can.
+    InputError for missing, unexpected or differently sized keys. ``may_miss(key)`` allows a missing
+    key; ``resize(key, tensor, own)`` may interpolate a tensor to the shape of the backbone's own.
     """
     added = getattr(backbone, "added_keys", ())
     own = {key: value for key, value in backbone.state_dict().items() if key not in added}
@@ -74,8 +74,8 @@ def load_strictly(
     if faults := key_faults(own, state, may_miss):
         raise InputError(f"{source} does not fit the backbone ({origin} keys): {'; '.join(faults)}")
     check_finite(own, state, source)
-    backbone.load_state_dict(state, strict=False)  # every difference was judged above
+    backbone.load_state_dict(state, strict=False)  # differences are checked above
     backbone.resized_keys = frozenset(resized)
     for key in resized:
-        print_log(f"{source}: {key} is interpolated to the backbone's size", "current")
-    print_log(f"loaded {len(state)} tensors of {source} ({origin} keys)", "current")
+        print_log(f"{source}: interpolated {key} to the size of the backbone", "current")
+    print_log(f"loaded {len(state)} tensors from {source} ({origin} keys)", "current")

@@ -1,7 +1,6 @@
-"""Swin Transformer with a seam for PEFT methods, made of mmseg's parts.
+"""Swin Transformer with a PEFT method, built from mmseg's modules.
 
-Swin: https://arxiv.org/abs/2103.14030. Letters: B images, L = H W tokens, d channels, h heads, n
-windows of an image, N tokens of a window.
+Notation: B images, L = H W tokens, d channels, h heads, n windows per image, N tokens per window.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from vmt_mm.peft import BlockSpec
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import is_compiling, is_exporting, take_first
 
-#: nano (0.9 M parameters) is this project's own; the others are the paper's.
+#: nano (0.9 M parameters) is specific to this package; the others are from the Swin paper.
 ARCHITECTURES: dict[str, dict[str, Any]] = dict(
     nano=dict(embed_dims=20, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)),
     tiny=dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -34,32 +33,35 @@ _MLP = dict(fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="norm1", norm2="norm
 _LAYERS = dict(_MLP, qkv="attn.w_msa.qkv", proj="attn.w_msa.proj")
 _LAYERS["relative_position_table"] = "attn.w_msa.relative_position_bias_table"
 
-#: What mmseg adds to the score of two tokens that the shift brought together.
+#: mmseg's attention mask for two tokens that only the cyclic shift made neighbours.
 _APART = -100.0
 
 
 @MODELS.register_module()
 class MultiTaskSwin(PEFTBackbone, SwinTransformer):
-    """A Swin that gives every task its own features; its PEFT method decides what is trained.
+    """Swin Transformer with four feature maps per task; its PEFT method decides what is trained.
 
-    mmseg's class only builds the parts, so that state-dict keys are mmseg's; its forward is never
-    used. A PEFT method only adds keys.
+    https://arxiv.org/abs/2103.14030. State-dict keys are mmseg's, plus those of the method.
+
+    >>> backbone = MultiTaskSwin(["semseg", "depth"], peft=dict(type="VMTAdapter"))
+    >>> backbone(images)["depth"]  # (B, 3, H, W) -> four maps of strides 4, 8, 16, 32
 
     Args:
-        tasks, arch: names of the tasks; one of ``ARCHITECTURES``.
+        tasks, arch: names of the tasks; "nano", "tiny", "small", "base" or "large".
         peft: config of the PEFT method; None adapts nothing.
-        pretrained: file of the frozen backbone's weights, see ``pretrained.locate``.
+        pretrained: frozen weights: a path, a URL, ``vmt_mm://NAME`` or ``mmpretrain://NAME``.
         allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        drop_path_rate, kwargs: stochastic depth, without effect in frozen layers; mmseg's others.
+        drop_path_rate, kwargs: stochastic depth, without effect in frozen layers; other arguments
+            of mmseg's ``SwinTransformer``, such as ``window_size`` and ``in_channels``.
     """
 
     load_frozen = load_swin
     unread = dict(
         PEFTBackbone.unread,
-        use_abs_pos_embed="Swin's positions are those of its windows",
-        out_indices="heads get all four stages",
-        strides="the four maps have strides 4, 8, 16 and 32",
+        use_abs_pos_embed="only relative positions are supported",
+        out_indices="heads always get all four stages",
+        strides="the strides are always 4, 8, 16 and 32",
     )
 
     def __init__(
@@ -74,7 +76,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         **kwargs: Any,
     ) -> None:
         if arch not in ARCHITECTURES:
-            raise InputError(f"MultiTaskSwin: `arch` {arch!r} is none of {list(ARCHITECTURES)}")
+            raise InputError(f"MultiTaskSwin: `arch` must be in {[*ARCHITECTURES]}, got {arch!r}")
         refuse_unread(MultiTaskSwin, kwargs)
         sizes = {**ARCHITECTURES[arch], **kwargs}
         super().__init__(drop_path_rate=drop_path_rate, **sizes)
@@ -93,7 +95,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
     def forward_features(
         self, images: Tensor, names: Sequence[str]
     ) -> dict[str, tuple[Tensor, ...]]:
-        """Run all parts of the backbone, and give the maps of the tasks named."""
+        """Run all parts of the backbone; return the four maps of each task in ``names``."""
         maps: dict[str, list[Tensor]] = {name: [] for name in names}
         hw_shape = patch_grid(self.patch_embed, images)
         streams = self.start_streams(names, images)
@@ -103,7 +105,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
                 self.run_block(streams, index, hw_shape)
             tokens_of = streams.end_stage(f"norm{stage}", self.get_submodule(f"norm{stage}"), stage)
             for name, tokens in tokens_of.items():
-                # channels-last in memory: the heads' linear layers read it without a copy
+                # channels-last: the heads' linear layers need no copy
                 on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
                 maps[name].append(on_grid.permute(0, 3, 1, 2))
             if stage < 3:
@@ -116,25 +118,25 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         return self.drop_after_pos(embed_patches(self.patch_embed, images))
 
     def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
-        """The attention of a block on x (B, L, d), of a map H x W."""
+        """Run the attention of a block on the tokens x (B, L, d) of a map H x W."""
         return shifted_window_attention(attn, x, *geometry)
 
     def merge_patches(self, merging: Any, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
-        """Patch merging as mmseg's, by one copy: (B, L, d) of a map H x W to (B, L', 2 d)."""
+        """Merge patches as mmseg does, with one copy: (B, L, d) of a map H x W to (B, L', 2 d)."""
         (height, width), channels = hw_shape, merging.in_channels
         high, wide = (height + 1) // 2, (width + 1) // 2
         x = pad_map(x.reshape(x.shape[0], height, width, channels), 2 * high, 2 * wide)
         x = x.reshape(x.shape[0], high, 2, wide, 2, channels)
-        # a token's channels in the order of an unfolding: neighbours within each channel
+        # channel order of nn.Unfold: the four pixels of each channel in a row
         x = x.permute(0, 1, 3, 5, 2, 4).reshape(x.shape[0], high * wide, 4 * channels)
         return merging.reduction(x if merging.norm is None else merging.norm(x))
 
 
 class Windows(NamedTuple):
-    """How the tokens of B maps fall into windows; windows of one mask form a group.
+    """Partition of the tokens of B maps into windows, grouped by attention mask.
 
-    ``order`` (B n N,) has each token's row in the maps, ``inverse`` each row's place in ``order``.
-    Masks, one per group, are (N, N) or (B n, 1, N, N), None if nothing is apart.
+    ``order`` (B n N,) lists the tokens window by window; ``inverse`` is its inverse permutation.
+    Each group has its number of windows, and a mask (N, N) or (B n, 1, N, N), or None.
     """
 
     order: Tensor
@@ -147,15 +149,15 @@ class Windows(NamedTuple):
 def arrange(
     batch: int, height: int, width: int, side: int, shift: int, device: torch.device
 ) -> Windows:
-    """Cut B maps of height x width tokens, rolled by ``shift``, into windows of side x side."""
+    """Partition B maps of height x width tokens, rolled by ``shift``, into side x side windows."""
     rows, columns = height // side, width // side
     places = torch.arange(batch * height * width, device=device)
     rolled = places.view(batch, height, width).roll((-shift, -shift), (1, 2))
     cut = rolled.view(batch, rows, side, columns, side).transpose(2, 3)
     groups: list[Tensor] = [cut]
     masks: list[Tensor | None] = [None]
-    if shift:  # what was rolled in from the other border lies in the last row and column
-        # whole numbers, since inductor cannot compile a comparison of truth values (PyTorch 2.12)
+    if shift:  # tokens rolled in from the other border are in the last row and column of windows
+        # integers, since inductor cannot compile a comparison of booleans (PyTorch 2.12)
         beyond = (torch.arange(side, device=device) >= side - shift).long()
         row, column = (axis.flatten() for axis in torch.meshgrid(beyond, beyond, indexing="ij"))
         regions = (0 * row, column, row, 2 * row + column)
@@ -174,17 +176,17 @@ def arrange(
 
 
 class _Permute(torch.autograd.Function):
-    """Rows in another order; the backward pass is a gather too, and not an addition."""
+    """Permute rows; unlike that of indexing, the backward pass is a gather, not a scatter-add."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        """(R, d) to (R, d)."""
+        """Permute the rows of x (R, d)."""
         ctx.save_for_backward(inverse)
         return x.index_select(0, order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        """The gradient of every row."""
+        """Permute the gradients back."""
         return grad.index_select(0, *ctx.saved_tensors), None, None
 
 
@@ -193,25 +195,25 @@ def _permute(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
 
 
 def pad_map(x: Tensor, high: int, wide: int) -> Tensor:
-    """A map (B, H, W, d) with zeros below and at the right, (B, high, wide, d)."""
+    """Pad a map (B, H, W, d) with zeros at the bottom and right to (B, high, wide, d)."""
     below, right = high - x.shape[1], wide - x.shape[2]
     return F.pad(x, (0, 0, 0, right, 0, below)) if is_exporting() or below or right else x
 
 
 def shifted_window_attention(attn: Any, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """What mmseg's ``ShiftWindowMSA`` computes: (B, L, d) to (B, L, d), of a map H x W.
+    """Compute mmseg's ``ShiftWindowMSA`` on the tokens (B, L, d) of a map H x W, but faster.
 
-    One gather both rolls and cuts. It puts windows with the same mask side by side: four groups,
-    each with one (N, N) mask. An exported model has one group, as their number may be a symbol.
+    One gather both rolls and partitions the map. It groups windows by mask: four groups, each with
+    one (N, N) mask. An exported model has a single group, as its sizes may be symbolic.
     """
     (height, width), inner, side = hw_shape, attn.w_msa, attn.window_size
     batch, _, channels = x.shape
-    # not a remainder, of which ONNX's shape inference knows nothing
+    # no remainder: ONNX's shape inference does not support it
     high, wide = ((length + side - 1) // side * side for length in hw_shape)
-    traced = is_compiling() or is_exporting()  # whose sizes cannot be looked up
+    traced = is_compiling() or is_exporting()  # symbolic sizes cannot be cache keys
     place: Any = arrange.__wrapped__ if traced else arrange
     windows = place(batch, high, wide, side, attn.shift_size, x.device)
-    # the padding takes part, as in mmseg
+    # padding takes part in attention, as in mmseg
     x = pad_map(x.reshape(batch, height, width, channels), high, wide)
     x = _permute(x.reshape(-1, channels), windows.order, windows.inverse)
     x = _attend_within(inner, x.view(-1, side * side, channels), windows)
@@ -222,7 +224,7 @@ def shifted_window_attention(attn: Any, x: Tensor, hw_shape: tuple[int, int]) ->
 
 
 def _attend_within(attn: Any, x: Tensor, windows: Windows) -> Tensor:
-    """Attention within every window, (B n, N, d) to (B n, N, d), before the last projection."""
+    """Attend within each window, (B n, N, d) to (B n, N, d), without the output projection."""
     count, tokens, channels = x.shape
     bias = attn.relative_position_bias_table[attn.relative_position_index.view(-1)]
     bias = bias.view(1, tokens, tokens, -1).permute(0, 3, 1, 2).contiguous()

@@ -1,6 +1,6 @@
-"""The streams of one call: all tasks in one while they agree, then one stream per task.
+"""Streams of a backbone call: one until the parameters of tasks differ, then one per task.
 
-Letters: B images, L tokens, d channels, T tasks.
+Notation: B images, L tokens, d channels, T tasks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,13 @@ from vmt_mm.peft.parameter_swap import call_with
 
 
 class PerTaskCall:
-    """Calls a step of the method: once on the whole batch, or with ``of_tasks`` once per task.
-
-    Then each task's slice of the batch is run with that task's parameters.
-    """
+    """Call a hook of the method once on the batch, or, with ``of_tasks``, per task slice."""
 
     def __init__(self, of_tasks: Sequence[Callable[..., Any]] = ()) -> None:
         self._of_tasks = of_tasks
 
     def __call__(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """``function(x)`` of x (B, L, d) or (T B, L, d): a tensor or a :class:`SideOutput`."""
+        """Return ``function(x)``, a tensor or ``SideOutput``, for x (B, L, d) or (T B, L, d)."""
         if not self._of_tasks:
             return function(x)
         parts = x.chunk(len(self._of_tasks))
@@ -40,7 +37,7 @@ class PerTaskCall:
                 residuals = [s * x for s, x in zip(scales, residuals, strict=True)]
             return SideOutput(_join(residuals), _join(features))
         if all(result is part for result, part in zip(results, parts, strict=True)):
-            return x  # the method does nothing here
+            return x  # the hook returns its input
         return torch.cat(results)
 
 
@@ -51,9 +48,9 @@ def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 @dataclass
 class Stream:
-    """One pass through the backbone, with the stage's task features so far in ``kept``.
+    """Tokens ``x`` of one pass for ``tasks``; ``kept`` has the task features of the stage so far.
 
-    If ``joined``, the tasks have images of their own, one task after the other, (T B, L, d).
+    If ``joined``, the batch contains the images once per task, task by task: (T B, L, d).
     """
 
     tasks: tuple[str, ...]
@@ -62,7 +59,7 @@ class Stream:
     joined: bool = False
 
     def join(self) -> None:
-        """Give every task images of its own, before the tasks begin to differ."""
+        """Repeat the batch once per task, before the tasks differ."""
         if not self.joined:
             count = len(self.tasks)
             self.x = self.x.repeat(count, 1, 1)
@@ -70,7 +67,7 @@ class Stream:
             self.joined = True
 
     def split(self) -> list[Stream]:
-        """A stream for each task."""
+        """Return one stream per task."""
         count = len(self.tasks)
         parts = [
             x.chunk(count) if self.joined and x is not None else [x] * count
@@ -83,10 +80,10 @@ class Stream:
 class TaskStreams:
     """The streams of one call of the backbone.
 
-    All tasks are one stream up to the first part whose parameters differ between tasks
-    (``part_of``: key -> its part); from there each has its own. With ``join``, if only the
-    method's own parameters differ, the tasks stay in one batch (T B, L, d), and only the method
-    runs per task: in training alone, since batching may change the rounding.
+    All tasks share one stream up to the first part whose parameters differ between tasks
+    (``part_of``: key -> its part); then each task has its own. With ``join``, if only parameters of
+    the method differ, tasks stay in one batch (T B, L, d), and only the method runs per task; this
+    is for training only, since batching may change the rounding.
     """
 
     def __init__(
@@ -113,9 +110,9 @@ class TaskStreams:
         function: Callable[[PerTaskCall, Tensor], tuple[Tensor, Tensor | None]],
         recompute: bool = False,
     ) -> None:
-        """Run a block on every stream: ``function(call, x)`` gives x and the block's task feature.
+        """Run a block on every stream: ``function(call, x)`` returns x and the task feature.
 
-        ``call`` calls the method; ``recompute`` keeps no activations for the backward pass.
+        ``call`` calls hooks of the method; ``recompute`` keeps no activations for the backward.
         """
         first, parameters = self._streams[0], self._parameters.get(part, {})
         of_method = all(key.startswith(PEFT) for of_task in parameters.values() for key in of_task)
@@ -127,7 +124,7 @@ class TaskStreams:
             first.kept.append(feature)
             return
         for stream, run in self._calls(part):
-            if recompute:  # outside the swap: inside, the gradients would be wrong
+            if recompute:  # around the swap: inside it, gradients would be wrong
                 run = partial(checkpoint, run, use_reentrant=False)
             stream.x, feature = cast("tuple", run(function, PerTaskCall(), stream.x))
             stream.kept.append(feature)
@@ -135,9 +132,9 @@ class TaskStreams:
     def end_stage(
         self, part: str, norm: Callable[[Tensor], Tensor], stage: int, prefix: int = 0
     ) -> dict[str, Tensor]:
-        """The features of every task at the end of a stage, (B, L - prefix, d).
+        """Return the features (B, L - prefix, d) of every task at the end of a stage.
 
-        ``norm``, the part's function, gives (B, L, d), which begins with ``prefix`` other tokens.
+        ``norm`` is the function of the part; its first ``prefix`` tokens (class token) are removed.
         """
         features = {}
         for stream, call in self._calls(part):
@@ -150,9 +147,9 @@ class TaskStreams:
         return features
 
     def _calls(self, part: str) -> list[tuple[Stream, Callable[..., Any]]]:
-        """Pairs of a stream and a caller: ``call(f, *args)`` runs f with the stream's parameters.
+        """Return pairs of a stream and ``call``: ``call(f, *args)`` runs f with its parameters.
 
-        These are the task's own parameters of the part; without any, it just calls f.
+        These are the per-task parameters of the part; without any, ``call`` only calls f.
         """
         parameters = self._parameters.get(part, {})
         if parameters:

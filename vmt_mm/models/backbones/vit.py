@@ -1,7 +1,6 @@
-"""Vision Transformer with a seam for PEFT methods, made of mmpretrain's parts.
+"""Vision Transformer with a PEFT method, built from mmpretrain's modules.
 
-ViT: https://arxiv.org/abs/2010.11929; LayerScale: https://arxiv.org/abs/2103.17239. Letters: B
-images, d channels, N patches (the h w grid), L = N + 1 tokens if there is a class token.
+Notation: B images, d channels, N = h w patches, L = N + 1 tokens with a class token.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ VisionTransformer: Any = nn.Module
 MISSING: ImportError | None = None
 try:
     VisionTransformer = import_module("mmpretrain.models").VisionTransformer
-except ImportError as error:  # all else here runs without mmpretrain
+except ImportError as error:  # everything else works without mmpretrain
     MISSING = error
 
 _COMMON = dict(qkv="attn.qkv", proj="attn.proj", norm1="ln1", norm2="ln2")
@@ -36,27 +35,27 @@ _GATED = dict(_COMMON, fc1="ffn.w12", fc2="ffn.w3")  # with SwiGLU
 
 @MODELS.register_module()
 class MultiTaskViT(PEFTBackbone, VisionTransformer):
-    """A plain ViT that gives every task its own features; its PEFT method decides what is trained.
+    """Plain ViT with four feature maps per task; its PEFT method decides what is trained.
 
-    The blocks form four groups. The output of the last block of each goes through the final norm;
-    the tokens of patches, put back on their grid, are resampled bilinearly to the level's stride.
-    The class token is in the stream, but reaches no head. State-dict keys are mmpretrain's, whose
-    class builds the parts; a PEFT method only adds keys.
+    ViT: https://arxiv.org/abs/2010.11929; LayerScale: https://arxiv.org/abs/2103.17239. The blocks
+    form four groups. The last block of each group gives a feature map: final norm, patch tokens on
+    their grid, bilinear resampling to stride 4, 8, 16 or 32. The class token takes part in
+    attention, but heads do not get it. State-dict keys are mmpretrain's, plus those of the method.
 
     Args:
+        tasks, peft, pretrained, allow_random_backbone, with_cp: see :class:`MultiTaskSwin`.
         arch: name in mmpretrain's ``VisionTransformer.arch_zoo``, or a dict of ``embed_dims``,
             ``num_layers``, ``num_heads`` and ``feedforward_channels``.
-        out_indices: index of the last block of each of the four groups; None makes equal groups.
-        kwargs: of mmpretrain's ``VisionTransformer``: ``img_size`` (of the grid of positions),
+        out_indices: index of the last block of each group; None makes four equal groups.
+        kwargs: of mmpretrain's ``VisionTransformer``: ``img_size`` (of the position embeddings),
             ``patch_size``, ``layer_scale_init_value`` (above 0 for DINOv2's weights), ...
-        tasks, peft, pretrained, allow_random_backbone, with_cp: see :class:`MultiTaskSwin`.
     """
 
     load_frozen = load_vit
     unread = dict(
         PEFTBackbone.unread,
-        out_type="heads get maps, with the class token left out",
-        final_norm="each level has a norm of its own",
+        out_type="heads always get feature maps without the class token",
+        final_norm="all four maps use the final norm",
     )
 
     def __init__(
@@ -71,19 +70,19 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         **kwargs: Any,
     ) -> None:
         if MISSING:
-            raise InputError(f"MultiTaskViT is made of mmpretrain's parts: {MISSING}")
+            raise InputError(f"MultiTaskViT needs mmpretrain, install it: {MISSING}")
         refuse_unread(MultiTaskViT, kwargs)
         try:
             VisionTransformer.__init__(self, arch=arch, out_type="featmap", **kwargs)
-        except AssertionError as error:  # mmpretrain names the wrong setting
+        except AssertionError as error:  # its text names the wrong setting
             raise InputError(f"MultiTaskViT: {error}") from None
-        # mmpretrain's hook holds the model, which then outlives its last use: give it one instead
+        # mmpretrain's hook refers to the model and keeps it alive; this one gets it as an argument
         self._load_state_dict_pre_hooks.clear()
         self._register_load_state_dict_pre_hook(VisionTransformer._prepare_pos_embed, True)
         self.with_cp = with_cp
         self.out_indices = _group_ends(out_indices, self.num_layers)
         for module in self.layers.modules():
-            if isinstance(module, DropPath):  # NumPy's numbers stop torch.compile
+            if isinstance(module, DropPath):  # NumPy scalars break torch.compile
                 module.drop_prob = float(module.drop_prob)
         self.out_channels = (self.embed_dims,) * len(self.strides)
         self.blocks = tuple(
@@ -105,7 +104,7 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
     def forward_features(
         self, images: Tensor, names: Sequence[str]
     ) -> dict[str, tuple[LazyResize, ...]]:
-        """Run all parts of the backbone on images of any size: the maps of the tasks named."""
+        """Run all parts of the backbone; return the four maps of each task in ``names``."""
         maps: dict[str, list[LazyResize]] = {name: [] for name in names}
         size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
         grid, patch = patch_grid(self.patch_embed, images), self.patch_embed.projection.stride
@@ -114,7 +113,7 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         for level, stride in enumerate(self.strides):
             for index in self.blocks_of(level):
                 self.run_block(streams, index)
-            shared: list[tuple[Tensor, LazyResize]] = []  # tasks with equal tokens share a map
+            shared: list[tuple[Tensor, LazyResize]] = []  # tasks with the same tokens share a map
             tokens_of = streams.end_stage("ln1", self.ln1, level, self.num_extra_tokens)
             for name, tokens in tokens_of.items():
                 if not shared or shared[-1][0] is not tokens:
@@ -125,7 +124,7 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         return {name: tuple(levels) for name, levels in maps.items()}
 
     def _embed(self, grid: tuple[int, int], images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> tokens (B, L, d) with their positions on a grid (h, w)."""
+        """Embed images (B, 3, H, W) as tokens (B, L, d) with positions on a grid (h, w)."""
         x = embed_patches(self.patch_embed, images)
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
@@ -135,12 +134,12 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
 
 
 def _group_ends(out_indices: Sequence[int] | None, depth: int) -> list[int]:
-    """Indices of the last blocks of the four groups."""
+    """Return the indices of the last blocks of the four groups."""
     if out_indices is None and depth % 4 == 0:
         return [depth * level // 4 - 1 for level in range(1, 5)]
     given = out_indices if isinstance(out_indices, (list, tuple)) else ()
     ends = [index + depth if index < 0 else index for index in given]
     if len(ends) != 4 or sorted({-1, *ends}) != [-1, *ends] or ends[-1] != depth - 1:
-        rule = f"must be 4 rising indices of the {depth} blocks, the last one {depth - 1}"
+        rule = f"must be 4 increasing indices of the {depth} blocks, the last one {depth - 1}"
         raise InputError(f"MultiTaskViT: `out_indices` {rule}, got {out_indices!r}")
     return ends

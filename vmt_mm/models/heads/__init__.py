@@ -1,4 +1,4 @@
-"""Task-blind heads."""
+"""Heads that work for any task."""
 
 from vmt_mm.models.heads.build import build_head
 from vmt_mm.models.heads.factored import HRNetHead, MLPHead

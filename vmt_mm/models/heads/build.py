@@ -1,4 +1,4 @@
-"""Build a task's head: one of ours, or any decode head of mmseg."""
+"""Build the head of a task: one of this package, or any decode head of mmseg."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vmt_mm.registry import MODELS
 
 
 def unread_keys(cfg: Mapping) -> dict[str, str]:
-    """Keys of a decode head of mmseg that nothing here would read -> why, and what to set."""
-    loss = "a loss is the task's, set tasks.<name>.loss_weight; others are not supported yet"
+    """Map keys of an mmseg head that have no effect here to the reason, and what to set."""
+    loss = "the task defines its loss, others are not supported; set tasks.<name>.loss_weight"
     why = dict.fromkeys((k for k in cfg if k.startswith("loss")), loss)
     why |= dict.fromkeys(cfg.keys() & {"sampler", "ignore_index"}, loss)
     if "threshold" in cfg:
-        why["threshold"] = "the task says what logits mean; its metric tries all thresholds"
+        why["threshold"] = "the task interprets the logits; its metric tries all thresholds"
     return {key: f"{cfg.get('type')} takes no {key!r} here: {why[key]}" for key in why}
 
 
 def build_head(cfg: Mapping, in_channels: Sequence[int], out_channels: int) -> nn.Module:
-    """Build a head: features (four maps) in, logits (B, out_channels, h, w) out.
+    """Build a head that maps four feature maps to logits (B, out_channels, h, w).
 
-    Channels are filled in, those of mmseg's heads by ``in_index`` (all scales, unless given).
-    InputError where its config has others, or keys that are not read.
+    Sets the channels; mmseg's heads get those of the maps in ``in_index``, by default all four.
+    Raises InputError for an unknown type, other channels, and keys without effect.
     """
     cfg = dict(cfg)
     kind = MODELS.get(cfg["type"]) if isinstance(cfg.get("type"), str) else cfg.get("type")
@@ -47,10 +47,10 @@ def build_head(cfg: Mapping, in_channels: Sequence[int], out_channels: int) -> n
         given = cfg.get(key, expected)
         if (list(given) if isinstance(given, tuple) else given) != expected:
             raise InputError(
-                f"head {kind.__name__}: {key}={given!r}, where backbone and task give "
-                f"{expected!r}; leave it out"
+                f"head {kind.__name__}: {key} must be {expected!r}, as backbone and task set it, "
+                f"got {given!r}; leave it out"
             )
-    # mmseg would warn of what is not read here: a loss's mean, and a threshold of one channel
+    # without these, mmseg warns about settings that have no effect here
     defaults["loss_decode"] = dict(type="CrossEntropyLoss", avg_non_ignore=True)
     if out_channels == 1:
         defaults["threshold"] = 0.5

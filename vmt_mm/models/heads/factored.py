@@ -1,9 +1,9 @@
-"""Heads that fuse four maps by one linear map, without the wide map that defines it.
+"""Heads that fuse four feature maps with one 1x1 convolution, without concatenating them.
 
-A 1x1 convolution acts on channels and bilinear upsampling on pixels, so they commute. Where a head
-upsamples all maps to 1/4, concatenates them and applies a 1x1 convolution, each map is convolved
-with its own columns at its own resolution, upsampled and added: the same function with a fraction
-of the arithmetic, and no map of all channels at stride 4.
+A 1x1 convolution acts on channels and bilinear upsampling on pixels, so they commute. Instead of
+upsampling all maps to stride 4, concatenating and convolving them, each map is convolved with its
+columns of the weight at its own resolution, upsampled and added. The function is the same, with a
+fraction of the FLOPs.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from vmt_mm.registry import MODELS
 
 
 def fuse_pyramid(maps: Sequence[Map], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
-    """Fuse maps (B, C_j, H_j, W_j), finest first, by columns (D, C_j): (B, D, H_0, W_0)."""
+    """Fuse maps (B, C_j, H_j, W_j), finest first, by weights (D, C_j) to (B, D, H_0, W_0)."""
     first, *coarser = (
         project(x, w, bias if j == 0 else None)
         for j, (x, w) in enumerate(zip(maps, weights, strict=True))
     )
     size = (first.shape[2], first.shape[3])  # a slice of the shape would be a constant to tracers
     for level in coarser:
-        # in place: the backward pass needs no earlier values of the sum
+        # in place: the backward pass does not need partial sums
         first += F.interpolate(level, size=size, mode="bilinear", align_corners=False)
     return first
 
 
 @MODELS.register_module()
 class HRNetHead(BaseModule):
-    """Upsampling to 1/4, concatenation, 1x1 of the same width, BN, ReLU, 1x1.
+    """HRNetV2 head: upsample to stride 4, concatenate, 1x1 conv of the same width, norm, ReLU, 1x1.
 
-    HRNetV2, https://arxiv.org/abs/1908.07919, its representation head for dense prediction. The
-    arguments are those of :class:`MLPHead`.
+    https://arxiv.org/abs/1908.07919. Maps (B, C_j, H_j, W_j), finest first, to logits
+    (B, out_channels, H_0, W_0). ``norm_cfg`` None means batch normalisation.
     """
 
-    #: Takes ``LazyResize`` maps.
+    #: The head accepts ``LazyResize`` maps.
     accepts_lazy = True
 
     def __init__(
@@ -66,14 +66,14 @@ class HRNetHead(BaseModule):
 
 @MODELS.register_module()
 class MLPHead(BaseModule):
-    """Per-scale Linear, upsampling to 1/4, concatenation, 1x1, BN, ReLU, dropout, 1x1.
+    """SegFormer head: linear per map, upsample, concatenate, 1x1 conv, norm, ReLU, dropout, 1x1.
 
-    SegFormer, https://arxiv.org/abs/2105.15203, section 3.2, without norm or activation per scale.
-    Everything before BN is linear: the fusion's columns are multiplied into each scale's Linear,
-    which is exactly the same function of the same parameters. ``channels`` is D, the head's width.
+    https://arxiv.org/abs/2105.15203, section 3.2, without norm or activation per map. Shapes and
+    ``norm_cfg`` as in :class:`HRNetHead`; ``channels`` is the width D. Everything before the norm
+    is linear, so the 1x1 weight is multiplied into each linear layer: exactly the same function.
     """
 
-    #: Takes ``LazyResize`` maps.
+    #: The head accepts ``LazyResize`` maps.
     accepts_lazy = True
 
     def __init__(
@@ -96,7 +96,7 @@ class MLPHead(BaseModule):
         """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
         columns = self.fuse.weight.flatten(1).chunk(len(self.linears), dim=1)  # each (D, D)
         pairs: list[Any] = list(zip(columns, self.linears, strict=True))
-        # upsampling leaves constants alone, so the biases of all scales add up to one
+        # upsampling keeps constants, so the biases of all maps add up to one
         bias: Any = sum(f @ linear.bias for f, linear in pairs)
         x = fuse_pyramid(maps, [f @ linear.weight for f, linear in pairs], bias)
         return self.predict(self.dropout(F.relu(self.norm(x), inplace=True)))
