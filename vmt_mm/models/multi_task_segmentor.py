@@ -44,7 +44,9 @@ class MultiTaskSegmentor(BaseModel):
             logits()       backbone and heads, on full images or, with slide(), on windows
 
     Args:
-        tasks, backbone, head: configs of the tasks by name, of the backbone, and of the heads.
+        tasks: task name -> config of the task.
+        backbone: config of the backbone.
+        head: config of the heads.
         task_heads: task name -> config of a head that replaces ``head`` for this task.
         test_cfg: ``dict(tasks=[...])`` predicts only these tasks; ``dict(mode='slide',
             crop_size=(h, w), stride=(h, w))`` averages logits over sliding windows, ``crop_batch``

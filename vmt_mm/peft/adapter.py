@@ -21,7 +21,9 @@ class Adapter(PEFTMethod):
     Args:
         ratio: reduction ratio rho = d / k; must divide the channels d of every block.
         scale: scaling factor of F.
-        norm, down_bias, up_bias: use a LayerNorm before W_down, a bias in W_down, one in W_up.
+        norm: use a LayerNorm before W_down.
+        down_bias: use a bias in W_down.
+        up_bias: use a bias in W_up.
     """
 
     def __init__(

@@ -65,7 +65,8 @@ class LoRA(PEFTMethod):
     Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685. B starts at 0.
 
     Args:
-        rank, alpha: rank r of the update, scaled by alpha / r; None means alpha = r.
+        rank: rank r of the update.
+        alpha: the update is scaled by alpha / r; None means alpha = r.
         targets: layers to update, any of q, k, v, proj, fc1 and fc2.
         dropout: dropout probability on the input of A, in [0, 1).
         train_norm: also unfreeze the norm before the attention.

@@ -35,7 +35,9 @@ class VMTAdapter(Adapter):
         ratio: reduction ratio rho = d / k; must divide the channels d of every block.
         gate: share s of F that goes to the tasks, in [0, 1].
         learnable_gate: train s, one scalar per block behind a sigmoid, from ``gate`` in (0, 1).
-        norm, down_bias, up_bias: use a LayerNorm before W_down, a bias in W_down, one in W_up.
+        norm: use a LayerNorm before W_down.
+        down_bias: use a bias in W_down.
+        up_bias: use a bias in W_up.
     """
 
     def __init__(

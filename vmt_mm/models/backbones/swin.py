@@ -47,13 +47,14 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
     >>> backbone(images)["depth"]  # (B, 3, H, W) -> four maps of strides 4, 8, 16, 32
 
     Args:
-        tasks, arch: names of the tasks; "nano", "tiny", "small", "base" or "large".
+        tasks: names of the tasks.
+        arch: "nano", "tiny", "small", "base" or "large".
         peft: config of the PEFT method; None adapts nothing.
         pretrained: frozen weights: a path, a URL, ``vmt_mm://NAME`` or ``mmpretrain://NAME``.
         allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
-        drop_path_rate, kwargs: stochastic depth, without effect in frozen layers; other arguments
-            of mmseg's ``SwinTransformer``, such as ``window_size`` and ``in_channels``.
+        drop_path_rate: stochastic depth, without effect in frozen layers.
+        kwargs: of mmseg's ``SwinTransformer``, such as ``window_size`` and ``in_channels``.
     """
 
     load_frozen = load_swin

@@ -43,12 +43,13 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
     attention, but heads do not get it. State-dict keys are mmpretrain's, plus those of the method.
 
     Args:
-        tasks, peft, pretrained, allow_random_backbone, with_cp: see :class:`MultiTaskSwin`.
         arch: name in mmpretrain's ``VisionTransformer.arch_zoo``, or a dict of ``embed_dims``,
             ``num_layers``, ``num_heads`` and ``feedforward_channels``.
         out_indices: index of the last block of each group; None makes four equal groups.
         kwargs: of mmpretrain's ``VisionTransformer``: ``img_size`` (of the position embeddings),
             ``patch_size``, ``layer_scale_init_value`` (above 0 for DINOv2's weights), ...
+
+    The other arguments are those of :class:`MultiTaskSwin`.
     """
 
     load_frozen = load_vit
