@@ -1,5 +1,5 @@
 default_scope = 'vmt_mm'
-runner_type = 'MultiTaskRunner'  # whole checkpoints, strict loading, exact resume
+runner_type = 'MultiTaskRunner'  # atomic checkpoints, strict loading, exact resume
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
@@ -17,11 +17,11 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    # Each process normalises with its own batch; their statistics are averaged before validation.
+    # Batch norm is per process; its running statistics are averaged before validation.
     sync_buffers=dict(type='SyncBuffersHook'),
-    # SIGTERM and SIGINT end a training with a checkpoint.
+    # On SIGTERM and SIGINT: write a checkpoint, then exit.
     graceful_stop=dict(type='GracefulStopHook'),
-    # A loss that is not finite ends the training; 'skip' leaves at most max_skips steps out.
+    # On a NaN or Inf loss: 'raise' an error, or 'skip' the step, at most max_skips times.
     finite_loss=dict(type='FiniteLossHook', on_error='raise', max_skips=10),
     labels=dict(type='LabelReportHook'),
     parameters=dict(type='ParameterTableHook'),

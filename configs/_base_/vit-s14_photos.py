@@ -1,4 +1,4 @@
-# What all experiments on photographs with a ViT-S/14 share: data, encoder, schedule; no PEFT method.
+# Data, backbone and schedule of all experiments with a ViT-S/14 on photographs; no PEFT method.
 # Weights: https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth
 _base_ = [
     './models/vit_mlp.py', './datasets/photos.py', './schedules/adam_60e.py', './default_runtime.py'

@@ -1,4 +1,5 @@
-# Fine-tuning decoders: heads alone train, the encoder stays as it was pretrained.
+# Fine-tuning decoders: only the heads are trained.
+# DINOv2 ViT-S/14, photographs with partial labels.
 #   python tools/train.py configs/baselines/decoders_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='DecodersOnly')))

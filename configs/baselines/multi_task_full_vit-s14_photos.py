@@ -1,6 +1,7 @@
-# Multi-task full fine-tuning: every parameter of one encoder trains.
+# Multi-task full fine-tuning: all parameters of one backbone are trained.
+# DINOv2 ViT-S/14, photographs with partial labels.
 #   python tools/train.py configs/baselines/multi_task_full_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='FullFineTuning')))
-# The heads begin at random and learn at the schedule's rate, the encoder's part at this much of it.
+# The heads start from random weights and use the base learning rate; the backbone uses a fraction.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))))

@@ -1,4 +1,5 @@
-# Multiple Adapter: one parallel adapter a task beside every MLP, one pass a task.
+# Multiple Adapter: adapters parallel to every MLP, one set per task; one pass per task.
+# Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/multiple_adapter_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(

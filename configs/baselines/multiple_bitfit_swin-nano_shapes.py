@@ -1,4 +1,4 @@
-# Multiple BitFit: a set of biases a task, one pass a task.
+# Multiple BitFit: one set of biases per task; one pass per task. Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/multiple_bitfit_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(backbone=dict(peft=dict(_delete_=True, type='PerTask', method=dict(type='BitFit'))))

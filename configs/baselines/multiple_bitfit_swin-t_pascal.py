@@ -1,4 +1,4 @@
-# Multiple BitFit (Table 2): a set of biases a task, one pass a task.
+# Multiple BitFit (Table 2): one set of biases per task; one pass per task. Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/baselines/multiple_bitfit_swin-t_pascal.py 4
 _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(backbone=dict(peft=dict(_delete_=True, type='PerTask', method=dict(type='BitFit'))))

@@ -1,5 +1,5 @@
-# Multiple LoRA: low-rank updates of queries and values, and the attention's norms,
-# one set a task, one pass a task.
+# Multiple LoRA: low-rank updates of queries and values, and the norms before attention, one set per
+# task; one pass per task. Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/multiple_lora_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(

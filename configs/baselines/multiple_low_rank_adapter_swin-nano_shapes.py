@@ -1,4 +1,5 @@
-# Multiple Low-rank adapter: one a task, one pass a task.
+# Multiple Low-rank adapter: one set of adapters with low-rank projections per task; one pass per
+# task. Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/multiple_low_rank_adapter_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(

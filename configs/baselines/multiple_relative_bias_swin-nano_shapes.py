@@ -1,4 +1,5 @@
-# Multiple Relative bias: tables of relative positions a task, one pass a task.
+# Multiple Relative bias: one set of relative-position tables per task; one pass per task.
+# Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/multiple_relative_bias_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(

@@ -1,4 +1,5 @@
-# Multiple Relative bias (Table 2): tables of relative positions a task, one pass a task.
+# Multiple Relative bias (Table 2): one set of relative-position tables per task; one pass per task.
+# Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/baselines/multiple_relative_bias_swin-t_pascal.py 4
 _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(

@@ -1,4 +1,5 @@
-# Polyhistor-Lite: templates of all layers, scaled for each; one pass a task.
+# Polyhistor-Lite: hypernetworks generate template matrices per task, each block scales them; one
+# pass per task. Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/polyhistor-lite_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(

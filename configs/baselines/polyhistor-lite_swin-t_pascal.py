@@ -1,4 +1,5 @@
-# Polyhistor-Lite (Table 2): templates of all layers, scaled for each; one pass a task.
+# Polyhistor-Lite (Table 2): hypernetworks generate template matrices per task, each block scales
+# them; one pass per task. Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/baselines/polyhistor-lite_swin-t_pascal.py 4
 _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(

@@ -1,4 +1,5 @@
-# Polyhistor: decomposed hypernetworks make every task's adapters, one pass a task.
+# Polyhistor: decomposed hypernetworks generate adapters per task; one pass per task.
+# Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/polyhistor_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(

@@ -1,4 +1,5 @@
-# Polyhistor (Table 2): decomposed hypernetworks make every task's adapters, one pass a task.
+# Polyhistor (Table 2): decomposed hypernetworks generate adapters per task; one pass per task.
+# Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/baselines/polyhistor_swin-t_pascal.py 4
 _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(

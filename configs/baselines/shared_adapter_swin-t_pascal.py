@@ -1,4 +1,5 @@
-# Shared Adapter (Table 2): a parallel adapter beside every MLP, one for all tasks.
+# Shared Adapter (Table 2): adapters parallel to every MLP, shared by all tasks.
+# Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/baselines/shared_adapter_swin-t_pascal.py 4
 _base_ = '../vmt/vmt_swin-t_pascal.py'
 model = dict(backbone=dict(peft=dict(_delete_=True, type='Adapter', ratio=2)))

@@ -1,6 +1,7 @@
-# Shared Adapter: a parallel adapter beside every MLP, one for all tasks.
+# Shared Adapter: adapters parallel to every MLP, shared by all tasks.
+# DINOv2 ViT-S/14, photographs with partial labels.
 #   python tools/train.py configs/baselines/shared_adapter_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='Adapter', ratio=2)))
-# The heads begin at random and learn at the schedule's rate, the encoder's part at this much of it.
+# The heads start from random weights and use the base learning rate; the backbone uses a fraction.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))))

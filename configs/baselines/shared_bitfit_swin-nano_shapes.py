@@ -1,4 +1,4 @@
-# Shared BitFit: every bias trains.
+# Shared BitFit: all biases are trained, shared by all tasks. Swin-nano, rendered scenes.
 #   python tools/train.py configs/baselines/shared_bitfit_swin-nano_shapes.py
 _base_ = '../vmt/vmt_swin-nano_shapes.py'
 model = dict(backbone=dict(peft=dict(_delete_=True, type='BitFit')))

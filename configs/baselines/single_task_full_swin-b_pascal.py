@@ -1,4 +1,5 @@
-# Single-task full fine-tuning of Swin-B (Fig. 5a): one model a task.
+# Single-task full fine-tuning (Fig. 5a): one model per task, selected by `task`.
+# Swin-B, PASCAL-Context.
 #   tools/dist_train.sh configs/baselines/single_task_full_swin-b_pascal.py 4 --cfg-options task=normals
 _base_ = '../vmt/vmt_swin-b_pascal.py'
 task = 'semseg'

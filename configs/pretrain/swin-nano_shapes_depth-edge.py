@@ -1,5 +1,5 @@
-# How the Swin-nano that ships with the package was made: all of it trains on depth and edges of
-# rendered scenes, of a seed that no other config uses, so it has seen none of their tasks.
+# How the Swin-nano of this package was pretrained: all parameters, on depth and edges of rendered
+# scenes. No other config uses their seed, so the backbone has not seen the scenes or tasks of any.
 #   python tools/train.py configs/pretrain/swin-nano_shapes_depth-edge.py
 #   python tools/model_converters/export_encoder.py \
 #       work_dirs/swin-nano_shapes_depth-edge/epoch_25.pth vmt_mm/weights/swin_nano.safetensors

@@ -1,4 +1,4 @@
-# VMT-Adapter-Lite with m = 4 on the frozen Swin-nano.
+# VMT-Adapter-Lite (m = 4, rho = 1, s = 0.5). Swin-nano, rendered scenes.
 #   python tools/train.py configs/vmt/vmt-lite_swin-nano_shapes.py
 _base_ = './vmt_swin-nano_shapes.py'
 model = dict(

@@ -1,4 +1,4 @@
-# VMT-Adapter-Lite with m = 3, rho = 4 (Tables 2 and 3).
+# VMT-Adapter-Lite (m = 3, rho = 4, s = 0.5; Tables 2 and 3). Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/vmt/vmt-lite_swin-t_pascal.py 4
 _base_ = './vmt_swin-t_pascal.py'
 model = dict(

@@ -1,4 +1,4 @@
-# VMT-Adapter-Lite with m = 6 (Table 3).
+# VMT-Adapter-Lite with m = 6 (Table 3). Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/vmt/vmt-lite_swin-t_pascal_m6.py 4
 _base_ = './vmt-lite_swin-t_pascal.py'
 model = dict(backbone=dict(peft=dict(m=6)))

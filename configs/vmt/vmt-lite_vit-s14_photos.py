@@ -1,6 +1,6 @@
-# VMT-Adapter-Lite with m = 3, rho = 4 on a frozen DINOv2 ViT-S/14, photographs with partial labels.
+# VMT-Adapter-Lite (m = 3, rho = 4, s = 0.5). DINOv2 ViT-S/14, photographs with partial labels.
 #   python tools/train.py configs/vmt/vmt-lite_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='VMTAdapterLite', m=3, ratio=4, gate=0.5)))
-# The heads begin at random and learn at the schedule's rate, the encoder's part at this much of it.
+# The heads start from random weights and use the base learning rate; the backbone uses a fraction.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.3))))

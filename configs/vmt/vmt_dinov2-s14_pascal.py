@@ -1,5 +1,6 @@
-# VMT-Adapter (rho = 4, s = 0.5) on a frozen DINOv2 ViT-S/14, PASCAL-Context. Delta needs scores of
-# single-task full fine-tuning of the same encoder; give yours as reference=dict(semseg=..., ...).
+# VMT-Adapter (rho = 4, s = 0.5). DINOv2 ViT-S/14, PASCAL-Context. For Delta, set
+# reference=dict(semseg=..., ...) to the scores of single-task full fine-tuning of the same
+# backbone.
 #   tools/dist_train.sh configs/vmt/vmt_dinov2-s14_pascal.py 4
 #   python tools/train.py configs/vmt/vmt_dinov2-s14_pascal.py \
 #       --cfg-options data_root=FOLDER pretrained=FILE

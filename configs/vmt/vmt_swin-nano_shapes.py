@@ -1,4 +1,4 @@
-# VMT-Adapter on the frozen Swin-nano that ships with the package, rendered scenes: minutes on a CPU.
+# VMT-Adapter (rho = 1, s = 0.5). Swin-nano with shipped weights, rendered scenes; minutes on a CPU.
 #   python tools/train.py configs/vmt/vmt_swin-nano_shapes.py
 _base_ = [
     '../_base_/models/swin_mlp.py', '../_base_/datasets/shapes.py',

@@ -1,4 +1,5 @@
-# A head per task: HRNet-style for saliency, mmseg's SegFormer head for human parts, All-MLP else.
+# VMT-Adapter with different heads: HRNet-style for saliency, mmseg's SegFormer head for human
+# parts, All-MLP for the others. Swin-nano, rendered scenes.
 #   python tools/train.py configs/vmt/vmt_swin-nano_shapes_mixed-heads.py
 _base_ = './vmt_swin-nano_shapes.py'
 model = dict(

@@ -1,5 +1,6 @@
-# VMT-Adapter on a frozen Swin-S. Delta needs scores of single-task full fine-tuning of the same
-# encoder, which the paper does not print; give yours as reference=dict(semseg=..., ...).
+# VMT-Adapter (rho = 4, s = 0.5; Fig. 5a). Swin-S, PASCAL-Context. For Delta, set
+# reference=dict(semseg=..., ...) to the scores of single-task full fine-tuning of the same backbone
+# (not in the paper).
 #   tools/dist_train.sh configs/vmt/vmt_swin-s_pascal.py 4
 _base_ = './vmt_swin-t_pascal.py'
 pretrained = 'pretrain/swin_small_patch4_window7_224.pth'

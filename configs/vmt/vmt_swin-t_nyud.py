@@ -1,4 +1,4 @@
-# VMT-Adapter (rho = 4, s = 0.5) on a frozen ImageNet Swin-T, NYUD-v2: classes, depth, normals, edges.
+# VMT-Adapter (rho = 4, s = 0.5). Swin-T, NYUD-v2: semseg, depth, normals, edges.
 #   tools/dist_train.sh configs/vmt/vmt_swin-t_nyud.py 4
 #   python tools/train.py configs/vmt/vmt_swin-t_nyud.py \
 #       --cfg-options data_root=FOLDER pretrained=FILE

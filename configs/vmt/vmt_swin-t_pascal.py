@@ -1,4 +1,4 @@
-# VMT-Adapter (rho = 4, s = 0.5) on a frozen ImageNet Swin-T, PASCAL-Context, the paper's recipe.
+# VMT-Adapter (rho = 4, s = 0.5), the paper's recipe. Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/vmt/vmt_swin-t_pascal.py 4
 #   python tools/train.py configs/vmt/vmt_swin-t_pascal.py \
 #       --cfg-options data_root=FOLDER pretrained=FILE

@@ -1,5 +1,6 @@
-# VMT-Adapter with HRNet-style heads (Fig. 5b). Delta needs scores of single-task full fine-tuning
-# with the same heads, which the paper does not print; give yours as reference=dict(semseg=..., ...).
+# VMT-Adapter (rho = 4, s = 0.5) with HRNet-style heads (Fig. 5b). Swin-T, PASCAL-Context. For
+# Delta, set reference=dict(semseg=..., ...) to the scores of single-task full fine-tuning with the
+# same heads (not in the paper).
 #   tools/dist_train.sh configs/vmt/vmt_swin-t_pascal_hrnet.py 4
 _base_ = './vmt_swin-t_pascal.py'
 reference = None

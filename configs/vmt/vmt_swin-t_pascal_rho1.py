@@ -1,4 +1,4 @@
-# VMT-Adapter with rho = 1 (Table 3).
+# VMT-Adapter with rho = 1 (Table 3). Swin-T, PASCAL-Context.
 #   tools/dist_train.sh configs/vmt/vmt_swin-t_pascal_rho1.py 4
 _base_ = './vmt_swin-t_pascal.py'
 model = dict(backbone=dict(peft=dict(ratio=1)))

@@ -1,6 +1,6 @@
-# What all datasets share: pipelines, loaders and evaluators. A dataset's file adds its type,
-# `data_root`, `image_size`, `tasks` and `reference`: components take these from the top level.
-augment_on_device = False  # True: the GPU warps, in place of the loader's workers
+# Pipelines, loaders and evaluators shared by all datasets. A dataset file adds the dataset type and
+# the top-level keys `data_root`, `image_size`, `tasks` and `reference`.
+augment_on_device = False  # True: warp on the GPU, not in the workers
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -17,7 +17,7 @@ test_pipeline = [
 train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
-    pin_memory=True,  # where there is a GPU
+    pin_memory=True,  # only if there is a GPU
     drop_last=True,
     sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(
@@ -26,7 +26,7 @@ val_dataloader = dict(
     batch_size=6,
     num_workers=4,
     persistent_workers=True,
-    pin_memory=True,  # where there is a GPU
+    pin_memory=True,  # only if there is a GPU
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='MultiTaskDataset',

@@ -1,4 +1,4 @@
-# PASCAL-Context, four tasks, in the layout <root>/{images,semseg,human_parts,saliency,normals}.
+# PASCAL-Context with four tasks: <root>/{images,semseg,human_parts,saliency,normals}.
 _base_ = './multi_task.py'
 data_root = 'data/pascal_mt'
 image_size = (512, 512)  # (width, height)
@@ -7,7 +7,7 @@ tasks = dict(
     human_parts=dict(type='Segmentation', num_classes=7, loss_weight=2.0, skip_background=True),
     saliency=dict(type='Saliency', loss_weight=5.0),
     normals=dict(type='Normals', loss_weight=10.0))
-# Single-task full fine-tuning of Swin-T in the paper's Table 2: what Delta compares with.
+# For Delta: single-task full fine-tuning of Swin-T (Table 2 of the paper).
 reference = dict(semseg=67.21, human_parts=61.93, saliency=62.35, normals=17.97)
 
 train_dataloader = dict(dataset=dict(type='PASCALContextMT'))

@@ -1,6 +1,6 @@
-# PASCAL-Context with the field's other augmentation: scale 0.5-2, a crop that no class fills by more
-# than 75 %, colours, flip, and padding where the scaled image is smaller than the crop.
-# In a config, in place of pascal_context.py:
+# PASCAL-Context with another usual augmentation: scale 0.5 to 2, a crop in which no class covers more
+# than 75 %, flip, colours, and padding if the scaled image is smaller than the crop.
+# Use it in a config instead of pascal_context.py:
 #   _base_ = ['../_base_/datasets/pascal_context_recipe-b.py', ...]
 _base_ = './pascal_context.py'
 mean_color = (104, 116, 124)  # BGR; 0 after normalisation

@@ -1,5 +1,5 @@
-# Photographs, each with labels for some of four tasks, in the layout
-# <root>/{images,semseg,human_parts,saliency,normals}: VOC's classes, and what people wear.
+# Photographs with partial labels of four tasks: <root>/{images,semseg,human_parts,saliency,normals}.
+# semseg has the classes of VOC, human_parts has clothing classes.
 _base_ = './multi_task.py'
 data_root = 'data/photos_mt'
 image_size = (224, 224)  # (width, height)

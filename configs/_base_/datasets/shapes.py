@@ -1,4 +1,4 @@
-# The embedded data set: rendered into data_root on first use, with exact labels.
+# Rendered scenes with exact labels; written to data_root on first use.
 _base_ = './multi_task.py'
 data_root = 'data/shapes'
 image_size = (112, 112)  # (width, height)

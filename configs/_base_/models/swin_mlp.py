@@ -1,4 +1,4 @@
-# A frozen Swin with one All-MLP head per task; tasks, weights and PEFT method: in the config.
+# A frozen Swin with one All-MLP head per task. The config adds tasks, weights and PEFT method.
 model = dict(
     type='MultiTaskSegmentor',
     data_preprocessor=dict(

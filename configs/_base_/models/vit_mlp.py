@@ -1,5 +1,5 @@
-# A frozen plain ViT with one All-MLP head per task; tasks, weights and PEFT method: in the config.
-# The sizes are those of DINOv2's ViT-S/14: LayerScale, and positions for images of 518 px.
+# A frozen plain ViT with one All-MLP head per task. The config adds tasks, weights and PEFT method.
+# Settings of DINOv2's ViT-S/14: LayerScale, position embeddings for 518 px.
 model = dict(
     type='MultiTaskSegmentor',
     data_preprocessor=dict(

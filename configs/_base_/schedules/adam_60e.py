@@ -1,5 +1,5 @@
-# The paper's recipe: 60 epochs, total batch 12, Adam, linear decay to 0 by iteration.
-total_batch_size = 12  # divided over the processes
+# The paper's recipe: 60 epochs, total batch 12, Adam, linear decay to 0 per iteration.
+total_batch_size = 12  # divided by the number of processes
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableOnlyConstructor',
