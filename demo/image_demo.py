@@ -1,4 +1,4 @@
-"""Draw all predictions of one image: `python demo/image_demo.py IMG CONFIG CHECKPOINT`."""
+"""Draw the predictions for one image: `python demo/image_demo.py IMG CONFIG CHECKPOINT`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
     parser.add_argument("img", help="image file")
     add_model_arguments(parser)
-    parser.add_argument("--out-file", help="picture to write; without it a window shows it")
+    parser.add_argument("--out-file", help="picture to write; default: show it in a window")
     parser.add_argument(
-        "--opacity", type=float, default=1.0, help="of predictions over the image, 0..1"
+        "--opacity", type=float, default=1.0, help="opacity of the predictions, 0..1"
     )
     add_exif_argument(parser)
-    parser.add_argument("--title", help="title of the picture; the image's name by default")
+    parser.add_argument("--title", help="title of the picture; default: the file name")
     return parser.parse_args()
 
 

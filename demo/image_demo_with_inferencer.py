@@ -1,4 +1,4 @@
-"""Predict files, folders, globs and videos, and write all predictions.
+"""Predict images, folders, globs and videos, and write the predictions.
 
 `python demo/image_demo_with_inferencer.py INPUT CONFIG CHECKPOINT --out-dir OUT`
 """
@@ -15,17 +15,17 @@ from vmt_mm.utils.console import ToolParser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__)
-    parser.add_argument("img", help="image, video, folder, or glob in quotes")
+    parser.add_argument("img", help="image, video, folder, or quoted glob")
     add_model_arguments(parser)
-    parser.add_argument("--out-dir", required=True, help="OUT/<task>/<id>.png are written")
-    parser.add_argument("--batch-size", type=int, default=1, help="images run together")
-    parser.add_argument("--panels", action="store_true", help="write OUT/panels/<id>.png too")
-    parser.add_argument("--opacity", type=float, default=1.0, help="of predictions in panels, 0..1")
+    parser.add_argument("--out-dir", required=True, help="write to OUT/<task>/<id>.png")
+    parser.add_argument("--batch-size", type=int, default=1, help="images per batch")
+    parser.add_argument("--panels", action="store_true", help="also write OUT/panels/<id>.png")
+    parser.add_argument("--opacity", type=float, default=1.0, help="opacity in panels, 0..1")
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="at a file that cannot be read: end, or leave it out and list it at the end",
+        help="for unreadable files: stop, or skip them and list them at the end",
     )
     add_exif_argument(parser)
     return parser.parse_args()
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 @friendly_errors()
 def main() -> None:
-    """Predict all inputs and say where the files are."""
+    """Predict all inputs; print where the files are."""
     args = parse_args()
     result = build_inferencer(args, turn_by_exif=args.turn_by_exif)(
         args.img,

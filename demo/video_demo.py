@@ -1,4 +1,4 @@
-"""Draw all predictions of a video: `python demo/video_demo.py VIDEO CONFIG CHECKPOINT`."""
+"""Draw the predictions for a video: `python demo/video_demo.py VIDEO CONFIG CHECKPOINT`."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _ESCAPE = 27
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__)
-    parser.add_argument("video", help="video file, or number of a camera")
+    parser.add_argument("video", help="video file, or camera number")
     add_model_arguments(parser)
     parser.add_argument("--show", action="store_true", help="show frames in a window")
-    parser.add_argument("--show-wait-time", type=int, default=1, help="between frames, ms")
+    parser.add_argument("--show-wait-time", type=int, default=1, help="ms between frames")
     parser.add_argument("--output-file", help="video to write, .mp4 or .avi")
-    parser.add_argument("--output-fourcc", help="codec; by default that of the ending")
-    parser.add_argument("--output-fps", type=float, default=-1, help="-1 takes the input's")
-    parser.add_argument("--output-height", type=int, default=-1, help="-1 takes the input's")
+    parser.add_argument("--output-fourcc", help="codec; default: by the file extension")
+    parser.add_argument("--output-fps", type=float, default=-1, help="default: the input's")
+    parser.add_argument("--output-height", type=int, default=-1, help="default: the input's")
     parser.add_argument(
-        "--opacity", type=float, default=0.5, help="of predictions over the frame, 0..1"
+        "--opacity", type=float, default=0.5, help="opacity of the predictions, 0..1"
     )
     return parser.parse_args()
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Raise InputError if an option is wrong."""
+    """Raise InputError for invalid options."""
     check_opacity(args.opacity)
     if not args.show and not args.output_file:
         raise InputError("nothing to do: give --output-file FILE, --show, or both")
@@ -52,13 +52,13 @@ def check_args(args: argparse.Namespace) -> None:
         check_display()
     for name, value in (("fps", args.output_fps), ("height", args.output_height)):
         if value != -1 and value <= 0:
-            raise InputError(f"--output-{name} must be positive, or -1 for the input's: {value}")
+            raise InputError(f"--output-{name} must be positive or -1 (input's), got {value}")
 
 
 def strips(
     inferencer: MultiTaskInferencer, reader: VideoReader, args: argparse.Namespace
 ) -> Iterator[np.ndarray]:
-    """Frames and their predictions, RGB, all of one size."""
+    """Frames next to their predictions, RGB, all of one size."""
     model = inferencer.model
     height = None if args.output_height == -1 else args.output_height
     for frame in track(reader, "predicting", total=len(reader) or None):
@@ -70,7 +70,7 @@ def strips(
 
 @friendly_errors()
 def main() -> None:
-    """Predict every frame, write and show it; Ctrl-C or Escape ends the input there."""
+    """Predict, write and show every frame; Ctrl-C or Escape stops."""
     args = parse_args()
     check_args(args)
     with ExitStack() as stack:
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def show(strip: np.ndarray, wait_ms: int) -> bool:
-    """Show a frame; tell whether to go on."""
+    """Show a frame; return False after Escape."""
     cv2.imshow("predictions", strip[..., ::-1])
     return cv2.waitKey(wait_ms) != _ESCAPE
 

@@ -1,6 +1,6 @@
-"""Serve a web page that shows predictions: `python demo/webapp.py [CONFIG CHECKPOINT]`.
+"""Serve predictions on a web page: `python demo/webapp.py [CONFIG CHECKPOINT]`.
 
-Without arguments it serves the embedded model. Needs the extra `webapp`.
+Without arguments, the embedded model is used. Requires the extra `webapp`.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ class Prediction(NamedTuple):
 
 
 def import_gradio() -> ModuleType:
-    """Import Gradio with its reports to its makers switched off."""
+    """Import Gradio with telemetry disabled."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import gradio
     except ImportError as error:
         raise InputError(
-            f"the web page needs Gradio ({error}): pip install 'vmt_mm[webapp]'"
+            f"the web page needs Gradio ({error}); run pip install 'vmt_mm[webapp]'"
         ) from None
     return gradio
 
 
 def render_examples(folder: Path, count: int = 6, size: int = 224) -> list[Path]:
-    """Render scenes that no training has seen into a folder; return their files."""
+    """Render scenes that no training uses into a folder; return their files."""
     paths = [folder / f"scene_{index + 1}.png" for index in range(count)]
     for index, path in enumerate(paths):
         write_image(path, render_scene(0, "webapp", index, size).image)
@@ -77,7 +77,7 @@ def predict(
         with Image.open(io.BytesIO(content)) as header:  # reads no pixel yet
             megapixels = header.width * header.height / 1e6
     except FileNotFoundError:
-        raise InputError(f"{path.name} is no longer there: upload it again.") from None
+        raise InputError(f"{path.name} no longer exists. Upload it again.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InputError(
             f"{path.name} cannot be read as an image. Expected: JPEG, PNG, BMP, WebP or TIFF."
@@ -94,7 +94,7 @@ def predict(
 def draw(
     inferencer: MultiTaskInferencer, found: Prediction, opacity: float
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The panel with legends, and task -> overlay, RGB, with predictions of an opacity in 0..1."""
+    """The panel with legends, and task -> overlay, RGB; ``opacity`` is in 0..1."""
     model = inferencer.model
     overlays = {
         name: draw_overlay(found.image, found.sample, task, model.dataset_meta, opacity)
@@ -148,16 +148,16 @@ def build_page(
 
     def archive(found: Prediction | None, percent: float) -> str:
         if found is None:
-            raise gr.Error("There is nothing to download: predict an image first.")
+            raise gr.Error("Nothing to download. Predict an image first.")
         for old in folder.glob("zip-*"):
             if old.stat().st_mtime < time.time() - _KEPT:
                 shutil.rmtree(old, ignore_errors=True)
         own = Path(tempfile.mkdtemp(prefix="zip-", dir=folder))
         return str(write_archive(inferencer, found, own, percent / 100))
 
-    pick.__annotations__["event"] = gr.SelectData  # by which Gradio passes the event
+    pick.__annotations__["event"] = gr.SelectData  # Gradio passes the event by annotation
     with gr.Blocks(title=title, delete_cache=(_KEPT, _KEPT), fill_width=True) as page:
-        gr.Markdown(f"# {title}\nOne frozen encoder, one pass, every task.")
+        gr.Markdown(f"# {title}\nOne frozen backbone, one pass, every task.")
         path, found = gr.State(str(examples[0])), gr.State(time_to_live=_KEPT)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -190,18 +190,18 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
     add_model_arguments(parser, default=EMBEDDED_ADAPTER)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
-    parser.add_argument("--max-megapixels", type=float, default=25, help="of the largest image")
+    parser.add_argument("--port", type=int, help="default: the first free port from 7860")
+    parser.add_argument("--max-megapixels", type=float, default=25, help="limit of the image size")
     return parser.parse_args()
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Serve until Ctrl-C, without asking other servers for anything."""
+    """Serve until Ctrl-C, without contacting other servers."""
     gr = import_gradio()
     if args.tasks is not None:
-        raise InputError("--tasks: choose the tasks on the page")
+        raise InputError("--tasks is not supported here; choose tasks on the page")
     if args.config == EMBEDDED_ADAPTER and not Path(args.config).is_file():
-        raise InputError(f"{args.config}: the embedded model is missing; train one by `make demo`")
+        raise InputError(f"{args.config}: no embedded model; run `make demo` to train one")
     inferencer = build_inferencer(args, show_progress=False, turn_by_exif=True)
     folder = Path(tempfile.mkdtemp(prefix="vmt_mm-webapp-")).resolve()
     theme = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("monospace",))
@@ -213,7 +213,7 @@ def serve(args: argparse.Namespace) -> None:
             allowed_paths=[str(folder)],
         )  # fmt: skip
     except OSError as error:
-        raise InputError(f"the page cannot be served on {args.host}: {error}") from None
+        raise InputError(f"cannot serve the page on {args.host}: {error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run a tool in several processes, on GPUs or the CPU: tools/dist_run.sh GPUS TOOL ARGS
-# One machine takes a free port, so that several runs have room on it; several machines share PORT.
+# On one machine a free port is chosen unless PORT is set. Several machines need the same PORT.
 set -euo pipefail
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
 if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}" ]; then

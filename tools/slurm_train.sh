@@ -7,7 +7,7 @@ CONFIG=$3
 GPUS=${GPUS:-4}
 GPUS_PER_NODE=${GPUS_PER_NODE:-4}
 CPUS_PER_TASK=${CPUS_PER_TASK:-5}
-# shellcheck disable=SC2086  # SRUN_ARGS holds several words
+# shellcheck disable=SC2086  # SRUN_ARGS may contain several arguments
 srun -p "$PARTITION" --job-name="$JOB_NAME" --gres="gpu:$GPUS_PER_NODE" \
     --ntasks="$GPUS" --ntasks-per-node="$GPUS_PER_NODE" --cpus-per-task="$CPUS_PER_TASK" \
     --kill-on-bad-exit=1 ${SRUN_ARGS:-} \

@@ -24,10 +24,10 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = run_parser(__doc__)
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--out", help="folder to write every prediction to, one folder a task")
-    parser.add_argument("--show-dir", help="folder to write a panel of every image to")
+    parser.add_argument("--out", help="write all predictions to OUT/<task>/")
+    parser.add_argument("--show-dir", help="write a panel of each image to this folder")
     parser.add_argument(
-        "--tta", action="store_true", help="average over resized and mirrored versions of images"
+        "--tta", action="store_true", help="average over resized and flipped images"
     )
     return parser.parse_args()
 
@@ -47,7 +47,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def check_targets(cfg: Config, args: argparse.Namespace) -> None:
-    """Refuse folders to write to in which something lies that is read."""
+    """Raise InputError if an output folder contains inputs."""
     if args.out:
         check_predictions(args.out, cfg.model.tasks, files_read(cfg), "--out")
     check_outputs({"--show-dir": args.show_dir}, files_read(cfg))
@@ -76,7 +76,7 @@ def evaluate(args: argparse.Namespace, world_size: int) -> None:
 
 
 def main() -> None:
-    """Evaluate, in as many processes as the launcher started."""
+    """Evaluate, in one or several processes."""
     args = parse_args()
     with distributed(args.launcher) as world_size:
         evaluate(args, world_size)

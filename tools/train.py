@@ -22,13 +22,11 @@ def parse_args() -> argparse.Namespace:
         "--resume",
         nargs="?",
         const="auto",
-        help="go on from this checkpoint, or from the newest complete one in the work dir",
+        help="resume from this checkpoint, or from the newest intact one in the work dir",
     )
     parser.add_argument("--amp", action="store_true", help="train in bfloat16")
-    parser.add_argument("--seed", type=int, help="seed of everything random")
-    parser.add_argument(
-        "--deterministic", action="store_true", help="the same losses every time, if slower"
-    )
+    parser.add_argument("--seed", type=int, help="random seed")
+    parser.add_argument("--deterministic", action="store_true", help="reproducible losses; slower")
     return parser.parse_args()
 
 
@@ -40,13 +38,13 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.deterministic:
         cfg.randomness["deterministic"] = True
     if cfg.randomness.get("deterministic"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by CUDA's library
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if args.amp:
         if torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-            raise InputError("--amp needs a GPU that computes in bfloat16; train without it")
+            raise InputError("--amp: this GPU does not support bfloat16; train without --amp")
         cfg.optim_wrapper.type = "BFloat16OptimWrapper"
 
 
@@ -59,7 +57,7 @@ def train(args: argparse.Namespace, world_size: int) -> None:
 
 
 def main() -> None:
-    """Train, in as many processes as the launcher started."""
+    """Train, in one or several processes."""
     args = parse_args()
     with distributed(args.launcher) as world_size:
         train(args, world_size)

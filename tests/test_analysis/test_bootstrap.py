@@ -120,4 +120,4 @@ def test_the_command(run_tool, tmp_path):
     assert "human_parts, 3 classes in 8 or more of 12 images" in output.out
     assert (tmp_path / "result.json").exists()
     output = run_tool(*command, "normals", "--first", "a", "--second", "b", code=1)
-    assert "--task normals: is no segmentation task" in output.err
+    assert "--task must be a segmentation task of" in output.err

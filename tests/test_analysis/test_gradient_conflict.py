@@ -419,8 +419,8 @@ def test_the_tool_compares_a_training_and_a_record(run_tool, measured, scenes, t
         ([CONFIG, "--parameters", "nothing"], "'nothing' matches none of the names"),
         ([CONFIG, "absent.json"], "absent.json: cannot be read"),
         ([CONFIG, CONFIG, "--checkpoint", "a.pth"], "got 1 for 2"),
-        ([CONFIG, "--iters", "0"], "--iters must be a positive whole number"),
-        ([CONFIG, "--iters", "2", "--interval", "3"], "ends before the first measurement"),
+        ([CONFIG, "--iters", "0"], "--iters must be a positive integer"),
+        ([CONFIG, "--iters", "2", "--interval", "3"], "must be at least --interval, 3, got 2"),
     ],
 )
 def test_the_tool_refuses_before_it_trains(run_tool, tmp_path, arguments, message):

@@ -60,7 +60,7 @@ def test_images_that_are_too_large_or_missing(inferencer, tmp_path):
     Image.new("RGB", (300, 200)).save(tmp_path / "large.png")
     with pytest.raises(InputError, match=r"large\.png has 0\.1 megapixels; at most 0\.05"):
         predict(inferencer, tmp_path / "large.png", TASKS, 0.05)
-    with pytest.raises(InputError, match="upload it again"):
+    with pytest.raises(InputError, match="Upload it again"):
         predict(inferencer, tmp_path / "gone.png", TASKS, 1)
     with pytest.raises(InputError, match="at least one task"):
         predict(inferencer, tmp_path / "large.png", [], 1)

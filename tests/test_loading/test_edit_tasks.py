@@ -193,7 +193,7 @@ def test_an_adapter_file(tmp_path):
         (["--remove", *TASKS], "the tasks would be []; expected one or more distinct"),
         (["--rename", "semseg=depth"], "the tasks would be ['depth', 'normals', 'depth']"),
         (["--rename", "semseg=a.b"], "the tasks would be ['a.b', 'normals', 'depth']"),
-        (["--rename", "semseg"], "--rename takes OLD=NEW, each task once, got 'semseg'"),
+        (["--rename", "semseg"], "--rename must be OLD=NEW, with each task once, got 'semseg'"),
         (["--remove", "semseg", "--rename", "semseg=a"], "give --remove NAME or --rename OLD=NEW"),
         ([], "give --remove NAME or --rename OLD=NEW"),
     ],

@@ -53,8 +53,8 @@ def test_json(benchmark, scenes, workers):
 
 def test_tables_and_fewer_images_than_requested(benchmark):
     output = benchmark("--repeats", "1").out
-    assert "times plain" in output
-    assert "where it goes" in output
+    assert "relative to plain" in output
+    assert "time per step" in output
     assert "RandomWarp" in output
 
 

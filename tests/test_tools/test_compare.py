@@ -61,7 +61,7 @@ def test_two_seeds_are_trained_and_compared(folder, trained):
 
 def test_the_same_command_again_only_collects(folder, trained, compare):
     before = json.loads((folder / "out/comparison.json").read_text())
-    assert "2 of 2 run(s) are finished already" in compare()
+    assert "2 of 2 run(s) already finished" in compare()
     assert json.loads((folder / "out/comparison.json").read_text()) == before
 
 
@@ -76,5 +76,5 @@ def test_other_settings_and_missing_runs(trained, compare):
 def test_a_failed_training_is_reported_and_the_others_are_kept(trained, compare):
     output = compare("--seeds", "0", "-1", code=1)
     assert "decoders_swin-nano_shapes/seed-1 failed; the end of" in output
-    assert "1 of 2 run(s) are finished already" in output
+    assert "1 of 2 run(s) already finished" in output
     assert "Decoders only †" in output

@@ -40,10 +40,10 @@ def test_adapter_and_merged_checkpoint(tool, config, full_run, tmp_path):
     (best,) = full_run.folder.glob("best*.pth")
     adapter, half = tmp_path / "adapter.safetensors", tmp_path / "half.safetensors"
     output = tool("export_adapter", config, best, adapter)
-    assert re.search(rf"wrote [\d,]+ numbers, {adapter.stat().st_size:,} bytes: {adapter}", output)
+    assert re.search(rf"wrote [\d,]+ values, {adapter.stat().st_size:,} bytes: {adapter}", output)
     assert "tasks: semseg, human_parts, saliency, normals" in output
     assert re.search(rf"frozen encoder: {SOURCE}, SHA-256 [0-9a-f]{{64}}", output)
-    assert "none are known" not in output
+    assert "metrics: unknown" not in output
     tool("export_adapter", config, best, half, "--half")
     assert half.stat().st_size < 0.7 * adapter.stat().st_size
     tool("merge", adapter, "--pretrained", locate(SOURCE), tmp_path / "merged.pth")
@@ -74,7 +74,7 @@ def test_wrong_input_of_the_adapters_tools(tool, config, full_run, tmp_path):
 def test_the_encoder_of_a_swin(tool, full_run, config, tmp_path):
     out = tmp_path / "encoder.safetensors"
     output = tool("export_encoder", full_run.folder / "epoch_1.pth", out, code=1)
-    assert f"epoch_1.pth holds no encoder: its encoder is that of '{SOURCE}', unchanged" in output
+    assert f"contains no backbone: it uses the unchanged backbone of '{SOURCE}'" in output
     adapter = tmp_path / "adapter.safetensors"
     tool("export_adapter", config, full_run.folder / "epoch_1.pth", adapter)
     tool("merge", adapter, tmp_path / "merged.pth")
@@ -100,7 +100,7 @@ def test_the_encoder_of_a_vit(tool, tmp_path):
     torch.save(dict(state_dict=state), tmp_path / "checkpoint.pth")
     out = tmp_path / "encoder.safetensors"
     output = tool("export_encoder", tmp_path / "checkpoint.pth", out, "--float32")
-    assert "left out 10 tensors of the PEFT method, such as layers.0.attn.qkv.lora_A" in output
+    assert "skipped 10 tensors of the PEFT method, such as layers.0.attn.qkv.lora_A" in output
     found, expected = load_file(out), VIT.make_stock().state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, state[f"backbone.{key}"]) for key, value in found.items())

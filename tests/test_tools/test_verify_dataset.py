@@ -303,7 +303,9 @@ def test_all_datasets_of_the_folder_count(run_tool, root, tmp_path, here):
     # two lists with the same name
     config.write_text(CONFIG_OF.format(root=name, other="other", val="lists/train.txt"))
     output = run_tool(*arguments, code=1).text
-    message = f"error: {root}/splits/train.txt and {root}/lists/train.txt: two lists of one name"
+    message = (
+        f"error: {root}/splits/train.txt and {root}/lists/train.txt: two lists of the same name"
+    )
     assert output.startswith(message)
 
 

@@ -1,11 +1,11 @@
-"""Curves and times of trainings, from their logs, as mmseg's tool of this name.
+"""Plot curves and report times of trainings from their logs, like mmseg's tool.
 
 python tools/analysis_tools/analyze_logs.py plot_curve WORK_DIR --keys loss_semseg semseg/mIoU \
     --out curves.png
 python tools/analysis_tools/analyze_logs.py cal_train_time WORK_DIR
 
-A log is a JSON file of a run's vis_data, or a work dir: then all its runs together, resumed ones
-included.
+A log is a JSON file from a run's vis_data, or a work dir, which means all its runs (original and
+resumed) joined.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    plot = commands.add_parser("plot_curve", help="draw numbers of one or several trainings")
-    plot.add_argument("--keys", nargs="+", help="what to draw; all losses and metrics if unset")
-    plot.add_argument("--title", help="of the picture")
-    plot.add_argument("--legend", nargs="+", help="name of each curve: of every log, every key")
-    plot.add_argument("--out", type=Path, required=True, help="picture to write (.png, ...)")
-    times = commands.add_parser("cal_train_time", help="seconds an iteration")
-    times.add_argument("--include-outliers", action="store_true", help="count slow lines as well")
+    plot = commands.add_parser("plot_curve", help="plot values of one or several trainings")
+    plot.add_argument("--keys", nargs="+", help="values to plot; default: all losses and metrics")
+    plot.add_argument("--title", help="title of the plot")
+    plot.add_argument("--legend", nargs="+", help="name of each curve, by log, then by key")
+    plot.add_argument("--out", type=Path, required=True, help="image to write (.png, ...)")
+    times = commands.add_parser("cal_train_time", help="seconds per iteration")
+    times.add_argument(
+        "--include-outliers", action="store_true", help="include lines above three medians"
+    )
     for command in (plot, times):
         command.add_argument("logs", nargs="+", type=Path, metavar="LOG")
     return parser.parse_args()
 
 
 def plot_curve(args: argparse.Namespace) -> None:
-    """Draw the numbers that were asked for."""
+    """Plot the requested values."""
     logs = {path: read_log(path) for path in args.logs}
     pairs = [
         (path, key) for path, records in logs.items() for key in args.keys or main_keys(records)
     ]
     names = args.legend or [key if len(logs) == 1 else f"{path}: {key}" for path, key in pairs]
     if len(names) != len(pairs):
-        raise InputError(f"--legend has {len(names)} name(s) for {len(pairs)} curve(s)")
+        raise InputError(f"--legend needs one name per curve, {len(pairs)}, got {len(names)}")
     curves = [
         (name, key, *curve(logs[path], key)) for name, (path, key) in zip(names, pairs, strict=True)
     ]
@@ -54,7 +56,7 @@ def plot_curve(args: argparse.Namespace) -> None:
 
 
 def cal_train_time(args: argparse.Namespace) -> None:
-    """Print times, as mmseg does."""
+    """Print times in mmseg's format."""
     for path in args.logs:
         times = train_times(read_log(path), args.include_outliers)
         print(f"----- {path} -----")
@@ -65,7 +67,7 @@ def cal_train_time(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Draw or print."""
+    """Plot curves or print times."""
     args = parse_args()
     with friendly_errors():
         dict(plot_curve=plot_curve, cal_train_time=cal_train_time)[args.command](args)

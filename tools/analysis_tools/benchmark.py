@@ -1,13 +1,13 @@
-"""Time models, and count what they ask for: `python tools/analysis_tools/benchmark.py CONFIG...`.
+"""Measure time, GFLOP and memory of models: `python tools/analysis_tools/benchmark.py CONFIG...`.
 
-Every config's model is built with 1, 2, 4 and 8 tasks (`--tasks`) and random weights; they run in
-turn, round after round, so that a slow phase of the machine hits all of them alike. In mode
-`encoder` the encoder is timed, in `infer` encoder, heads and predictions, in `train` a step of
-training. Peak memory is that of a process of its own. No weights or data are needed.
+Each config's model is built with 1, 2, 4 and 8 tasks (`--tasks`) and random weights. The models run
+alternately, so that a slow phase of the machine affects all of them. Mode `encoder` times the
+backbone, `infer` also heads and predictions, `train` a training step. Peak memory is measured in a
+separate process. No weights or data are needed.
 
-`--reference` measures beside it, in the same rounds, the stock composition: mmseg's Swin and
-concatenating heads with the same adapters (`stock`), and all of it fine-tuned (`stock_full`);
-`--ablate` measures ours with one part of the stock composition, each in turn.
+`--reference` adds the stock composition to the same rounds: mmseg's Swin and concatenating heads
+with the same adapters (`stock`), or fully fine-tuned (`stock_full`). `--ablate` measures our model
+with one part of the stock composition at a time.
 
 python tools/analysis_tools/benchmark.py configs/vmt/vmt_swin-t_pascal.py \
     configs/baselines/multiple_adapter_swin-t_pascal.py --out work_dirs/cost.png
@@ -55,7 +55,7 @@ from vmt_mm.utils.files import (
     write_json,
 )
 
-#: The second run of a training step is the first one with an optimizer's state.
+#: Only from the second training step on does the optimizer have a state.
 _MEMORY_RUNS = 2
 
 
@@ -66,40 +66,40 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--tasks", nargs="+", type=int, default=[1, 2, 4, 8], help="numbers of tasks"
     )
-    parser.add_argument("--mode", choices=tuple(MODES), default="encoder", help="what is timed")
+    parser.add_argument("--mode", choices=tuple(MODES), default="encoder", help="what to time")
     parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("H", "W"), help="of the images; the config's if unset"
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="image size; default: the config's"
     )
-    parser.add_argument("--batch", type=int, default=1, help="images a run")
-    parser.add_argument("--repeats", type=int, default=10, help="timed runs of each")
-    parser.add_argument("--amp", action="store_true", help="in bfloat16")
-    parser.add_argument("--compile", action="store_true", help="compile the encoder's loop")
-    parser.add_argument("--reference", action="store_true", help="the stock composition beside it")
-    parser.add_argument("--ablate", action="store_true", help="ours without one step, each in turn")
+    parser.add_argument("--batch", type=int, default=1, help="images per run")
+    parser.add_argument("--repeats", type=int, default=10, help="timed runs of each model")
+    parser.add_argument("--amp", action="store_true", help="use bfloat16")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone")
+    parser.add_argument("--reference", action="store_true", help="also the stock composition")
+    parser.add_argument("--ablate", action="store_true", help="also with one stock part at a time")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if unset")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: PyTorch's")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE.json", help="write JSON, or print it"
+        "--json", nargs="?", const="-", metavar="FILE.json", help="write or print JSON"
     )
-    parser.add_argument("--out", type=Path, metavar="PICTURE", help="picture to write (.png, ...)")
+    parser.add_argument("--out", type=Path, metavar="PICTURE", help="image to write (.png, ...)")
     return parser.parse_args()
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before anything is timed, files that could not be written at the end."""
+    """Raise InputError, before anything is timed, if an output cannot be written."""
     own = args.json if args.json != "-" else None
     files.check_outputs({"--json": own, "--out": args.out}, args.configs)
     # a config that follows --json must not be taken for the file
     if args.json not in (None, "-"):
         if Path(args.json).suffix != ".json":
-            raise InputError(f"--json {args.json}: the file's name must end with .json")
+            raise InputError(f"--json must be a .json file, got {args.json}")
         check_file_target(Path(args.json), "--json")
     if args.out:
         check_image_target(args.out, "--out")
 
 
 def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
-    """Build all models; say how far the stock composition's logits are from ours."""
+    """Build all models; print how far the logits of the stock composition differ from ours."""
     variants = [OURS, *(REFERENCES if args.reference else ()), *(ABLATIONS if args.ablate else ())]
     own = dict(mode=args.mode, batch=args.batch, size=args.size and tuple(args.size), amp=args.amp,
                compile=args.compile)  # fmt: skip
@@ -121,15 +121,15 @@ def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
             images = torch.randn(1, 3, *cases[-1].record["size"]).to(get_device())
             worst = max(logits_difference(*pair, images) for pair in zip(ours, stock, strict=True))
             print(
-                f"{experiment.name}, {setting['tasks']} task(s): with the same weights, the stock "
-                f"composition's logits differ from ours by {worst:.1e} of the largest",
+                f"{experiment.name}, {setting['tasks']} task(s): with the same weights, our logits and "
+                f"those of the stock composition differ by {worst:.1e} relative to the largest",
                 file=sys.stderr,
             )
     return cases
 
 
 def time_cases(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Build everything, time it, then measure memory."""
+    """Build the models, time them, then measure memory."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
@@ -145,7 +145,7 @@ def time_cases(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Time, and report."""
+    """Run the benchmark and report."""
     args = parse_args()
     with friendly_errors():
         check_outputs(args)
@@ -153,7 +153,7 @@ def main() -> None:
             if args.threads < 1:
                 raise InputError(f"--threads must be 1 or more, got {args.threads}")
             torch.set_num_threads(args.threads)
-        # stdout is for JSON alone; libraries print while they build models
+        # keep stdout clean for JSON: libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
             rate = matrix_product_rate(torch.bfloat16 if args.amp else torch.float32)
             records = [{**record, "matmul_flops": rate} for record in time_cases(args)]

@@ -1,8 +1,8 @@
 """Time the data pipeline: `python tools/analysis_tools/benchmark_data.py CONFIG`.
 
-Three pipelines take turns on one thread: the config's training pipeline on files,
-the same with a cache, and a plain one that warps every label in steps of their own. The cache is
-made for the images that are timed, in a temporary folder.
+Three pipelines run alternately on one thread: the config's training pipeline reading files, the
+same with a cache, and a plain one that transforms image and labels step by step. The cache is
+temporary and contains only the timed images.
 
 python tools/analysis_tools/benchmark_data.py configs/vmt/vmt_swin-t_pascal.py \
     --cfg-options data_root=data/pascal_mt
@@ -35,25 +35,25 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
-    parser.add_argument("--images", type=int, default=100, help="images that are timed")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that are timed")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: in this one")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("--images", type=int, default=100, help="number of images")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0: none")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
 
 def build(args: argparse.Namespace, cache: str) -> dict[str, Any]:
-    """Build the three pipelines on the same images, chosen at random."""
+    """Build the three pipelines on the same random images."""
     cfg = load_config(args.config, args.cfg_options, training=False)
     config = dict((cfg.get("train_dataloader") or {}).get("dataset") or {})
     if not config:
-        raise InputError(f"{args.config}: has no train_dataloader.dataset")
+        raise InputError(f"{args.config}: train_dataloader.dataset is missing")
     config["cache"] = None
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
     whole = DATASETS.build(config)
     if not isinstance(whole, MultiTaskDataset):
-        raise InputError(f"{args.config}: train_dataloader.dataset is no MultiTaskDataset")
-    PlainPipeline(whole)  # which may not fit
+        raise InputError(f"{args.config}: train_dataloader.dataset must be a MultiTaskDataset")
+    PlainPipeline(whole)  # raises if the pipeline has no RandomWarp
     chosen = np.random.default_rng(0).permutation(len(whole))[: args.images].tolist()
     files = DATASETS.build(dict(config, indices=chosen))
     cached = DATASETS.build(dict(config, indices=chosen, cache=cache))
@@ -61,27 +61,27 @@ def build(args: argparse.Namespace, cache: str) -> dict[str, Any]:
 
 
 def print_speed(speed: dict[str, Any]) -> None:
-    """Print a table of the pipelines and one of the steps."""
+    """Print a table of pipelines and a table of steps."""
     rows = [
         {
             "pipeline": name,
             "images/s": f"{own['images_per_s']:.0f}",
-            "ms an image": f"{own['ms']:.2f}",
-            "times plain": f"{speed['times_plain'].get(name, 1):.2f}",
+            "ms per image": f"{own['ms']:.2f}",
+            "relative to plain": f"{speed['times_plain'].get(name, 1):.2f}",
         }
         for name, own in speed["pipelines"].items()
     ]
     print_table(table_of("data pipeline", rows))
     stages = speed["stages"]
     rows = [
-        {"step, ms an image": step} | {name: f"{stages[name][step]:.2f}" for name in stages}
+        {"step, ms per image": step} | {name: f"{stages[name][step]:.2f}" for name in stages}
         for step in next(iter(stages.values()))
     ]
-    print_table(table_of("where it goes", rows))
+    print_table(table_of("time per step", rows))
 
 
 def main() -> None:
-    """Time, and report."""
+    """Run the benchmark and report."""
     args = parse_args()
     with friendly_errors():
         for name in ("images", "repeats"):

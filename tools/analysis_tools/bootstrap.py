@@ -1,6 +1,6 @@
-"""How sure a difference of mean IoU is: a bootstrap interval over the images of a test.
+"""Confidence interval of a difference in mean IoU, by bootstrap over the test images.
 
-python tools/test.py CONFIG CHECKPOINT --out FOLDER     # for every training of both methods
+python tools/test.py CONFIG CHECKPOINT --out FOLDER     # once per training of both methods
 python tools/analysis_tools/bootstrap.py CONFIG --task semseg --first FOLDER... --second FOLDER...
 """
 
@@ -28,23 +28,23 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument("--task", default="semseg", help="a segmentation task of the config")
-    for name, which in (("--first", "one method"), ("--second", "the other one")):
+    for name, which in (("--first", "one method"), ("--second", "the other method")):
         parser.add_argument(name, type=Path, nargs="+", required=True, metavar="FOLDER",
                             help=f"predictions of each training of {which}")  # fmt: skip
     parser.add_argument("--min-images", type=int, default=1,
-                        help="a class counts if so many images have it")  # fmt: skip
+                        help="ignore classes that occur in fewer images")  # fmt: skip
     parser.add_argument("--samples", type=int, default=10_000, help="number of resamples")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
     return parser.parse_args()
 
 
 def run(args: argparse.Namespace) -> None:
-    """Count, resample, print."""
+    """Count pixels, resample images, print the interval."""
     cfg = load_config(args.config, args.cfg_options, training=False)
     task = build_tasks(cfg.model.tasks).get(args.task)
     if not isinstance(task, Segmentation):
-        raise InputError(f"--task {args.task}: is no segmentation task of {args.config}")
+        raise InputError(f"--task must be a segmentation task of {args.config}, got {args.task}")
     for name, value in (("--samples", args.samples), ("--min-images", args.min_images)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, got {value}")
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run; bad input is one line."""
+    """Run; print input errors as one line."""
     args = parse_args()
     with friendly_errors():
         run(args)

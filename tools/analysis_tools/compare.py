@@ -1,10 +1,10 @@
-"""Train configs with several seeds and compare them: a table and a picture.
+"""Train configs with several seeds and compare them in a table and a plot.
 
 python tools/analysis_tools/compare.py CONFIG... --work-dir work_dirs/comparison --seeds 0 1 2
 
-Writes comparison.md (as the paper's Table 2), comparison.png (as its Fig. 1) and comparison.json.
-A config that trains one task alone (a top-level `task`) stands for one model a task and is what
-Delta compares with. The same command again goes on where it was stopped.
+Writes comparison.md (like the paper's Table 2), comparison.png (like its Fig. 1) and
+comparison.json. A config with a top-level `task` represents one model per task and is the reference
+of Delta. After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="how many trainings run at a time")
-    parser.add_argument("--reference", metavar="CONFIG", help="what Delta compares with")
-    parser.add_argument("--out", type=Path, help="folder of table and picture; default: work dir")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings that run at the same time")
+    parser.add_argument("--reference", metavar="CONFIG", help="reference of Delta")
+    parser.add_argument("--out", type=Path, help="folder for table and plot; default: work dir")
     parser.add_argument("--title", nargs="+", default=[], metavar="STEM=TEXT",
-                        help="what to call a config, by its file's name")  # fmt: skip
-    parser.add_argument("--collect", action="store_true", help="train nothing")
+                        help="title of a config, by its file name")  # fmt: skip
+    parser.add_argument("--collect", action="store_true", help="only collect finished trainings")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE",
                         help="merged into every config")  # fmt: skip
     return parser.parse_args()
 
 
 def train(runs: Sequence[Run], args: argparse.Namespace, console: Console) -> None:
-    """Train what is not finished, after a look at data and weights."""
+    """Check data and weights, then run the trainings that are not finished."""
     waiting = [run for run in runs if "metrics" not in run.read()]
     if len(waiting) < len(runs):
-        console.print(f"{len(runs) - len(waiting)} of {len(runs)} run(s) are finished already")
+        console.print(f"{len(runs) - len(waiting)} of {len(runs)} run(s) already finished")
     for run in {run.folder.parent: run for run in waiting}.values():
         check_inputs(run.cfg, training=True)
     ended = []
@@ -73,7 +73,7 @@ def train(runs: Sequence[Run], args: argparse.Namespace, console: Console) -> No
         outcome = f"done in {record['seconds']:.0f} s"
         if "metrics" not in record:
             tail = (run.folder / LOG).read_text(errors="replace").splitlines()[-15:]
-            outcome = "\n".join([f"failed; the end of {run.folder / LOG}:", *tail])
+            outcome = "\n".join([f"failed; last lines of {run.folder / LOG}:", *tail])
         text = f"{len(ended)} of {len(waiting)}: {run.name} {outcome}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -83,21 +83,21 @@ def train(runs: Sequence[Run], args: argparse.Namespace, console: Console) -> No
             commands = [run.command(_TRAIN, args.cfg_options) for run in waiting]
             train_runs(waiting, commands, args.jobs, on_end)
     except Timeout:
-        raise InputError(f"{args.work_dir}: another comparison trains here") from None
+        raise InputError(f"--work-dir {args.work_dir} is in use by another comparison") from None
 
 
 def main() -> None:
-    """Train, compare; exit with 1 if anything is missing, with 130 after Ctrl-C."""
+    """Train and compare; exit with 1 if a run is missing, with 130 after Ctrl-C."""
     args, console = parse_args(), Console()
     interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # same as Ctrl-C
     with friendly_errors():
         if args.jobs < 1:
-            raise InputError(f"--jobs must be a positive whole number, got {args.jobs}")
+            raise InputError(f"--jobs must be a positive integer, got {args.jobs}")
         paths = list(dict.fromkeys([*args.configs, *([args.reference] if args.reference else [])]))
         titles = dict(pair.partition("=")[::2] for pair in args.title)
         if unknown := sorted(set(titles) - {Path(path).stem for path in paths}):
-            raise InputError(f"--title {unknown[0]}: no config is named so")
+            raise InputError(f"--title {unknown[0]}: no config has this file name")
         options, folder = parse_options(args.cfg_options), args.out or args.work_dir
         runs = plan_runs(paths, options, list(dict.fromkeys(args.seeds)), args.work_dir)
         reference = choose_reference(runs, args.reference)
@@ -115,15 +115,15 @@ def main() -> None:
         write_json(folder / "comparison.json", comparison)
         write_image(folder / "comparison.png", draw_comparison(comparison))
         console.print(table, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"written into {folder}: comparison.md, .json, .png", soft_wrap=True)
+        console.print(f"wrote comparison.md, .json and .png to {folder}", soft_wrap=True)
     if interrupted:
-        console.print("interrupted; the same command goes on where it was stopped")
+        console.print("interrupted; run the same command to continue")
         sys.exit(_INTERRUPTED)
     sys.exit(1 if any(row["missing"] for row in comparison["rows"]) and not args.collect else 0)
 
 
 def parse_options(words: Sequence[str]) -> dict[str, object]:
-    """``KEY=VALUE`` words as ``--cfg-options`` of the other tools."""
+    """Parse ``KEY=VALUE`` words like ``--cfg-options`` of the other tools."""
     parser = ToolParser()
     parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
     return vars(parser.parse_args(["--cfg-options", *words]))["cfg_options"]

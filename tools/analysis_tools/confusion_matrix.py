@@ -1,9 +1,9 @@
-"""Draw which classes a task's predictions take for which.
+"""Plot the confusion matrix of a task.
 
 python tools/analysis_tools/confusion_matrix.py CONFIG PREDICTIONS SAVE_DIR --task semseg
 
-PREDICTIONS is the folder that `tools/test.py --out` wrote, or a checkpoint, which is then run on
-the test set. Writes SAVE_DIR/confusion_<task>.png, and the counts of pixels beside it as .json.
+PREDICTIONS is a folder that `tools/test.py --out` wrote, or a checkpoint to run on the test set.
+Writes SAVE_DIR/confusion_<task>.png and the pixel counts to SAVE_DIR/confusion_<task>.json.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument("predictions", type=Path, help="folder of predictions, or a checkpoint")
-    parser.add_argument("save_dir", type=Path, help="folder for the picture")
-    parser.add_argument("--task", help="task with classes; the first one if unset")
-    parser.add_argument("--title", help="of the picture")
-    parser.add_argument("--color-theme", default="viridis", help="matplotlib's colour map")
+    parser.add_argument("save_dir", type=Path, help="folder for the plot")
+    parser.add_argument("--task", help="task with classes; default: the first one")
+    parser.add_argument("--title", help="title of the plot")
+    parser.add_argument("--color-theme", default="viridis", help="matplotlib colour map")
     return parser.parse_args()
 
 
 def choose_task(cfg: Config, name: str | None) -> Task:
-    """The task asked for, which must have classes."""
+    """The selected task, or the first one with classes."""
     tasks = build_tasks(cfg.model.tasks)
     with_classes = [n for n, task in tasks.items() if task.label.categorical]
     if not with_classes or (name is not None and name not in with_classes):
-        raise InputError(f"--task {name}: tasks with classes are {with_classes}")
+        raise InputError(f"--task must be one of {with_classes}, got {name}")
     return tasks[name or with_classes[0]]
 
 
@@ -63,7 +63,7 @@ def pairs_of_folder(dataset: object, task: Task, folder: Path) -> Iterator[tuple
             continue
         path = folder / task.name / f"{info['sample_id']}{task.label.suffix}"
         if not path.is_file():
-            raise InputError(f"{path}: no such prediction; tools/test.py --out writes them")
+            raise InputError(f"{path}: prediction not found; create it with tools/test.py --out")
         label = task.label.decode(info["label_paths"][task.name])
         yield label, task.label.decode_prediction(path), str(path)
 
@@ -83,7 +83,7 @@ def pairs_of_model(dataset: object, task: Task, args: argparse.Namespace) -> Ite
 
 
 def main() -> None:
-    """Count and draw."""
+    """Count pixels and plot the matrix."""
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options, training=False)

@@ -1,8 +1,8 @@
 """Count trainable parameters: `python tools/analysis_tools/count_params.py CONFIG...`.
 
-One row per config: encoder with its PEFT method, output norms, decoders, all; what is frozen; and
-the share of the encoder's parameters, of one encoder and, as the paper prints it, of one for every
-task; next to the numbers of the paper's Tables 2 and 3. No weights or data are needed.
+One row per config: trainable parameters of the backbone with its PEFT method, of output norms, of
+heads and in total; frozen parameters; the trainable share of one backbone and, as in the paper, of
+one backbone per task; the numbers of the paper's Tables 2 and 3. No weights or data are needed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser, several=True)
-    parser.add_argument("--json", action="store_true", help="print JSON, counts in parameters")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Count."""
+    """Count parameters."""
     args = parse_args()
     with friendly_errors():
-        # stdout is for JSON alone; libraries print while they build models
+        # keep stdout clean for JSON: libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
             experiments = load_experiments(args.configs, args.cfg_options)
             bar = track(experiments, "counting", console=Console(stderr=True), transient=True)

@@ -1,8 +1,7 @@
 """Count the operations of one image: `python tools/analysis_tools/get_flops.py CONFIG`.
 
-Multiplications of matrices and convolutions are counted as they are run, those of attention
-included, at 2 operations a multiply-add; element-wise operations are not. No weights or data are
-needed.
+Matrix products and convolutions are counted while they run, including attention, with 2 operations
+per multiply-add; element-wise operations are not counted. No weights or data are needed.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument(
-        "--shape", nargs="+", type=int, metavar="H W", help="of the image; the config's if unset"
+        "--shape", nargs="+", type=int, metavar="H W", help="image size; default: the config's"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, in operations")
     return parser.parse_args()
 
 
 def flops_table(parts: list[dict[str, Any]], shape: tuple[int, int]) -> Table:
-    """One row a part, and their sum."""
+    """One row per part, and the sum."""
     total = {key: sum(part[key] for part in parts) for key in ("flops", "parameters")}
     rows = [
         {
@@ -51,17 +50,17 @@ def flops_table(parts: list[dict[str, Any]], shape: tuple[int, int]) -> Table:
 
 
 def main() -> None:
-    """Count."""
+    """Count operations."""
     args = parse_args()
     with friendly_errors():
-        # stdout is for JSON alone; libraries print while they build models
+        # keep stdout clean for JSON: libraries print while they build models
         with contextlib.redirect_stdout(sys.stderr):
             (experiment,) = load_experiments([args.config], args.cfg_options)
             shape = args.shape or list(experiment.cfg.get("image_size") or ())[::-1]
             if len(shape) == 1:  # a square, as in mmseg
                 shape = shape * 2
             if len(shape) != 2 or min(shape) < 1:
-                raise InputError(f"--shape must be H W, positive, got {shape or 'no size at all'}")
+                raise InputError(f"--shape must be positive integers, H W, got {shape or 'none'}")
             parts = [
                 part for model in experiment.build_models() for part in count_flops(model, shape)
             ]

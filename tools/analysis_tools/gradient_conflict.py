@@ -1,11 +1,11 @@
-"""Compare how tasks' gradients conflict in trainings (Fig. 4 of the paper).
+"""Measure conflicts between the gradients of tasks during training (Fig. 4 of the paper).
 
 python tools/analysis_tools/gradient_conflict.py \
     configs/baselines/shared_adapter_swin-nano_shapes.py configs/vmt/vmt_swin-nano_shapes.py
 
-Each config is trained, without validations and checkpoints, and the cosine between the gradients of
-every two tasks by the shared parameters is measured meanwhile. A `gradient_conflict.json` that
-GradientConflictHook wrote in a training of its own may stand in place of a config.
+Trains each config without validation and checkpoints, and records the cosine between the gradients
+of every two tasks with respect to the shared parameters. Instead of a config, you can pass a
+`gradient_conflict.json` that GradientConflictHook wrote in another training.
 """
 
 from __future__ import annotations
@@ -53,31 +53,31 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser, several=True)
     parser.add_argument(
-        "--checkpoint", nargs="+", default=[], help="weights to start from, one file a config"
+        "--checkpoint", nargs="+", default=[], help="initial weights, one file per config"
     )
     parser.add_argument(
-        "--iters", type=int, help="end after so many iterations; the whole schedule by default"
+        "--iters", type=int, help="stop after this many iterations; default: the full schedule"
     )
-    parser.add_argument("--interval", type=int, default=1, help="measure every so many iterations")
+    parser.add_argument("--interval", type=int, default=1, help="iterations between measurements")
     parser.add_argument(
         "--parameters",
-        help="regular expression: only shared parameters in whose names it is found",
+        help="regular expression that selects shared parameters by name",
     )
     parser.add_argument(
         "--work-dir", type=Path, default=Path("work_dirs/gradient_conflict"), help="results"
     )
-    parser.add_argument("--seed", type=int, help="seed of everything random, for every config")
+    parser.add_argument("--seed", type=int, help="random seed of all trainings")
     return parser.parse_args()
 
 
 class Enough(Exception):  # noqa: N818
-    """As many iterations were made as were asked for."""
+    """The requested number of iterations is reached."""
 
 
 class Progressing(Hook):
-    """Shows how far a training is, and ends it before its schedule does.
+    """Show the progress of a training, and stop it after ``iters`` iterations.
 
-    A shorter schedule would be another training: its learning rate falls sooner.
+    A shorter schedule would not be equivalent: its learning rate decays faster.
     """
 
     priority = "VERY_LOW"
@@ -91,37 +91,35 @@ class Progressing(Hook):
         self.task = self.bar.add_task(self.label, total=total)
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
-        """Move the bar; end the training where that is asked for."""
+        """Advance the bar; stop the training after ``iters`` iterations."""
         self.bar.advance(self.task)
         if runner.iter + 1 == self.iters:
             raise Enough
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Raise InputError for arguments that do not fit."""
+    """Raise InputError if arguments do not match."""
     configs = [path for path in args.configs if not _is_record(path)]
     if args.checkpoint and len(args.checkpoint) != len(configs):
         raise InputError(
-            f"--checkpoint needs one file a config, in their order: got {len(args.checkpoint)} for "
-            f"{len(configs)}"
+            f"--checkpoint needs one file per config, in the same order: got "
+            f"{len(args.checkpoint)} for {len(configs)} config(s)"
         )
     for name in ("iters", "interval"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise InputError(f"--{name} must be a positive whole number, got {value}")
+            raise InputError(f"--{name} must be a positive integer, got {value}")
     if args.iters and args.iters < args.interval:
-        raise InputError(
-            f"--iters {args.iters} ends before the first measurement, --interval {args.interval}"
-        )
+        raise InputError(f"--iters must be at least --interval, {args.interval}, got {args.iters}")
 
 
 def make_config(path: str, label: str, checkpoint: str | None, args: argparse.Namespace) -> Config:
-    """The config of a training that is measured and leaves nothing else behind."""
+    """The config of a training without validation and checkpoints."""
     cfg = load_config(path, args.cfg_options)
     cfg.work_dir = str(args.work_dir / label)
     cfg.experiment_name = label
     cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), False
-    cfg.log_level = "WARNING"  # a bar shows the progress
+    cfg.log_level = "WARNING"  # the progress bar is enough
     check_inputs(cfg, training=True)
     check_sharing(cfg, args.parameters)
     if args.seed is not None:
@@ -130,14 +128,14 @@ def make_config(path: str, label: str, checkpoint: str | None, args: argparse.Na
         cfg[f"val_{part}"] = cfg[f"test_{part}"] = None
     hooks = cfg.setdefault("default_hooks", {})
     hooks["checkpoint"] = None
-    hooks.pop("graceful_stop", None)  # without checkpoints there is nothing to go on from
+    hooks.pop("graceful_stop", None)  # nothing to resume from without checkpoints
     return cfg
 
 
 def check_sharing(cfg: Config, parameters: str | None) -> None:
     """Raise InputError if the tasks of a config's model share no parameter.
 
-    Losses without labels are 0, and reach the same parameters.
+    Losses without labels are 0 but reach the same parameters.
     """
     init_default_scope(cfg.get("default_scope", "vmt_mm"))
     model = MODELS.build(copy.deepcopy(cfg.model)).train()
@@ -146,7 +144,7 @@ def check_sharing(cfg: Config, parameters: str | None) -> None:
 
 
 def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) -> Record:
-    """Train, and return what the hook measured."""
+    """Train, and return the record of the hook."""
     runner = MultiTaskRunner.from_cfg(cfg)
     hook = GradientConflictHook(args.interval, args.parameters)
     runner.register_hook(hook)
@@ -158,7 +156,7 @@ def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) ->
 
 
 def labels_of(paths: list[str]) -> list[str]:
-    """Short names: a config's file, a record's folder; numbered where they are the same."""
+    """Short names: file of a config, folder of a record; numbered if equal."""
     stems = [Path(p).resolve().parent.name if _is_record(p) else Path(p).stem for p in paths]
     return [
         stem if stems.count(stem) == 1 else f"{stem}_{stems[: index + 1].count(stem)}"
@@ -174,7 +172,7 @@ def compare(args: argparse.Namespace) -> None:
     """Measure every config, then write and print the comparison."""
     check_args(args)
     labels, checkpoints = labels_of(args.configs), iter(args.checkpoint)
-    # Everything that can be wrong with a config shows before the first one trains.
+    # check all configs before the first training
     jobs = {
         label: read_record(Path(path))
         if _is_record(path)
@@ -204,7 +202,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Compare."""
+    """Run the comparison."""
     args = parse_args()
     with friendly_errors():
         compare(args)

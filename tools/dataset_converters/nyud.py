@@ -1,6 +1,6 @@
-"""Convert NYUD_MT (NYU Depth v2 with four tasks) to the one layout.
+"""Convert NYUD_MT (NYU Depth v2 with four tasks) to the layout of this project.
 
-`python tools/dataset_converters/nyud.py NYUDv2.tgz data/nyud_mt`. What the archive holds:
+`python tools/dataset_converters/nyud.py NYUDv2.tgz data/nyud_mt`. Content of the archive:
 `vmt_mm/conversion/nyud.py`.
 """
 

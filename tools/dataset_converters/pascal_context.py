@@ -1,7 +1,7 @@
-"""Convert PASCAL_MT (PASCAL-Context with five tasks) to the one layout.
+"""Convert PASCAL_MT (PASCAL-Context with five tasks) to the layout of this project.
 
-`python tools/dataset_converters/pascal_context.py PASCAL_MT.tgz data/pascal_mt`. What the archive
-holds, and what is known of the frame of its normals: `vmt_mm/conversion/pascal_context.py`.
+`python tools/dataset_converters/pascal_context.py PASCAL_MT.tgz data/pascal_mt`. Content of the
+archive and frame of its normals: `vmt_mm/conversion/pascal_context.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Render the Shapes dataset: little furnished rooms with exact labels for several tasks."""
+"""Render the Shapes dataset: small furnished rooms with exact labels of several tasks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vmt_mm.utils.console import ToolParser
 
 
 def main() -> int:
-    """Run the command; returns the exit status."""
+    """Render the dataset; return the exit status."""
     parser = ToolParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to write; must be empty or not exist yet")
+    parser.add_argument("out", type=Path, help="output folder; must be empty or not exist")
     parser.add_argument("--train", type=int, default=400, help="training scenes")
     parser.add_argument("--val", type=int, default=100, help="validation scenes")
-    parser.add_argument("--size", type=int, default=192, help="side of the images in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed that all scenes follow from")
-    parser.add_argument("--workers", type=int, default=2, help="processes to render with")
+    parser.add_argument("--size", type=int, default=192, help="side length of the images in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--workers", type=int, default=2, help="rendering processes")
     args = parser.parse_args()
     if min(args.train, args.val, args.seed) < 0 or args.size < 1:
         parser.error("--train, --val and --seed must not be negative and --size must be positive")

@@ -1,7 +1,7 @@
-"""Samples as the model gets them: `python tools/misc/browse_dataset.py CONFIG`.
+"""Draw samples with their labels: `python tools/misc/browse_dataset.py CONFIG`.
 
-Each picture shows an image after the pipeline's augmentation and its labels for every task. The
-samples are spread evenly over the data set, so that each of several data sets is seen.
+Each picture shows an image after augmentation and its labels of all tasks. Samples are evenly
+spaced over the dataset, so that all members of a `ConcatDataset` appear.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument(
-        "--output-dir", help="folder of the pictures; work_dirs/browse/<config> by default"
+        "--output-dir", help="folder for pictures; default: work_dirs/browse/<config>"
     )
     parser.add_argument("--phase", choices=("train", "val", "test"), default="train")
-    parser.add_argument("--show-number", type=int, default=8, help="how many samples")
+    parser.add_argument("--show-number", type=int, default=8, help="number of samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the augmentation")
     return parser.parse_args()
 
@@ -47,7 +47,7 @@ def main() -> None:
         init_default_scope(cfg.get("default_scope", "vmt_mm"))
         for entry in dicts_in(cfg[f"{args.phase}_dataloader"]):
             if entry.get("on_device"):
-                entry["on_device"] = False  # no model is here to do it; the draws are the same
+                entry["on_device"] = False  # no model here; the random numbers are the same
         dataset = DATASETS.build(cfg[f"{args.phase}_dataloader"].dataset)
         tasks = build_tasks(cfg.model.tasks)
         bgr = cfg.model.data_preprocessor.get("bgr_to_rgb", False)

@@ -1,4 +1,4 @@
-"""Print a config with all derived values: `python tools/misc/print_config.py CONFIG`."""
+"""Print the resolved config: `python tools/misc/print_config.py CONFIG`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print."""
+    """Print the config."""
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)

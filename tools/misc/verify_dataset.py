@@ -1,8 +1,9 @@
-"""Read a whole data set once: `python tools/misc/verify_dataset.py ROOT --config CONFIG`.
+"""Check all files of a dataset: `python tools/misc/verify_dataset.py ROOT --config CONFIG`.
 
-Every image must decode and every label be as its task says: sizes equal, classes in range, normals
-of unit length. Prints a table, writes `report.json`, `contact_sheet.png` with some images and all
-their labels, and `histogram.png`. Exits with 1 and names the files if anything is wrong.
+Every image must decode, and every label must be valid for its task: same size as the image, classes
+in range, normals of unit length. Prints a table and writes `report.json`, `contact_sheet.png` (some
+images with all labels) and `histogram.png`. Lists the files with problems and exits with 1 if there
+are any.
 """
 
 from __future__ import annotations
@@ -38,31 +39,31 @@ from vmt_mm.visualization import draw_contact_sheet, draw_histogram
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", type=Path, help="folder of the data set")
+    parser.add_argument("root", type=Path, help="folder of the dataset")
     parser.add_argument(
         "--config",
         required=True,
-        help="config with the tasks that the labels are for: those of all its data sets that lie "
-        "in this folder, or of all that it has, if none does",
+        help="config that defines the tasks: those of its datasets in ROOT, or of all its datasets "
+        "if none is in ROOT",
     )
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="KEY=VALUE, merged into the config"
     )
     parser.add_argument(
-        "--split", nargs="+", help="names of lists in splits/; by default those of the config"
+        "--split", nargs="+", help="names of lists in splits/; default: those of the config"
     )
     parser.add_argument(
-        "--out", type=Path, help="folder of report and pictures; work_dirs/verify/<root>"
+        "--out", type=Path, help="folder for results; default: work_dirs/verify/<root>"
     )
-    parser.add_argument("--show-number", type=int, default=8, help="images of the contact sheet")
+    parser.add_argument("--show-number", type=int, default=8, help="images in the contact sheet")
     parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes to read with"
+        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="worker processes"
     )
     return parser.parse_args()
 
 
 def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]:
-    """The data sets of a config that lie in ``root``, inside wrappers as well; else all."""
+    """Datasets of a config with data in ``root``, also those inside wrappers; if none, all."""
     entries = [
         entry
         for name in LOADERS
@@ -70,7 +71,7 @@ def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]
         if "tasks" in entry and "type" in entry
     ]
     if not entries:
-        raise InputError(f"{source}: has no data set with `tasks`")
+        raise InputError(f"{source}: has no dataset with `tasks`")
     here = [e for e in entries if Path(e.get("data_root", "")).resolve() == root.resolve()]
     return here or entries
 
@@ -78,7 +79,7 @@ def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]
 def describe(
     entries: Sequence[Mapping[str, Any]], source: str
 ) -> tuple[dict[str, Task], dict[str, Any]]:
-    """The tasks of all data sets, and their metainfo by task; of two the first counts."""
+    """Tasks of all datasets, and their metainfo per task; the first definition is used."""
     tasks: dict[str, Task] = {}
     meta: dict[str, Any] = {}
     for entry in entries:
@@ -92,7 +93,7 @@ def describe(
 
 
 def splits_of(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
-    """Name -> list of ids."""
+    """Split name -> file with its ids."""
     files = [f"splits/{name}.txt" for name in args.split or ()] or [
         entry.get("ann_file", "splits/train.txt") for entry in entries
     ]
@@ -101,8 +102,8 @@ def splits_of(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) ->
         path = args.root / file
         if splits.setdefault(Path(file).stem, path) != path:
             raise InputError(
-                f"{splits[Path(file).stem]} and {path}: two lists of one name; say by --split "
-                "which to read"
+                f"{splits[Path(file).stem]} and {path}: two lists of the same name; select one "
+                "with --split"
             )
     return splits
 
@@ -115,7 +116,7 @@ def write_pictures(
     reader: LoadImageFromFile,
     args: argparse.Namespace,
 ) -> list[Path]:
-    """Write the contact sheet and the histogram, where there is something to show."""
+    """Write the contact sheet and the histogram, unless they are empty."""
     written = []
     chosen = choose_entries(sum(result.entries.values(), []), args.show_number)
     samples = [sample for entry in chosen if (sample := load(entry, tasks, reader))]
@@ -139,7 +140,7 @@ def write_pictures(
 def load(
     entry: dict, tasks: Mapping[str, Task], reader: LoadImageFromFile
 ) -> tuple[np.ndarray, MultiTaskDataSample] | None:
-    """An RGB image (H, W, 3) and its labels as a sample; None if the image cannot be used."""
+    """An RGB image (H, W, 3) and its labels; None if the image cannot be read."""
     steps = [reader, dict(type="LoadLabels"), dict(type="PackMultiTaskInputs")]
     specs = {name: task.label for name, task in tasks.items()}
     try:
@@ -151,7 +152,7 @@ def load(
 
 
 def reader_of(entries: Sequence[Mapping[str, Any]]) -> LoadImageFromFile:
-    """What reads the images of the data sets: of their pipelines the first step that does."""
+    """The first ``LoadImageFromFile`` of the datasets' pipelines, or a default one."""
     steps = [step for entry in entries for step in entry.get("pipeline") or ()]
     kinds = ("LoadImageFromFile", "vmt_mm.LoadImageFromFile", LoadImageFromFile)
     found = next((step for step in steps if step.get("type") in kinds), {})
@@ -159,7 +160,7 @@ def reader_of(entries: Sequence[Mapping[str, Any]]) -> LoadImageFromFile:
 
 
 def main() -> int:
-    """Verify; returns the exit status."""
+    """Verify the dataset; return the exit status."""
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options)

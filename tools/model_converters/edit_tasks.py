@@ -1,4 +1,4 @@
-"""Remove or rename tasks of a trained model, in its checkpoint or its adapter file.
+"""Remove or rename tasks in a checkpoint or an adapter file.
 
 python tools/model_converters/edit_tasks.py CHECKPOINT OUT --remove NAME --rename OLD=NEW
 """
@@ -17,30 +17,30 @@ from vmt_mm.utils.console import ToolParser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="checkpoint (.pth), or adapter file")
-    parser.add_argument("out", type=Path, help="file to write, of the same kind")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint (.pth) or adapter file")
+    parser.add_argument("out", type=Path, help="output file, same format")
     parser.add_argument("--remove", nargs="+", default=[], metavar="NAME", help="tasks to remove")
     parser.add_argument(
-        "--rename", nargs="+", default=[], metavar="OLD=NEW", help="tasks to give another name"
+        "--rename", nargs="+", default=[], metavar="OLD=NEW", help="tasks to rename"
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Edit."""
+    """Edit the file."""
     args = parse_args()
     with friendly_errors():
         tasks = edit_tasks(args.checkpoint, args.out, args.remove, _pairs(args.rename))
-        print(f"wrote {args.out}, with the task(s) {', '.join(tasks)}")
+        print(f"wrote {args.out}, tasks: {', '.join(tasks)}")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    """OLD=NEW as old -> new."""
+    """Parse OLD=NEW; return old name -> new name."""
     pairs = {}
     for text in texts:
         old, sign, new = text.partition("=")
         if not (old and sign and new) or old in pairs:
-            raise InputError(f"--rename takes OLD=NEW, each task once, got {text!r}")
+            raise InputError(f"--rename must be OLD=NEW, with each task once, got {text!r}")
         pairs[old] = new
     return pairs
 

@@ -1,4 +1,4 @@
-"""Write what a training added to its frozen encoder to one file of a few megabytes.
+"""Export the trained parameters, without the frozen backbone, to a file of a few megabytes.
 
 python tools/model_converters/export_adapter.py CONFIG CHECKPOINT OUT.safetensors [--half]
 """
@@ -20,24 +20,24 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint of a training with this config")
-    parser.add_argument("out", type=Path, help="file to write, .safetensors")
-    parser.add_argument("--half", action="store_true", help="round parameters to float16")
+    parser.add_argument("out", type=Path, help="output file, .safetensors")
+    parser.add_argument("--half", action="store_true", help="store parameters as float16")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Export."""
+    """Export the adapter file."""
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options, training=False)
         adapter = export_adapter(cfg, args.checkpoint, args.out, args.half)
         count = sum(value.numel() for value in adapter.tensors.values())
-        print(f"wrote {count:,} numbers, {args.out.stat().st_size:,} bytes: {args.out}")
+        print(f"wrote {count:,} values, {args.out.stat().st_size:,} bytes: {args.out}")
         print(f"tasks: {', '.join(adapter.tasks)}")
         source, digest = adapter.frozen["source"], adapter.frozen["sha256"]
-        print(f"frozen encoder: {source}, SHA-256 {digest}" if source else "no frozen encoder")
+        print(f"frozen backbone: {source}, SHA-256 {digest}" if source else "no frozen backbone")
         if adapter.metrics is None:
-            print("metrics: none are known of exactly these weights")
+            print("metrics: unknown for these weights")
 
 
 if __name__ == "__main__":

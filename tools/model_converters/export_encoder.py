@@ -1,4 +1,4 @@
-"""Take the encoder out of a checkpoint: float16 safetensors, for use as `pretrained`.
+"""Extract the backbone of a checkpoint to float16 safetensors, for use as `pretrained`.
 
 python tools/model_converters/export_encoder.py CHECKPOINT OUT.safetensors [--float32]
 """
@@ -22,8 +22,8 @@ from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_outputs
 
-#: Of a plain encoder: a Swin's keys are mmseg's, a ViT's mmpretrain's. What a PEFT method added
-#: belongs to its tasks, as a Swin's output norms do; index buffers are recomputed.
+#: Keys of a backbone without a PEFT method: mmseg's for Swin, mmpretrain's for ViT. A Swin's output
+#: norms are not included; index buffers are recomputed.
 _OF_SWIN = re.compile(
     r"^(patch_embed|stages)\.([\w.]+\.)?(weight|bias|relative_position_bias_table)$"
 )
@@ -36,17 +36,17 @@ _RECOMPUTED = re.compile(r"^norm\d\.|relative_position_index$")
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", help="checkpoint that tools/train.py wrote")
-    parser.add_argument("out", type=Path, help="file to write")
-    parser.add_argument("--float32", action="store_true", help="as it is, not rounded to float16")
+    parser.add_argument("checkpoint", help="checkpoint written by tools/train.py")
+    parser.add_argument("out", type=Path, help="output file")
+    parser.add_argument("--float32", action="store_true", help="do not round to float16")
     return parser.parse_args()
 
 
-def own_keys(state: Mapping[str, Tensor], checkpoint: str) -> re.Pattern:
-    """What the encoder's keys are like.
+def key_pattern(state: Mapping[str, Tensor], checkpoint: str) -> re.Pattern:
+    """The pattern of the backbone's keys.
 
     Raises:
-        InputError: if the checkpoint holds no encoder.
+        InputError: if the checkpoint contains no backbone.
     """
     if "stages.0.blocks.0.attn.w_msa.qkv.weight" in state:
         return _OF_SWIN
@@ -54,29 +54,29 @@ def own_keys(state: Mapping[str, Tensor], checkpoint: str) -> re.Pattern:
         return _OF_VIT
     record = FrozenRecord.read(read_checkpoint(checkpoint).get("meta"), checkpoint)
     raise InputError(
-        f"{checkpoint} holds no encoder"
-        + (f": its encoder is that of {record.source!r}, unchanged" if record else "")
+        f"{checkpoint} contains no backbone"
+        + (f": it uses the unchanged backbone of {record.source!r}" if record else "")
     )
 
 
 def main() -> None:
-    """Export."""
+    """Export the backbone."""
     args = parse_args()
     with friendly_errors():
         check_outputs(dict(out=args.out), [args.checkpoint])
         state = read_state_dict(args.checkpoint)
-        of_encoder = own_keys(state, args.checkpoint)
+        pattern = key_pattern(state, args.checkpoint)
         tensors = {
             key: value.to(value.dtype if args.float32 else torch.float16)
             for key, value in state.items()
-            if of_encoder.match(key)
+            if pattern.match(key)
         }
         write_tensors(args.out, tensors)
         count = sum(v.numel() for v in tensors.values())
         print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
         added = [k for k in state.keys() - tensors.keys() if not _RECOMPUTED.search(k)]
         if added:
-            print(f"left out {len(added)} tensors of the PEFT method, such as {min(added)}")
+            print(f"skipped {len(added)} tensors of the PEFT method, such as {min(added)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Export a trained model: ONNX, or a program of torch.export.
+"""Export a trained model to ONNX or torch.export.
 
 python tools/model_converters/export_model.py CONFIG CHECKPOINT --out model.onnx --dynamic all
 
-The file is compared with PyTorch on the CPU before it is kept, at other batches and sizes too where
-those are dynamic. What a user needs (mean and std, order of channels, classes, palettes) is in its
-metadata; docs/inference.md shows how to read it with NumPy and onnxruntime alone.
+The file is only kept if its outputs match PyTorch on the CPU, also at other batch and image sizes
+if these are dynamic. Its metadata contains mean and std, channel order, classes and palettes;
+docs/inference.md shows how to use the file with only NumPy and onnxruntime.
 """
 
 from __future__ import annotations
@@ -43,57 +43,55 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint; none beside an adapter file, "
-                        "which stands in the config's place")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .onnx or .pt2")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint; leave it out if CONFIG is "
+                        "an adapter file")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="output file, .onnx or .pt2")
     parser.add_argument("--format", choices=tuple(FORMATS), default="onnx")
-    parser.add_argument("--tasks", nargs="+", help="tasks to export; all by default")
-    parser.add_argument("--outputs", choices=OUTPUTS, default="logits", help="what the file gives")
+    parser.add_argument("--tasks", nargs="+", help="tasks to export; default: all")
+    parser.add_argument("--outputs", choices=OUTPUTS, default="logits", help="outputs of the file")
     parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("H", "W"), help="of the images; the config's if unset"
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="image size; default: the config's"
     )
     parser.add_argument(
         "--dynamic", nargs="?", const="all", choices=DYNAMIC,
-        help="what may differ from run to run: the batch, or batch and size (all, also if no "
-        "word follows); nothing by default",
+        help="dynamic axes: the batch, or batch and image size (all, also if no value is given); "
+        "default: none",
     )  # fmt: skip
-    parser.add_argument(
-        "--latency", type=int, metavar="ROUNDS", help="time PyTorch and the file, in turn"
-    )
+    parser.add_argument("--latency", type=int, metavar="ROUNDS", help="time PyTorch and the file")
     return parser.parse_args()
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Refuse what could only fail at the end."""
+    """Raise InputError early for arguments that would fail at the end."""
     form = FORMATS[args.format]
     check_model_arguments(args)
     form.check()
     if args.dynamic not in (None, *form.dynamic):
         raise InputError(
-            f"--format {args.format} keeps no size open; take --dynamic {form.dynamic[-1]}, or "
-            "--format onnx"
+            f"--format {args.format} does not support dynamic image sizes; use "
+            f"--dynamic {form.dynamic[-1]} or --format onnx"
         )
     if args.out.suffix != form.suffix:
-        raise InputError(f"--out {args.out}: a file of {args.format} ends with {form.suffix}")
+        raise InputError(f"--out: {args.format} files end with {form.suffix}, got {args.out}")
     check_file_target(args.out, "--out")
     if args.size and min(args.size) < 1:
-        raise InputError(f"--size must be two positive numbers, got {args.size}")
+        raise InputError(f"--size must be two positive integers, H W, got {args.size}")
     if args.latency is not None and args.latency < 1:
-        raise InputError(f"--latency must be 1 or more rounds, got {args.latency}")
+        raise InputError(f"--latency must be a positive integer, got {args.latency}")
 
 
 def choose_size(cfg: Config, given: list[int] | None) -> tuple[int, int]:
-    """(H, W): given, or the config's."""
+    """The given size (H, W), or that of the config."""
     size = given or (cfg.get("image_size") or ())[::-1]
     if len(size) != 2:
-        raise InputError(f"{cfg.filename}: has no `image_size`, (width, height); give --size H W")
+        raise InputError(f"{cfg.filename} has no `image_size` (width, height); give --size H W")
     return tuple(size)
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the file and keep it if it is right; print how far it is from PyTorch."""
+    """Write the file, keep it if it matches PyTorch, and print the differences."""
     form = FORMATS[args.format]
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries say while they build
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print while they build models
         model = init_model(args.config, args.checkpoint, "cpu", args.cfg_options)
     read = [args.config, args.checkpoint, *files_read(model.cfg)]
     check_outputs({"--out": args.out}, read)
@@ -104,7 +102,7 @@ def export(args: argparse.Namespace) -> None:
     run, largest = write_checked(
         form, wrapped, (example, inputs), args.dynamic, description, args.out
     )
-    table = Table(title=f"{args.format}, opened and compared with PyTorch")
+    table = Table(title=f"{args.format} compared with PyTorch")
     for column in ("task", "channels", "largest relative difference"):
         table.add_column(column)
     for name, difference in largest.items():
@@ -119,7 +117,7 @@ def export(args: argparse.Namespace) -> None:
 def report_latency(
     wrapped: TaskOutputs, run: Forward, images: torch.Tensor, args: argparse.Namespace
 ) -> None:
-    """Time both on one image, and print the medians."""
+    """Time PyTorch and the file on one image; print the medians."""
     runs = {"PyTorch, eager": wrapped, args.format: run}
     seconds = measure_latency(runs, images, args.latency)
     shape, threads = "x".join(map(str, images.shape)), torch.get_num_threads()
@@ -129,7 +127,7 @@ def report_latency(
 
 
 def main() -> None:
-    """Export."""
+    """Export the model."""
     args = parse_args()
     with friendly_errors():
         check_args(args)

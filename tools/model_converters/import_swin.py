@@ -1,4 +1,4 @@
-"""Turn a pretrained Swin of any known origin into one file in mmseg's keys, for `pretrained`.
+"""Convert a pretrained Swin of any supported origin to mmseg's keys, for use as `pretrained`.
 
 python tools/model_converters/import_swin.py CHECKPOINT OUT.safetensors [--arch tiny]
 """

@@ -1,4 +1,4 @@
-"""Turn a pretrained ViT of any known origin into one file in mmpretrain's keys, for `pretrained`.
+"""Convert a pretrained ViT of any supported origin to mmpretrain's keys, for use as `pretrained`.
 
 python tools/model_converters/import_vit.py CHECKPOINT OUT.safetensors [--arch dinov2-small]
 """

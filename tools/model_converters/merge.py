@@ -1,4 +1,4 @@
-"""Write an adapter file and its frozen encoder to one checkpoint, which needs no other file.
+"""Merge an adapter file and its frozen backbone into one self-contained checkpoint.
 
 python tools/model_converters/merge.py ADAPTER [--pretrained FILE] OUT.pth
 """
@@ -16,14 +16,14 @@ from vmt_mm.utils.console import ToolParser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
-    parser.add_argument("adapter", help="file that export_adapter.py wrote")
-    parser.add_argument("out", type=Path, help="file to write, .pth")
-    parser.add_argument("--pretrained", help="frozen encoder; default: what the adapter names")
+    parser.add_argument("adapter", help="adapter file written by export_adapter.py")
+    parser.add_argument("out", type=Path, help="output file, .pth")
+    parser.add_argument("--pretrained", help="backbone file; default: the one named in ADAPTER")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Merge."""
+    """Merge both files."""
     args = parse_args()
     with friendly_errors():
         model = merge_adapter(args.adapter, args.out, args.pretrained)

@@ -1,4 +1,4 @@
-"""Update a config that an earlier version wrote, or the one in its checkpoint or adapter file.
+"""Update the config of an earlier version, also inside a checkpoint or adapter file.
 
 python tools/model_converters/update_file.py OLD NEW
 """
@@ -21,7 +21,7 @@ from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs, w
 
 
 def update(old: Path, new: Path) -> None:
-    """Write the file with new names in its config; all else stays."""
+    """Write a copy of the file with the new names in its config."""
     check_file_target(new)
     check_outputs(dict(new=new), [old])
     if is_adapter_file(old):
@@ -42,9 +42,9 @@ def update(old: Path, new: Path) -> None:
 if __name__ == "__main__":
     parser = ToolParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "old", type=Path, help="checkpoint, adapter file, or a work dir's config (.py)"
+        "old", type=Path, help="checkpoint, adapter file, or config (.py) of a work dir"
     )
-    parser.add_argument("new", type=Path, help="file to write, of the same kind")
+    parser.add_argument("new", type=Path, help="output file, same format")
     args = parser.parse_args()
     with friendly_errors():
         update(args.old, args.new)
