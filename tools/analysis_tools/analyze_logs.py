@@ -30,9 +30,7 @@ def parse_args() -> argparse.Namespace:
     plot.add_argument("--legend", nargs="+", help="name of each curve, by log, then by key")
     plot.add_argument("--out", type=Path, required=True, help="image to write (.png, ...)")
     times = commands.add_parser("cal_train_time", help="seconds per iteration")
-    times.add_argument(
-        "--include-outliers", action="store_true", help="include lines above three medians"
-    )
+    times.add_argument("--include-outliers", action="store_true", help="include slow log lines")
     for command in (plot, times):
         command.add_argument("logs", nargs="+", type=Path, metavar="LOG")
     return parser.parse_args()

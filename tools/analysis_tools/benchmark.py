@@ -121,8 +121,8 @@ def build_cases(args: argparse.Namespace, progress: Progress) -> list[Case]:
             images = torch.randn(1, 3, *cases[-1].record["size"]).to(get_device())
             worst = max(logits_difference(*pair, images) for pair in zip(ours, stock, strict=True))
             print(
-                f"{experiment.name}, {setting['tasks']} task(s): with the same weights, our logits and "
-                f"those of the stock composition differ by {worst:.1e} relative to the largest",
+                f"{experiment.name}, {setting['tasks']} task(s): with the same weights, our logits "
+                f"and those of the stock composition differ by {worst:.1e} of the largest",
                 file=sys.stderr,
             )
     return cases

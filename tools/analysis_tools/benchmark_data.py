@@ -50,11 +50,11 @@ def build(args: argparse.Namespace, cache: str) -> dict[str, Any]:
         raise InputError(f"{args.config}: train_dataloader.dataset is missing")
     config["cache"] = None
     init_default_scope(cfg.get("default_scope") or "vmt_mm")
-    whole = DATASETS.build(config)
-    if not isinstance(whole, MultiTaskDataset):
+    full = DATASETS.build(config)
+    if not isinstance(full, MultiTaskDataset):
         raise InputError(f"{args.config}: train_dataloader.dataset must be a MultiTaskDataset")
-    PlainPipeline(whole)  # raises if the pipeline has no RandomWarp
-    chosen = np.random.default_rng(0).permutation(len(whole))[: args.images].tolist()
+    PlainPipeline(full)  # raises if the pipeline has no RandomWarp
+    chosen = np.random.default_rng(0).permutation(len(full))[: args.images].tolist()
     files = DATASETS.build(dict(config, indices=chosen))
     cached = DATASETS.build(dict(config, indices=chosen, cache=cache))
     return {"files": files, "cache": cached, "plain": PlainPipeline(files)}
