@@ -284,7 +284,7 @@ def test_latency_is_measured_in_turn():
     ("arguments", "message"),
     [
         (["--out", "model.pt2"], "--out: onnx files end with .onnx"),
-        (["--out", "m.pt2", "--format", "torch-export", "--dynamic"], "--dynamic batch, or"),
+        (["--out", "m.pt2", "--format", "torch-export", "--dynamic"], "--dynamic batch or"),
         (
             ["--out", "m.pt2", "--format", "torch-export", "--tasks", "flow"],
             "unknown task",

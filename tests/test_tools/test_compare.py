@@ -75,6 +75,6 @@ def test_other_settings_and_missing_runs(trained, compare):
 
 def test_a_failed_training_is_reported_and_the_others_are_kept(trained, compare):
     output = compare("--seeds", "0", "-1", code=1)
-    assert "decoders_swin-nano_shapes/seed-1 failed; the end of" in output
+    assert "decoders_swin-nano_shapes/seed-1 failed; last lines of" in output
     assert "1 of 2 run(s) already finished" in output
     assert "Decoders only †" in output

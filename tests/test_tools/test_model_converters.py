@@ -42,7 +42,7 @@ def test_adapter_and_merged_checkpoint(tool, config, full_run, tmp_path):
     output = tool("export_adapter", config, best, adapter)
     assert re.search(rf"wrote [\d,]+ values, {adapter.stat().st_size:,} bytes: {adapter}", output)
     assert "tasks: semseg, human_parts, saliency, normals" in output
-    assert re.search(rf"frozen encoder: {SOURCE}, SHA-256 [0-9a-f]{{64}}", output)
+    assert re.search(rf"frozen backbone: {SOURCE}, SHA-256 [0-9a-f]{{64}}", output)
     assert "metrics: unknown" not in output
     tool("export_adapter", config, best, half, "--half")
     assert half.stat().st_size < 0.7 * adapter.stat().st_size
