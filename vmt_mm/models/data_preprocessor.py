@@ -81,8 +81,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         if counts == {self._channels}:
             return
         if len(counts) > 1:
-            hint = "set color_type of LoadImageFromFile"
-            raise InputError(f"one batch has images of {sorted(counts)} channels; {hint}")
+            raise InputError(f"one batch has images of {sorted(counts)} channels; set color_type")
         (channels,) = counts
         known = {len(values) for values in self._numbers.values()} | {1}
         if not known <= {1, channels}:
@@ -110,8 +109,7 @@ def _check_numbers(**numbers: Any) -> dict[str, Tensor]:
         fits, found = False, {}
     if not fits:
         raise InputError(
-            f"data_preprocessor: mean and std must have one value per channel, std above 0, "
-            f"got {numbers}"
+            f"data_preprocessor: mean and std need one value per channel, std > 0, got {numbers}"
         )
     return {name: values.view(-1, 1, 1) for name, values in found.items()}
 

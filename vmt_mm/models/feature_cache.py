@@ -16,13 +16,11 @@ from vmt_mm.utils.compat import autocast_dtype
 
 
 class FeatureCache:
-    """Cache the four feature maps of each image, up to a size limit.
+    """Cache the four feature maps of each image, up to a ``limit`` in bytes.
 
     The key is a hash of the input pixels, so random augmentation makes the cache useless. Nothing
     is evicted: in sequential epochs, the least recently used entry is the one needed next.
-
-    ``limit`` is in bytes. InputError if it is not positive, or if the backbone has trainable
-    parameters or separate features per task.
+    InputError if the backbone has trainable parameters or separate features per task.
     """
 
     def __init__(self, limit: float, backbone: Any) -> None:

@@ -67,7 +67,7 @@ class Hyperformer(PEFTMethod):
 
     A linear hypernetwork per adapter maps the task embedding, of length ``embedding``, to all
     parameters of A(h) = h + LN(GELU(h W_down) W_up). The backbone runs once per task. ``ratio`` is
-    d / k, and must divide d. ACL 2021, https://arxiv.org/abs/2106.04489, section 2.
+    d / k, and must divide d. ACL 2021: https://arxiv.org/abs/2106.04489, section 2.
     """
 
     per_task_forward = True

@@ -64,9 +64,9 @@ class HyperNetworkPair(nn.Module):
 class Polyhistor(Adapter):
     """Polyhistor: parallel adapters whose matrices, of rank r, are generated per task.
 
-    Hypernetworks in every block generate both projections from the task embedding, of length E =
-    ``embedding``. The backbone runs once per task. ``ratio`` is d / k, and must divide the channels
-    d of every block. Liu et al., NeurIPS 2022, https://arxiv.org/abs/2210.03265, section 4.
+    Hypernetworks in every block generate both projections from the task embedding, of length
+    ``embedding``. The backbone runs once per task. ``ratio`` is d / k, and must divide d.
+    Liu et al., NeurIPS 2022, https://arxiv.org/abs/2210.03265, section 4.
     """
 
     per_task_forward = True

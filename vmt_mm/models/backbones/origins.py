@@ -61,8 +61,8 @@ def _refuse(state: Mapping[str, Tensor], source: str, kind: str) -> NoReturn:
     """Raise InputError that says what the file looks like, with some of its keys."""
     names = [v for k, v in _OTHERS.items() if any(re.search(rf"(^|\.){k}", key) for key in state)]
     looks = f"it looks like {names[0]}, which is not supported; " if names else ""
-    looks += f"it has keys like {some(sorted(state))}"
-    raise InputError(f"{source} is not a {kind} checkpoint: {looks}")
+    keys = f"it has keys like {some(sorted(state))}"
+    raise InputError(f"{source} is not a {kind} checkpoint: {looks}{keys}")
 
 
 def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
