@@ -232,11 +232,13 @@ def _attend_within(attn: Any, x: Tensor, windows: Windows) -> Tensor:
     qkv = attn.qkv(x).view(count, tokens, 3, attn.num_heads, -1)
     parts = qkv.split(windows.sizes) if len(windows.sizes) > 1 else [qkv]
     dropout, outputs = attn.attn_drop.p if attn.attn_drop.training else 0.0, []
+    default = (attn.embed_dims // attn.num_heads) ** -0.5
+    scale = None if attn.scale == default else attn.scale  # PyTorch 2.1 exports None only
     for part, mask in zip(parts, windows.masks, strict=True):
         query, key, value = part.permute(2, 0, 3, 1, 4).unbind(0)
         scores = (bias if mask is None else bias + mask).to(query.dtype)
         out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=scores, dropout_p=dropout, scale=attn.scale
+            query, key, value, attn_mask=scores, dropout_p=dropout, scale=scale
         )
         outputs.append(out.transpose(1, 2).reshape(-1, tokens, channels))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
