@@ -75,9 +75,9 @@ class TaskMetric(BaseMetric):
         return {}
 
 
-def ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
-    """Divide ``part`` by ``whole``; ``empty`` where ``whole`` is 0."""
-    return np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0)
+def ratio(part: np.ndarray, total: np.ndarray, empty: float) -> np.ndarray:
+    """Divide ``part`` by ``total``; ``empty`` where ``total`` is 0."""
+    return np.divide(part, total, out=np.full_like(part, empty), where=total > 0)
 
 
 def is_of_class(key: str) -> bool:

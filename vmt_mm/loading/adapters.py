@@ -180,7 +180,7 @@ def _rounded(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _metrics(checkpoint: Mapping[str, Any], path: Path) -> dict[str, float] | None:
     """Metrics of a validation of exactly these weights, in the checkpoint or a file next to it."""
     notes = [checkpoint.get("message_hub", {}).get("runtime_info", {}).get(VALIDATED)]
-    if (beside := path.parent / LAST_VALIDATION).is_file():
-        notes.append(json.loads(beside.read_text()))
+    if (stored := path.parent / LAST_VALIDATION).is_file():
+        notes.append(json.loads(stored.read_text()))
     iteration = checkpoint.get("meta", {}).get("iter", -1)
     return next((n["metrics"] for n in notes if n and n["iter"] == iteration), None)
