@@ -1,5 +1,6 @@
 """Import, first impressions, and what the README and docs/{install,configs,architecture}.md say."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -167,6 +168,35 @@ def test_versions_are_those_of_the_locked_files(page):
         for cell, names, versions in zip(cells, packages, (locked, original), strict=True):
             for shown, name in zip(cell.split(", "), names, strict=True):
                 assert f"{versions[name]}.".startswith(f"{shown}."), name
+
+
+def documented(node):
+    """Names in the section ``Args`` of a docstring."""
+    section = re.search(r"^Args:\n((?:    .*\n?)+)", ast.get_docstring(node) or "", re.MULTILINE)
+    return re.findall(r"^    (\S[^:]*):", section[1], re.MULTILINE) if section else []
+
+
+def accepted(node):
+    """Arguments of a function, or of a class's constructor; fields of a dataclass."""
+    if isinstance(node, ast.ClassDef):
+        (init,) = [n for n in node.body if getattr(n, "name", "") == "__init__"] or [None]
+        if init is None:
+            return {n.target.id for n in node.body if isinstance(n, ast.AnnAssign)}
+        node = init
+    return {n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)}
+
+
+def test_documented_arguments_are_those_of_signatures():
+    """What ``make docs`` asks for as well."""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    wrong, count = [], 0
+    for path in (ROOT / "vmt_mm").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = documented(node) if isinstance(node, kinds) else []
+            count += len(names)
+            wrong += [f"{path.name}: {node.name}: {n}" for n in names if n not in accepted(node)]
+    assert count > 100
+    assert wrong == []
 
 
 def test_the_citation_file():
