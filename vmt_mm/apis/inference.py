@@ -90,9 +90,8 @@ def inference_model(
             config's ``LoadImageFromFile`` takes: grey, 16-bit, four channels.
         tasks: names of the tasks whose heads run; None runs all.
 
-    Returns:
-        A ``MultiTaskDataSample``, or a list of them, with ``pred_<task>`` (C, H, W) at the image's
-        original size.
+    Returns a ``MultiTaskDataSample``, or a list of them, with ``pred_<task>`` (C, H, W) at the
+    image's original size.
     """
     several = isinstance(images, (list, tuple))
     pipeline = InferencePipeline(model.cfg)

@@ -83,10 +83,7 @@ def find_registered(registry: Registry | None, name: str) -> Any:
 
 
 def check_types(config: Mapping[str, Any], source: str) -> None:
-    """Raise InputError if a config of unknown origin names a class that is not registered.
-
-    mmengine would import an unknown dotted name and call it.
-    """
+    """Raise InputError if a config names an unregistered class, which mmengine would import."""
     for path, entry in walk(config):
         if (scope := entry.get("_scope_", "vmt_mm")) not in _SCOPES:
             raise InputError(f"{source}: {path}._scope_ must be one of {_SCOPES}, got {scope!r}")

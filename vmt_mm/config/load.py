@@ -33,8 +33,8 @@ def load_config(
     Args:
         source: a file, mmengine's ``Config``, a dictionary, or a result of this function.
         options: merged into the config, like ``--cfg-options``; keys may be dotted.
-        world_size: number of processes that share ``total_batch_size``. If set,
-            ``train_dataloader.batch_size``, which is per process, takes precedence.
+        world_size: number of processes that share ``total_batch_size``, unless
+            ``train_dataloader.batch_size`` (per process) is set.
         training: check the batch size.
 
     Top-level keys are defaults of components, see :mod:`vmt_mm.config.defaults`; ``~`` in paths is

@@ -116,10 +116,7 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop``, which resumes without reading earlier batches.
-
-    This needs a sampler with ``skip``.
-    """
+    """mmengine's ``IterBasedTrainLoop``; resuming reads no earlier batch if samplers ``skip``."""
 
     def run(self) -> nn.Module:
         """Train."""
