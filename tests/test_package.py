@@ -59,9 +59,9 @@ def test_import_is_silent(tmp_path):
 
 def test_the_backbone_of_a_config_builds_separately():
     cfg = load_config(ROOT / "configs/vmt/vmt_swin-nano_shapes.py")
-    encoder = MODELS.build(cfg.model.backbone)
-    encoder.init_weights()
-    features = encoder(torch.randn(1, 3, 64, 48))
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    features = backbone(torch.randn(1, 3, 64, 48))
     assert list(features) == ["semseg", "human_parts", "saliency", "normals"]
     assert [m.shape for m in features["normals"]] == [
         (1, 20, 16, 12), (1, 40, 8, 6), (1, 80, 4, 3), (1, 160, 2, 2)
