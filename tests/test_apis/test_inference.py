@@ -109,8 +109,8 @@ def test_wrong_images(model, tmp_path):
     with pytest.raises(CorruptFileError, match=str(text)):
         inference_model(model, text)
     for wrong, message in (
-        (np.zeros((4, 4)), "the array: holds float64 values.*value_range"),
-        (np.zeros((4, 4, 3), np.uint16), "the array: holds uint16 values.*value_range"),
+        (np.zeros((4, 4)), "the array: has float64 values.*value_range"),
+        (np.zeros((4, 4, 3), np.uint16), "the array: has uint16 values.*value_range"),
         (np.zeros((4, 4, 4), np.uint8), "the array: has transparent pixels"),
         (np.zeros((4, 4, 5), np.uint8), "the array: has 5 channels.*color_type='unchanged'"),
         (np.zeros((0, 4, 3), np.uint8), r"the array: expected an image.*\(0, 4, 3\)"),
@@ -140,7 +140,7 @@ def test_deep_images_by_the_config(checkpoint, tmp_path):
     samples = [inference_model(model, image) for image in (deep, tmp_path / "deep.png")]
     assert equal(*samples)
     assert samples[0].prediction("semseg").shape[1:] == (20, 30)
-    with pytest.raises(CorruptFileError, match=r"deep\.png: holds uint16 values, 7000\.\.9000"):
+    with pytest.raises(CorruptFileError, match=r"deep\.png: has uint16 values in 7000\.\.9000"):
         inference_model(plain, tmp_path / "deep.png")
     inferencer = MultiTaskInferencer(model, show_progress=False)
     for inputs in (deep, tmp_path / "deep.png"):
