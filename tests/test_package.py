@@ -111,9 +111,9 @@ def test_the_readmes_python_predicts_every_task(monkeypatch, capsys):
 
 
 def test_the_readme_and_the_guide_list_every_method():
+    methods = {n for n, c in PEFT_METHODS.module_dict.items() if c.__module__.startswith("vmt_mm.")}
     for page in (README, CONFIGS):
-        names = re.findall(r"`(\w+)", page)
-        assert [name for name in PEFT_METHODS.module_dict if name not in names] == []
+        assert methods <= set(re.findall(r"`(\w+)", page))
 
 
 def test_the_guides_table_of_methods_has_their_arguments():
