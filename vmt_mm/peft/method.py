@@ -69,7 +69,7 @@ class PEFTMethod(nn.Module):
     unfreezes parameters of the backbone. It keeps no state between calls and does not modify its
     inputs in place. ``self.blocks`` has one module per block. Per-task parameters are entries of a
     ``ParameterDict`` or ``ModuleDict`` keyed by task, so that tasks can be added, removed and
-    renamed. docs/add_a_method.md has a complete example.
+    renamed. docs/extend.md has a complete example.
 
     With ``per_task_forward`` the backbone runs once per task, with :meth:`parameters_for` in place;
     otherwise one pass serves all tasks. With ``counts_output_norms``, trainable output norms count
