@@ -94,7 +94,7 @@ def predict(
 def draw(
     inferencer: MultiTaskInferencer, found: Prediction, opacity: float
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The panel with legends, and task -> overlay, RGB; ``opacity`` is in 0..1."""
+    """The panel with legends, and a dict of overlays per task, RGB; ``opacity``: [0, 1]."""
     model = inferencer.model
     overlays = {
         name: draw_overlay(found.image, found.sample, task, model.dataset_meta, opacity)

@@ -134,7 +134,7 @@ def test_wrong_numbers_are_one_message(arguments, message):
 
 
 def test_no_repeats_are_refused():
-    with pytest.raises(InputError, match="repeats must be 1 or more, got 0"):
+    with pytest.raises(InputError, match="`repeats` must be 1 or more, got 0"):
         measure([], 0)
 
 

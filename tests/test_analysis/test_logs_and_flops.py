@@ -61,6 +61,11 @@ def test_times_are_of_training_only(work_dir):
     assert train_times(late, include_outliers=True)["mean_s"] == pytest.approx(5.9)
 
 
+def test_a_log_without_times_is_named():
+    with pytest.raises(InputError, match="run.json: no record has `epoch` and `time`"):
+        train_times([dict(step=1, loss=0.5)], source="run.json")
+
+
 def test_a_file_that_is_not_a_log_is_named(tmp_path):
     with pytest.raises(InputError, match="no log"):
         read_log(tmp_path)
@@ -136,7 +141,7 @@ def test_confusion_is_drawn_or_refused():
     picture = draw_confusion(matrix, ["a", "b"], "title", "viridis")
     other = draw_confusion(matrix.T, ["a", "b"], "title", "viridis")
     assert not np.array_equal(picture, other)
-    with pytest.raises(InputError, match="must be a colour map of matplotlib, got 'nocolor'"):
+    with pytest.raises(InputError, match="must be a Matplotlib colormap, got 'nocolor'"):
         draw_confusion(matrix, ["a", "b"], "title", "nocolor")
     with pytest.raises(InputError, match="protocol A"):
         count_confusion(np.zeros((2, 2)), np.zeros((2, 3)), 2, 255, "x")

@@ -11,6 +11,7 @@ from PIL import Image
 from untrained import CONFIG_FILE, SMALL, TASKS, equal, write_images
 
 from vmt_mm.apis import MultiTaskInferencer, inference_model, init_model, load_config
+from vmt_mm.apis.pipeline import InferencePipeline
 from vmt_mm.errors import CorruptFileError, InputError
 from vmt_mm.loading.adapters import export_adapter
 from vmt_mm.models.backbones.pretrained import locate
@@ -89,7 +90,7 @@ def test_names_in_the_checkpoint_win(checkpoint, tmp_path):
         ((CONFIG_FILE, "missing.pth"), "missing.pth: no such checkpoint"),
         ((CONFIG_FILE, None, "cpuu"), "'cpuu' cannot be used"),
         (("missing.safetensors",), "missing.safetensors: no such adapter"),
-        (("a.safetensors", "b.pth"), "takes no checkpoint"),
+        (("a.safetensors", "b.pth"), "needs no checkpoint"),
         (("a.safetensors", None, "cpu", dict(lr=1)), "no option but `pretrained`"),
     ],
 )
@@ -183,8 +184,15 @@ def test_a_config_without_a_pipeline(model, checkpoint):
     cfg = load_config(CONFIG_FILE, SMALL, training=False)
     cfg.pop("test_dataloader"), cfg.pop("test_pipeline")
     other = init_model(cfg, checkpoint, "cpu")
-    with pytest.raises(InputError, match="no test pipeline"):
+    with pytest.raises(InputError, match="`test_pipeline` has no LoadImageFromFile"):
         inference_model(other, np.zeros((4, 4, 3), np.uint8))
+
+
+def test_only_the_first_test_pipeline_is_examined():
+    datasets = [dict(pipeline=[dict(type=t)]) for t in ("PackInputs", "LoadImageFromFile")]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(datasets=datasets))))
+    with pytest.raises(InputError, match="first pipeline in test_dataloader has no LoadImage"):
+        InferencePipeline(cfg)
 
 
 def test_an_adapter_file(model, checkpoint, tmp_path):

@@ -135,13 +135,13 @@ def test_a_damaged_video(inferencer, tmp_path):
 def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     out = tmp_path / "out"
     shutil.copy(folder / "image_000.png", folder / "image_000.jpg")
-    with pytest.raises(InputError, match="2 inputs would be written as 'image_000'"):
+    with pytest.raises(InputError, match="2 inputs have the same output name 'image_000'"):
         inferencer(folder, out_dir=out)
     (folder / "image_000.jpg").unlink()
     write_video(folder / "clip.avi")
     (folder / "clip").mkdir()
     shutil.copy(folder / "image_000.png", folder / "clip/000000.png")
-    with pytest.raises(InputError, match="2 inputs would be written as 'clip'"):
+    with pytest.raises(InputError, match="2 inputs have the same output name 'clip'"):
         inferencer(folder, out_dir=out)
     for same in (folder, tmp_path):
         with pytest.raises(InputError, match="would overwrite the input"):
@@ -153,7 +153,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
     ("inputs", "options", "message"),
     [
         ("missing.png", {}, "missing.png: no such file"),
-        ("missing/*.png", {}, "contains no image"),
+        ("missing/*.png", {}, r"found no image or video \(\.jpg, "),
         ("", {}, "expected a path or array"),
         ([], {}, "the list is empty"),
         ([3], {}, "got int"),

@@ -145,7 +145,7 @@ _OWN_WEIGHTS = {"pretrained": "weights.pth"}
 _NORMALS_RULE = "surface normals in three channels: RGB of 8 or 16 bits"
 _INDEX_RULE = "class indices 0..20 or 255 in one channel"
 _REFERENCE_RULE = "`reference` must give a positive score for each of"
-_SIZE_RULE = "image_size must be two positive integers, (width, height), got "
+_SIZE_RULE = "`image_size` must be two positive integers, (width, height), got "
 _BATCH_RULE = "must be a positive integer, got "
 
 ROWS = [
@@ -473,25 +473,25 @@ ROWS = [
     _option(
         "misspelt key of the model",
         {"model.bakbone": dict(arch="nano")},
-        "model.bakbone: MultiTaskSegmentor takes no 'bakbone'",
+        "model.bakbone: MultiTaskSegmentor: unknown argument 'bakbone'",
         "did you mean 'backbone'",
     ),
     _option(
         "misspelt key of a loader",
         {"train_dataloader.num_worker": 2},
         "train_dataloader",
-        "takes no 'num_worker'; did you mean 'num_workers'",
+        "unknown argument 'num_worker'; did you mean 'num_workers'",
     ),
     _option(
         "misspelt key of the optimizer",
         {"optim_wrapper.optimizer.weight_deacy": 0.1},
-        "optim_wrapper.optimizer.weight_deacy: Adam takes no 'weight_deacy'",
+        "optim_wrapper.optimizer.weight_deacy: Adam: unknown argument 'weight_deacy'",
         "did you mean 'weight_decay'",
     ),
     _option(
         "misspelt key of a hook",
         {"default_hooks.logger.intervl": 2},
-        "default_hooks.logger.intervl: LoggerHook takes no 'intervl'",
+        "default_hooks.logger.intervl: LoggerHook: unknown argument 'intervl'",
         "did you mean 'interval'",
     ),
     _option(
@@ -503,7 +503,7 @@ ROWS = [
     _option(
         "misspelt key of a transform",
         {"train_dataloader.dataset.pipeline.2.rotat": (1, 2)},
-        "train_dataloader.dataset.pipeline[2].rotat: RandomWarp takes no 'rotat'",
+        "train_dataloader.dataset.pipeline[2].rotat: RandomWarp: unknown argument 'rotat'",
         "did you mean 'rotate'",
     ),
     _option(
@@ -515,32 +515,32 @@ ROWS = [
     _option(
         "misspelt key of a task",
         {"tasks.semseg.loss_wieght": 2},
-        "tasks.semseg.loss_wieght: Segmentation takes no 'loss_wieght'",
+        "tasks.semseg.loss_wieght: Segmentation: unknown argument 'loss_wieght'",
         "did you mean 'loss_weight'",
     ),
     _option(
         "misspelt key of the PEFT method",
         {"model.backbone.peft.ratoi": 2},
-        "model.backbone.peft.ratoi: VMTAdapter takes no 'ratoi'",
+        "model.backbone.peft.ratoi: VMTAdapter: unknown argument 'ratoi'",
         "did you mean 'ratio'",
     ),
     _option(
         "misspelt key of gradient clipping",
         {"optim_wrapper.clip_grad": dict(max_nrom=2)},
         "optim_wrapper.clip_grad",
-        "takes no 'max_nrom'; did you mean 'max_norm'",
+        "unknown argument 'max_nrom'; did you mean 'max_norm'",
     ),
     _option(
         "misspelt key of randomness",
         {"randomness.sed": 2},
         "randomness",
-        "takes no 'sed'; did you mean 'seed'",
+        "unknown argument 'sed'; did you mean 'seed'",
     ),
     _option(
         "misspelt key of the log processor",
         {"log_processor.windw_size": 2},
         "log_processor",
-        "takes no 'windw_size'; did you mean 'window_size'",
+        "unknown argument 'windw_size'; did you mean 'window_size'",
     ),
     _option(
         "unknown type",
@@ -856,7 +856,7 @@ def test_problems_are_listed_together(root):
     with pytest.raises(InputError) as caught:
         check_inputs(load_config(PASCAL, options), training=True)
     lines = str(caught.value).split("\nerror: ")
-    starts = ("image_size must", "resume must", "data_root 'data'", "pretrained weights 'none.pth'")
+    starts = ("`image_size` must", "`resume` must", "data_root 'data'", "pretrained weights 'none")
     assert len(lines) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 

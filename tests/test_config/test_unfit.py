@@ -95,7 +95,7 @@ def _mmsegs(kind: str) -> dict:
         ),
         (
             dict(train_cfg=dict(max_epochs=1, val_intervl=1)),
-            "Loop takes no 'val_intervl'",
+            "Loop: unknown argument 'val_intervl'",
         ),
     ],
 )
@@ -106,7 +106,7 @@ def test_parts_that_know_one_map(parts, message):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (dict(decode_head=_HEAD), "takes no 'decode_head'; set `head` for all tasks"),
+        (dict(decode_head=_HEAD), "unknown argument 'decode_head'; set `head` for all tasks"),
         (dict(auxiliary_head=_HEAD), "auxiliary losses are not supported"),
         (dict(pretrained="x.pth"), "top-level `pretrained`"),
         (dict(backbone=dict(type="MultiTaskSwin", frozen_stages=1)), "the PEFT method decides"),
@@ -155,7 +155,8 @@ def _dataset(folder, **given):
     _refused_keys = [key for key in given if key not in ("pipeline", "metainfo")]
     for key in _refused_keys:
         _refused(
-            f"dataset.{key}: MultiTaskDataset takes no {key!r}", train_dataloader=dict(dataset=cfg)
+            f"dataset.{key}: MultiTaskDataset: unknown argument {key!r}",
+            train_dataloader=dict(dataset=cfg),
         )
     return DATASETS.build(cfg)
 

@@ -154,7 +154,7 @@ def test_invalid_classes_and_sizes(raw, tmp_path):
     save_context(raw / "pascal-context/trainval/d.mat", np.full(SIZE, 460))
     problems = convert(recipe(), raw, tmp_path / "out").problems
     assert problems == [
-        "semseg/VOC12/a.png: expected class indices 0..20 or 255 in one channel, found 21",
+        "semseg/VOC12/a.png: expected class indices 0..20 or 255 in one channel, got 21",
         "normals_distill/b.png: normals of size (12, 16) (height, width), but "
         "pascal-context/trainval/b.mat has (11, 16)",
         "pascal-context/trainval/b.mat: label of size (11, 16) (height, width), but the image has "

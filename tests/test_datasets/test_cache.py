@@ -278,7 +278,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(root, tmp_path, monkeypat
 def test_a_folder_that_cannot_be_is_one_message(root, tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in ("file", "file/below"):
-        with pytest.raises(InputError, match=rf"cache {tmp_path}/{folder}: cannot be written to"):
+        with pytest.raises(InputError, match=rf"cache {tmp_path}/{folder}: cannot write there"):
             _dataset(root, str(tmp_path / folder))
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(InputError, match="`cache` must be a folder, True, or None"):

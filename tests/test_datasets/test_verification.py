@@ -86,7 +86,7 @@ def test_labels_of_the_validation_are_looked_at_before_a_training(tmp_path, warn
     (said,) = warnings_of(dataset, _dataset(ignored, saliency=((0, 0), (0, 0))))
     assert f"{ignored}/saliency: every pixel is background" in said
     _save(ignored / "saliency/3.png", [[0, 1], [1, 0]])
-    with pytest.raises(InputError, match="found only 0 and 1"):
+    with pytest.raises(InputError, match="got only 0 and 1"):
         warnings_of(dataset, MultiTaskDataset(str(ignored), TASKS))
 
 

@@ -253,7 +253,7 @@ def test_none_disables_a_default_hook(name: str) -> None:
 
 
 def test_an_argument_that_the_checkpoint_hook_does_not_have() -> None:
-    with pytest.raises(InputError, match="CheckpointHook takes no 'max_keep'; did you mean 'max_k"):
+    with pytest.raises(InputError, match="CheckpointHook: unknown argument 'max_keep'; did you"):
         CheckpointHook(max_keep=3)
 
 

@@ -200,10 +200,10 @@ def test_training_in_bfloat16_keeps_parameters_and_updates_in_float32() -> None:
 
 
 def test_parameterwise_options_are_a_dictionary() -> None:
-    with pytest.raises(InputError, match="paramwise_cfg must be dict.* got 'custom_keys'"):
+    with pytest.raises(InputError, match="`paramwise_cfg` must be dict.* got 'custom_keys'"):
         TrainableOnlyConstructor(_CFG, "custom_keys")
 
 
 def test_custom_keys_that_change_nothing() -> None:
-    with pytest.raises(InputError, match="no parameter's name contains 'decode_head'"):
+    with pytest.raises(InputError, match="no parameter name, such as .*, contains 'decode_head'"):
         _groups({"decode_head": dict(lr_mult=3.0)}, _Toy())

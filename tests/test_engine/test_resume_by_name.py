@@ -77,7 +77,7 @@ def test_another_training_is_refused(small_run, full_run, case):
     with pytest.raises(InputError, match=message) as caught:
         run.train()
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
-    assert "load_from" in str(caught.value)
+    assert str(caught.value).endswith(f"set load_from={path} without --resume")
     assert run.losses == {}
 
 

@@ -188,9 +188,9 @@ def test_an_adapter_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--remove", "edge"], "unknown task(s) ['edge']; the model has ['semseg', 'normals',"),
+        (["--remove", "edge"], "unknown task(s) ['edge']; known: ['semseg', 'normals',"),
         (["--rename", "edge=lines"], "unknown task(s) ['edge']"),
-        (["--remove", *TASKS], "the tasks would be []; expected one or more distinct"),
+        (["--remove", *TASKS], "the tasks would be []; at least one must remain"),
         (["--rename", "semseg=depth"], "the tasks would be ['depth', 'normals', 'depth']"),
         (["--rename", "semseg=a.b"], "the tasks would be ['a.b', 'normals', 'depth']"),
         (["--rename", "semseg"], "--rename must be OLD=NEW, with each task once, got 'semseg'"),

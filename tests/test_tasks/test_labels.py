@@ -253,7 +253,7 @@ def test_voc_palette_is_the_known_one():
 def test_a_class_that_does_not_exist_is_refused(tmp_path):
     spec = Segmentation("semseg", num_classes=4).label
     Image.fromarray(np.uint8([[0, 3], [255, 4]])).save(tmp_path / "label.png")
-    with pytest.raises(InputError, match=r"label.png: expected .* 0..3 or 255 .*, found 4"):
+    with pytest.raises(InputError, match=r"label.png: expected .* 0..3 or 255 .*, got 4"):
         spec.decode(tmp_path / "label.png")
 
 

@@ -68,11 +68,11 @@ def test_table_and_file(benchmark, tmp_path):
     [
         (["none.py"], "none.py: no such config file"),
         ([NANO, *SMALL, "--json", "own.py"], "--json must be a .json file, got own.py"),
-        ([NANO, *SMALL, "--out", "cost.none"], "--out cost.none: no image format has this suffix"),
-        ([NANO, *SMALL, "--out", "own.py/cost.png"], "own.py: cannot be written to"),
+        ([NANO, *SMALL, "--out", "cost.none"], "--out cost.none: cannot write this image format"),
+        ([NANO, *SMALL, "--out", "own.py/cost.png"], "own.py: cannot write there"),
         ([NANO, *SMALL, "--json", "folder.json"], "folder.json: is a folder; expected a file"),
         ([NANO, "--threads", "0"], "--threads must be 1 or more, got 0"),
-        ([NANO, *SMALL, "--repeats", "0"], "repeats must be 1 or more, got 0"),
+        ([NANO, *SMALL, "--repeats", "0"], "`repeats` must be 1 or more, got 0"),
         (
             [HRNET, *SMALL, "--reference"],
             "need a MultiTaskSwin with MLPHeads, not MultiTaskSwin, HRNetHead",

@@ -103,7 +103,7 @@ FAULTS = {
     ),
     "a class too many": (
         lambda root: _save(root / "floor/b.png", np.full(SIZE, 3, np.uint8)),
-        ["floor/b.png: expected class indices 0..2 or 255 in one channel, found 3"],
+        ["floor/b.png: expected class indices 0..2 or 255 in one channel, got 3"],
     ),
     "another size": (
         lambda root: _save(root / "depth/e.png", np.full((10, 8), 9, np.uint16)),

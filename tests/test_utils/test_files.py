@@ -104,7 +104,7 @@ def test_targets_are_checked_before_any_work(tmp_path):
     check_file_target(tmp_path / "new" / "a.pth")
     check_image_target(tmp_path / "file.png")
     assert {p.name for p in tmp_path.iterdir()} == {"file", "closed"}  # nothing was created
-    with pytest.raises(InputError, match=r"--out .*below: cannot be written to, .* not a folder"):
+    with pytest.raises(InputError, match=r"--out .*below: cannot write there, .* not a folder"):
         check_folder_target(tmp_path / "file" / "below", "--out")
     with pytest.raises(InputError, match="is a folder; expected a file"):
         check_file_target(tmp_path)

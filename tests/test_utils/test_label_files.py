@@ -220,7 +220,7 @@ def test_masks_whose_meaning_the_file_says_are_read(tmp_path, kind):
 
 def test_masks_of_0_and_1_need_their_option(tmp_path):
     path = _save(tmp_path / "mask.png", MASK)
-    with pytest.raises(InputError, match="found only 0 and 1, .* set the task's values='mask01'"):
+    with pytest.raises(InputError, match="got only 0 and 1, .* set the task's values='mask01'"):
         TASKS["saliency"].label.decode(path)
     np.testing.assert_array_equal(TASKS["edge"].label.decode(path), MASK)
     for values in (MASK.astype(np.float32), MASK.astype(np.int64), MASK.astype(bool)):
@@ -242,7 +242,7 @@ def test_masks_of_0_and_1_need_their_option(tmp_path):
 
 def test_masks_of_0_and_1_with_ignored_pixels_need_their_option(tmp_path):
     path = _save(tmp_path / "mask.png", np.uint8([[0, 1, 1, 255]]))
-    with pytest.raises(InputError, match="found only 0, 1 and 255, so 1 would be backgr"):
+    with pytest.raises(InputError, match="got only 0, 1 and 255, so 1 would be backgr"):
         read_mask(path)
     np.testing.assert_array_equal(read_mask(path, "mask01"), [[0, 1, 1, 255]])
 

@@ -87,7 +87,7 @@ def test_a_link_that_leads_nowhere_is_not_overlooked(folder):
     (folder / "a.png").symlink_to("gone.png")
     assert _ids(folder) == ["a"]  # an error follows when it is read
     (folder / "scene").symlink_to("gone", target_is_directory=True)
-    with pytest.raises(InputError, match="scene: broken link"):
+    with pytest.raises(InputError, match="scene: broken symbolic link"):
         _ids(folder)
 
 

@@ -1,4 +1,4 @@
-"""Plot curves and report times of trainings from their logs, like mmseg's tool.
+"""Plot curves and report times of training runs from their logs, like mmseg's tool.
 
 python tools/analysis_tools/analyze_logs.py plot_curve WORK_DIR --keys loss_semseg semseg/mIoU \
     --out curves.png
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    plot = commands.add_parser("plot_curve", help="plot values of one or several trainings")
+    plot = commands.add_parser("plot_curve", help="plot values of training runs")
     plot.add_argument("--keys", nargs="+", help="values to plot; default: all losses and metrics")
     plot.add_argument("--title", help="title of the plot")
     plot.add_argument("--legend", nargs="+", help="name of each curve, by log, then by key")
@@ -56,7 +56,7 @@ def plot_curve(args: argparse.Namespace) -> None:
 def cal_train_time(args: argparse.Namespace) -> None:
     """Print times in mmseg's format."""
     for path in args.logs:
-        times = train_times(read_log(path), args.include_outliers)
+        times = train_times(read_log(path), args.include_outliers, path)
         print(f"----- {path} -----")
         print(f"slowest epoch {times['slowest']}, average time is {times['slowest_s']:.4f} s/iter")
         print(f"fastest epoch {times['fastest']}, average time is {times['fastest_s']:.4f} s/iter")

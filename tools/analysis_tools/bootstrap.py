@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--task", default="semseg", help="a segmentation task of the config")
     for name, which in (("--first", "one method"), ("--second", "the other method")):
         parser.add_argument(name, type=Path, nargs="+", required=True, metavar="FOLDER",
-                            help=f"predictions of each training of {which}")  # fmt: skip
+                            help=f"predictions of each training run of {which}")  # fmt: skip
     parser.add_argument("--min-images", type=int, default=1,
                         help="ignore classes that occur in fewer images")  # fmt: skip
     parser.add_argument("--samples", type=int, default=10_000, help="number of resamples")
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options, training=False)
     task = build_tasks(cfg.model.tasks).get(args.task)
     if not isinstance(task, Segmentation):
-        raise InputError(f"--task must be a segmentation task of {args.config}, got {args.task}")
+        raise InputError(f"--task must be a segmentation task of {args.config}, got {args.task!r}")
     for name, value in (("--samples", args.samples), ("--min-images", args.min_images)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, got {value}")

@@ -45,21 +45,21 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
-    parser.add_argument("--work-dir", type=Path, required=True, help="folder of the trainings")
+    parser.add_argument("--work-dir", type=Path, required=True, help="folder of the training runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="trainings that run at the same time")
+    parser.add_argument("--jobs", type=int, default=1, help="training runs at the same time")
     parser.add_argument("--reference", metavar="CONFIG", help="reference of Delta")
     parser.add_argument("--out", type=Path, help="folder for table and plot; default: work dir")
     parser.add_argument("--title", nargs="+", default=[], metavar="STEM=TEXT",
-                        help="title of a config, by its file name")  # fmt: skip
-    parser.add_argument("--collect", action="store_true", help="only collect finished trainings")
+                        help="title of a config, by its file name without suffix")  # fmt: skip
+    parser.add_argument("--collect", action="store_true", help="only collect finished runs")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE",
                         help="merged into every config")  # fmt: skip
     return parser.parse_args()
 
 
 def train(runs: Sequence[Run], args: argparse.Namespace, console: Console) -> None:
-    """Check data and weights, then run the trainings that are not finished."""
+    """Check data and weights, then train the runs that are not finished."""
     waiting = [run for run in runs if "metrics" not in run.read()]
     if len(waiting) < len(runs):
         console.print(f"{len(runs) - len(waiting)} of {len(runs)} run(s) already finished")
@@ -96,8 +96,10 @@ def main() -> None:
             raise InputError(f"--jobs must be a positive integer, got {args.jobs}")
         paths = list(dict.fromkeys([*args.configs, *([args.reference] if args.reference else [])]))
         titles = dict(pair.partition("=")[::2] for pair in args.title)
-        if unknown := sorted(set(titles) - {Path(path).stem for path in paths}):
-            raise InputError(f"--title {unknown[0]}: no config has this file name")
+        stems = sorted({Path(path).stem for path in paths})
+        if unknown := sorted(set(titles) - set(stems)):
+            rule = f"expected a file name without suffix, one of {', '.join(stems)}"
+            raise InputError(f"--title: {rule}, got {unknown[0]!r}")
         options, folder = parse_options(args.cfg_options), args.out or args.work_dir
         runs = plan_runs(paths, options, list(dict.fromkeys(args.seeds)), args.work_dir)
         reference = choose_reference(runs, args.reference)

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("save_dir", type=Path, help="folder for the plot")
     parser.add_argument("--task", help="task with classes; default: the first one")
     parser.add_argument("--title", help="title of the plot")
-    parser.add_argument("--color-theme", default="viridis", help="matplotlib colour map")
+    parser.add_argument("--color-theme", default="viridis", help="Matplotlib colormap")
     return parser.parse_args()
 
 
@@ -49,7 +49,7 @@ def choose_task(cfg: Config, name: str | None) -> Task:
     tasks = build_tasks(cfg.model.tasks)
     with_classes = [n for n, task in tasks.items() if task.label.categorical]
     if not with_classes or (name is not None and name not in with_classes):
-        raise InputError(f"--task must be one of {with_classes}, got {name}")
+        raise InputError(f"--task must be one of {with_classes}, got {name!r}")
     return tasks[name or with_classes[0]]
 
 

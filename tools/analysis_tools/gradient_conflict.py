@@ -5,7 +5,7 @@ python tools/analysis_tools/gradient_conflict.py \
 
 Trains each config without validation and checkpoints, and records the cosine between the gradients
 of every two tasks with respect to the shared parameters. Instead of a config, you can pass a
-`gradient_conflict.json` that GradientConflictHook wrote in another training.
+`gradient_conflict.json` that GradientConflictHook wrote in another run.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--work-dir", type=Path, default=Path("work_dirs/gradient_conflict"), help="results"
     )
-    parser.add_argument("--seed", type=int, help="random seed of all trainings")
+    parser.add_argument("--seed", type=int, help="random seed of all runs")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ class Enough(Exception):  # noqa: N818
 
 
 class Progressing(Hook):
-    """Show the progress of a training, and stop it after ``iters`` iterations.
+    """Show the progress of a training run, and stop it after ``iters`` iterations.
 
     A shorter schedule would not be equivalent: its learning rate decays faster.
     """
@@ -91,7 +91,7 @@ class Progressing(Hook):
         self.task = self.bar.add_task(self.label, total=total)
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
-        """Advance the bar; stop the training after ``iters`` iterations."""
+        """Advance the bar; stop training after ``iters`` iterations."""
         self.bar.advance(self.task)
         if runner.iter + 1 == self.iters:
             raise Enough
@@ -114,7 +114,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 
 def make_config(path: str, label: str, checkpoint: str | None, args: argparse.Namespace) -> Config:
-    """The config of a training without validation and checkpoints."""
+    """The config of a training run without validation and checkpoints."""
     cfg = load_config(path, args.cfg_options)
     cfg.work_dir = str(args.work_dir / label)
     cfg.experiment_name = label

@@ -71,7 +71,8 @@ def datasets_of(cfg: Config, root: Path, source: str) -> list[Mapping[str, Any]]
         if "tasks" in entry and "type" in entry
     ]
     if not entries:
-        raise InputError(f"{source}: has no dataset with `tasks`")
+        problem = "no train, val or test dataset has `type` and `tasks`, as MultiTaskDataset does"
+        raise InputError(f"{source}: {problem}; pass a config with one")
     here = [e for e in entries if Path(e.get("data_root", "")).resolve() == root.resolve()]
     return here or entries
 
@@ -93,7 +94,7 @@ def describe(
 
 
 def splits_of(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
-    """Split name -> file with its ids."""
+    """Dict from split names to files with their ids."""
     files = [f"splits/{name}.txt" for name in args.split or ()] or [
         entry.get("ann_file", "splits/train.txt") for entry in entries
     ]

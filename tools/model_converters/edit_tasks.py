@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    """Parse OLD=NEW; return old name -> new name."""
+    """Parse OLD=NEW; return a dict from old to new names."""
     pairs = {}
     for text in texts:
         old, sign, new = text.partition("=")

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
-    parser.add_argument("checkpoint", help="checkpoint of a training with this config")
+    parser.add_argument("checkpoint", help="checkpoint of a training run with this config")
     parser.add_argument("out", type=Path, help="output file, .safetensors")
     parser.add_argument("--half", action="store_true", help="store parameters as float16")
     return parser.parse_args()

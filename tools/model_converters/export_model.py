@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(description=__doc__.splitlines()[0])
     add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint; leave it out if CONFIG is "
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint; omit it if CONFIG is "
                         "an adapter file")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="output file, .onnx or .pt2")
     parser.add_argument("--format", choices=tuple(FORMATS), default="onnx")

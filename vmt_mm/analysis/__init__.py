@@ -1,1 +1,1 @@
-"""Parameter counts, costs and comparisons of models and trainings."""
+"""Parameter counts, costs and comparisons of models and training runs."""

@@ -57,8 +57,8 @@ def build_case(experiment: Experiment, setting: Mapping[str, Any]) -> Case:
     if len(size) != 2:
         raise InputError(f"{experiment.path}: has no `image_size` (width, height); give a size")
     if min(tasks, batch, *size) < 1:
-        given = f"{tasks} task(s), {batch} image(s) of {size[0]} x {size[1]} pixels"
-        raise InputError(f"tasks, batch and size must be 1 or more, got {given}")
+        given = f"tasks={tasks}, batch={batch}, size={tuple(size)}"
+        raise InputError(f"`tasks`, `batch` and `size` must be positive integers, got {given}")
     experiment = use_variant(experiment, setting["variant"])
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
@@ -121,7 +121,7 @@ def measure(
 ) -> list[Record]:
     """Time cases in turn; call ``advance`` after each of the (UNTIMED + repeats) runs per case."""
     if repeats < 1:
-        raise InputError(f"repeats must be 1 or more, got {repeats}")
+        raise InputError(f"`repeats` must be 1 or more, got {repeats!r}")
     about = dict(device=get_device(), threads=torch.get_num_threads(), peak_mem_bytes=None)
     gflops = []
     for case in cases:

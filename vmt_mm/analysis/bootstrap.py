@@ -48,8 +48,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compute the 95 % interval of the difference of two methods' mean IoU, in percent.
 
-    A method is the list of counts of its trainings. Classes in fewer than ``min_images`` images are
-    left out. ``samples`` is the number of resamples.
+    A method is the list of counts of its training runs. Classes in fewer than ``min_images`` images
+    are left out. ``samples`` is the number of resamples.
     """
     labels = methods[0][0]["label"]
     if any(not np.array_equal(counts["label"], labels) for own in methods for counts in own):

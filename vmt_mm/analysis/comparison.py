@@ -39,7 +39,7 @@ RECORD, LOG = "run.json", "output.log"
 
 @dataclass(frozen=True)
 class Run:
-    """A training of a config, on all tasks or a single one, in its own work dir."""
+    """A training run of a config, on all tasks or a single one, in its own work dir."""
 
     experiment: Experiment
     task: str | None
@@ -57,7 +57,7 @@ class Run:
         return json.loads(json.dumps({**self.cfg.to_dict(), "seed": self.seed}, default=repr))
 
     def command(self, script: Path, options: Sequence[str]) -> list[str]:
-        """Return the training's command line, which resumes from a checkpoint if there is one."""
+        """Return the training command, which resumes from a checkpoint if there is one."""
         own = [f"train_cfg.val_interval={self.cfg.train_cfg.val_interval}"]
         own += [f"task={self.task}"] if self.task else []
         return [sys.executable, str(script), self.experiment.path, "--cfg-options", *options, *own,

@@ -23,15 +23,15 @@ def count_confusion(
     valid = label != ignore
     label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
     if (largest := prediction.max(initial=0)) >= classes:
-        raise InputError(f"{source}: predicted class {largest}, classes are 0..{classes - 1}")
+        raise InputError(f"{source}: predicted class {largest}; classes are in [0, {classes - 1}]")
     pairs = label * classes + prediction
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], title: str, theme: str) -> np.ndarray:
-    """Draw (K, K) counts as percentages of each label, as RGB; ``theme`` is a colour map."""
+    """Draw (K, K) counts as percentages of each label, as RGB; ``theme`` is a colormap."""
     if theme not in colormaps:
-        raise InputError(f"--color-theme must be a colour map of matplotlib, got {theme!r}")
+        raise InputError(f"--color-theme must be a Matplotlib colormap, got {theme!r}")
     shares = torch.from_numpy(matrix) * 100 / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     numbers = len(names) <= 25  # otherwise the cells are too small
     figure = ConfusionMatrix.plot(shares.round().int(), numbers, theme, list(names), show=False)

@@ -45,7 +45,7 @@ _COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 def find_candidates(model: nn.Module, pattern: str | None = None) -> dict[str, nn.Parameter]:
     """Return the trainable parameters of the backbone whose names match a regular expression."""
     if len(tasks := list(model.tasks)) < 2:
-        raise InputError(f"gradient conflict needs a model of at least two tasks, got {tasks}")
+        raise InputError(f"gradient conflict: `model.tasks` needs at least two tasks, got {tasks}")
     trainable = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
     chosen = {name: p for name, p in trainable.items() if re.search(pattern or "", name)}
     if not chosen:
@@ -179,7 +179,7 @@ def draw_conflicts(records: Mapping[str, Record]) -> np.ndarray:
 class GradientConflictHook(Hook):
     r"""Measures the cosine between the gradients of every two tasks (Eq. 8 of VMT-Adapter).
 
-    Every ``interval`` iterations, separate passes measure without a change to the training;
+    Every ``interval`` iterations, separate passes measure without changing the training run;
     ``parameters`` is a regular expression that selects by name. The work dir gets
     ``gradient_conflict.json`` after every epoch and a figure at the end.
     """
@@ -194,7 +194,7 @@ class GradientConflictHook(Hook):
         self.interval, self.parameters, self.record = interval, parameters, new_record(())
 
     def before_train(self, runner: Runner) -> None:
-        """Continue the record of a resumed run; InputError if there is nothing to measure."""
+        """Continue a resumed run's record; raise InputError if there is nothing to measure."""
         model, hub = unwrap(runner.model), runner.message_hub
         find_candidates(model, self.parameters)
         earlier = hub.get_info(_KEY, {}) if runner.iter else {}
@@ -212,7 +212,7 @@ class GradientConflictHook(Hook):
         devices = {p.device for p in model.parameters() if p.device.type != "cpu"}
         buffers = {buffer: buffer.clone() for buffer in model.buffers()}
         with restored_generators(list(devices)):
-            with runner.optim_wrapper.optim_context(model):  # same precision as the training
+            with runner.optim_wrapper.optim_context(model):  # same precision as in training
                 data = model.data_preprocessor(data_batch, True)
                 losses = task_losses(model, data["inputs"], data["data_samples"])
             candidates = find_candidates(model, self.parameters)

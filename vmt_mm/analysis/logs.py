@@ -1,4 +1,4 @@
-"""Read the logs of trainings: losses, learning rate, times, metrics."""
+"""Read the logs of training runs: losses, learning rate, times, metrics."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def draw_curves(
 
 
 def train_times(
-    records: Sequence[Mapping[str, Any]], include_outliers: bool = False
+    records: Sequence[Mapping[str, Any]], include_outliers: bool = False, source: Any = "the log"
 ) -> dict[str, float]:
-    """Summarize seconds per iteration by epoch; times above three medians are outliers."""
+    """Summarize seconds per iteration and epoch; times above three medians are outliers."""
     timed = [(r["epoch"], r["time"]) for r in records if "epoch" in r and "time" in r]
     if not timed:
-        raise InputError("the log has no times of training iterations")
+        raise InputError(f"{source}: no record has `epoch` and `time`; expected a training log")
     epochs, seconds = map(np.array, zip(*timed, strict=True))
     keep = include_outliers | (seconds <= 3 * np.median(seconds))
     epochs, seconds = epochs[keep], seconds[keep]

@@ -46,8 +46,8 @@ def init_model(
         device: None takes the best available device.
         cfg_options: merged into the config; for an adapter file, only ``pretrained``.
 
-    Returns the model, with its config as ``cfg`` and task -> metainfo as ``dataset_meta``. Raises
-    InputError if the files do not exist or do not match.
+    Returns the model, with its config as ``cfg`` and the metainfo per task as ``dataset_meta``.
+    Raises InputError if the files do not exist or do not match.
     """
     device = check_device(device)
     if isinstance(config_or_adapter, (str, Path)):
@@ -56,10 +56,9 @@ def init_model(
         options = dict(cfg_options or {})
         pretrained = options.pop("pretrained", None)
         if checkpoint is not None or options:
-            raise InputError(
-                f"{config_or_adapter} is an adapter file: it takes no checkpoint and no option "
-                f"but `pretrained`, got {checkpoint or ', '.join(options)}"
-            )
+            rule = "an adapter file needs no checkpoint and no option except `pretrained`"
+            given = checkpoint or ", ".join(options)
+            raise InputError(f"{config_or_adapter}: {rule}, got {given}")
         model = load_adapter(config_or_adapter, pretrained)
     else:
         cfg = load_config(config_or_adapter, cfg_options, training=False)
@@ -110,7 +109,7 @@ def predict_batch(
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
-    """Return the device of that name, or the best available; InputError if it cannot be used."""
+    """Return the device, by default the best available; raise InputError if it cannot be used."""
     try:
         found = torch.device(device if device is not None else get_device())
         torch.empty(0, device=found)

@@ -91,16 +91,16 @@ class MultiTaskInferencer:
             tasks: names of the tasks whose heads run; None runs all.
             out_dir: write predictions to ``<out_dir>/<task>/<id>.png``, in the label format.
             panels: also write ``<out_dir>/panels/<id>.png``, the image next to all predictions.
-            opacity: opacity of predictions in panels, 0..1.
+            opacity: opacity of predictions in panels, in [0, 1].
             on_error: for unreadable files: 'raise', or 'skip' and list them at the end.
         """
         if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
+            raise InputError(f"`batch_size` must be a positive integer, got {batch_size!r}")
         if on_error not in ("raise", "skip"):
-            raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+            raise InputError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
         check_opacity(opacity)
         if panels and out_dir is None:
-            raise InputError("panels=True needs out_dir, the folder to write to")
+            raise InputError("`panels=True` needs `out_dir`, the folder to write to")
         tasks = [tasks] if isinstance(tasks, str) else tasks
         names = self.model.backbone.select_tasks(self.model.test_tasks if tasks is None else tasks)
         sources = list_sources(inputs, self.pipeline.take)
@@ -164,6 +164,6 @@ class MultiTaskInferencer:
 
 
 def check_opacity(opacity: object) -> None:
-    """Raise InputError unless ``opacity`` is a number in 0..1."""
+    """Raise InputError unless ``opacity`` is a number in [0, 1]."""
     if isinstance(opacity, bool) or not isinstance(opacity, (int, float)) or not 0 <= opacity <= 1:
-        raise InputError(f"opacity must be a number in 0..1, got {opacity!r}")
+        raise InputError(f"`opacity` must be a number in [0, 1], got {opacity!r}")

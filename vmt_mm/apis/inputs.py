@@ -77,8 +77,8 @@ def check_ids(sources: Sequence[Source]) -> None:
     ids.update(source.id for source in sources if source.is_video and source.id in folders)
     if twice := [sample_id for sample_id, count in ids.items() if count > 1]:
         raise InputError(
-            f"{ids[twice[0]]} inputs would be written as {twice[0]!r}: give their parent folder, "
-            "or rename them"
+            f"{ids[twice[0]]} inputs have the same output name {twice[0]!r}; rename them, or pass "
+            "their common parent folder as the input, since names then include subfolders"
         )
 
 
@@ -109,7 +109,8 @@ def _from_path(text: str) -> list[Source]:
         found = [p for p in found if not any(map(is_hidden, p.relative_to(root).parts))]
     else:
         raise InputError(f"{text}: no such file or folder")
-    found = [p for p in found if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)]
+    suffixes = (*IMAGE_SUFFIXES, *VIDEOS)
+    found = [p for p in found if p.suffix.lower() in suffixes]
     if not found:
-        raise InputError(f"{text}: contains no image or video")
+        raise InputError(f"{text}: found no image or video ({', '.join(suffixes)})")
     return [Source(p.relative_to(root).with_suffix("").as_posix(), p) for p in found]

@@ -34,10 +34,9 @@ class InferencePipeline:
         steps = [TRANSFORMS.build(dict(s)) for s in [*listed, cfg.get("test_pipeline") or []][0]]
         readers = [i for i, step in enumerate(steps) if isinstance(step, LoadImageFromFile)]
         if not readers:
-            raise InputError(
-                f"{cfg.filename or 'the config'}: no test pipeline loads an image; set "
-                "test_dataloader.dataset.pipeline, with LoadImageFromFile"
-            )
+            place = "the first pipeline in test_dataloader" if listed else "`test_pipeline`"
+            file = cfg.filename or "the config"
+            raise InputError(f"{file}: {place} has no LoadImageFromFile; add it as the first step")
         self.reader: LoadImageFromFile = steps[readers[0]]
         if turn_by_exif is not None:
             self.reader.turn_by_exif = turn_by_exif
@@ -58,7 +57,7 @@ class InferencePipeline:
         return self.reader.decode(content, path)
 
     def take(self, pixels: object, name: str) -> np.ndarray:
-        """Convert stored pixels like those of a file; ``name`` is for errors."""
+        """Convert an array of pixels as :meth:`read` does a file; ``name`` is for errors."""
         if not isinstance(pixels, np.ndarray):
             kind = type(pixels).__name__
             raise InputError(f"{name}: expected a path or array (H, W, 3) BGR uint8, got {kind}")

@@ -31,7 +31,7 @@ class Adapter:
     description: Mapping[str, Any]  # of the model, see `loading.model.describe`
     frozen: Mapping[str, Any]  # of the backbone, see `FrozenRecord`
     dataset_meta: Mapping[str, Mapping[str, Any]]  # task -> dict(classes=..., palette=...)
-    metrics: Mapping[str, float] | None  # of a validation of exactly these weights
+    metrics: Mapping[str, float] | None  # of a validation run of exactly these weights
     version: str  # of the package that wrote it
 
     @property
@@ -40,7 +40,7 @@ class Adapter:
         return list(self.dataset_meta)
 
     def as_checkpoint(self) -> dict[str, Any]:
-        """Convert to the form of a training's checkpoint."""
+        """Convert to the form of a training checkpoint."""
         meta = dict(vmt_mm=self.description, frozen_encoder=self.frozen)
         return dict(meta=dict(meta, dataset_meta=self.dataset_meta), state_dict=dict(self.tensors))
 

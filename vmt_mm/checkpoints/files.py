@@ -21,7 +21,7 @@ from vmt_mm.checkpoints.tensor_file import read_tensors
 from vmt_mm.errors import InputError
 from vmt_mm.utils import compat
 
-#: File name of the checkpoint that is written when a signal ends a training.
+#: File name of the checkpoint that is written when a signal ends training.
 INTERRUPTED = "interrupted.pth"
 #: File, and message hub entry, with metrics and iteration of the last validation.
 LAST_VALIDATION, VALIDATED = "last_validation.json", "last_validation"
@@ -131,8 +131,8 @@ def validated_iteration(work_dir: str | Path) -> int | None:
 def newest_checkpoint(work_dir: str | Path) -> str | None:
     """Return the checkpoint with the most iterations, or None if there is none.
 
-    Also searches the folder that ``last_checkpoint`` names. Skips damaged files with a warning;
-    InputError if all are damaged, since a new run would overwrite them.
+    Also searches the folder that ``last_checkpoint`` names. Skips damaged files with a warning.
+    Raises InputError if all are damaged, since a new run would overwrite them.
     """
     folders, pointer = {Path(work_dir)}, Path(work_dir) / "last_checkpoint"
     if pointer.is_file() and (last := pointer.read_text().strip()):

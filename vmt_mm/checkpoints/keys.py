@@ -80,10 +80,9 @@ def check_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source:
             continue
         if value.isnan().any() or own[key].isfinite().all():  # a mask may be infinite
             count = int((~value.isfinite()).sum())
-            raise InputError(
-                f"{source}: {key} has {count} NaN or infinite value(s) of {value.numel()}; use a "
-                "checkpoint from before the training diverged"
-            )
+            problem = f"{key} has {count} NaN or infinite value(s) of {value.numel()}"
+            advice = "use a checkpoint from before training diverged"
+            raise InputError(f"{source}: {problem}; {advice}")
 
 
 def task_of_keys(keys: Iterable[str], tasks: Collection[str]) -> dict[str, str]:

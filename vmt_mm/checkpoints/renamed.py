@@ -48,4 +48,4 @@ def _is_removed(node: Any) -> bool:
 def refuse_old_names(config: Mapping[str, Any], source: str) -> None:
     """Raise InputError if the config in the file ``source`` uses old names."""
     if with_new_names(config) != config:
-        raise InputError(f"{source} is of an earlier version; run {UPDATE} {source} NEW")
+        raise InputError(f"{source} uses names of an earlier version; run {UPDATE} {source} OUTPUT")

@@ -47,7 +47,7 @@ def by_position(
 ) -> tuple[dict[str, Any], list[int]]:
     """Undo :func:`named_state` for the optimizer whose named state is ``own``.
 
-    Also returns the index of the saved group for each group. ValueError if the settings differ.
+    Also returns each group's saved index. Raises ValueError if the settings differ.
     """
     if "kind" not in saved:
         raise ValueError("its optimizer state has no parameter names")
@@ -100,10 +100,10 @@ def match_schedules(
     order: Sequence[int],
     lengths: Collection[int],
 ) -> list[dict[str, Any]]:
-    """Undo :func:`save_schedules` for the schedules ``own``; ValueError if they differ.
+    """Undo :func:`save_schedules` for the schedules ``own``; raise ValueError if they differ.
 
-    ``order`` comes from :func:`by_position`; ``lengths`` are the epochs and iterations of the
-    training. A schedule that ends with the training keeps its saved length if that changed.
+    ``order`` comes from :func:`by_position`; ``lengths`` are the run's epochs and iterations. A
+    schedule that ends with the run keeps its saved length if that changed.
     """
     kinds = [s["kind"] for s in saved], [type(s).__name__ for s in own]
     if kinds[0] != kinds[1]:

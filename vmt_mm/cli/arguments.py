@@ -28,7 +28,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, several: bool = False)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add the arguments of :func:`build_inferencer`; ``default`` makes ``config`` optional."""
+    """Add the options that :func:`build_inferencer` reads; ``default`` is the default config."""
     optional = {} if default is None else dict(nargs="?", default=default)
     parser.add_argument("config", help="config file, or an adapter file (.safetensors)", **optional)
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file of the config")
@@ -66,7 +66,7 @@ def check_display() -> None:
 
 
 def run_parser(description: str) -> ToolParser:
-    """Return a parser for trainings and tests: config, options, work dir and launcher."""
+    """Return a parser for training and test runs: config, options, work dir and launcher."""
     parser = ToolParser(description=description)
     add_config_arguments(parser)
     parser.add_argument("--work-dir", help="folder for logs and results")

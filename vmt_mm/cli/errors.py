@@ -38,7 +38,7 @@ def friendly_errors() -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        _fail(f"the disk is full{where}: free some space, then resume a training by --resume")
+        _fail(f"the disk is full{where}: free some space, then resume training with --resume")
     except RuntimeError as error:
         if not _PEER_GONE.search(str(error)):
             raise

@@ -67,9 +67,9 @@ _INSTEAD = {
 
 
 def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
-    """Raise InputError for unknown keys and types of a config, with the nearest known names.
+    """Raise InputError for unknown keys and types in a config, with the nearest known names.
 
-    ``options`` are the top-level keys of options; others may be variables, unless they are typos.
+    ``options`` are the command line's top-level keys; others may be variables, unless typos.
     """
     known = known_keys()
     read = {key: value for key, value in cfg.items() if key in known}
@@ -82,7 +82,7 @@ def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
     for entry in entries:
         faults.extend(_arguments(*entry))
     if faults and with_new_names(read) != read:
-        faults.append(f"some names are of an earlier version; update the file: {UPDATE} OLD NEW")
+        faults.append(f"some names come from an earlier version; run {UPDATE} CONFIG OUTPUT")
     if faults:
         raise InputError("\nerror: ".join(dict.fromkeys(faults)))
 
@@ -91,7 +91,7 @@ def _names(cfg: Any, known: Collection[str], options: Collection[str]) -> Iterat
     """Yield unknown names at the top level, in ``default_hooks`` and in ``env_cfg``."""
     for key in (key for key in cfg if key not in known):
         near = "" if key == "test_pipeline" else nearest(key, known, _SIMILAR)
-        near = "; it is of MMSegmentation before 1.0" if key in _OLD else near
+        near = "; it comes from MMSegmentation before 1.0" if key in _OLD else near
         if key in options:
             yield f"option {key!r} has no effect{nearest(key, {*known, *cfg} - {key})}"
         elif near:
@@ -101,11 +101,11 @@ def _names(cfg: Any, known: Collection[str], options: Collection[str]) -> Iterat
     for name in (name for name in hooks if name not in known):
         yield f"default_hooks.{name} has no `type`{nearest(name, known)}"
     known = {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"}
-    yield from (f"env_cfg takes no {n!r}{nearest(n, known)}" for n in env if n not in known)
+    yield from (f"env_cfg: unknown key {n!r}{nearest(n, known)}" for n in env if n not in known)
 
 
 def _arguments(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator[str]:
-    """Yield faults of a component: an unknown type, or arguments that its class does not take."""
+    """Yield errors in a component: an unknown type, or unknown arguments."""
     if not kinds:
         where = registries_for(path)
         what, name = where[0].name if len(where) == 1 else "class", str(node["type"])
@@ -119,7 +119,7 @@ def _arguments(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator
             hint = f"; {unread[key]}" if key in unread else hint
             if hint or not anything:
                 hint = hint or " (_delete_=True drops the base file's settings of another type)"
-                faults[-1].append(f"{path}.{key}: {kind.__name__} takes no {key!r}{hint}")
+                faults[-1].append(f"{path}.{key}: {kind.__name__}: unknown argument {key!r}{hint}")
     yield from min(faults, key=len, default=[])
 
 

@@ -100,7 +100,7 @@ def check_types(config: Mapping[str, Any], source: str) -> None:
 
 
 def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
-    """Return argument -> default of a class or function, and whether it takes other arguments."""
+    """Return the default per argument of a class or function, and whether it takes others."""
     known: dict[str, Any] = {}
     functions = [vars(c).get("__init__") for c in getattr(kind, "__mro__", ())] or [kind]
     for function in filter(None, functions):

@@ -1,4 +1,4 @@
-"""A config that tells user-set from derived values, and its text, which reproduces a training."""
+"""A config that tells user-set from derived values, and its text, which reproduces a run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _rebased(now: Any, before: Any, user_set: Any) -> Any:
 
 
 def config_text(cfg: Config, resolved: bool = False) -> str:
-    """Return a config as text for ``Config.fromfile``; ``resolved`` includes derived values."""
+    """Return what the user set as text for ``Config.fromfile``; ``resolved`` writes all."""
     content = plain_config(cfg, resolved)
     loader = content.get("train_dataloader")
     if "_loaded" in vars(cfg) and content.get("total_batch_size") and isinstance(loader, dict):
@@ -96,7 +96,7 @@ def _plain(value: Any, place: str) -> Any:
 
 
 def read_config_text(text: Any, source: str) -> dict[str, Any]:
-    """Read a config of literals without running any code; InputError, with ``source``, if not."""
+    """Read a config of literals without running code. Raises InputError for other content."""
     config: dict[str, Any] = {}
     try:
         for statement in ast.parse(text).body:

@@ -23,11 +23,11 @@ from vmt_mm.tasks import build_tasks
 
 
 def check_inputs(cfg: Config, training: bool) -> None:
-    """Raise InputError with one line per wrong value, task, file or monitored result."""
+    """Raise InputError with one line per wrong value, task, file or monitored metric."""
     cfg = load_config(cfg, training=False)
     loaders = ("train_dataloader", "val_dataloader") if training else ("test_dataloader",)
     if not isinstance(cfg.get("model"), Mapping):
-        raise InputError("the config has no `model`")
+        raise InputError(f"{cfg.filename or 'the config'}: no `model`; see configs/_base_/models")
     faults = [*_values(cfg, loaders)]
     for name in loaders:
         faults += _tasks(cfg, name)
@@ -45,11 +45,11 @@ def check_inputs(cfg: Config, training: bool) -> None:
 
 
 def _values(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
-    """Yield wrong values."""
+    """Yield errors in single values."""
     size, counts = cfg.get("image_size", (1, 1)), {}
     sides = size if isinstance(size, (list, tuple)) else ()
     if [type(side) is int and side > 0 for side in sides] != [True, True]:
-        yield f"image_size must be two positive integers, (width, height), got {size!r}"
+        yield f"`image_size` must be two positive integers, (width, height), got {size!r}"
     for name, loader in ((name, cfg[name]) for name in loaders if cfg.get(name)):
         if "batch_sampler" not in loader:
             counts[f"{name}.batch_size"] = loader.get("batch_size")
@@ -67,9 +67,9 @@ def _values(cfg: Config, loaders: tuple[str, ...]) -> Iterator[str]:
     if cfg.get("sync_bn") and not torch.cuda.is_available():
         yield f"sync_bn={cfg.sync_bn!r} needs GPUs; remove it"
     if not isinstance(cfg.get("resume", False), bool):
-        yield f"resume must be True or False, got {cfg.resume!r}; set the file as load_from"
+        yield f"`resume` must be True or False, got {cfg.resume!r}; set the file as load_from"
     if cfg.get("work_dir") and Path(cfg.work_dir).is_file():
-        yield f"work_dir must be a folder, {cfg.work_dir!r} is a file"
+        yield f"`work_dir` must be a folder, got the file {cfg.work_dir!r}"
 
 
 def _tasks(cfg: Config, name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Components that monitor a validation result: best checkpoint, early stopping, schedules."""
+"""Components that monitor a metric: best checkpoint, early stopping, schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLACES = ("default_hooks", "custom_hooks", "param_scheduler")
 
 
 def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the parts of ``cfg`` that monitor results, with ``rule`` set as the metrics declare."""
+    """Copy the parts of ``cfg`` that monitor metrics; set 'auto' keys, and ``rule`` by metric."""
     derived = {place: _copied(cfg[place]) for place in _PLACES if cfg.get(place)}
     for results, _, node, name, keys, _ in _choosers(cfg, derived):
         rules = [results.keys.get(key) for key in keys]
@@ -25,7 +25,7 @@ def derive_rules(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
-    """Yield wrong monitored results; a missing Delta is an error only in training."""
+    """Yield errors in monitored metrics; a missing Delta is an error only in training."""
     for results, path, _, name, keys, rules in _choosers(cfg, cfg):
         place = f"{path}.{name}"
         for key, rule in zip(keys, rules, strict=False):
@@ -35,20 +35,20 @@ def rule_faults(cfg: Any, training: bool) -> Iterator[str]:
                 why = f"{results.missing[key]}, so {key} is missing; set {place} to a task's metric"
                 yield from [f"{place}: {why}"] * training
             elif direction and rule not in (None, direction):
-                why = f"its metric declares {direction!r}; remove `rule`"
+                why = f"its direction is {direction!r}; remove `rule`"
                 yield f"{path}.rule: {rule!r} is wrong for {key!r}: {why}"
             elif not direction and key in results.keys:
                 yield f"{place}: {key!r} does not measure quality{hint}"
             elif not direction and not results.may_have(key):
-                yield f"{place}: no metric of the validation writes {key!r}{hint}"
+                yield f"{place}: no metric in val_evaluator computes {key!r}{hint}"
             elif not direction and rule is None:
-                yield f"{key!r} declares no direction; set {path}.rule to 'greater' or 'less'"
+                yield f"{key!r} has no known direction; set {path}.rule to 'greater' or 'less'"
 
 
 def _choosers(
     cfg: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> Iterator[tuple[Results, str, Any, str, list[str], list[str | None]]]:
-    """Yield results, path, config, argument, keys and rules of every monitoring component."""
+    """Yield metrics, path, config, argument, keys and rules of every monitoring component."""
     if not (evaluator := cfg.get("val_evaluator")):
         return
     results = results_of(evaluator, dataset_metainfo(cfg.get("val_dataloader")))

@@ -41,7 +41,7 @@ def datasets_in(loader: Any) -> Iterator[Any]:
 
 
 def dataset_metainfo(loader: Any) -> dict[str, Any]:
-    """Return task -> metainfo of a loader's datasets, from their configs and classes."""
+    """Return ``{task: metainfo}`` of a loader's datasets; earlier datasets take precedence."""
     meta: dict[str, Any] = {}
     for entry in datasets_in(loader):
         kind = DATASETS.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
@@ -70,7 +70,7 @@ def files_read(cfg: Mapping[str, Any]) -> list[str | Path]:
 
 
 def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
-    """Return, per dataset, its root and the paths that are read: images, labels, list of ids."""
+    """Return, per dataset, its root and the paths that are read: images, labels, `ann_file`."""
     found = {}
     for entry in (entry for loader in LOADERS for entry in datasets_in(cfg.get(loader))):
         root = Path(entry["data_root"] or "")
@@ -81,7 +81,7 @@ def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
 
 
 def check_start(load_from: object, work_dir: str) -> None:
-    """Raise InputError if the training would overwrite the checkpoint that it starts from."""
+    """Raise InputError if training would overwrite the checkpoint that it starts from."""
     path = Path(str(load_from or ""))
     if path.is_file() and re.match(r"(epoch|iter)_\d+\.pth$|best_.*\.pth$", path.name):
         check_outputs(dict(work_dir=Path(work_dir, path.name)), [path])

@@ -71,7 +71,7 @@ class _ExactLoop(mmengine.runner.BaseLoop):
             raise InputError(f"the resumed run had {was} per epoch; this config gives {now}")
         hub.update_info(_EPOCH, own)
         if self._iter >= self._max_iters:
-            self.runner.logger.info("the training is already complete")
+            self.runner.logger.info("training is already complete")
         self.runner.call_hook("before_train")
 
     def run_iter(self, *args: Any) -> None:

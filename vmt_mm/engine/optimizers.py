@@ -43,7 +43,7 @@ class TrainableOnlyConstructor:
             self.factors = {part: _Factors(**options) for part, options in keys.items()}
         except (TypeError, ValueError) as error:
             form = "dict(custom_keys={PART: dict(lr_mult=0.1, decay_mult=0.0)})"
-            raise InputError(f"paramwise_cfg must be {form}, got {paramwise_cfg!r}") from error
+            raise InputError(f"`paramwise_cfg` must be {form}, got {paramwise_cfg!r}") from error
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer and its wrapper for ``model``."""
@@ -64,8 +64,8 @@ class TrainableOnlyConstructor:
         parameters = sorted(model.named_parameters())
         for key in self.factors:
             if not any(key in name for name, _ in parameters):
-                example = f"an example of a name is {parameters[-1][0]!r}"
-                raise InputError(f"custom_keys: no parameter's name contains {key!r}; {example}")
+                problem = f"no parameter name, such as {parameters[-1][0]!r}, contains {key!r}"
+                raise InputError(f"paramwise_cfg.custom_keys: {problem}")
         groups: dict[_Factors, dict] = {}
         for name, parameter in parameters:
             keys = [key for key in self.factors if key in name]

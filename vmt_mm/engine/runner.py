@@ -30,18 +30,20 @@ from vmt_mm.utils.files import atomic_write, remove_partial, write_bytes
 from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main, start_worker
 
+_START_NEW = "to start a new run from its weights, set load_from={} without --resume"
+
 
 @LOG_PROCESSORS.register_module()
 class LogProcessor(mmengine.runner.LogProcessor):
-    """mmengine's ``LogProcessor`` without per-class results in log lines: metrics log a table."""
+    """mmengine's ``LogProcessor`` without per-class metrics in log lines: they log a table."""
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
-        """Return the results by name and the log line."""
-        results, line = super().get_log_after_epoch(*args, **kwargs)
-        for name, value in results.items():
+        """Return the metrics by name, and the log line."""
+        metrics, line = super().get_log_after_epoch(*args, **kwargs)
+        for name, value in metrics.items():
             if is_of_class(name) and isinstance(value, float):
                 line = line.replace(f"  {name}: {value:.{self.num_digits}f}", "", 1)
-        return results, line
+        return metrics, line
 
 
 @RUNNERS.register_module()
@@ -52,7 +54,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
     Only plain containers and tensors are read; no code is executed. The frozen backbone is omitted
     if its pretrained file has it, unless the checkpoint hook has ``save_frozen=True``. Missing and
-    unexpected keys are errors, except missing ``new_tasks`` at the start of a training.
+    unexpected keys are errors, except missing ``new_tasks`` when training starts.
     ``resume=True`` without a file takes the newest complete checkpoint of the work dir.
     """
 
@@ -102,7 +104,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
     def build_dataloader(
         dataloader: DataLoader | Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> DataLoader:
-        """Build a data loader whose workers survive the signals that end a training."""
+        """Build a data loader whose workers survive the signals that end training."""
         if isinstance(dataloader, Mapping) and get_device() in ("cpu", "mps"):
             dataloader = {**dataloader, "pin_memory": False}  # PyTorch warns of it
         with own_scope():
@@ -129,7 +131,7 @@ class MultiTaskRunner(mmengine.runner.Runner):
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Continue the training of a checkpoint; raise InputError if the config differs."""
+        """Continue a checkpoint's training run; raise InputError if the config differs."""
         self._resume = True  # also if the config does not say so
         try:
             # on the CPU, where logs belong; weights and states move to the device when loaded
@@ -137,8 +139,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
         except (ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            advice = "to start from its weights, set load_from=FILE and do not resume"
-            raise InputError(f"{filename} is of a different training: {error}; {advice}") from error
+            problem = f"{filename} comes from a different training run: {error}"
+            raise InputError(f"{problem}; {_START_NEW.format(filename)}") from error
         sampler: Any = self.train_dataloader.sampler
         if hasattr(sampler, "seed"):
             sampler.seed = self.seed  # it was built before the checkpoint's seed was known
@@ -209,24 +211,24 @@ class MultiTaskRunner(mmengine.runner.Runner):
 
 
 def _check_resumable(content: Any, file: str, hooks: Iterable[Hook]) -> None:
-    """Raise InputError unless a checkpoint has the state of a training with these hooks."""
+    """Raise InputError unless a checkpoint has the state of a training run with these hooks."""
     parts = ("state_dict", "optimizer", "message_hub", "meta")
     missing = [key for key in parts if not isinstance(content, dict) or key not in content]
     missing += [] if missing else [key for key in ("epoch", "iter") if key not in content["meta"]]
     if missing:
         problem = f"{file} cannot be resumed: it has no {', '.join(missing)}"
-        raise InputError(f"{problem}; to start from its weights, set load_from=FILE")
+        raise InputError(f"{problem}; {_START_NEW.format(file)}")
     averaged = any(isinstance(hook, EMAHook) for hook in hooks)
     if ("ema_state_dict" in content) != averaged:
         problem = f"only the {'config' if averaged else 'checkpoint'} has averages (an EMAHook)"
-        advice = "resume with the same custom_hooks, or start a new training with load_from=FILE"
+        advice = f"resume with the same custom_hooks; {_START_NEW.format(file)}"
         raise InputError(f"{file}: {problem}; {advice}")
 
 
 def _follow_names(runner: MultiTaskRunner, checkpoint: dict[str, Any]) -> None:
-    """Match the optimizer's state by name; raise ValueError if it is of a different training.
+    """Match the optimizer's state by name; raise ValueError if it comes from a different run.
 
-    The training keeps its original order of tasks, since dropout is drawn task by task.
+    A run keeps its original order of tasks, since dropout is drawn task by task.
     """
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.param_schedulers is not None:

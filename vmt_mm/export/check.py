@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vmt_mm.analysis.timing import seconds_in_turn
 from vmt_mm.errors import InputError
-from vmt_mm.export.formats import Format, Forward
+from vmt_mm.export.formats import LESS_DYNAMIC, Format, Forward
 from vmt_mm.export.outputs import TaskOutputs
 from vmt_mm.utils.files import atomic_write
 
@@ -50,8 +50,8 @@ def compare_outputs(
 ) -> tuple[dict[str, float], list[str]]:
     """Compare an exported model with the original one, on batches of images.
 
-    Returns task -> largest difference, relative to the map's largest value, or, for classes, the
-    share of pixels that differ; and one line per fault, such as a difference above ``limit``.
+    Returns a dict from task to its largest difference, relative to the largest value or, for
+    classes, as share of differing pixels; and one line per fault, such as one above ``limit``.
     """
     largest, faults = dict.fromkeys(wrapped.names, 0.0), []
     for images in inputs:
@@ -90,8 +90,8 @@ def write_checked(
     """Export a model, run the file, and keep it if it agrees with PyTorch.
 
     The model must be in eval mode on the CPU; ``inputs`` are those of :func:`example_inputs`.
-    Returns a function that runs the file, and task -> largest difference. If the outputs differ,
-    raises InputError and leaves ``path`` unchanged.
+    Returns a function that runs the file, and the largest difference per task. If the outputs
+    differ, raises InputError and leaves ``path`` unchanged.
     """
     with atomic_write(path) as partial_file:
         trial = partial_file.with_suffix(form.suffix)  # exporters go by the suffix
@@ -101,11 +101,10 @@ def write_checked(
             run = form.load(trial)
             largest, faults = compare_outputs(wrapped, run, inputs[1])
             if faults:
-                hint = "; some layer keeps the traced sizes: use --dynamic batch, or leave it out"
-                raise InputError(
-                    f"{path}: not kept, the exported model differs from PyTorch: "
-                    f"{'; '.join(faults[:_SHOWN])}{hint if dynamic else ''}"
-                )
+                why = "; perhaps a layer fixes the traced size: "
+                hint = why + LESS_DYNAMIC[dynamic] if dynamic else ""
+                problem = f"{path}: not written, since the exported model differs from PyTorch: "
+                raise InputError(problem + "; ".join(faults[:_SHOWN]) + hint)
             trial.replace(partial_file)
         finally:
             trial.unlink(missing_ok=True)

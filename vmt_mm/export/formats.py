@@ -25,6 +25,8 @@ from vmt_mm.utils import compat
 OPSET = 17
 #: Choices of dynamic dimensions, in addition to None.
 DYNAMIC = ("batch", "all")
+#: What to try if an export with these dynamic dimensions fails.
+LESS_DYNAMIC = {"batch": "omit --dynamic", "all": "use --dynamic batch, or omit it"}
 #: Choice of dynamic dimensions -> dimension -> its name.
 _AXES: Mapping[str | None, Mapping[int, str]] = {
     None: {},
@@ -93,7 +95,7 @@ def _write_onnx(
             )
     except OnnxExporterError as error:
         reason = re.split(r"\n|\. Please feel free|\s+\[Caused by", str(error))[0]
-        hint = "use --dynamic batch, or leave it out" if dynamic else "use another --size"
+        hint = LESS_DYNAMIC.get(dynamic or "", "use another --size")
         raise InputError(
             f"a part of this model cannot be exported to ONNX: {reason}; {hint}, or another head"
         ) from error
@@ -158,7 +160,7 @@ def _write_program(
 
 
 def _load_program(path: Path) -> Forward:
-    """Read a program and run it without gradients."""
+    """Load a program of ``torch.export``, as a function that runs it without gradients."""
     return torch.no_grad()(torch.export.load(str(path)).module())
 
 

@@ -29,10 +29,7 @@ class TaskOutputs(nn.Module):
     """
 
     def __init__(
-        self,
-        model: MultiTaskSegmentor,
-        tasks: Sequence[str] | None = None,
-        outputs: str = "logits",
+        self, model: MultiTaskSegmentor, tasks: Sequence[str] | None = None, outputs: str = "logits"
     ) -> None:
         super().__init__()
         if outputs not in OUTPUTS:
@@ -63,9 +60,9 @@ def describe_model(
 ) -> dict[str, Any]:
     """Describe an exported model, so that it can be used without this project.
 
-    ``names`` are task -> ``dict(classes=..., palette=...)``; ``size`` is (H, W) of the traced
+    ``names`` maps tasks to ``dict(classes=..., palette=...)``; ``size`` is (H, W) of the traced
     images; ``dynamic`` are the dimensions that may differ: 'batch', 'all' or None. Mean and std
-    apply to values 0..255, in the order of the input's channels.
+    apply to values in [0, 255], in the order of the input's channels.
     """
     preprocessor, number = wrapped.model.data_preprocessor, wrapped.image_channels
     tasks = {}

@@ -41,7 +41,7 @@ def load_adapter(
 
     ``pretrained`` is the backbone's file, by default the one that the adapter names; parameters
     ``frozen``, by key, replace it. Import the modules of your own classes first. Returns the model
-    in eval mode, with ``cfg`` and ``dataset_meta``; InputError if the backbone does not match.
+    in eval mode, with ``cfg`` and ``dataset_meta``. Raises InputError if the backbone differs.
     """
     adapter = read_adapter(path)
     refuse_old_names(adapter.config, str(path))
@@ -91,7 +91,7 @@ class AdapterSwitch:
         return self.models[name]
 
     def add(self, name: str, path: str | Path) -> Any:
-        """Load an adapter file and return its model; InputError if its backbone differs."""
+        """Load an adapter file; return its model, or raise InputError if its backbone differs."""
         model = load_adapter(path, self.pretrained, self.device, self._frozen)
         own = {key: model.get_parameter(key) for key in keys_left_out(model)}
         if any(not torch.equal(self._frozen.get(key, own[key]), own[key]) for key in own):
@@ -169,7 +169,7 @@ def _left_out(model: Any, state: Mapping[str, torch.Tensor]) -> set[str]:
 
 
 def _rounded(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Round parameters to float16; InputError on overflow."""
+    """Round parameters to float16; raise InputError on overflow."""
     half = {key: value.half() for key, value in parameters.items()}
     for key, value in half.items():
         if not torch.equal(value.isfinite(), parameters[key].isfinite()):
@@ -178,7 +178,7 @@ def _rounded(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _metrics(checkpoint: Mapping[str, Any], path: Path) -> dict[str, float] | None:
-    """Metrics of a validation of exactly these weights, in the checkpoint or a file next to it."""
+    """Validation metrics of exactly these weights, from the checkpoint or a file next to it."""
     notes = [checkpoint.get("message_hub", {}).get("runtime_info", {}).get(VALIDATED)]
     if (stored := path.parent / LAST_VALIDATION).is_file():
         notes.append(json.loads(stored.read_text()))

@@ -69,11 +69,12 @@ def edit_tasks(
 def _new_names(tasks: Sequence[str], remove: Sequence[str], rename: Mapping[str, str]) -> Names:
     """Return the new name of every task; raise InputError if the edit is not possible."""
     if unknown := [name for name in (*remove, *rename) if name not in tasks]:
-        raise InputError(f"unknown task(s) {unknown}; the model has {list(tasks)}")
+        raise InputError(f"--remove, --rename: unknown task(s) {unknown}; known: {list(tasks)}")
     names = {task: None if task in remove else rename.get(task, task) for task in tasks}
     left = [name for name in names.values() if name is not None]
     if not left or len(set(left)) < len(left) or not all(map(str.isidentifier, left)):
-        raise InputError(f"the tasks would be {left}; expected one or more distinct identifiers")
+        rule = "at least one must remain, with distinct names that are Python identifiers"
+        raise InputError(f"after --remove and --rename, the tasks would be {left}; {rule}")
     if set(remove) & set(rename) or not (remove or rename):
         raise InputError("give --remove NAME or --rename OLD=NEW, at most once per task")
     return names
@@ -114,7 +115,7 @@ def _is_removed(entry: Any, names: Names) -> bool:
 
 
 def _entries(by_task: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Apply the new names to a mapping by task."""
+    """Apply the new names to a mapping keyed by task."""
     return {new: v for key, v in by_task.items() if (new := names.get(key, key)) is not None}
 
 

@@ -17,7 +17,7 @@ from vmt_mm.errors import InputError
 
 
 def has(version: str) -> bool:
-    """Whether this PyTorch is of this version or newer."""
+    """Whether this PyTorch has this version or a newer one."""
     return digit_version(torch.__version__) >= digit_version(version)
 
 
@@ -35,7 +35,7 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lamb
 
 
 def is_exporting() -> bool:
-    """Whether the call is traced for another runtime, so that sizes may be symbolic."""
+    """Whether ``torch.export`` or ``torch.jit.trace`` is tracing; sizes may then be symbolic."""
     return _is_exporting() or torch.jit.is_tracing()
 
 

@@ -59,7 +59,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def encode_image(image: np.ndarray, suffix: str, name: str | Path = "image") -> bytes:
-    """Encode a grey (H, W) or RGB (H, W, 3) image; InputError, with ``name``, if this fails."""
+    """Encode a grey (H, W) or RGB (H, W, 3) image, or raise InputError with ``name``."""
     try:
         encoded, content = cv2.imencode(suffix, image if image.ndim == 2 else image[..., ::-1])
     except cv2.error:
@@ -80,7 +80,7 @@ def check_folder_target(folder: Path, name: str = "") -> None:
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         why = "is not writable" if nearest.is_dir() else "is not a folder"
-        raise InputError(f"{name} {folder}: cannot be written to, {nearest} {why}".strip())
+        raise InputError(f"{name} {folder}: cannot write there, since {nearest} {why}".strip())
 
 
 def check_file_target(path: Path, name: str = "") -> None:
@@ -93,7 +93,7 @@ def check_file_target(path: Path, name: str = "") -> None:
 def check_image_target(path: Path, name: str = "") -> None:
     """Like :func:`check_file_target`; the suffix must also be that of an image format."""
     if not (path.suffix and cv2.haveImageWriter(str(path))):
-        raise InputError(f"{name} {path}: no image format has this suffix; use .png".strip())
+        raise InputError(f"{name} {path}: cannot write this image format; use .png".strip())
     check_file_target(path, name)
 
 

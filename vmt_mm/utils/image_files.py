@@ -37,7 +37,7 @@ Decode = Callable[[bytes], "np.ndarray | None"]
 
 
 def reason_of(error: Exception) -> str:
-    """Return the message of a decoder's error; OpenCV's without its source lines."""
+    """Return a decoder error's message; for OpenCV, the short text without file and line."""
     return getattr(error, "err", None) or str(error)
 
 
@@ -84,7 +84,7 @@ def decode_image(content: bytes, name: str, decode: Decode = _decode_color) -> n
 
 
 def decode_stored(content: bytes, name: str, plain: Decode, turn: bool = False) -> np.ndarray:
-    """Decode a file to the stored values, or raise CorruptFileError with ``name``.
+    """Decode a file to its raw values, or raise CorruptFileError with ``name``.
 
     ``plain`` decodes the common 8-bit JPEG and PNG files; ``turn`` applies the EXIF orientation.
     Returns (H, W) or (H, W, C): blue, green, red, others; a .npy file keeps its order.

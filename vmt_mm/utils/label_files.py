@@ -1,4 +1,4 @@
-"""Read label files with their stored values, and refuse files that would be misread."""
+"""Read the raw values of label files, and refuse files that would be misread."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _NOISE = 0.005  # up to this share of pixels of value 1 is noise in a mask of 0.
 
 
 def read_stored(path: str | Path, rule: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a label file by its content; InputError with ``rule`` if it is lossy or corrupt.
+    """Read a label file by its content; raise InputError with ``rule`` if lossy or corrupt.
 
-    Returns the stored values (H, W) or (H, W, C): RGB(A), indices of a palette image, bool for one
+    Returns the raw values, (H, W) or (H, W, C): RGB(A), indices of a palette image, bool for one
     bit per value; and the palette (256, 3), uint8 RGB, or None.
     """
     try:
@@ -110,7 +110,8 @@ def _read_by_opencv(content: bytes) -> np.ndarray:
     """Read values (H, W) or (H, W, C) in the order R, G, B, alpha."""
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise ValueError("unknown kind of image; EXR needs OPENCV_IO_ENABLE_OPENEXR=1 for OpenCV")
+        advice = "to read EXR, set the environment variable OPENCV_IO_ENABLE_OPENEXR=1"
+        raise ValueError(f"unknown image format; {advice}")
     return values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
 
 
@@ -135,7 +136,7 @@ def with_channels(values: np.ndarray, channels: int, path: str | Path, rule: str
 
 
 def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read a label file (H, W[, 3]) of ``dtype``; InputError with ``rule`` for other files."""
+    """Read a label file (H, W[, 3]) of ``dtype``; raise InputError with ``rule`` for others."""
     values = with_channels(read_stored(path, rule)[0], channels, path, rule)
     if values.dtype != dtype:
         raise InputError(f"{path}: expected {rule}, got {values.dtype}")
@@ -143,7 +144,7 @@ def read_label(path: str | Path, rule: str, dtype: type, channels: int = 1) -> n
 
 
 def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) -> np.ndarray:
-    """Read class indices (H, W), uint8; InputError unless below ``num_classes`` or ``ignore``."""
+    """Read class indices (H, W), uint8; raise InputError for others, except ``ignore``."""
     also = "" if ignore is None else f" or {ignore}"
     rule = f"class indices 0..{num_classes - 1}{also} in one channel"
     values, palette = read_stored(path, rule)
@@ -155,7 +156,7 @@ def read_classes(path: str | Path, num_classes: int, ignore: int | None = None) 
         wrong &= values != ignore
     if values.dtype.kind == "f" or wrong.any():
         found = values.dtype if values.dtype.kind == "f" else values[wrong].max()
-        raise InputError(f"{path}: expected {rule}, found {found}")
+        raise InputError(f"{path}: expected {rule}, got {found}")
     if palette is not None:  # programs number a picture's grey values in order of appearance
         used = np.unique(values)
         grey = palette[used, 0]
@@ -184,7 +185,7 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
             mask = palette[mask, 0]
         elif not is_grey and not set(used.tolist()) <= {0, 1, 255}:
             raise InputError(
-                f"{path}: expected {rule}, found a colour palette with the indices "
+                f"{path}: expected {rule}, got a colour palette with the indices "
                 f"{used[:5].tolist()}; save the foreground as a mask without a palette"
             )
         elif mask.max() <= 1:
@@ -194,17 +195,17 @@ def read_mask(path: str | Path, values: str = "mask255") -> np.ndarray:
         return mask * np.uint8(255 if values == "mask255" else 1)
     low, high = mask.min(), mask.max()
     if not 0 <= low <= high <= 255 or (mask.dtype.kind == "f" and (mask % 1).any()):
-        raise InputError(f"{path}: expected {rule}, found {mask.dtype} values {low:g}..{high:g}")
+        raise InputError(f"{path}: expected {rule}, got {mask.dtype} in [{low:g}, {high:g}]")
     mask = mask.astype(np.uint8, copy=False)
     ones = mask == 1
     is_01 = bool(ones.any()) and not ((mask > 1) & (mask < 255)).any()
     if values == "mask01" and high > 1 and not is_01:
         advice = "for masks of 0..255, set the task's `values` to 'mask255', the default"
-        raise InputError(f"{path}: expected {rule}, found {high}; {advice}")
+        raise InputError(f"{path}: expected {rule}, got {high}; {advice}")
     if values == "mask255" and is_01 and (high == 1 or ones.mean() > _NOISE):
         found = "0 and 1" if high == 1 else "0, 1 and 255"
         raise InputError(
-            f"{path}: expected {rule}, found only {found}, so 1 would be background; for masks of "
+            f"{path}: expected {rule}, got only {found}, so 1 would be background; for masks of "
             "0 and 1 (255 = ignored), set the task's values='mask01'"
         )
     return mask

@@ -32,7 +32,7 @@ class Listing:
     others: list[tuple[str, str]] = field(default_factory=list)
 
     def missing(self, ids: Iterable[str]) -> str | None:
-        """Return an error if ids have no file here, else None."""
+        """Return an error message if ids have no file here, else None."""
         if not (unknown := [i for i in ids if i not in self.files]):
             return None
         near, found = nearest_id(unknown[0], self.files), f"{len(unknown)} id(s) without an image"
@@ -41,9 +41,9 @@ class Listing:
         return f"{found} in {self.folder}, the first is {unknown[0]!r}{near}"
 
     def unused(self, images: Collection[str]) -> str | None:
-        """Return an error if files belong to none of the images (ids of all splits), else None.
+        """Return an error message if files match no id in ``images`` (all splits), else None.
 
-        So do images with other suffixes, and files with other suffixes if an id has no file here.
+        Of files with other suffixes, only images count, and those whose image has no label here.
         """
         found = [(i, path) for i, path in self.files.items() if i not in images]
         for i, path in self.others:
@@ -58,7 +58,7 @@ class Listing:
 
 
 def nearest_id(name: str, ids: Collection[str]) -> str:
-    """Return a part of a message that suggests the most similar id, or an empty string."""
+    """Return ', the nearest id is ...' for the id most similar to ``name``, or ''."""
     folded = name.casefold()
     near = (
         [i for i in ids if i.casefold() == folded]
@@ -69,7 +69,7 @@ def nearest_id(name: str, ids: Collection[str]) -> str:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read a split, one id per line; InputError if an id is listed twice or leaves the folder."""
+    """Read a split, one id per line; raise InputError for duplicates and paths outside."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
@@ -87,7 +87,7 @@ def read_ids(path: Path) -> list[str]:
 
 
 def samples_of(ids: Iterable[str], images: Listing, labels: Mapping[str, Listing]) -> list[dict]:
-    """Return ``sample_id``, ``img_path`` and ``label_paths`` (by task) of each id."""
+    """Return ``sample_id``, ``img_path`` and ``label_paths`` (per task) of each id."""
     return [
         dict(
             sample_id=i,
@@ -119,7 +119,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> Listing:
         elif os.path.exists(path):
             listing.others.append((os.path.splitext(name)[0], path))
         else:
-            raise InputError(f"{path}: broken link; fix or remove it")
+            raise InputError(f"{path}: broken symbolic link; fix or remove it")
     return listing
 
 

@@ -42,7 +42,7 @@ def run_parallel(
     """Yield ``function(job)`` for every job, in order; the first error stops all.
 
     Both must be picklable. One worker is this process; with more, the calling script must guard its
-    entry point, since each worker imports it. InputError if a worker was killed.
+    entry point, since each worker imports it. Raises InputError if a worker was killed.
     """
     # daemonic processes cannot have children
     if workers <= 1 or len(jobs) <= 1 or multiprocessing.current_process().daemon:
@@ -76,7 +76,7 @@ def _end_with_parent() -> None:
 
 
 def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
-    """Make a loader worker ignore the signals that a training handles; then call ``then``."""
+    """Make a loader worker ignore the signals that its parent handles; then call ``then``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # elsewhere than on Linux, SIGTERM ends a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -86,7 +86,7 @@ def start_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
 
 
 def _obey_parent(parent: int) -> None:
-    """Exit on SIGTERM from the training; ignore SIGTERM from other processes."""
+    """Exit on SIGTERM from the training process; ignore SIGTERM from other processes."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

@@ -1,1 +1,1 @@
-"""Hooks of trainings and tests; ``vmt_mm.registry`` lists the modules."""
+"""Hooks of training and test runs; ``vmt_mm.registry`` lists the modules."""

@@ -15,7 +15,7 @@ from vmt_mm.registry import HOOKS
 class EMAHook(mmengine.hooks.EMAHook):
     """mmengine's ``EMAHook`` for mostly frozen models: the averaged model shares frozen weights.
 
-    Checkpoints store the averages as the weights, so a test without a training needs no swap.
+    Checkpoints store the averages as the weights, so a separate test run needs no swap.
     """
 
     _training = False
@@ -30,7 +30,7 @@ class EMAHook(mmengine.hooks.EMAHook):
             del self.ema_model.avg_parameters[name]
 
     def before_train(self, runner: Runner) -> None:
-        """Note that this is a training, which has averages."""
+        """Note that this is a training run, which has averages."""
         super().before_train(runner)
         self._training = True
 
@@ -41,7 +41,7 @@ class EMAHook(mmengine.hooks.EMAHook):
             checkpoint["ema_state_dict"].pop(f"module.{name}", None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Load the averages if a training is resumed; a new one creates them at its first step."""
+        """Load the averages of a resumed run; a new one creates them at its first step."""
         if runner._resume:  # as in mmengine's hook
             super().after_load_checkpoint(runner, checkpoint)
 

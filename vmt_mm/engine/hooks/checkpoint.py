@@ -41,14 +41,14 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
     """mmengine's ``CheckpointHook``, which never leaves the disk without a complete checkpoint.
 
     Older files are removed after the new one is written; mmengine removes them before. A checkpoint
-    lists the files that it replaces, so that a resumed run can remove them. A validation without
+    lists the files that it replaces, so that a resumed run can remove them. Validation without
     the metric of ``save_best`` logs a warning. ``save_frozen`` also saves the frozen backbone.
     """
 
     def __init__(self, *args: Any, save_frozen: bool = False, **kwargs: Any) -> None:
         known = inspect.signature(mmengine.hooks.CheckpointHook).parameters
         for key in kwargs.keys() - known.keys():  # mmengine would fail at the first checkpoint
-            raise InputError(f"CheckpointHook takes no {key!r}{nearest(key, known)}")
+            raise InputError(f"CheckpointHook: unknown argument {key!r}{nearest(key, known)}")
         super().__init__(*args, **kwargs)
         self.save_frozen = save_frozen
 
@@ -64,13 +64,13 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             (Path(runner.work_dir) / files.LAST_VALIDATION).unlink()
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint, then record this validation."""
+        """Save the best checkpoint, then record these metrics."""
         note = files.to_plain(dict(iter=runner.iter, metrics=metrics))
         runner.message_hub.update_info(files.VALIDATED, note)  # for the checkpoints from here on
         wanted = self.key_indicators if self.save_best else ()
         if missing := set(wanted) - {"auto", *metrics}:
-            text = f"has no {', '.join(missing)}, only {', '.join(sorted(metrics))}"
-            runner.logger.warning(f"save_best: this validation {text}")
+            text = f"lacks {', '.join(missing)}; it has {', '.join(sorted(metrics))}"
+            runner.logger.warning(f"save_best: this validation run {text}")
         else:
             super().after_val_epoch(runner, metrics)
             self._remove_outdated(runner)

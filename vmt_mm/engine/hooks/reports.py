@@ -34,11 +34,11 @@ class LabelReportHook(Hook):
         self._skipped: dict[str, str] = {}  # file -> what is wrong with it
 
     def before_train(self, runner: Runner) -> None:
-        """Check the labels of the training and the validation."""
+        """Check a sample of the training and validation labels."""
         _look(runner, runner.train_loop, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
-        """Check the labels of the test."""
+        """Check a sample of the test labels."""
         _look(runner, runner.test_loop)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -94,7 +94,7 @@ def _look(runner: Runner, *loops: BaseLoop | None) -> None:
 class MultiTaskVisualizationHook(Hook):
     """Draws panels of image, predictions and labels, with legends.
 
-    The first ``num_images`` of each validation go to the visualizer, all of a test to ``show_dir``.
+    The first ``num_images`` of each validation go to the visualizer, test images to ``show_dir``.
     """
 
     def __init__(self, num_images: int = 2, show_dir: str | None = None) -> None:
@@ -127,7 +127,7 @@ class MultiTaskVisualizationHook(Hook):
 
 @HOOKS.register_module()
 class PredictionWriterHook(Hook):
-    """Writes a test's predictions as ``<out_dir>/<task>/<id>.png``, in the task's label format."""
+    """Writes test predictions as ``<out_dir>/<task>/<id>.png``, in the task's label format."""
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)

@@ -1,4 +1,4 @@
-"""Stop a training early: on a non-finite loss, or on a signal."""
+"""Stop training early: on a non-finite loss, or on a signal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SAME_SIGNAL_S = 2.0
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Ends the training, or skips the step, when a loss is NaN or infinite.
+    """Ends training, or skips the step, when a loss is NaN or infinite.
 
     All processes make the same decision. A skipped step (``on_error='skip'``, at most ``max_skips``
     per run) does not change parameters, optimizer state or running statistics.
@@ -55,7 +55,7 @@ class FiniteLossHook(Hook):
         ]
 
     def release(self) -> None:
-        """Remove the hooks; the runner calls it however the training ends."""
+        """Remove the hooks; the runner calls it however training ends."""
         for handle in self._handles:
             handle.remove()
 
@@ -89,7 +89,7 @@ class FiniteLossHook(Hook):
         runner, lines = self._runner, "; ".join(filter(None, all_gather_object(own)))
         message = f"epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {lines}"
         if self.on_error == "raise":
-            raise InputError(f"{message}; the training stops before this step changes weights")
+            raise InputError(f"{message}; training stops before this step changes weights")
         if self.skipped == self.max_skips:
             raise InputError(f"{message}; {self.skipped} steps have already been skipped")
         self.skipped += 1
@@ -99,14 +99,14 @@ class FiniteLossHook(Hook):
 
 
 class InterruptedTraining(SystemExit):
-    """A signal ended the training, after a checkpoint; the exit code is 128 + the signal number."""
+    """A signal ended training, after a checkpoint; the exit code is 128 + the signal number."""
 
 
 @HOOKS.register_module()
 class GracefulStopHook(Hook):
-    """On SIGTERM or SIGINT, writes a checkpoint after the current step and ends the training.
+    """On SIGTERM or SIGINT, writes a checkpoint after the current step and ends training.
 
-    A second signal ends it at once. A resumed training repeats an interrupted validation. Several
+    A second signal ends it at once. A resumed run repeats an interrupted validation. Several
     processes exchange the signal during the next step, and stop one step later.
     """
 
@@ -123,7 +123,7 @@ class GracefulStopHook(Hook):
             self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def release(self) -> None:
-        """Restore the previous handlers; the runner calls it however the training ends."""
+        """Restore the previous handlers; the runner calls it however training ends."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -133,7 +133,7 @@ class GracefulStopHook(Hook):
         self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Stop if a signal was received during a validation within a training."""
+        """Stop if a signal was received during validation within a training run."""
         averaging = any(isinstance(hook, EMAHook) for hook in runner.hooks)
         if self._handlers and not averaging:  # else the model now has the averages
             self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter))
