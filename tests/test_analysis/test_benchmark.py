@@ -121,9 +121,9 @@ def test_inference_predicts_every_task():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, "encoder", 1, (32, 32)), "1 or more, got 0 task"),
-        ((1, "encoder", 0, (32, 32)), "got 1 task.s., 0 image"),
-        ((1, "encoder", 1, (32, -1)), "32 x -1 pixels"),
+        ((0, "encoder", 1, (32, 32)), "positive integers, got tasks=0,"),
+        ((1, "encoder", 0, (32, 32)), "batch=0"),
+        ((1, "encoder", 1, (32, -1)), r"size=\(32, -1\)"),
     ],
 )
 def test_wrong_numbers_are_one_message(arguments, message):

@@ -223,14 +223,14 @@ ROWS = [
         _label("semseg/a", SIZE, 21),
         "data/semseg/a.png",
         _INDEX_RULE,
-        "found 21",
+        "got 21",
     ),
     _data(
         "16 bit where an index is expected",
         _label("semseg/a", SIZE, 300, np.uint16),
         "data/semseg/a.png",
         _INDEX_RULE,
-        "found 300",
+        "got 300",
     ),
     _data(
         "colours where an index is expected",
@@ -411,7 +411,7 @@ ROWS = [
     _option(
         "best checkpoint by an absent task",
         {"default_hooks.checkpoint.save_best": "foo/mIoU"},
-        "default_hooks.checkpoint.save_best: no metric of the validation writes 'foo/mIoU'",
+        "default_hooks.checkpoint.save_best: no metric in val_evaluator computes 'foo/mIoU'",
         "did you mean",
     ),
     _option(

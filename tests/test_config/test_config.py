@@ -348,7 +348,9 @@ def test_options_change_one_task_of_one_component():
     assert cfg.val_dataloader.dataset.tasks == plain.tasks
     assert load_config(cfg).model.tasks == cfg.model.tasks
     assert load_config(PASCAL, {**options, "task": "semseg"}).model.tasks.semseg.loss_weight == 2.0
-    with pytest.raises(InputError, match="no 'loss_wieght'; did you mean 'loss_weight'"):
+    with pytest.raises(
+        InputError, match="unknown argument 'loss_wieght'; did you mean 'loss_weight'"
+    ):
         load_config(PASCAL, {"model.tasks.saliency.loss_wieght": 2.0})
 
 

@@ -93,20 +93,20 @@ def test_early_stopping_and_schedules(kind, place):
         derived = derive_rules(_config(**{place: [dict(type=kind, monitor=monitor)]}))
         assert derived[place][0]["rule"] == rule
     fault = _fault(**{place: [dict(type=kind, monitor="floor/mIuO")]})
-    assert fault.startswith(f"{place}[0].monitor: no metric of the validation writes 'floor/mIuO'")
+    assert fault.startswith(f"{place}[0].monitor: no metric in val_evaluator computes 'floor/mIuO'")
     assert "did you mean 'floor/mIoU'" in fault
     fault = _fault(**{place: [dict(type=kind, monitor="floor/mIoU", rule="less")]})
-    assert fault.startswith(f"{place}[0].rule: 'less' is wrong for 'floor/mIoU': its metric")
+    assert fault.startswith(f"{place}[0].rule: 'less' is wrong for 'floor/mIoU': its direction")
 
 
 def test_a_schedule_without_a_monitor_goes_by_nothing():
-    assert "writes 'loss'" in _fault(param_scheduler=dict(type="ReduceOnPlateauLR"))
+    assert "computes 'loss'" in _fault(param_scheduler=dict(type="ReduceOnPlateauLR"))
 
 
 @pytest.mark.parametrize(
     ("hook", "message"),
     [
-        (dict(save_best="depth/abs_re"), "writes 'depth/abs_re'; did you mean 'depth/abs_rel'?"),
+        (dict(save_best="depth/abs_re"), "computes 'depth/abs_re'; did you mean 'depth/abs_rel'?"),
         (dict(save_best="floor/IoU/ok"), "did you mean 'floor/IoU/oak'?"),
         (dict(save_best="mIoU"), "did you mean 'floor/mIoU'?"),
         (dict(save_best="floor/images"), "'floor/images' does not measure quality; did you mean"),

@@ -251,7 +251,7 @@ def test_arguments_that_do_nothing_to_labels():
 
 @pytest.mark.parametrize("key", ["resume_from", "lr_config", "evaluation", "total_epochs"])
 def test_top_level_keys_of_mmseg_before_1(key):
-    _refused(f"{key!r} has no effect; it is of MMSegmentation before 1.0", **{key: 1})
+    _refused(f"{key!r} has no effect; it comes from MMSegmentation before 1.0", **{key: 1})
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_zero_may_be_ignored_and_classes_start_at_1(tmp_path):
     Image.fromarray(spec.encode(np.uint8([[[0, 2]]]))).save(path)
     np.testing.assert_array_equal(spec.decode_prediction(path), [[0, 2]])
     Image.fromarray(np.uint8([[4]])).save(path)
-    with pytest.raises(InputError, match="expected class indices 0..3 or 255 .* found 4"):
+    with pytest.raises(InputError, match="expected class indices 0..3 or 255 .* got 4"):
         spec.decode(path)
 
 

@@ -18,7 +18,7 @@ def test_labels_as_predictions_are_the_diagonal(run_tool, scenes, tmp_path):
     assert sum(row[i] for i, row in enumerate(pixels)) == sum(map(sum, pixels)) > 1000
     assert cv2.imread(str(tmp_path / "confusion_human_parts.png")).shape[2] == 3
     error = run_tool(*command, "--task", "normals", *data, code=1).err
-    assert "error: --task must be one of ['semseg', 'human_parts'], got normals" in error
+    assert "error: --task must be one of ['semseg', 'human_parts'], got 'normals'" in error
 
 
 def test_operations_grow_with_the_image(run_tool):

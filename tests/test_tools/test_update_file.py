@@ -37,7 +37,7 @@ def test_an_adapter_file(run_tool, tmp_path):
     frozen = dict(source=None, sha256="", tensors=0)
     adapter = Adapter(weights, OLD, dict(encoder={}), frozen, **named)
     write_adapter(tmp_path / "old.safetensors", adapter)
-    with pytest.raises(InputError, match=r"update_file.py .*old\.safetensors NEW"):
+    with pytest.raises(InputError, match=r"update_file.py .*old\.safetensors OUTPUT"):
         load_adapter(tmp_path / "old.safetensors")
     files = (tmp_path / "old.safetensors", tmp_path / "new.safetensors")
     run_tool(TOOL, *files)
@@ -62,7 +62,7 @@ def test_a_config_of_a_work_dir(run_tool, tmp_path):
     files = (tmp_path / "old.py", tmp_path / "new.py")
     files[0].write_text(Config(OLD).pretty_text)
     with pytest.raises(
-        InputError, match=r"no hook is named 'StepTimeHook'(.*\n)*.*update_file.py OLD NEW"
+        InputError, match=r"no hook is named 'StepTimeHook'(.*\n)*.*update_file.py CONFIG OUTPUT"
     ):
         load_config(files[0])
     run_tool(TOOL, *files)

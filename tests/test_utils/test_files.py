@@ -108,7 +108,7 @@ def test_targets_are_checked_before_any_work(tmp_path):
         check_folder_target(tmp_path / "file" / "below", "--out")
     with pytest.raises(InputError, match="is a folder; expected a file"):
         check_file_target(tmp_path)
-    with pytest.raises(InputError, match="no image format"):
+    with pytest.raises(InputError, match="cannot write this image format"):
         check_image_target(tmp_path / "a.foo")
     if os.geteuid():  # root may write everywhere
         with pytest.raises(InputError, match="is not writable"):
