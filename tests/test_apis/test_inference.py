@@ -91,7 +91,7 @@ def test_names_in_the_checkpoint_win(checkpoint, tmp_path):
         ((CONFIG_FILE, None, "cpuu"), "'cpuu' cannot be used"),
         (("missing.safetensors",), "missing.safetensors: no such adapter"),
         (("a.safetensors", "b.pth"), "needs no checkpoint"),
-        (("a.safetensors", None, "cpu", dict(lr=1)), "no option but `pretrained`"),
+        (("a.safetensors", None, "cpu", dict(lr=1)), "no option except `pretrained`"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -189,7 +189,7 @@ def test_a_config_without_a_pipeline(model, checkpoint):
 
 
 def test_only_the_first_test_pipeline_is_examined():
-    datasets = [dict(pipeline=[dict(type=t)]) for t in ("PackInputs", "LoadImageFromFile")]
+    datasets = [dict(pipeline=[dict(type=t)]) for t in ("PackMultiTaskInputs", "LoadImageFromFile")]
     cfg = Config(dict(test_dataloader=dict(dataset=dict(datasets=datasets))))
     with pytest.raises(InputError, match="first pipeline in test_dataloader has no LoadImage"):
         InferencePipeline(cfg)

@@ -163,7 +163,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
         (_IMAGE, dict(tasks=["pose"]), "unknown task"),
         (_IMAGE, dict(tasks=[]), "one or more different names"),
         (_IMAGE, dict(opacity=2), "opacity"),
-        (_IMAGE, dict(panels=True), "panels=True needs out_dir"),
+        (_IMAGE, dict(panels=True), "`panels=True` needs `out_dir`"),
     ],
 )
 def test_wrong_options_are_told_before_the_first_image(inferencer, inputs, options, message):
