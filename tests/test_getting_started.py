@@ -102,7 +102,7 @@ def _check_metrics(clone):
     metrics = json.loads((clone / "work_dirs/first_test/metrics.json").read_text())
     reading = PAGE.split("## Test")[1].split("## Predict")[0]
     named = re.findall(r"`(\w+/\w+)`", reading)
-    assert len(named) == 4
+    assert len(named) == 5
     assert {*named, "semseg/images"} <= metrics.keys()
     edges = json.loads((clone / "work_dirs/first_edge_test/metrics.json").read_text())
     assert {key.split("/")[0] for key in edges} == {key.split("/")[0] for key in metrics} | {"edge"}

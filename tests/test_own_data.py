@@ -169,7 +169,10 @@ def test_the_commands(command, run_tool, folder):
         task = "floor" if config == "my_rooms.py" else "people/photos"
         assert len(list(Path("work_dirs/predictions", task).glob("*.png"))) == 2
     elif script == "tools/train.py":
-        assert (Path("work_dirs") / Path(config).stem / "epoch_1.pth").is_file()
+        work_dir = Path("work_dirs", Path(config).stem)
+        if "--work-dir" in arguments:
+            work_dir = Path(arguments[arguments.index("--work-dir") + 1])
+        assert (work_dir / "epoch_1.pth").is_file()
 
 
 def _trained(config, folder, run_tool):
