@@ -71,6 +71,8 @@ def test_other_settings_and_missing_runs(trained, compare):
     assert "Traceback" not in output
     output = compare("--collect", "--seeds", "0", "1", "7")
     assert "decoders_swin-nano_shapes/seed7 has not started" in output
+    output = compare("--title", "decoders_swin-nano_shapes.py=x", code=1)
+    assert "--title: expected a file name without suffix, one of decoders_swin-nano_s" in output
 
 
 def test_a_failed_training_is_reported_and_the_others_are_kept(trained, compare):
