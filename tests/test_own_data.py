@@ -136,7 +136,7 @@ def test_the_input_check_covers_the_members():
     message = str(caught.value)
     for part in (
         "data_root 'gone' is not a folder",
-        "data/my_photos/splits/gone.txt: no such list of ids",
+        "data/my_photos/splits/gone.txt: no such split file",
         "train_dataloader (data/my_photos): task 'people' is Segmentation with 5 channels, but "
         "Segmentation with 2 channels in the model",
         "val_dataloader (data/my_rooms) has unknown task(s) ['edge']",

@@ -23,4 +23,4 @@ def refuse_unread(kind: type, given: Iterable[str]) -> None:
     """
     for name in given:
         if name in kind.unread:
-            raise InputError(f"{kind.__name__} takes no {name!r}; {kind.unread[name]}")
+            raise InputError(f"{kind.__name__}: unknown argument {name!r}; {kind.unread[name]}")

@@ -141,7 +141,7 @@ def test_deep_images_by_the_config(checkpoint, tmp_path):
     samples = [inference_model(model, image) for image in (deep, tmp_path / "deep.png")]
     assert equal(*samples)
     assert samples[0].prediction("semseg").shape[1:] == (20, 30)
-    with pytest.raises(CorruptFileError, match=r"deep\.png: has uint16 values in 7000\.\.9000"):
+    with pytest.raises(CorruptFileError, match=r"deep\.png: has uint16 values in \[7000, 9000\]"):
         inference_model(plain, tmp_path / "deep.png")
     inferencer = MultiTaskInferencer(model, show_progress=False)
     for inputs in (deep, tmp_path / "deep.png"):

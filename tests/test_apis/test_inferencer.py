@@ -161,7 +161,7 @@ def test_outputs_that_would_collide(inferencer, folder, tmp_path):
         (_IMAGE, dict(batch_size=0), "batch_size"),
         (_IMAGE, dict(on_error="ignore"), "on_error"),
         (_IMAGE, dict(tasks=["pose"]), "unknown task"),
-        (_IMAGE, dict(tasks=[]), "one or more different names"),
+        (_IMAGE, dict(tasks=[]), "one or more distinct names"),
         (_IMAGE, dict(opacity=2), "opacity"),
         (_IMAGE, dict(panels=True), "`panels=True` needs `out_dir`"),
     ],

@@ -258,7 +258,7 @@ ROWS = [
         _grey_depth,
         "data/depth/a.png",
         "16-bit depth in millimetres in one channel",
-        "got 8 bits",
+        "got 8-bit integers",
         options={"tasks": dict(_delete_=True, depth=dict(type="Depth")), **_NO_TASKS},
     ),
     # -- the folder and its lists
@@ -266,7 +266,7 @@ ROWS = [
     _data(
         "missing split",
         lambda root: (root / "splits/val.txt").unlink(),
-        "data/splits/val.txt: no such list of ids",
+        "data/splits/val.txt: no such split file",
         "splits/{train,val}.txt",
     ),
     _data(
@@ -313,7 +313,7 @@ ROWS = [
         shutil.rmtree,
         "data_root 'data' is not a folder",
         "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt",
-        "--cfg-options data_root=FOLDER",
+        "--cfg-options data_root=<dataset folder>",
     ),
     _data(
         "missing task folder",
@@ -417,23 +417,23 @@ ROWS = [
     _option(
         "number of class names",
         {"train_dataloader.dataset.metainfo": dict(semseg=dict(classes=("a", "b")))},
-        "data: `classes` of task 'semseg' must be of shape (21,)",
-        "num_classes is 21",
+        "data: metainfo of task 'semseg': `classes` must list 21 names",
+        "num_classes=21",
     ),
     _option(
         "too few classes",
         {"tasks.human_parts.num_classes": 1},
-        "human_parts: `num_classes` must be 2..255, got 1",
+        "human_parts: `num_classes` must be an int in [2, 255], got 1",
     ),
     _option(
         "too many classes",
         {"tasks.semseg.num_classes": 256},
-        "semseg: `num_classes` must be 2..255, got 256",
+        "semseg: `num_classes` must be an int in [2, 255], got 256",
     ),
     _option(
         "classes that are not a number",
         {"tasks.semseg.num_classes": "21"},
-        "semseg: `num_classes` must be 2..255, got '21'",
+        "semseg: `num_classes` must be an int in [2, 255], got '21'",
     ),
     _option(
         "treatment of absent classes",
@@ -688,7 +688,7 @@ ROWS = [
         "missing weights",
         {"pretrained": "none.pth"},
         "pretrained weights 'none.pth' do not exist",
-        "--cfg-options pretrained=FILE",
+        "--cfg-options pretrained=<weights file>",
     ),
     _option(
         "missing weights of the package",

@@ -218,9 +218,9 @@ def test_missing_data_and_weights_are_listed_together(tmp_path):
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert "'data/pascal_mt'" in lines[0]
-    assert "data_root=FOLDER" in lines[0]
+    assert "data_root=<dataset folder>" in lines[0]
     assert "'pretrain/swin_tiny_patch4_window7_224.pth'" in lines[1]
-    assert "pretrained=FILE" in lines[1]
+    assert "pretrained=<weights file>" in lines[1]
     # Tests read no pretrained weights.
     with pytest.raises(InputError) as caught:
         check_inputs(load_config(PASCAL), training=False)

@@ -123,10 +123,10 @@ def test_every_fault_is_named_and_a_second_run_completes(raw, tmp_path):
     report = convert(recipe(), raw, out)
     expected = [
         "segmentation/0001.png: missing",
-        "depth/0001.npy: expected metres below 65.5, found 123.46",
+        "depth/0001.npy: expected at most 65.535 metres, got 123.46",
         "depth/0002.npy: cannot be read as a NumPy array",
-        "normals/0002.npy: expected components of unit vectors, found one of 127",
-        "edge/0002.npy: expected edges 0 or 1, found 255..255",
+        "normals/0002.npy: expected unit vectors, got an absolute value of 127",
+        "edge/0002.npy: expected edges 0 or 1, got 255 to 255",
         "normals/0003.npy: normals of size (10, 5) (height, width), but segmentation/0003.png",
         "edge/0003.npy: cannot be read as a NumPy array",
     ]

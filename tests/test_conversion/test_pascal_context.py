@@ -159,7 +159,7 @@ def test_invalid_classes_and_sizes(raw, tmp_path):
         "pascal-context/trainval/b.mat has (11, 16)",
         "pascal-context/trainval/b.mat: label of size (11, 16) (height, width), but the image has "
         "(12, 16)",
-        "pascal-context/trainval/d.mat: expected classes 0..459, found 0..460",
+        "pascal-context/trainval/d.mat: expected classes 0 to 459, got 0 to 460",
     ]
 
 

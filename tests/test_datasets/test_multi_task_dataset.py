@@ -189,16 +189,17 @@ def test_a_sample_that_no_pipeline_accepts_ends(root):
 def test_class_names_must_be_as_many_as_classes(root):
     names = dict(semseg=dict(classes=("a", "b")))
     _refused(
-        r"`classes` of task 'semseg' .*\(4,\).*num_classes is 4, got \(2,\)",
+        r"task 'semseg': `classes` must list 4 names, .*num_classes=4\), got \('a', 'b'\)",
         str(root),
         TASKS,
         metainfo=names,
     )
     names["semseg"]["classes"] += ("c", "d")
     assert _dataset(root, metainfo=names).metainfo["semseg"]["classes"] == ("a", "b", "c", "d")
-    _refused(
-        r"`classes` of task 'semseg' .*\(4,\).*got \(21,\)", str(root), TASKS, kind=PASCALContextMT
-    )
+    _refused("task 'semseg': `classes` must list 4 names", str(root), TASKS, kind=PASCALContextMT)
+    for palette in ([(1, 2, 3)] * 3 + [(1, 2)], [(1, 2)] * 4, [(1, 2, 3)] * 3, 5):
+        names["semseg"]["palette"] = palette
+        _refused("`palette` must list 4 RGB colours", str(root), TASKS, metainfo=names)
 
 
 def test_pascal_has_21_classes_and_7_parts(root):

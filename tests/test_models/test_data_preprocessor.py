@@ -327,7 +327,7 @@ def test_channels_that_do_not_fit():
     for images, message in (
         ([four], "mean and std have 3 values, but the images have 4 channel"),
         ([three[:1]], "mean and std have 3 values, but the images have 1 channel"),
-        ([three, four], r"one batch has images of \[3, 4\] channels"),
+        ([three, four], r"images in one batch have 3 and 4 channels"),
     ):
         with pytest.raises(InputError, match=message):
             MultiTaskDataPreprocessor(**NORMALISE)(_of_images(*images))
@@ -375,4 +375,4 @@ def test_mean_and_std_of_another_range_are_warned_of_once(said, largest, setting
         preprocessor(_of_images(image, image))
     assert len(said) == (0 if fits else 1)
     if not fits:
-        assert f"mean and std map image values 0..{largest} to" in said[0]
+        assert f"mean and std map image values [0, {largest}] to" in said[0]

@@ -110,8 +110,8 @@ def test_the_limit():
     [
         (dict(limit=0), "positive number, got 0"),
         (dict(limit="all"), "got 'all'"),
-        (dict(peft=dict(type="BitFit")), "BitFit adapts the backbone"),
-        (dict(peft=dict(type="VMTAdapter")), "VMTAdapter adapts the backbone"),
+        (dict(peft=dict(type="BitFit")), "but the backbone has BitFit"),
+        (dict(peft=dict(type="VMTAdapter")), "but the backbone has VMTAdapter"),
     ],
 )
 def test_refused(settings, message):

@@ -148,7 +148,7 @@ def test_the_mode_comes_back_after_an_error():
 
 
 def test_no_task_at_all_is_refused():
-    with pytest.raises(InputError, match="one or more different names"):
+    with pytest.raises(InputError, match="one or more distinct names"):
         build(SWIN)(torch.randn(1, 3, 32, 32), mode="predict", tasks=[])
 
 

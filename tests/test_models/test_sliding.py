@@ -113,7 +113,7 @@ def test_crop_batch_limits_the_crops_per_pass(build):
         (dict(SLIDE, stride=(33, 8)), "must not exceed crop_size"),
         (dict(SLIDE, crop_batch=0), "crop_batch must be a positive"),
         (dict(crop_size=(8, 8)), "crop_size needs mode='slide'"),
-        (dict(SLIDE, strides=(8, 8)), "takes no 'strides'"),
+        (dict(SLIDE, strides=(8, 8)), "unknown key 'strides'"),
     ],
 )
 def test_wrong_settings_are_one_message(cfg, message):

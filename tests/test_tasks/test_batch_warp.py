@@ -221,7 +221,7 @@ def test_a_flip_may_exchange_classes_on_a_device():
 
 
 def test_labels_that_were_not_framed_are_refused():
-    with pytest.raises(ValueError, match="expected a stack of"):
+    with pytest.raises(ValueError, match="`framed` pads to"):
         BatchWarp([make_warp((4, 4), (4, 4))], [(4, 4)]).nearest(torch.zeros(1, 1, 4, 4))
 
 

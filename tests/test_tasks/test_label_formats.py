@@ -216,8 +216,12 @@ def test_invalid_depth(tmp_path):
     np.save(tmp_path / "b.npy", np.int32([[-1, 0, 2000]]))
     np.testing.assert_array_equal(spec.decode(tmp_path / "b.npy"), [[0, 0, 2]])
     Image.fromarray(np.uint8([[1, 2]])).save(tmp_path / "c.png")
-    with pytest.raises(InputError, match="expected 16-bit depth .* got 8 bits; .* task's `scale`"):
+    with pytest.raises(InputError, match="expected 16-bit depth .* got 8-bit .* task's `scale`"):
         spec.decode(tmp_path / "c.png")
+    Image.fromarray(np.uint8([[1, 2]])).convert("P").save(tmp_path / "p.png")
+    for scale in (None, 50):  # no scale helps
+        with pytest.raises(InputError, match="got a palette image, .* without a palette$"):
+            Depth("d", scale=scale).label.decode(tmp_path / "p.png")
     for wrong in (0, -1, "mm", float("nan")):
         with pytest.raises(InputError, match="own: `scale` must be a positive number"):
             build_tasks(dict(own=dict(type="Depth", scale=wrong)))

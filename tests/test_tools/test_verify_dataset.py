@@ -217,7 +217,7 @@ def test_deep_images_are_read_as_the_config_says(root):
         _save(root / f"images/{i}.png", np.full(SIZE, 900, np.uint16))
     problems = verify(root, TASKS, splits(root)).problems
     assert len(problems) == 5
-    assert "a.png: has uint16 values in 900..900" in problems[0]
+    assert "a.png: has uint16 values in [900, 900]" in problems[0]
     reader = LoadImageFromFile(value_range=(0, 1000))
     assert verify(root, TASKS, splits(root), reader=reader).problems == []
 
@@ -242,7 +242,7 @@ def test_arguments_of_workers_can_be_pickled(root):
 def test_missing_folders_and_splits_are_errors(root):
     for folder, names, message in (
         (root / "gone", ("train",), "gone: not a folder"),
-        (root, ("test",), r"test\.txt: no such list of ids"),
+        (root, ("test",), r"test\.txt: no such split file"),
     ):
         with pytest.raises(InputError, match=message):
             verify(folder, TASKS, splits(folder, *names))

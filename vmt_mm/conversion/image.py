@@ -37,7 +37,7 @@ class ImageJob:
     link: bool
 
     def outputs(self) -> dict[str, Path]:
-        """Return the files to write: 'image' and each task -> path."""
+        """Return the paths to write, with the keys 'image' and each task."""
         image = f"images/{self.image_id}{Path(self.recipe.image).suffix}"
         labels = {rule.task: f"{rule.task}/{self.image_id}.png" for rule in self.recipe.labels}
         return {name: self.target / file for name, file in dict(image=image, **labels).items()}
@@ -53,7 +53,7 @@ class ImageJob:
 
 
 def convert_image(job: ImageJob) -> dict[str, Outcome]:
-    """Write the image and its labels; return the outcome of each by task, and of 'image'.
+    """Write the image and its labels; return the outcome per task, and of 'image'.
 
     Outputs that can no longer be made are removed. Problems name files relative to the source.
     """

@@ -18,7 +18,7 @@ _MIN_LENGTH, _ENOUGH = 0.1, 1000
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    """Read a variable of a MATLAB file (version 7 or older); InputError if it is missing."""
+    """Read a variable of a MATLAB file (version 7 or older). Raises InputError if it is missing."""
     try:
         content = scipy.io.loadmat(path, variable_names=[key])
     except Exception as error:  # damaged files raise arbitrary exceptions

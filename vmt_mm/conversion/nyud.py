@@ -28,22 +28,22 @@ def semseg(path: Path) -> Label:
 
 
 def depth(path: Path) -> Label:
-    """Convert metres to millimetres, 0 = no depth; no label if no pixel has depth."""
+    """Convert metres to millimetres; 0 means no depth. Without any, there is no label."""
     metres = read_npy(path).astype(np.float64)
     valid = np.isfinite(metres) & (metres > 0)
     millimetres = np.rint(np.where(valid, metres, 0) * 1000)
     if millimetres.max(initial=0) > 65535:
-        raise InputError(f"{path}: expected metres below 65.5, found {metres[valid].max():g}")
+        raise InputError(f"{path}: expected at most 65.535 metres, got {metres[valid].max():g}")
     millimetres[valid] = np.maximum(millimetres[valid], 1)
     return Label(millimetres.astype(np.uint16) if valid.any() else None)
 
 
 def normals(path: Path, segmentation: Path | None, axes: str) -> Label:
-    """Make unit normals in the camera frame; (0, 0, 0), NaN and infinite vectors: no normal."""
+    """Make unit normals in the camera frame; pixels with (0, 0, 0), NaN or infinity have none."""
     vectors, floor = read_npy(path, (3,)).astype(np.float32), None
     largest = np.nanmax(np.abs(vectors), initial=0)
     if largest > 1.01:
-        raise InputError(f"{path}: expected components of unit vectors, found one of {largest:g}")
+        raise InputError(f"{path}: expected unit vectors, got an absolute value of {largest:g}")
     if segmentation is not None:
         floor = read_classes(segmentation, _CLASSES) == _FLOOR
         check_size(path, vectors, segmentation, floor)
@@ -54,12 +54,12 @@ def edge(path: Path) -> Label:
     """Convert edges 0 or 1 to 0 or 255."""
     values = read_npy(path).astype(np.float32)
     if not ((values >= 0) & (values <= 1)).all():
-        raise InputError(f"{path}: expected edges 0 or 1, found {values.min():g}..{values.max():g}")
+        raise InputError(f"{path}: expected edges 0 or 1, got {values.min():g} to {values.max():g}")
     return Label((values > 0.5).astype(np.uint8) * 255)
 
 
 def nyud(normals_axes: str) -> Recipe:
-    """Return the recipe of NYUD_MT; InputError if the axes are invalid."""
+    """Return the recipe of NYUD_MT. Raises InputError if the axes are invalid."""
     axes = parse_frame(normals_axes)
     vectors = (("normals/{id}.npy",), (_SEGMENTATION, None))
     return Recipe(

@@ -62,7 +62,7 @@ def semseg(path: Path) -> Label:
 
 
 def human_parts(path: Path) -> Label:
-    """Make part classes, 0 elsewhere; later parts overwrite earlier ones; no parts: no label."""
+    """Make part classes, 0 elsewhere; later parts overwrite others. No label without parts."""
     content, values = read_mat(path, "anno"), None
     try:
         for thing in content[0][0][1].ravel():  # class, its index, mask, parts: names with masks
@@ -103,18 +103,18 @@ def edge(context: Path) -> Label:
 
 
 def read_context(path: Path) -> np.ndarray:
-    """Read PASCAL-Context classes (H, W), 1..459, 0 = none."""
+    """Read PASCAL-Context classes (H, W), 1..459, or 0 for none."""
     classes = read_mat(path, "LabelMap")
     if classes.ndim != 2 or classes.dtype.kind not in "uif":
         raise InputError(f"{path}: expected LabelMap of shape (H, W), got {classes.shape}")
     low, high = classes.min(initial=0), classes.max(initial=0)
     if low < 0 or high > _CONTEXT_CLASSES:
-        raise InputError(f"{path}: expected classes 0..{_CONTEXT_CLASSES}, found {low}..{high}")
+        raise InputError(f"{path}: expected classes 0 to {_CONTEXT_CLASSES}, got {low} to {high}")
     return classes
 
 
 def pascal_context(normals_axes: str) -> Recipe:
-    """Return the recipe of PASCAL_MT; InputError if the axes are invalid."""
+    """Return the recipe of PASCAL_MT. Raises InputError if the axes are invalid."""
     axes = parse_frame(normals_axes)
     classes = ("semseg/VOC12/{id}.png", "semseg/pascal-context/{id}.png")
     vectors = (("normals_distill/{id}.png",), (_CONTEXT,))

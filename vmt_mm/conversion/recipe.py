@@ -29,11 +29,11 @@ class LabelRule:
 class Recipe:
     """A raw dataset and how to convert it.
 
-    Changed ``settings`` cause a full conversion. ``judge``: notes, summed by task -> problems.
+    Changed ``settings`` cause a full conversion. ``judge`` maps sums of notes per task to problems.
     """
 
     name: str
-    splits: Mapping[str, str]  # name -> raw file of ids
+    splits: Mapping[str, str]  # name -> raw split file
     expected: Mapping[str, int]  # name -> number of ids
     image: str  # raw file, with ``{id}``
     labels: tuple[LabelRule, ...]

@@ -42,8 +42,8 @@ _DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 class Report:
     """Counts and problems of a conversion; without ``problems``, the dataset is complete.
 
-    ``converted_now`` is the number of images converted by this run. ``splits`` maps a split to
-    'expected', its number of ids, and 'image' and each task to {state: number}.
+    ``converted_now`` is the number of images converted by this run. ``splits`` has a dict per
+    split: ``expected`` (number of ids), and for ``image`` and each task the number per state.
     """
 
     dataset: str
@@ -108,7 +108,7 @@ def convert(
 
 
 def _read_journal(target: Path, header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return entries of images finished with the same settings; InputError for other folders."""
+    """Return {id: entry} of images converted with the same settings; refuse other folders."""
     if not (target / JOURNAL).is_file():
         if target.exists() and any(path.name != _SCRATCH for path in target.iterdir()):
             raise InputError(f"{target}: is not empty and no converter wrote it; use a new folder")
@@ -149,7 +149,7 @@ def _open(source: Path, target: Path, first_list: str) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive into a folder; InputError if it is damaged."""
+    """Unpack an archive into a folder. Raises InputError if it is damaged."""
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:

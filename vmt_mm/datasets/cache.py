@@ -38,7 +38,7 @@ class SampleCache:
         self.specs, self.reader = specs, reader
 
     def __getitem__(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Return the image (key ``IMAGE``) and the labels by task; InputError if writing fails."""
+        """Return image (key ``IMAGE``) and labels per task; raise InputError if writing fails."""
         path = self.folder / f"{sample['sample_id']}.safetensors"
         files = {IMAGE: sample["img_path"], **sample["label_paths"]}
         state = json.dumps({name: _state(path) for name, path in files.items()})

@@ -18,8 +18,8 @@ class ConcatDataset(mmengine.dataset.ConcatDataset):
     """mmengine's ``ConcatDataset`` whose members may label different tasks.
 
     Tasks that a member does not label count as missing there. A task's metainfo comes from the
-    members that label it; InputError if they disagree. In test mode, ids must be unique across
-    members because they name prediction files.
+    members that label it; raises InputError if they disagree. In test mode, ids must be unique
+    across members because they name prediction files.
 
     Args:
         datasets: the members or their configs; ``lazy_init`` is mmengine's.
@@ -67,7 +67,7 @@ def _numbered(datasets: Sequence[Any]) -> Iterator[tuple[str, MultiTaskDataset]]
 
 
 def _merge_metainfo(datasets: Sequence[Any]) -> dict[str, Any]:
-    """Merge metainfo by task: members that label it must agree; otherwise, the first one counts."""
+    """Merge metainfo per task: members that label it must agree; without any, the first counts."""
     merged: dict[str, dict[str, Any]] = {}
     others: dict[str, Any] = {}
     seen: dict[tuple[str, str], tuple[Any, str]] = {}

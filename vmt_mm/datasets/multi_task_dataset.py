@@ -34,13 +34,13 @@ class MultiTaskDataset(BaseDataset):
     Args:
         data_root: root folder.
         tasks: name -> task config (or built task); the model's tasks or a subset of them.
-        ann_file: list of ids, relative to ``data_root``.
+        ann_file: split file with one id per line, relative to ``data_root``.
         metainfo: per task, ``dict(classes=..., palette=...)``.
         pipeline: transforms.
         test_mode: fail, instead of drawing another sample, if a transform drops one.
         on_error: for invalid files, 'raise' or 'skip': a skipped label counts as missing; a skipped
             image is replaced by another sample in training, and by a black placeholder without
-            labels in a test. ``LabelReportHook`` reports skipped files.
+            labels in test mode. ``LabelReportHook`` reports skipped files.
         part: (k, n): use every n-th id, starting at the k-th, 0 <= k < n; None uses all.
         id_prefix: folder put before the ids, to separate outputs of several datasets.
         cache: folder of decoded files, see :class:`SampleCache`; True means ``<data_root>/cache``.
@@ -114,7 +114,7 @@ class MultiTaskDataset(BaseDataset):
             for word, names in known.items():
                 near = word not in names and get_close_matches(str(word).lower(), names, 1)
                 if near:
-                    raise InputError(f"{rule}, got {word!r}; did you mean {near[0]!r}?")
+                    raise InputError(f"{rule}, got the key {word!r}; did you mean {near[0]!r}?")
         for name, task in self.tasks.items():
             task.check_metainfo(self.metainfo.get(name, {}), str(self.data_root))
 
@@ -124,10 +124,10 @@ class MultiTaskDataset(BaseDataset):
         root, path = Path(data_root).expanduser(), Path(ann_file).expanduser()
         expected = "images/<id>.jpg, <task>/<id>.png and splits/{train,val}.txt"
         if not root.is_dir():
-            advice = f"expected {expected}; set it with --cfg-options data_root=FOLDER"
+            advice = f"expected {expected}; set --cfg-options data_root=<dataset folder>"
             return f"data_root {str(root)!r} is not a folder: {advice}"
         if not (root / path).is_file():
-            return f"{root / path}: no such list of ids; expected {expected}"
+            return f"{root / path}: no such split file; expected {expected}"
         return None
 
     def full_init(self) -> None:
@@ -144,13 +144,14 @@ class MultiTaskDataset(BaseDataset):
         self._stored = SampleCache(folder, root, self.label_specs, readers[0])
 
     def load_data_list(self) -> list[dict]:
-        """List the samples of the split: ``img_path``, ``sample_id``, ``label_paths`` by task."""
+        """List the samples of the split: ``img_path``, ``sample_id``, ``label_paths`` per task."""
         root = self._root
         first, step = self.part
         listed = layout.read_ids(Path(str(self.ann_file)))
         ids = listed[first::step]
         if not ids:
-            raise InputError(f"{self.ann_file}: part {first} of {step} of {len(listed)} is empty")
+            found = f"`part`=({first}, {step}) selects none of {len(listed)} id(s)"
+            raise InputError(f"{self.ann_file}: {found}; use (k, n) with n <= {len(listed)}")
         images = layout.list_files(root / "images", layout.IMAGE_SUFFIXES)
         if missing := images.missing(ids):
             raise InputError(f"{self.ann_file}: {missing}")

@@ -43,7 +43,7 @@ def look_at_labels(dataset: Any) -> list[str]:
 
 
 def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts, list[str]]]:
-    """Return counts by task, read until the time ``end``, and the first invalid file's error."""
+    """Return counts and the first invalid file's error per task, reading until the time ``end``."""
     found = {name: (LabelCounts(), []) for name in dataset.label_specs}
     order = np.random.default_rng(0).permutation(len(dataset))[:_SAMPLES]
     for index in order.tolist():
@@ -65,7 +65,7 @@ def _look(dataset: MultiTaskDataset, end: float) -> dict[str, tuple[LabelCounts,
 
 @dataclass
 class Checked:
-    """Result for one sample; ``turned``: EXIF rotates or mirrors it; ``counts`` by task."""
+    """Result for one sample; ``turned``: EXIF rotates or mirrors it; ``counts`` per task."""
 
     problems: list[str] = field(default_factory=list)
     turned: bool = False
@@ -74,7 +74,7 @@ class Checked:
 
 @dataclass
 class Verification:
-    """Result for a dataset: samples and label counts by split, problems and notes."""
+    """Result for a dataset: samples and label counts per split, problems and notes."""
 
     root: Path
     entries: dict[str, list[dict]] = field(default_factory=dict)
@@ -122,13 +122,13 @@ def verify(
 ) -> Verification:
     """Read and check every image and label of a folder.
 
-    ``splits`` maps names to files of ids; ``workers`` is the number of processes; ``reader`` is the
+    ``splits`` maps names to split files; ``workers`` is the number of processes; ``reader`` is the
     pipeline's image loader, by default a plain ``LoadImageFromFile``.
     """
     if not root.is_dir():
         raise InputError(f"{root}: not a folder; expected the root of a dataset")
     if missing := [path for path in splits.values() if not path.is_file()]:
-        raise InputError(f"{missing[0]}: no such list of ids")
+        raise InputError(f"{missing[0]}: no such split file")
     result, reader = Verification(root), reader or LoadImageFromFile()
     _list_entries(result, tasks, splits)
     jobs = {entry["sample_id"]: entry for of in result.entries.values() for entry in of}

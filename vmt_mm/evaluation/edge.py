@@ -47,7 +47,7 @@ class EdgeMetric(TaskMetric):
     ) -> None:
         super().__init__(task, **kwargs)
         if not 0 <= tolerance < 1:
-            raise InputError(f"{task}: `tolerance` must be in [0, 1), got {tolerance}")
+            raise InputError(f"{task}: `tolerance` must be in [0, 1), got {tolerance!r}")
         self.tolerance, self.positive_weight = tolerance, positive_weight
 
     def measure(self, prediction: Tensor, label: Tensor) -> Counts:

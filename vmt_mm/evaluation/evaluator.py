@@ -1,4 +1,4 @@
-"""The multi-task evaluator, the relative gain Delta, and the result keys of an evaluator."""
+"""The multi-task evaluator, the relative gain Delta, and the metric keys of an evaluator."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def relative_gain(
 
 
 def check_directions(tasks: Mapping[str, Task]) -> None:
-    """Raise InputError if a task's metric does not declare the direction of its primary result."""
+    """Raise InputError if the direction of a task's primary metric is unknown."""
     for name, task in tasks.items():
         if task.higher_is_better is None:
             kind, key = (task.metric() or {}).get("type"), task.primary_metric
@@ -49,13 +49,13 @@ def check_directions(tasks: Mapping[str, Task]) -> None:
 class MultiTaskEvaluator(Evaluator):
     """mmengine evaluator that runs every task's metric and reports the relative gain ``delta``.
 
-    The tasks provide their metrics; results are named ``<task>/<result>``.
+    The tasks provide their metrics, named ``<task>/<metric>``.
 
     Args:
         tasks: name -> task config.
         metrics: additional metrics, such as mmengine's ``DumpResults``.
         reference: primary score of each task's single-task model, for all tasks with a primary
-            metric; None: no ``delta``. See :func:`relative_gain`.
+            metric; None disables ``delta``. See :func:`relative_gain`.
         collect_device: for all task metrics, 'cpu' or 'gpu'; see mmengine's ``BaseMetric``.
     """
 
@@ -82,11 +82,11 @@ class MultiTaskEvaluator(Evaluator):
             are_positive = (isinstance(v, (int, float)) and v > 0 for v in reference.values())
             if reference.keys() != scored.keys() or not all(are_positive):
                 rule = f"must give a positive score for each of {list(scored)}"
-                raise InputError(f"`reference` {rule}, got {reference}")
+                raise InputError(f"`reference` {rule}, got {reference!r}")
             check_directions(scored)
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Return all results, and ``delta`` if all tasks of the reference have a score."""
+        """Return all metrics, and ``delta`` if all tasks of the reference have a score."""
         results = super().evaluate(size)
         reference = self.reference or {}
         keys = {t: f"{t}/{self.tasks[t].primary_metric}" for t in reference}
@@ -98,15 +98,15 @@ class MultiTaskEvaluator(Evaluator):
 
 @dataclass
 class Results:
-    """Result keys of an evaluator."""
+    """Metric keys of an evaluator."""
 
     keys: dict[str, Direction] = field(default_factory=dict)  # key -> direction
     missing: dict[str, str] = field(default_factory=dict)  # declared, but not written -> reason
-    #: Prefixes of metrics without a declaration, which may write any key; None = no prefix.
+    #: Prefixes of metrics that list no keys and may write any; None means no prefix.
     open: set[str | None] = field(default_factory=set)
 
     def may_have(self, key: str) -> bool:
-        """Whether a validation may write this key."""
+        """Whether a validation run may write this key."""
         prefixes = {key[:place] for place, char in enumerate(key) if char == "/"} | {None}
         known = key in self.keys or (key == "auto" and bool(self.open))
         return known or bool(prefixes & self.open)
@@ -123,7 +123,7 @@ class Results:
 
 
 def results_of(evaluator: Any, meta: Mapping[str, Any]) -> Results:
-    """Return the result keys of an evaluator, a metric or a list of metrics, or their configs."""
+    """Return the metric keys of an evaluator, a metric or a list of metrics, or their configs."""
     results, metrics = Results(), evaluator
     if isinstance(evaluator, Mapping) and "metrics" in evaluator:
         metrics = evaluator["metrics"]
@@ -167,5 +167,5 @@ def _add(results: Results, metric: Any, meta: Mapping[str, Any]) -> None:
 
 
 def _is_known(kind: Any) -> bool:
-    """Whether a class is built-in; user classes may write more than they declare."""
+    """Whether a class is built-in; user classes may write more than their ``directions``."""
     return kind.__module__.split(".")[0] in ("vmt_mm", "mmengine", "mmseg")

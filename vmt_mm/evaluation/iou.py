@@ -1,4 +1,4 @@
-"""Segmentation metrics: IoU and the other results of mmseg's ``IoUMetric``."""
+"""Segmentation metrics: IoU and the other metrics of mmseg's ``IoUMetric``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import Counts, Direction, TaskMetric
 from vmt_mm.registry import METRICS
 
-#: Option of mmseg's ``IoUMetric`` -> per-class results.
+#: Option of mmseg's ``IoUMetric`` -> per-class metrics.
 IOU_METRICS = dict(
     mIoU=("IoU", "Acc"), mDice=("Dice", "Acc"), mFscore=("Fscore", "Precision", "Recall")
 )
@@ -77,7 +77,7 @@ class SegmentationMetric(TaskMetric):
             return {}
         label, prediction = label[valid].long(), prediction[valid].long()
         if int(label.max()) >= self.num_classes:
-            rule = f"classes are 0..{self.num_classes - 1} and {self.ignore_index} = ignore"
+            rule = f"expected [0, {self.num_classes - 1}] or {self.ignore_index} (ignored)"
             raise InputError(f"{self.task}: invalid label value {int(label.max())}; {rule}")
         pixels = dict(true=label[label == prediction], predicted=prediction, label=label)
         count = partial(torch.bincount, minlength=self.num_classes)
@@ -95,7 +95,7 @@ class SegmentationMetric(TaskMetric):
         return {"mIoU": means.pop("mIoU"), "aAcc": accuracy, **means, **of_absent}
 
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
-        """Return per-class results in percent where defined, and log them as a table."""
+        """Return per-class metrics in percent where defined, and log them as a table."""
         names = class_names((self.dataset_meta or {}).get(self.task, {}), self.num_classes)
         ratios = self._ratios(counts)
         print_log(f"{self.task}, per class:\n{class_table(names, ratios)}", "current")
@@ -107,7 +107,7 @@ class SegmentationMetric(TaskMetric):
         }
 
     def _ratios(self, counts: Counts) -> dict[str, np.ndarray]:
-        """Return per-class results (C,) in percent by kind; NaN where undefined and skipped."""
+        """Return per-class metrics (C,) in percent by kind; NaN where undefined and skipped."""
         true, predicted, label = (
             counts[k].sum(axis=0).astype(np.float64) for k in ("true", "predicted", "label")
         )

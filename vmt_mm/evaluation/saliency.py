@@ -49,7 +49,7 @@ class SaliencyMetric(TaskMetric):
                 raise InputError(f"{task}: `{name}` must be numbers in [0, 1), got {values!r}")
         if beta_squared <= 0 or average not in ("images", "set"):
             rule = "`beta_squared` must be positive, and `average` 'images' or 'set'"
-            raise InputError(f"{task}: {rule}, got {beta_squared} and {average!r}")
+            raise InputError(f"{task}: {rule}, got {beta_squared!r} and {average!r}")
         self.thresholds, self.f_thresholds = tuple(thresholds), tuple(f_thresholds)
         self.beta_squared, self.average = beta_squared, average
 
@@ -73,7 +73,7 @@ class SaliencyMetric(TaskMetric):
         return dict(true=above(bucket[truth]), predicted=above(bucket), **sizes)
 
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """Return results in percent, and the best threshold of the Jaccard."""
+        """Return metrics in percent, and the best threshold of the Jaccard."""
         numbers = {name: values.astype(np.float64) for name, values in counts.items()}
         true, predicted = numbers["true"], numbers["predicted"]  # (N, K + K_F + 1)
         label, union = numbers["label"][:, None], predicted + numbers["label"][:, None] - true

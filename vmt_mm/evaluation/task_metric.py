@@ -19,12 +19,12 @@ Counts = dict[str, np.ndarray]  # of one image, or of all images stacked along a
 class TaskMetric(BaseMetric):
     """Base class of a task's metric: compares ``pred_<task>`` with ``gt_<task>``.
 
-    Subclasses implement :meth:`measure` and :meth:`reduce`; results are named ``<task>/<name>``.
+    Subclasses implement :meth:`measure` and :meth:`reduce`; metrics are named ``<task>/<name>``.
     Distributed evaluation is exact: every image, even a skipped one, adds one entry, since mmengine
     removes images repeated by the sampler by their number.
     """
 
-    #: Result -> direction ('greater' or 'less' is better), main result first; None: undeclared.
+    #: Metric -> direction ('greater' or 'less' is better), primary metric first; None: unknown.
     directions: ClassVar[Mapping[str, Direction] | None] = None
 
     def __init__(self, task: str, collect_device: str = "cpu") -> None:
@@ -32,7 +32,7 @@ class TaskMetric(BaseMetric):
         self.task = task
 
     def declare(self, meta: Mapping[str, Any]) -> dict[str, Direction] | None:
-        """Return all possible results and their directions, given the task's metainfo."""
+        """Return all possible metrics and their directions, given the task's metainfo."""
         return None if self.directions is None else {**self.directions, "images": None}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -46,7 +46,7 @@ class TaskMetric(BaseMetric):
             self.results.append(entry)
 
     def compute_metrics(self, results: list[Counts]) -> dict[str, float]:
-        """Reduce the non-empty entries; warn if there is no main result."""
+        """Reduce the non-empty entries to metrics; warn if the primary one is missing."""
         entries = [entry for entry in results if entry]
         metrics: dict[str, float] = {}
         if entries:
@@ -68,10 +68,10 @@ class TaskMetric(BaseMetric):
 
     @abstractmethod
     def reduce(self, counts: Counts) -> dict[str, float]:
-        """Compute results from counts stacked along the first axis (images)."""
+        """Compute the metrics, by name, from counts stacked along the first axis (images)."""
 
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
-        """Return per-class results, ``<name>/<class>``; none by default."""
+        """Return per-class metrics, ``<name>/<class>``; none by default."""
         return {}
 
 
@@ -81,5 +81,5 @@ def ratio(part: np.ndarray, total: np.ndarray, empty: float) -> np.ndarray:
 
 
 def is_of_class(key: str) -> bool:
-    """Whether a result belongs to one class, ``<task>/<name>/<class>``."""
+    """Whether a metric belongs to one class, ``<task>/<name>/<class>``."""
     return key.count("/") > 1

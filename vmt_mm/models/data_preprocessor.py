@@ -81,7 +81,8 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         if counts == {self._channels}:
             return
         if len(counts) > 1:
-            raise InputError(f"one batch has images of {sorted(counts)} channels; set color_type")
+            found = f"images in one batch have {' and '.join(map(str, sorted(counts)))} channels"
+            raise InputError(f"{found}; set LoadImageFromFile(color_type='color') in all pipelines")
         (channels,) = counts
         known = {len(values) for values in self._numbers.values()} | {1}
         if not known <= {1, channels}:
@@ -122,8 +123,8 @@ def warn_of_range(images: Sequence[Tensor], mean: Tensor, std: Tensor) -> None:
     spread, largest = float((ends[1] - ends[0]).max()), float(ends.abs().max())
     if low < high and (spread < 0.1 or largest > 20):
         message = (
-            f"data_preprocessor: mean and std map image values {low:g}..{high:g} to "
-            f"{float(ends.min()):.3g}..{float(ends.max()):.3g}; networks expect about -3..3"
+            f"data_preprocessor: mean and std map image values [{low:g}, {high:g}] to "
+            f"[{float(ends.min()):.3g}, {float(ends.max()):.3g}]; networks expect about [-3, 3]"
         )
         print_log(message, "current", logging.WARNING)
 

@@ -18,9 +18,9 @@ from vmt_mm.utils.compat import autocast_dtype
 class FeatureCache:
     """Cache the four feature maps of each image, up to a ``limit`` in bytes.
 
-    The key is a hash of the input pixels, so random augmentation makes the cache useless. Nothing
-    is evicted: in sequential epochs, the least recently used entry is the one needed next.
-    InputError if the backbone has trainable parameters or separate features per task.
+    The key is a hash of the input pixels, so random augmentation makes the cache useless. A full
+    cache takes no more images: in sequential epochs, LRU would evict the entry needed next.
+    Raises InputError if the backbone has trainable parameters or separate features per task.
     """
 
     def __init__(self, limit: float, backbone: Any) -> None:
@@ -30,8 +30,8 @@ class FeatureCache:
         shared = peft.task_features is PEFTMethod.task_features
         if any(p.requires_grad for p in backbone.parameters()) or not shared:
             raise InputError(
-                "`feature_cache_bytes` needs a frozen backbone, as with DecodersOnly, but "
-                f"{peft.__name__} adapts the backbone; remove one of the two"
+                "`feature_cache_bytes` needs frozen features that all tasks share, as with "
+                f"DecodersOnly, but the backbone has {peft.__name__}; remove `feature_cache_bytes`"
             )
         self.limit, self.size = limit, 0
         self._kept: dict[bytes, tuple[Map, ...]] = {}

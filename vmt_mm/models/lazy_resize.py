@@ -43,17 +43,17 @@ Map = Tensor | LazyResize
 
 
 def values_of(x: Map) -> Tensor:
-    """Return the tensor of a map: the grid if it is lazy."""
+    """Return the tensor of a feature map; for a LazyResize, its ``grid``."""
     return x.grid if isinstance(x, LazyResize) else x
 
 
 def with_values(x: Map, values: Tensor) -> Map:
-    """Return a map like ``x`` with other values."""
+    """Return a feature map like ``x`` with other values."""
     return replace(x, grid=values) if isinstance(x, LazyResize) else values
 
 
 def as_tensor(x: Map) -> Tensor:
-    """Return a map as a tensor, resampled if it is lazy."""
+    """Return a feature map as a tensor, resampled if it is a LazyResize."""
     return x.tensor() if isinstance(x, LazyResize) else x
 
 

@@ -86,7 +86,7 @@ class MultiTaskSegmentor(BaseModel):
         self.backbone: Any = MODELS.build(dict(backbone), default_args=dict(tasks=names))
         if set(others := self.backbone.task_names) != set(names):
             rule = f"model.backbone.tasks must equal the model's tasks {names}, got {list(others)}"
-            raise InputError(f"{rule}; leave it out")
+            raise InputError(f"{rule}; remove `tasks` from model.backbone")
         task_heads = dict(task_heads or {})
         if unknown := sorted(set(task_heads) - set(names)):
             raise InputError(f"`task_heads` has unknown task(s) {unknown}; known: {names}")
@@ -144,7 +144,7 @@ class MultiTaskSegmentor(BaseModel):
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def logits(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return task -> logits (B, C, h, w) at the resolution of the head."""
+        """Return the logits (B, C, h, w) of each task, at the resolution of its head."""
         features = self.backbone(inputs, tasks, lazy=True)
         return {name: self._run_head(name, maps) for name, maps in features.items()}
 
@@ -165,7 +165,7 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """Return ``loss_<task>`` -> weighted loss over the images that have a label of the task.
+        """Return the weighted losses ``loss_<task>`` over the images that have a label of the task.
 
         If no image has one, the loss is 0 but still attached to the graph, so that distributed
         training gets a gradient for every parameter in every process.

@@ -12,7 +12,7 @@ from vmt_mm.errors import InputError
 
 
 def check_new_tasks(new_tasks: Sequence[str] | None, tasks: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the new tasks; InputError unless they are some, but not all, tasks."""
+    """Return the new tasks' names. Raises InputError unless they are some, but not all, tasks."""
     if new_tasks is None:
         return ()
     listed = isinstance(new_tasks, (list, tuple)) and new_tasks

@@ -39,7 +39,7 @@ def parse_test_cfg(cfg: Mapping[str, Any] | None) -> Window | None:
     """Parse ``test_cfg``; None means no windows. Raises InputError for invalid settings."""
     cfg = dict(cfg or {})
     if unknown := [key for key in cfg if key not in KEYS]:
-        raise InputError(f"model.test_cfg takes no {unknown[0]!r}; known: {', '.join(KEYS)}")
+        raise InputError(f"model.test_cfg: unknown key {unknown[0]!r}; use {', '.join(KEYS)}")
     mode = cfg.get("mode", "whole")
     if mode == "whole":
         for key in cfg.keys() & set(KEYS[2:]):
@@ -50,7 +50,7 @@ def parse_test_cfg(cfg: Mapping[str, Any] | None) -> Window | None:
     for key in ("crop_size", "stride"):
         pair = cfg.get(key)
         if not (isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_count, pair))):
-            raise InputError(f"model.test_cfg.{key} must be two positive integers, got {pair}")
+            raise InputError(f"model.test_cfg.{key} must be two positive integers, got {pair!r}")
     crop, stride, batch = tuple(cfg["crop_size"]), tuple(cfg["stride"]), cfg.get("crop_batch")
     if any(step > side for step, side in zip(stride, crop, strict=True)):
         raise InputError(f"model.test_cfg.stride {stride} must not exceed crop_size {crop}")
@@ -68,7 +68,7 @@ def slide(
 ) -> dict[str, Tensor]:
     """Run all windows, and average the logits of overlapping windows at every pixel.
 
-    ``run`` maps crops (n, 3, h, w) to logits by task. Returns task -> (B, C, H, W), float32.
+    ``run`` maps crops (n, 3, h, w) to logits per task. Returns (B, C, H, W) per task, float32.
     """
     size = (images.shape[2], images.shape[3])
     boxes = window.boxes(size)

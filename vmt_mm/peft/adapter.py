@@ -50,7 +50,7 @@ class Adapter(PEFTMethod):
         return Bottleneck(channels, hidden, **self.options)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Set F = 0, which gives the features of the frozen backbone."""
+        """Initialise to F = 0, so that training starts with the features of the frozen backbone."""
         for block in self.blocks:
             block.reset()
 

@@ -1,4 +1,4 @@
-"""Bottlenecks with full, low-rank or Kronecker projections.
+"""Bottlenecks with full, low-rank or Kronecker projections; equations of the VMT-Adapter paper.
 
 Notation: B images, L tokens, d channels of a block, k = d / ratio, r rank, m Kronecker terms.
 """
@@ -16,7 +16,7 @@ from vmt_mm.errors import InputError
 
 
 def hidden_width(method: nn.Module, channels: int, ratio: int) -> int:
-    """Return the bottleneck width k = d / ratio; InputError if ``ratio`` does not divide d."""
+    """Return the bottleneck width k = d / ratio. Raises InputError if k is not an integer."""
     if type(ratio) is not int or ratio < 1 or channels % ratio:
         raise InputError(
             f"{type(method).__name__}: `ratio` must be a positive integer that divides the "
@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
         self.up = _projection(hidden, channels, up_bias, rank)
 
     def reset(self) -> None:
-        """Set F = 0, such that every parameter gets a gradient from the second step on."""
+        """Initialise to F = 0, with gradients for every parameter from the second step on."""
         if isinstance(self.norm, nn.LayerNorm):
             self.norm.reset_parameters()
         for layer in (self.down, self.up):
@@ -96,8 +96,8 @@ def kronecker_sum(left: Tensor, right: Tensor) -> Tensor:
 class KroneckerBottleneck(nn.Module):
     """F(y) = ReLU(y W_down) W_up with projections that are sums of Kronecker products (Eq. 6).
 
-    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i (m, m, m). The
-    number of ``terms``, m, must divide d and k.
+    W_down = sum_i A_i (x) B_down,i and W_up = sum_i A_i (x) B_up,i share the A_i,
+    (m, m, m) together. ``terms``, m, must divide ``channels``, d, and ``hidden``, k.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class KroneckerBottleneck(nn.Module):
         self.up_bias = nn.Parameter(torch.empty(channels)) if up_bias else None
 
     def reset(self) -> None:
-        """Set F = 0; W_down gets the variance of a ReLU layer's weights, 2 / d."""
+        """Initialise to F = 0: W_up is 0, and W_down has variance 2 / d (He initialisation)."""
         terms, per_term, _ = self.down.shape
         normal_(self.shared, std=terms**-0.5)
         normal_(self.down, std=(2 / (terms * per_term)) ** 0.5)  # W_down sums m products

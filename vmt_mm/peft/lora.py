@@ -85,10 +85,10 @@ class LoRA(PEFTMethod):
         known = [target for targets in _TARGETS.values() for target in targets]
         several = isinstance(targets, (list, tuple)) and len(targets) > 0
         if not several or not set(targets) <= set(known) or len(set(targets)) < len(targets):
-            rule = f"`targets` must be a non-empty list of different names out of {known}"
+            rule = f"`targets` must be a non-empty list of distinct names from {known}"
             raise InputError(f"LoRA: {rule}, got {targets!r}")
         if not 0 <= dropout < 1:
-            raise InputError(f"LoRA: `dropout` must be in [0, 1), got {dropout}")
+            raise InputError(f"LoRA: `dropout` must be in [0, 1), got {dropout!r}")
         scale = 1.0 if alpha is None else alpha / rank
         self.options: dict[str, Any] = dict(rank=rank, scale=scale, dropout=dropout)
         self.targets, self.train_norm = set(targets), train_norm

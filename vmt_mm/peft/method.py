@@ -119,7 +119,7 @@ class PEFTMethod(nn.Module):
     def task_features(
         self, stage: int, feature: Tensor, kept: Sequence[Any], tasks: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Return the features (B, L, d) of ``tasks`` at the end of a stage, by task name.
+        """Return the features (B, L, d) of ``tasks`` at the end of a stage, keyed by task.
 
         ``feature`` (B, L, d) is the output of the stage's norm. ``kept`` has one
         ``SideOutput.task_feature`` per block of the stage.
@@ -133,7 +133,7 @@ def task_embeddings(backbone: Backbone, length: int) -> nn.ParameterDict:
 
 
 def build_method(cfg: Mapping | None) -> PEFTMethod:
-    """Build a PEFT method; None gives one that adapts nothing. InputError for an unknown type."""
+    """Build a PEFT method; None adapts nothing. Raises InputError for an unknown type."""
     if cfg is None:
         return PEFTMethod()
     if not isinstance(cfg, Mapping):
@@ -146,7 +146,7 @@ def build_method(cfg: Mapping | None) -> PEFTMethod:
 
 
 def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
-    """Full names of the layers of a role, one per block; InputError if a block lacks the role."""
+    """Full names of a role's layers, one per block. Raises InputError if a block lacks it."""
     for block in backbone.blocks:
         if role not in block.layers:
             known = sorted(block.layers)

@@ -48,10 +48,10 @@ class HyperNetworkPair(nn.Module):
         super().__init__()
         self.down = DecomposedHyperNetwork(embedding, hidden, channels, rank)
         self.up = DecomposedHyperNetwork(embedding, channels, hidden, rank)
-        self.variance = 2 / channels  # of a ReLU layer's weights
+        self.variance = 2 / channels  # He initialisation
 
     def reset(self) -> None:
-        """Generate down-projections of a ReLU layer's variance, and up-projections of 0."""
+        """Initialise such that W_down has variance 2 / d (He initialisation), and W_up is 0."""
         self.down.reset(self.variance)
         self.up.reset(self.variance, zero=True)
 

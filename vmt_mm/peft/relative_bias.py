@@ -8,7 +8,7 @@ from vmt_mm.registry import PEFT_METHODS
 
 @PEFT_METHODS.register_module()
 class RelativeBias(PEFTMethod):
-    """Train the relative position bias table of every block; InputError if a block has none."""
+    """Train the relative position bias table of every block; raises InputError if one has none."""
 
     def attach(self, backbone: Backbone) -> None:
         """Unfreeze the relative position bias tables."""

@@ -26,7 +26,7 @@ _NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01, most=0.01)
 
 
 class DepthMap(LabelSpec):
-    """Depth in metres; 0 = no label. Negative, infinite and NaN values in files become 0."""
+    """Depth in metres; 0 means no label. Negative, infinite and NaN values in files become 0."""
 
     fill = 0
     suffixes = (".png", *FLOATS, *LOSSY)
@@ -43,19 +43,22 @@ class DepthMap(LabelSpec):
         return ".tiff" if are_floats or self._unit < _FINE else ".png"
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read stored values (H, W), unsigned integers or float32; negative integers become 0."""
+        """Read raw values (H, W), unsigned integers or float32; negative integers become 0."""
         rule = "16-bit depth in millimetres in one channel, or floating-point depth in metres"
         values, palette = read_stored(path, rule)
         values = with_channels(values, 1, path, rule)
         if values.dtype.kind == "f":
             return values.astype(np.float32, copy=False)
-        if palette is not None or (values.dtype.itemsize == 1 and self.scale is None):
-            hint = "if this is a depth map, set the task's `scale` to its values per metre"
-            raise InputError(f"{path}: expected {rule}, got 8 bits; {hint}")
+        if palette is not None:
+            found = "a palette image, whose values are colour indices; export it without a palette"
+            raise InputError(f"{path}: expected {rule}, got {found}")
+        if values.dtype.itemsize == 1 and self.scale is None:
+            hint = "if these are depths, set the task's `scale` to their values per metre"
+            raise InputError(f"{path}: expected {rule}, got 8-bit integers; {hint}")
         return values if values.dtype.kind == "u" else values.clip(min=0).astype(np.uint32)
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
-        """Convert stored values to metres, (H, W) float32."""
+        """Convert raw values to metres, (H, W) float32; invalid depths become 0."""
         scale = self.scale or (1 if values.dtype.kind == "f" else _PER_METRE)
         metres = values.astype(np.float32) / np.float32(scale)
         metres[~((metres > 0) & (metres < np.inf))] = 0  # NaN, too

@@ -28,7 +28,7 @@ class Edge(ForegroundTask):
     ) -> None:
         super().__init__(name, **kwargs)
         if not 0 < positive_weight < 1:
-            raise InputError(f"`positive_weight` must be in (0, 1), got {positive_weight}")
+            raise InputError(f"`positive_weight` must be in (0, 1), got {positive_weight!r}")
         self.options = dict(tolerance=tolerance, positive_weight=positive_weight)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 class ForegroundMask(LabelSpec):
-    """Binary masks: 8-bit files; in memory 0 or 1, and 255 for ignored pixels."""
+    """Binary masks: 8-bit files; labels are 0 or 1, and 255 for ignored pixels."""
 
     suffixes = (*LOSSLESS, *LOSSY)
     value_names = ("background (check option `values`)", "foreground (check option `values`)")
@@ -31,11 +31,11 @@ class ForegroundMask(LabelSpec):
         self.values = values
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read stored values (H, W), uint8."""
+        """Read raw values (H, W), uint8."""
         return read_mask(path, self.values)
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
-        """Convert stored values to foreground 0/1, (H, W) uint8; 255 = ignored."""
+        """Convert raw values to foreground 0/1, (H, W) uint8; 255 means ignored."""
         return (values > 127).view(np.uint8) if self.values == "mask255" else values
 
     def encode(self, values: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ class ForegroundMask(LabelSpec):
         return np.rint(np.clip(values[0], 0, 1) * 255).astype(np.uint8)
 
     def decode_prediction(self, path: str | Path) -> np.ndarray:
-        """Read stored probabilities 0..255 as foreground 0/1, (H, W) uint8."""
+        """Read the probabilities 0..255 of a file as foreground 0/1, (H, W) uint8."""
         return ForegroundMask().decode(path)
 
 

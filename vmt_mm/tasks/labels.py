@@ -42,22 +42,22 @@ class LabelCounts:
 class LabelSpec:
     """File format of a task's labels, and how flip, rotation and zoom change their values.
 
-    In memory, a label is an array (H, W) or (H, W, C). Subclasses implement :meth:`read`,
-    :meth:`encode` and, if needed, :meth:`interpret`. By default, geometric transforms use
-    nearest-neighbour interpolation and leave values unchanged.
+    :meth:`read` returns a file's raw values, :meth:`interpret` the label, (H, W) or (H, W, C).
+    Subclasses implement :meth:`read`, :meth:`encode` and, if needed, :meth:`interpret`. By default,
+    geometric transforms use nearest-neighbour interpolation and leave values unchanged.
     """
 
     suffix: str = ".png"  # of prediction files
     #: Accepted suffixes of label files, preferred first; the format is detected by content.
     suffixes: tuple[str, ...] = (".png",)
-    #: Meaning of the values 0, 1, ... in memory; empty if values are plain numbers.
+    #: Meaning of the label values 0, 1, ...; empty if values are plain numbers.
     value_names: ClassVar[tuple[str, ...]] = ()
     categorical: ClassVar[bool] = False  # whether values are class indices
     #: Value of pixels without a label, including pixels outside the source after a warp.
     fill: ClassVar[float] = IGNORE
 
     def decode(self, path: str | Path) -> np.ndarray:
-        """Read a label file as a label in memory, (H, W[, C])."""
+        """Read a label file and convert it to a label, (H, W[, C])."""
         return self.interpret(self.read(path))
 
     @property
@@ -66,11 +66,11 @@ class LabelSpec:
         return type(self).decode is LabelSpec.decode
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read a file's stored values, (H, W[, C]); raise InputError if they are invalid."""
+        """Read a file's raw values, (H, W[, C]); raise InputError if they are invalid."""
         raise NotImplementedError
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
-        """Convert stored values to a label in memory, (H, W[, C]); may return ``values`` itself."""
+        """Convert raw values to a label, (H, W[, C]); may return ``values`` unchanged."""
         return values
 
     def encode(self, values: np.ndarray) -> np.ndarray:

@@ -53,8 +53,8 @@ class NormalMap(LabelSpec):
         _check_lengths(self.read(path), _TOLERANCE, share, path)
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read stored values (H, W, 3), uint8, uint16 or float32; check the vectors' lengths."""
-        rule = "surface normals in three channels: RGB of 8 or 16 bits, or components in -1..1"
+        """Read raw values (H, W, 3), uint8, uint16 or float32; check the vectors' lengths."""
+        rule = "surface normals in three channels: RGB of 8 or 16 bits, or components in [-1, 1]"
         values, palette = read_stored(path, rule)
         values = with_channels(values, 3, path, rule)
         if values.dtype.kind == "f":
@@ -72,7 +72,7 @@ class NormalMap(LabelSpec):
         return values
 
     def interpret(self, values: np.ndarray) -> np.ndarray:
-        """Convert stored values to unit vectors (H, W, 3), float32."""
+        """Convert raw values to unit vectors (H, W, 3), float32."""
         planes = channels_first(values)
         vectors = [_components(planes[k]) * np.float32(s) for k, s in frames.components(self.axes)]
         return _units(vectors, np.logical_or.reduce(planes), _SHORTEST)
@@ -171,8 +171,8 @@ def _check_lengths(values: np.ndarray, tolerance: float, share: float, path: str
     if length.size and wrong.mean() > share:
         raise InputError(
             f"{path}: {wrong.mean():.1%} of the normals are not of unit length "
-            f"(lengths {length.min():.2f} to {length.max():.2f}); expected components in -1..1, or "
-            "codes v with n = 2 v / 255 - 1 (65535 for 16 bits), and black or 0 without a normal"
+            f"(lengths {length.min():.2f} to {length.max():.2f}); expected components in [-1, 1], "
+            "or codes v with n = 2 v / 255 - 1 (65535 for 16 bits), and black or 0 without a normal"
         )
 
 
@@ -222,7 +222,7 @@ class Normals(Task):
         return dict(type="NormalsMetric", task=self.name)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Draw normals as RGB codes in the project's frame; black = no normal."""
+        """Draw normals as RGB codes in the project's frame; black means no normal."""
         return NormalMap().encode(values)
 
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:

@@ -45,8 +45,8 @@ class ClassIndex(LabelSpec):
             not valid or len(colors) != num_classes or len(set(table)) < len(table)
         ):
             raise InputError(
-                f"`colors` must be {num_classes} different RGB colours of integers 0..255, one per "
-                f"class, none equal to `ignore_color`; got {len(colors)}: {colors!r}"[:400]
+                f"`colors` must be {num_classes} distinct RGB colours of integers in [0, 255], one "
+                f"per class, none equal to `ignore_color`; got {len(colors)}: {colors!r}"[:400]
             )
         self.colors = dict(zip(table, [*range(num_classes), IGNORE], strict=False))
 
@@ -117,7 +117,7 @@ class Segmentation(Task):
         **kwargs: Any,
     ) -> None:
         if not isinstance(num_classes, int) or not 2 <= num_classes <= IGNORE:
-            raise InputError(f"`num_classes` must be 2..{IGNORE}, got {num_classes!r}")
+            raise InputError(f"`num_classes` must be an int in [2, {IGNORE}], got {num_classes!r}")
         self.out_channels = num_classes
         listed = None if isinstance(colors, str) else colors
         if isinstance(colors, str):
@@ -169,12 +169,15 @@ class Segmentation(Task):
     def check_metainfo(self, meta: Mapping, source: str) -> None:
         """Raise InputError if there are not ``num_classes`` class names or colours."""
         count = self.out_channels
-        for key, shape in (("classes", (count,)), ("palette", (count, 3))):
-            if meta.get(key) is not None and np.shape(meta[key]) != shape:
-                raise InputError(
-                    f"{source}: `{key}` of task {self.name!r} must be of shape {shape}, since its "
-                    f"num_classes is {count}, got {np.shape(meta[key])}"
-                )
+        for key, what, entry in (("classes", "names", ()), ("palette", "RGB colours", (3,))):
+            try:
+                fits = meta.get(key) is None or np.shape(meta[key]) == (count, *entry)
+            except ValueError:  # entries of unequal lengths
+                fits = False
+            if not fits:
+                rule = f"`{key}` must list {count} {what}, one per class (num_classes={count})"
+                said = f"{source}: metainfo of task {self.name!r}: {rule}, got {meta[key]!r}"
+                raise InputError(said[:400])
 
     def _palette(self, meta: Mapping) -> np.ndarray:
         known = [*self.label.colors][: self.out_channels] or voc_palette(self.out_channels)

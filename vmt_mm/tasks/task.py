@@ -40,7 +40,7 @@ class Task:
 
     label: LabelSpec
     out_channels: int  # of the head
-    #: Result of ``metric()`` that represents the task in Delta; None if there is none.
+    #: Metric of ``metric()`` that represents the task in Delta; None if there is none.
     primary_metric: str | None = None
     has_lines: ClassVar[bool] = False  # whether ``draw`` draws bright one-pixel lines
     #: Evaluation protocol -> task arguments that it sets unless the config does.
@@ -60,7 +60,7 @@ class Task:
             self.label.suffixes = (suffix,)
 
     def describe_output(self) -> str:
-        """Describe the head's output; tasks with other descriptions cannot share a head."""
+        """Describe the head's output; tasks of the same name must have equal descriptions."""
         return f"{type(self).__name__} with {self.out_channels} channels"
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

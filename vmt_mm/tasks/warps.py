@@ -118,7 +118,7 @@ class BatchWarp:
     def _take(self, values: Tensor, index: Tensor) -> Tensor:
         """Gather values (N, C, H, W) at flat indices."""
         if tuple(values.shape[2:]) != self._framed:
-            raise ValueError(f"expected a stack of {self._framed}, got {tuple(values.shape[2:])}")
+            raise ValueError(f"`framed` pads to {self._framed}, got {tuple(values.shape[2:])}")
         if UINT16 is not None and values.dtype is UINT16:  # PyTorch cannot gather it
             return self._take(values.view(torch.int16), index).view(UINT16)
         index = index.expand(-1, values.shape[1], -1)

@@ -40,7 +40,7 @@ def draw_panel(
 ) -> np.ndarray:
     """Draw an image, its predictions (first row) and labels (second row), one task per column.
 
-    ``meta`` is the dataset's metainfo by task; ``opacity`` of a drawing over the image is in 0..1;
+    ``meta`` is the dataset's metainfo per task; ``opacity`` of a drawing over the image is in 0..1;
     ``title`` defaults to the image's id.
     """
     shown = {}

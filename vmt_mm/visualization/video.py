@@ -22,8 +22,8 @@ _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv
 class VideoReader:
     """Iterate over the frames (H, W, 3), BGR uint8, of a video file or a camera.
 
-    ``source`` is a file or a camera number; InputError if it does not exist. ``len()`` is the frame
-    count in the file's header, 0 if unknown.
+    ``source`` is a file or a camera number; raises InputError if it does not exist. ``len()`` is
+    the frame count in the file's header, 0 if unknown.
     """
 
     def __init__(self, source: str | Path) -> None:

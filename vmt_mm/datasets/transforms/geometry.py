@@ -98,7 +98,7 @@ class RandomWarp(BaseTransform):
     ) -> None:
         ranges = 0 < scale[0] <= scale[1] and rotate[0] <= rotate[1]
         if not (ranges and min(size) >= 1 and 0 <= flip_prob <= 1):
-            rule = "scale > 0 and rotate as (low, high), size (width, height), flip_prob in 0..1"
+            rule = "scale > 0 and rotate as (low, high), size (width, height), flip_prob in [0, 1]"
             raise InputError(
                 f"RandomWarp needs {rule}; got {scale=}, {rotate=}, {size=}, {flip_prob=}"
             )
@@ -133,7 +133,7 @@ class RandomWarp(BaseTransform):
         if len(fill) not in (1, channels):
             raise InputError(
                 f"{results.get('img_path')}: RandomWarp needs fill=(...), the border value of "
-                f"each of {channels} channel(s), got {self.fill}"
+                f"each of {channels} channel(s), got {self.fill!r}"
             )
         return tuple(fill) if len(fill) == channels else tuple(fill) * channels
 
@@ -212,7 +212,7 @@ class Pad(mmcv.transforms.Pad):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         value = kwargs.get("pad_val")
         if isinstance(value, dict) and value.get("seg", IGNORE) != IGNORE:
-            raise InputError(f"Pad: `pad_val` of labels must be the ignored value, got {value}")
+            raise InputError(f"Pad: omit pad_val['seg']; it must be {IGNORE}, got {value['seg']!r}")
         super().__init__(*args, **kwargs)
 
     def transform(self, results: dict) -> dict:

@@ -29,7 +29,7 @@ _META_KEYS = ["sample_id", "img_path", "ori_shape", "img_shape", "label_shape", 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that also reads deep and multispectral images.
+    """mmcv's ``LoadImageFromFile`` that also reads high-bit-depth and multispectral images.
 
     Raises CorruptFileError if a file is truncated or does not match the settings. Images come from
     the dataset's cache if it has one.
@@ -58,10 +58,11 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         refuse_unread(LoadImageFromFile, kwargs)
         super().__init__(*args, **kwargs)
         if self.color_type not in ("color", "grayscale", "unchanged"):
-            rule = "'color', 'grayscale' or 'unchanged'"
-            raise InputError(f"LoadImageFromFile: color_type must be {rule}, got {self.color_type}")
+            rule, found = "'color', 'grayscale' or 'unchanged'", self.color_type
+            raise InputError(f"LoadImageFromFile: `color_type` must be {rule}, got {found!r}")
         if value_range is not None and not _is_range(value_range):
-            raise InputError(f"LoadImageFromFile: value_range must be (low, high): {value_range!r}")
+            rule = "`value_range` must be numbers (low, high) with low < high"
+            raise InputError(f"LoadImageFromFile: {rule}, got {value_range!r}")
         self.turn_by_exif = turn_by_exif
         self.value_range = value_range and tuple(value_range)
         self.as_stored = self.color_type == "unchanged"
@@ -80,9 +81,10 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         """
         path = results["img_path"]
         image = results.get("stored", {}).get(IMAGE)
-        if results.get("stand_in"):  # placeholder for an unreadable image in a test
+        if results.get("stand_in"):  # placeholder for an unreadable image in test mode
             if self.as_stored:
-                raise InputError(f"{path}: cannot be read; remove it from the list of ids")
+                rule = "color_type='unchanged' has no placeholder; remove its id from `ann_file`"
+                raise InputError(f"{path}: cannot be read, and {rule}")
             image = np.zeros(_STAND_IN[: 3 if self.color_type == "color" else 2], np.uint8)
         elif image is None:
             image = self.read(path)
@@ -94,7 +96,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return results
 
     def read(self, path: str) -> np.ndarray:
-        """Read an image (H, W, 3) BGR, or as set by ``color_type``."""
+        """Read an image: (H, W, 3) BGR, (H, W) if 'grayscale', (H, W[, C]) if 'unchanged'."""
         return self.decode(self.fetch(path), path)
 
     def fetch(self, path: str) -> bytes:
@@ -109,7 +111,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return self.take(decode_stored(content, name, self._decode_plain, self.turn_by_exif), name)
 
     def take(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Convert stored pixels (H, W[, C]) to an image, uint8 or float32, by ``color_type``."""
+        """Convert decoded pixels (H, W[, C]) to an image, uint8 or float32, by ``color_type``."""
         if values.ndim == 3 and values.shape[2] == 1:
             values = values[..., 0]
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3) or not values.size:
@@ -131,24 +133,25 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if channels == 4 and kind.kind == "u" and (values[..., 3] == np.iinfo(kind).max).all():
             return np.ascontiguousarray(values[..., :3])
         if channels != 3:
-            found = "transparent pixels" if channels == 4 else f"{channels} channels"
+            transparent = channels == 4 and kind.kind == "u"
+            found = "transparent pixels" if transparent else f"{channels} channels of {kind}"
             raise CorruptFileError(
-                f"{name}: has {found} of {kind}; save it with 1 or 3 channels, or set "
+                f"{name}: has {found}; save it with 1 or 3 channels, or set "
                 f"LoadImageFromFile(color_type='unchanged') in all pipelines, {channels} values in "
                 f"data_preprocessor.mean and std, and backbone.in_channels={channels}"
             )
         return values
 
     def _in_range(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Convert deep values to float32, mapped to 0..255 if ``value_range`` is set."""
+        """Convert high-bit-depth values to float32, mapped to 0..255 if ``value_range`` is set."""
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise CorruptFileError(f"{name}: contains NaN or infinite values")
-        found = f"{name}: has {values.dtype} values in {values.min():g}..{values.max():g}"
+        found = f"{name}: has {values.dtype} values in [{values.min():g}, {values.max():g}]"
         if self.value_range is None:
             if not self.as_stored:
                 raise CorruptFileError(
                     f"{found}, not 8 bits; in all pipelines, set LoadImageFromFile("
-                    "value_range=(LOW, HIGH)), or color_type='unchanged' with their mean and std"
+                    "value_range=(low, high)), or color_type='unchanged' with their mean and std"
                 )
             return values.astype(np.float32)
         low, high = self.value_range
@@ -187,7 +190,7 @@ def displayable(image: np.ndarray) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class LoadLabels(BaseTransform):
-    """Load existing label files into ``results['labels']``, by task.
+    """Load existing label files into ``results['labels']``, keyed by task.
 
     Placed after ``Resize`` or ``Pad`` in a test pipeline, it loads labels at their native size, and
     predictions are resized to it. An invalid file, or one whose size differs from the image, raises
@@ -195,7 +198,7 @@ class LoadLabels(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Add ``labels`` by task, and ``labels_native``: whether only the image was resized."""
+        """Add ``labels`` per task, and ``labels_native``: whether only the image was resized."""
         if results.get("moved"):
             raise InputError(
                 "LoadLabels must come before geometric transforms except Resize and Pad"
@@ -253,8 +256,8 @@ class PackMultiTaskInputs(BaseTransform):
         """Return ``dict(inputs=..., data_samples=...)``."""
         image = results["img"]
         if results.get("is_deep") and image.dtype == np.uint8:
-            problem = "not an 8-bit image; remove PhotoMetricDistortion, which converts to 8 bits"
-            raise InputError(f"{results.get('img_path')}: {problem}")
+            problem = "loaded as float32, but made 8-bit by PhotoMetricDistortion or similar"
+            raise InputError(f"{results.get('img_path')}: {problem}; remove this transform")
         size = tuple(image.shape[:2])
         expected = tuple(results["ori_shape"][:2]) if results.get("labels_native") else size
         if "labels" in results:

@@ -76,7 +76,7 @@ class PEFTBackbone(Backbone):
     ) -> None:
         """Freeze the backbone, and attach the method of config ``peft``; None adapts nothing."""
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
-            raise InputError(f"backbone: `tasks` must be a list of different names, got {tasks!r}")
+            raise InputError(f"backbone: `tasks` must be a list of distinct names, got {tasks!r}")
         if dotted := [name for name in tasks if "." in name]:
             raise InputError(f"backbone: task names must not contain a dot, got {dotted}")
         self.task_names = tuple(tasks)
@@ -147,13 +147,13 @@ class PEFTBackbone(Backbone):
     ) -> dict[str, tuple[Map, ...]]:
         """Return four feature maps per task, from one pass or one per task, as the method needs.
 
-        Images (B, 3, H, W) are normalised, of any size; ``tasks`` None means all. Returns task name
-        -> maps (B, C_j, ceil(H / s_j), ceil(W / s_j)), which tasks may share. With ``lazy``, maps
+        Images (B, 3, H, W) are normalised, of any size; ``tasks`` None means all. Per task, the
+        maps are (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share them. With ``lazy``, maps
         may be ``LazyResize``, for heads that start with a 1x1 convolution.
         """
         if self.image_channels not in (None, images.shape[1]):
             counts = f"{images.shape[1]} channel(s), but in_channels={self.image_channels}"
-            hint = "set backbone.in_channels, or color_type of LoadImageFromFile"
+            hint = "set model.backbone.in_channels, or color_type of LoadImageFromFile"
             raise InputError(f"the images have {counts}; {hint}")
         loop = self._compiled_loop or type(self).forward_features
         features: dict[str, tuple[Map, ...]] = loop(self, images, self.select_tasks(tasks))
@@ -185,7 +185,7 @@ class PEFTBackbone(Backbone):
         self.pretrained_path = source
 
     def init_weights(self) -> None:
-        """Load the pretrained weights, then initialise the method; InputError without weights."""
+        """Load the pretrained weights, then initialise the method. Raises InputError without."""
         if self.pretrained:
             self.load_pretrained()
         elif self.allow_random_backbone:
@@ -210,10 +210,10 @@ class PEFTBackbone(Backbone):
         return self
 
     def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the names of the given tasks; None means all. InputError for unknown tasks."""
+        """Return the names of the given tasks; None means all. Raises InputError for others."""
         tasks = (tasks,) if isinstance(tasks, str) else tasks
         if tasks is not None and (not tasks or len(set(tasks)) != len(tasks)):
-            raise InputError(f"`tasks` must be one or more different names, got {list(tasks)}")
+            raise InputError(f"`tasks` must be one or more distinct names, got {list(tasks)}")
         if unknown := [t for t in tasks or () if t not in self.task_names]:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)

@@ -29,7 +29,7 @@ def locate(pretrained: str) -> str:
         name = pretrained.removeprefix(_PACKAGE_SCHEME)
         path = Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():
-        hint = "set the file with --cfg-options pretrained=FILE"
+        hint = "set --cfg-options pretrained=<weights file>"
         raise InputError(f"pretrained weights {pretrained!r} do not exist; {hint}")
     return str(path)
 
@@ -63,8 +63,8 @@ def load_strictly(
 ) -> None:
     """Load a checkpoint with the backbone's keys; the PEFT method's parameters are unchanged.
 
-    InputError for missing, unexpected or differently sized keys. ``may_miss(key)`` allows a missing
-    key; ``resize(key, tensor, own)`` may interpolate a tensor to the shape of the backbone's own.
+    Raises InputError for missing, unexpected or differently sized keys. ``may_miss(key)`` allows a
+    missing key; ``resize(key, tensor, own)`` may interpolate a tensor to the shape of ``own``.
     """
     added = getattr(backbone, "added_keys", ())
     own = {key: value for key, value in backbone.state_dict().items() if key not in added}

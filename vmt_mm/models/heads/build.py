@@ -20,7 +20,7 @@ def unread_keys(cfg: Mapping) -> dict[str, str]:
     why |= dict.fromkeys(cfg.keys() & {"sampler", "ignore_index"}, loss)
     if "threshold" in cfg:
         why["threshold"] = "the task interprets the logits; its metric tries all thresholds"
-    return {key: f"{cfg.get('type')} takes no {key!r} here: {why[key]}" for key in why}
+    return {key: f"{cfg.get('type')}: argument {key!r} has no effect: {why[key]}" for key in why}
 
 
 def build_head(cfg: Mapping, in_channels: Sequence[int], out_channels: int) -> nn.Module:
@@ -47,8 +47,8 @@ def build_head(cfg: Mapping, in_channels: Sequence[int], out_channels: int) -> n
         given = cfg.get(key, expected)
         if (list(given) if isinstance(given, tuple) else given) != expected:
             raise InputError(
-                f"head {kind.__name__}: {key} must be {expected!r}, as backbone and task set it, "
-                f"got {given!r}; leave it out"
+                f"head {kind.__name__}: `{key}` must be {expected!r}, as backbone and task set it, "
+                f"got {given!r}; remove `{key}`"
             )
     # without these, mmseg warns about settings that have no effect here
     defaults["loss_decode"] = dict(type="CrossEntropyLoss", avg_non_ignore=True)
