@@ -103,7 +103,7 @@ def test_wrong_input_is_one_message(tmp_path):
     with pytest.raises(InputError, match=r"00.png: has size \(3, 5\), its label has \(6, 5\)"):
         count_pixels(TASK, tmp_path / "labels", small)
     unlabelled = write(tmp_path / "unlabelled", [np.full((6, 5), 255, np.uint8)])
-    with pytest.raises(InputError, match="no pixel of the 1 predicted image"):
+    with pytest.raises(InputError, match="no labelled pixel in 1 file"):
         count_pixels(TASK, unlabelled, tmp_path / "out0")
 
 

@@ -215,5 +215,5 @@ def test_weights_by_their_name_in_mmpretrains_zoo():
     address = pretrained.locate("mmpretrain://vit-small-p14_dinov2-pre_3rdparty")
     assert address.startswith("https://")
     assert "vit-small-p14_dinov2" in address
-    with pytest.raises(InputError, match="'mmpretrain://none': mmpretrain's zoo has no model of"):
+    with pytest.raises(InputError, match="'mmpretrain://none': no such weights in the installed"):
         pretrained.locate("mmpretrain://none")

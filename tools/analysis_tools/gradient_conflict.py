@@ -156,7 +156,7 @@ def measure(cfg: Config, args: argparse.Namespace, bar: Progress, label: str) ->
 
 
 def labels_of(paths: list[str]) -> list[str]:
-    """Short names: file of a config, folder of a record; numbered if equal."""
+    """Return short names: the file's of a config, the folder's of a record; numbered if equal."""
     stems = [Path(p).resolve().parent.name if _is_record(p) else Path(p).stem for p in paths]
     return [
         stem if stems.count(stem) == 1 else f"{stem}_{stems[: index + 1].count(stem)}"

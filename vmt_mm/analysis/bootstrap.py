@@ -39,7 +39,7 @@ def count_pixels(task: Segmentation, labels: Path, predictions: Path) -> Counts:
         if counts := metric.measure(prediction, label):
             rows.append(counts)
     if not rows:
-        raise InputError(f"{labels}: no pixel of the {len(names)} predicted image(s) has a label")
+        raise InputError(f"{labels}: no labelled pixel in {len(names)} file(s) with a prediction")
     return {key: np.stack([row[key] for row in rows]) for key in ("true", "predicted", "label")}
 
 

@@ -190,7 +190,8 @@ class GradientConflictHook(Hook):
         try:
             re.compile(parameters or "")
         except re.error as error:
-            raise InputError(f"invalid regular expression {parameters!r}: {error}") from error
+            problem = f"invalid regular expression {parameters!r}: {error}"
+            raise InputError(f"`parameters`: {problem}") from error
         self.interval, self.parameters, self.record = interval, parameters, new_record(())
 
     def before_train(self, runner: Runner) -> None:

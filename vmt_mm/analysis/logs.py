@@ -43,7 +43,7 @@ def curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
 
 
 def keys_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return all logged keys."""
+    """Return all logged keys except ``step``, ``epoch`` and ``iter``, sorted."""
     return sorted({key for record in records for key in record} - {"step", "epoch", "iter"})
 
 
@@ -72,7 +72,10 @@ def draw_curves(
 def train_times(
     records: Sequence[Mapping[str, Any]], include_outliers: bool = False, source: Any = "the log"
 ) -> dict[str, float]:
-    """Summarize seconds per iteration and epoch; times above three medians are outliers."""
+    """Summarize seconds per iteration, in total and by epoch.
+
+    Times above three times the median are left out, unless ``include_outliers``.
+    """
     timed = [(r["epoch"], r["time"]) for r in records if "epoch" in r and "time" in r]
     if not timed:
         raise InputError(f"{source}: no record has `epoch` and `time`; expected a training log")

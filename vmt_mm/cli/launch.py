@@ -58,7 +58,7 @@ def _join(launcher: str) -> None:
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         if int(os.environ.get("LOCAL_RANK", 0)) >= count:
-            raise InputError(f"more processes than GPUs: this machine has {count}")
+            raise InputError(f"more processes per machine than GPUs: {count} visible to PyTorch")
         init_dist(launcher, backend="nccl")
         return
     if launcher == "slurm":

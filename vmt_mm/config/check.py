@@ -69,7 +69,8 @@ _INSTEAD = {
 def check_keys(cfg: Any, options: Collection[str] = ()) -> None:
     """Raise InputError for unknown keys and types in a config, with the nearest known names.
 
-    ``options`` are the command line's top-level keys; others may be variables, unless typos.
+    ``options`` are the top-level keys set on the command line; an unknown one is an error. In a
+    config file it may be a variable, and is an error only if it resembles a known key.
     """
     known = known_keys()
     read = {key: value for key, value in cfg.items() if key in known}

@@ -64,7 +64,7 @@ class TrainableOnlyConstructor:
         parameters = sorted(model.named_parameters())
         for key in self.factors:
             if not any(key in name for name, _ in parameters):
-                problem = f"no parameter name, such as {parameters[-1][0]!r}, contains {key!r}"
+                problem = f"no parameter name contains {key!r}; one name is {parameters[-1][0]!r}"
                 raise InputError(f"paramwise_cfg.custom_keys: {problem}")
         groups: dict[_Factors, dict] = {}
         for name, parameter in parameters:

@@ -81,7 +81,7 @@ class MultiTaskEvaluator(Evaluator):
         if reference:
             are_positive = (isinstance(v, (int, float)) and v > 0 for v in reference.values())
             if reference.keys() != scored.keys() or not all(are_positive):
-                rule = f"must give a positive score for each of {list(scored)}"
+                rule = f"must give a positive score for each of {list(scored)} and no other task"
                 raise InputError(f"`reference` {rule}, got {reference!r}")
             check_directions(scored)
 

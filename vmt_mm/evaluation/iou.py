@@ -32,7 +32,7 @@ class SegmentationMetric(TaskMetric):
         num_classes: number of classes, including the background.
         ignore_index: label value of ignored pixels.
         skip_background: leave out images that contain only class 0 and ignored pixels.
-        absent: treatment of 0 / 0 in the mean over classes: 'skip' (as mmseg) or 'zero'.
+        absent: result of a class with 0 / 0: 'skip' (left out, as in mmseg) or 'zero'.
         iou_metrics: any of 'mIoU', 'mDice', 'mFscore', as in mmseg; 'mIoU' is always included.
     """
 

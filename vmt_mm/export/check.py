@@ -51,7 +51,8 @@ def compare_outputs(
     """Compare an exported model with the original one, on batches of images.
 
     Returns a dict from task to its largest difference, relative to the largest value or, for
-    classes, as share of differing pixels; and one line per fault, such as one above ``limit``.
+    classes, as share of differing pixels; and one line per fault, such as a difference above
+    ``limit`` or, for classes, ``TIED``.
     """
     largest, faults = dict.fromkeys(wrapped.names, 0.0), []
     for images in inputs:

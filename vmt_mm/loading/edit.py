@@ -33,7 +33,7 @@ Names = Mapping[str, Any]
 def edit_tasks(
     path: str | Path, out: Path, remove: Sequence[str] = (), rename: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Write a checkpoint or adapter file with tasks removed and renamed; return their names.
+    """Copy a checkpoint or adapter file with tasks removed and renamed; return the names left.
 
     Weights, config and metadata are edited; state that only resuming needs is left out.
     """
@@ -76,7 +76,7 @@ def _new_names(tasks: Sequence[str], remove: Sequence[str], rename: Mapping[str,
         rule = "at least one must remain, with distinct names that are Python identifiers"
         raise InputError(f"after --remove and --rename, the tasks would be {left}; {rule}")
     if set(remove) & set(rename) or not (remove or rename):
-        raise InputError("give --remove NAME or --rename OLD=NEW, at most once per task")
+        raise InputError("give --remove NAME or --rename OLD=NEW, but not both for the same task")
     return names
 
 

@@ -19,7 +19,8 @@ class RenderedScene:
     """An RGB image (S, S, 3) with labels (S, S[, 3]) that are exact at pixel centres.
 
     ``semseg`` and ``human_parts`` are classes; ``saliency`` and ``edge``, 0 or 255; ``depth``,
-    metres; ``normals``, x right, y up, z towards the camera; ``instances`` 0..5, the planes.
+    metres; ``normals``, x right, y up, z towards the camera; ``instances``, numbers of the objects,
+    of which 0..5 are the planes.
     """
 
     image: NDArray[np.uint8]

@@ -82,7 +82,10 @@ class LabelSpec:
         return self.decode(path)
 
     def check_file(self, path: str | Path, share: float = 0.0) -> None:
-        """Raise InputError if more than ``share`` of the pixels of a readable file are invalid."""
+        """Raise InputError if more than ``share`` of the pixels of a readable file are invalid.
+
+        The base class checks nothing.
+        """
 
     def count(self, label: np.ndarray) -> LabelCounts:
         """Compute the statistics of one label (H, W[, C]) for :meth:`find_suspicion`."""

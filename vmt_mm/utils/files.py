@@ -119,7 +119,7 @@ def check_outputs(
 
 
 def _real_places(path: str | Path, depth: int) -> list[Path]:
-    """Resolve a path, and the links in a folder and its subfolders down to ``depth``."""
+    """Resolve a path and, if it is a folder, the links in it and its subfolders to ``depth``."""
     real = Path(path).expanduser().resolve()
     places = [real]
     readable = depth and os.path.isdir(real) and os.access(real, os.R_OK | os.X_OK)

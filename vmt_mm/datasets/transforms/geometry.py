@@ -98,7 +98,7 @@ class RandomWarp(BaseTransform):
     ) -> None:
         ranges = 0 < scale[0] <= scale[1] and rotate[0] <= rotate[1]
         if not (ranges and min(size) >= 1 and 0 <= flip_prob <= 1):
-            rule = "scale > 0 and rotate as (low, high), size (width, height), flip_prob in [0, 1]"
+            rule = "0 < low <= high in scale, low <= high in rotate, size >= 1, flip_prob in [0, 1]"
             raise InputError(
                 f"RandomWarp needs {rule}; got {scale=}, {rotate=}, {size=}, {flip_prob=}"
             )

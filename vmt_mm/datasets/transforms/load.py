@@ -280,5 +280,6 @@ class PackMultiTaskInputs(BaseTransform):
 
 def _check_size(results: dict, what: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
     if tuple(size) != tuple(expected):
-        found = f"{results.get('img_path')}: the {what} has size {tuple(size)}, expected {expected}"
-        raise InputError(f"{found}; a transform moves the image without its labels")
+        sizes = f"(height, width) {tuple(size)}, expected {tuple(expected)}"
+        problem = "a transform of the pipeline resizes or crops the image without its labels"
+        raise InputError(f"{results.get('img_path')}: the {what} has {sizes}; {problem}")

@@ -27,7 +27,7 @@ def advice_on(kind: type) -> str | None:
 
 
 def refuse_unfit(transform: Any, source: str) -> None:
-    """Raise InputError for ``source`` if a built transform is unsupported."""
+    """Raise InputError that names ``source`` if a built transform, or one in it, is unsupported."""
     if isinstance(transform, (list, tuple)):
         for inner in transform:
             refuse_unfit(inner, source)

@@ -91,7 +91,7 @@ class FiniteLossHook(Hook):
         if self.on_error == "raise":
             raise InputError(f"{message}; training stops before this step changes weights")
         if self.skipped == self.max_skips:
-            raise InputError(f"{message}; {self.skipped} steps have already been skipped")
+            raise InputError(f"{message}; max_skips={self.skipped} steps have already been skipped")
         self.skipped += 1
         runner.logger.warning(f"{message}; step skipped, {self.skipped} of {self.max_skips}")
         optimizer.zero_grad(set_to_none=True)  # without a gradient no parameter changes

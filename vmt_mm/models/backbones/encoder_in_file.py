@@ -69,7 +69,7 @@ def _dicts_of_tensors(
 def _places(
     names: tuple[str, ...], tensors: Mapping[str, Tensor], averaged: bool
 ) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
-    """Yield rank (lowest first), readable location and tensors of each backbone in a dict."""
+    """Yield rank (lowest: preferred), location as text and tensors of each backbone in a dict."""
     matches = ((key, _FIRST_BLOCK.search(key)) for key in tensors)
     prefixes = {key[: match.start()] for key, match in matches if match}
     for prefix in sorted(prefix for prefix in prefixes if not _STAGE.search(prefix)):

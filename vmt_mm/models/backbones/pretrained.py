@@ -43,7 +43,7 @@ def _address_in_zoo(pretrained: str) -> str:
     except (ImportError, ValueError):
         address = None
     if not address:
-        raise InputError(f"pretrained {pretrained!r}: mmpretrain's zoo has no model of this name")
+        raise InputError(f"pretrained {pretrained!r}: no such weights in the installed mmpretrain")
     return address
 
 
