@@ -20,7 +20,7 @@ class ToyShift(PEFTMethod):
 
     def attach(self, backbone):
         self.shifts = nn.ParameterList(
-            nn.Parameter(torch.zeros(b.channels)) for b in backbone.blocks
+            nn.Parameter(torch.zeros(b.channels)) for b in backbone.block_specs
         )
 
     def parallel_to_mlp(self, index, y):

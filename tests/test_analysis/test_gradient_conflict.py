@@ -148,7 +148,7 @@ def test_parameters_of_one_task_are_not_shared_in_a_joint_batch():
 def test_names_restrict_the_parameters():
     model, batch = make_model(), make_batch()
     chosen = find_candidates(model, r"(down|up)\.weight")
-    assert len(chosen) == 2 * len(model.backbone.blocks)
+    assert len(chosen) == 2 * len(model.backbone.block_specs)
     cosines, shared = measure_conflict(losses_of(model, batch), chosen)
     expected = naive_cosines(model, batch, lambda name: name in chosen)
     assert cosines.tolist() == pytest.approx(expected, abs=1e-5)

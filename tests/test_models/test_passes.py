@@ -18,10 +18,10 @@ class ShiftsOneBlock(PEFTMethod):
     where = 3
 
     def attach(self, encoder):
-        self.blocks = nn.ModuleList(nn.Module() for _ in encoder.blocks)
+        self.blocks = nn.ModuleList(nn.Module() for _ in encoder.block_specs)
         self.blocks[self.where].register_parameter("shift", None)
-        width = encoder.blocks[self.where].channels
-        self.stages = [block.stage for block in encoder.blocks]
+        width = encoder.block_specs[self.where].channels
+        self.stages = [block.stage for block in encoder.block_specs]
         self.shifts = nn.ParameterDict({t: torch.randn(width) for t in encoder.task_names})
 
     def parameters_for(self, task):

@@ -79,7 +79,7 @@ def test_lora_is_a_product_added_to_the_weight(targets):
     parts = dict(q=0, k=1, v=2)
     layers = dict(proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1")
     merged = {}
-    for block in (spec.name for spec in encoder.blocks):
+    for block in (spec.name for spec in encoder.block_specs):
         for target in targets:
             name = f"{block}.{layers.get(target, 'attn.w_msa.qkv')}"
             layer = encoder.get_submodule(name)

@@ -69,7 +69,7 @@ class _WithoutTables(PEFTMethod):
     """Simulates a backbone whose blocks lack a role."""
 
     def attach(self, encoder):
-        for block in encoder.blocks:
+        for block in encoder.block_specs:
             del block.layers["relative_position_table"]
         PEFT_METHODS.get("RelativeBias")().attach(encoder)
 

@@ -41,7 +41,7 @@ class Adapter(PEFTMethod):
     def attach(self, backbone: Backbone) -> None:
         """Create one bottleneck per block."""
         self.blocks = nn.ModuleList()
-        for block in backbone.blocks:
+        for block in backbone.block_specs:
             hidden = hidden_width(self, block.channels, self.ratio)
             self.blocks.append(self.make_bottleneck(block.channels, hidden))
 

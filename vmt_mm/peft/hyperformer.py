@@ -80,7 +80,7 @@ class Hyperformer(PEFTMethod):
     def attach(self, backbone: Backbone) -> None:
         """Create adapters without parameters, their hypernetworks, and the task embeddings."""
         self.blocks, self.generators = nn.ModuleList(), nn.ModuleList()
-        for block in backbone.blocks:
+        for block in backbone.block_specs:
             hidden = hidden_width(self, block.channels, self.ratio)
             adapters = {place: ConditionalAdapter(block.channels, hidden) for place in _PLACES}
             generators = {p: AdapterGenerator(self.embedding, adapters[p].shapes) for p in _PLACES}

@@ -42,7 +42,7 @@ class BlockSpec:
 class Backbone(BaseModule):
     """Interface that a method sees of a backbone: a module with blocks and task names."""
 
-    blocks: tuple[BlockSpec, ...]
+    block_specs: tuple[BlockSpec, ...]
     task_names: tuple[str, ...]
 
 
@@ -146,9 +146,9 @@ def build_method(cfg: Mapping | None) -> PEFTMethod:
 
 
 def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
-    """Full names of a role's layers, one per block. Raises InputError if a block lacks it."""
-    for block in backbone.blocks:
+    """Full names of the layers of a role, one per block. Raises InputError if a block lacks it."""
+    for block in backbone.block_specs:
         if role not in block.layers:
             known = sorted(block.layers)
             raise InputError(f"{method} needs {role!r} in every block; this backbone has {known}")
-    return [block.layers[role] for block in backbone.blocks]
+    return [block.layers[role] for block in backbone.block_specs]

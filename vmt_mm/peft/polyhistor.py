@@ -83,7 +83,7 @@ class Polyhistor(Adapter):
         for block in self.blocks:
             unregister(block, ("down.weight", "up.weight"))
         self.embeddings = task_embeddings(backbone, self.embedding)
-        self.add_generators([block.channels for block in backbone.blocks])
+        self.add_generators([block.channels for block in backbone.block_specs])
 
     def add_generators(self, channels: list[int]) -> None:
         """Create a pair of hypernetworks per block."""

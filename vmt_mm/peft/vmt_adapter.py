@@ -59,8 +59,8 @@ class VMTAdapter(Adapter):
     def attach(self, backbone: Backbone) -> None:
         """Create the shared bottleneck of every block, and alpha and gamma (d,) of every task."""
         super().attach(backbone)
-        self.stages = [spec.stage for spec in backbone.blocks]
-        for block, spec in zip(self.blocks, backbone.blocks, strict=True):
+        self.stages = [spec.stage for spec in backbone.block_specs]
+        for block, spec in zip(self.blocks, backbone.block_specs, strict=True):
             d, tasks = spec.channels, backbone.task_names
             block.alpha = nn.ParameterDict({t: nn.Parameter(torch.ones(d)) for t in tasks})
             block.gamma = nn.ParameterDict({t: nn.Parameter(torch.zeros(d)) for t in tasks})

@@ -81,7 +81,7 @@ class PEFTBackbone(Backbone):
             raise InputError(f"backbone: task names must not contain a dot, got {dotted}")
         self.task_names = tuple(tasks)
         self.pretrained, self.allow_random_backbone = pretrained, allow_random
-        for block in self.blocks:
+        for block in self.block_specs:
             ffn: Any = self.get_submodule(f"{block.name}.ffn")
             ffn.add_identity = False  # run_block adds it
         self.requires_grad_(False)
@@ -97,14 +97,14 @@ class PEFTBackbone(Backbone):
 
     def blocks_of(self, stage: int) -> list[int]:
         """Return the indices of the blocks of a stage."""
-        return [index for index, block in enumerate(self.blocks) if block.stage == stage]
+        return [index for index, block in enumerate(self.block_specs) if block.stage == stage]
 
     def _find_part(self, key: str) -> str:
         """Return the part that uses a parameter."""
         try:
             find_parameter(self, key)
             own = self.peft.block_of(key.removeprefix(PEFT)) if key.startswith(PEFT) else None
-            name = key if own is None else self.blocks[own].name
+            name = key if own is None else self.block_specs[own].name
             return next(p for n, p in self.parts.items() if f"{name}.".startswith(f"{n}."))
         except (KeyError, AttributeError, StopIteration):
             problem = f"peft: {type(self.peft).__name__} replaces {key!r}, but none of the parts"
@@ -117,7 +117,7 @@ class PEFTBackbone(Backbone):
 
     def run_block(self, streams: TaskStreams, index: int, *geometry: Any) -> None:
         """Run block ``index`` on every stream; ``geometry`` is passed on to :meth:`attend`."""
-        name = self.blocks[index].name
+        name = self.block_specs[index].name
         recompute = self.with_cp and torch.is_grad_enabled()
         streams.block(
             name, partial(self._block, self.get_submodule(name), index, geometry), recompute

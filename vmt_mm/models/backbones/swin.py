@@ -83,13 +83,13 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         super().__init__(drop_path_rate=drop_path_rate, **sizes)
         self.with_cp = with_cp
         self.out_channels = tuple(self.num_features)
-        self.blocks = tuple(
+        self.block_specs = tuple(
             BlockSpec.of(stage, channels, f"stages.{stage}.blocks.{number}", **_LAYERS)
             for stage, channels in enumerate(self.out_channels)
             for number in range(sizes["depths"][stage])
         )
         around = [f"stages.{n}.downsample" for n in range(3)] + [f"norm{n}" for n in range(4)]
-        names = ["patch_embed", *around, *(block.name for block in self.blocks)]
+        names = ["patch_embed", *around, *(block.name for block in self.block_specs)]
         self.parts = {name: name for name in names}
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 

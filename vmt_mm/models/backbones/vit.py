@@ -86,7 +86,7 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
             if isinstance(module, DropPath):  # NumPy scalars break torch.compile
                 module.drop_prob = float(module.drop_prob)
         self.out_channels = (self.embed_dims,) * len(self.strides)
-        self.blocks = tuple(
+        self.block_specs = tuple(
             BlockSpec.of(
                 sum(number > end for end in self.out_indices),
                 self.embed_dims,
@@ -97,7 +97,7 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         )
         self.parts = {
             **dict.fromkeys(("patch_embed", "cls_token", "pos_embed", "pre_norm"), "embed"),
-            **{block.name: block.name for block in self.blocks},
+            **{block.name: block.name for block in self.block_specs},
             "ln1": "ln1",
         }
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
