@@ -210,7 +210,7 @@ def test_a_model_that_a_tracer_gets_wrong_leaves_no_file(
     run_tool, onnx, trained, tmp_path, monkeypatch
 ):
     """Example: mmseg's original Swin, whose batch and size become constants."""
-    monkeypatch.setattr(MultiTaskSwin, "attend", lambda self, attn, x, hw: attn(x, hw))
+    monkeypatch.setattr(MultiTaskSwin, "attend", lambda self, block, x, hw: block.attn(x, hw))
     out = tmp_path / "model.onnx"
     text = run_tool(
         TOOL, *trained, "--out", out, "--size", 32, 32, "--dynamic", "batch",

@@ -1,6 +1,6 @@
 """Backbones, heads and the model that combines them."""
 
-from vmt_mm.models.backbones import MultiTaskSwin, MultiTaskViT
+from vmt_mm.models.backbones import MultiTaskSwin, MultiTaskTimmViT, MultiTaskViT
 from vmt_mm.models.data_preprocessor import MultiTaskDataPreprocessor
 from vmt_mm.models.heads import HRNetHead, MLPHead
 from vmt_mm.models.multi_task_segmentor import MultiTaskSegmentor
@@ -13,5 +13,6 @@ __all__ = [
     "MultiTaskSegmentor",
     "MultiTaskSwin",
     "MultiTaskTTAModel",
+    "MultiTaskTimmViT",
     "MultiTaskViT",
 ]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.peft.bottleneck import check_positive
-from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names
+from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names, layers_by_block
 from vmt_mm.registry import PEFT_METHODS
 
-#: Role of a layer -> its targets, each an equal part of the layer's output.
+#: Role of a layer -> its targets, each an equal part of the layer's output, or a layer of its own.
 _TARGETS = dict(qkv=("q", "k", "v"), proj=("proj",), fc1=("fc1",), fc2=("fc2",))
 
 
@@ -97,14 +97,23 @@ class LoRA(PEFTMethod):
         """Replace the target layers; with ``train_norm``, unfreeze the norms."""
         for role, parts in _TARGETS.items():
             chosen = [place for place, target in enumerate(parts) if target in self.targets]
-            for name in layer_names("LoRA", backbone, role) if chosen else ():
-                owner, _, leaf = name.rpartition(".")
-                linear = backbone.get_submodule(name)
-                assert isinstance(linear, nn.Linear)
-                wrapped = LoRALinear(linear, chosen, len(parts), **self.options)
-                setattr(backbone.get_submodule(owner), leaf, wrapped)
+            for names in layers_by_block("LoRA", backbone, role) if chosen else ():
+                if len(parts) > 1 and len(names) == len(parts):  # separate q, k and v
+                    for place in chosen:
+                        self._wrap(backbone, names[place], [0], 1)
+                else:
+                    for name in names:
+                        self._wrap(backbone, name, chosen, len(parts))
         for name in layer_names("LoRA", backbone, "norm1") if self.train_norm else ():
             backbone.get_submodule(name).requires_grad_(True)
+
+    def _wrap(self, backbone: Backbone, name: str, chosen: list[int], parts: int) -> None:
+        """Replace a linear layer by one with an update of its ``chosen`` parts."""
+        owner, _, leaf = name.rpartition(".")
+        linear = backbone.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        wrapped = LoRALinear(linear, chosen, parts, **self.options)
+        setattr(backbone.get_submodule(owner), leaf, wrapped)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Set every update to 0, which gives the features of the frozen backbone."""

@@ -24,19 +24,23 @@ _OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
 class BlockSpec:
     """Description of one transformer block.
 
-    ``layers`` maps a role to the full name of a module or parameter. Roles: ``qkv`` (d -> 3 d,
-    queries first), ``proj``, ``fc1``, ``fc2``, ``norm1``, ``norm2``, ``relative_position_table``.
+    ``layers`` maps a role to the full names of its modules or parameters, usually one. Roles:
+    ``qkv`` (one layer d -> 3 d, queries first, or the layers q, k and v), ``proj``, ``fc1`` (two
+    layers, gate and value, in some SwiGLU), ``fc2``, ``norm1``, ``norm2``,
+    ``relative_position_table``.
     """
 
     stage: int
     channels: int
     name: str = ""
-    layers: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stage: int, channels: int, name: str, **layers: str) -> BlockSpec:
+    def of(cls, stage: int, channels: int, name: str, **layers: str | tuple[str, ...]) -> BlockSpec:
         """Build the description from layer names relative to the block."""
-        return cls(stage, channels, name, {r: f"{name}.{x}" for r, x in layers.items()})
+        several = {r: (x,) if isinstance(x, str) else x for r, x in layers.items()}
+        full = {role: tuple(f"{name}.{x}" for x in own) for role, own in several.items()}
+        return cls(stage, channels, name, full)
 
 
 class Backbone(BaseModule):
@@ -145,10 +149,15 @@ def build_method(cfg: Mapping | None) -> PEFTMethod:
     return PEFT_METHODS.build(dict(cfg))
 
 
-def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
-    """Full names of the layers of a role, one per block. Raises InputError if a block lacks it."""
+def layers_by_block(method: str, backbone: Backbone, role: str) -> list[tuple[str, ...]]:
+    """Full names of the layers of a role in each block. Raises InputError if one lacks it."""
     for block in backbone.block_specs:
         if role not in block.layers:
             known = sorted(block.layers)
             raise InputError(f"{method} needs {role!r} in every block; this backbone has {known}")
     return [block.layers[role] for block in backbone.block_specs]
+
+
+def layer_names(method: str, backbone: Backbone, role: str) -> list[str]:
+    """Full names of the layers of a role in all blocks. Raises InputError if one lacks it."""
+    return [name for own in layers_by_block(method, backbone, role) for name in own]

@@ -17,7 +17,7 @@ _FIRST_BLOCK = re.compile(
     r"(?:^|\.)(?:"
     r"layers\.0\.blocks\.0\.attn|stages\.0\.blocks\.0\.attn\.w_msa|layers\.0\.attn|"
     r"blocks\.0\.(?:0\.)?attn"
-    r")\.qkv\.weight$"
+    r")\.(?:qkv|q_proj)\.weight$"
 )
 #: Prefix of a Swin's stage, whose blocks have the keys of a ViT.
 _STAGE = re.compile(r"(^|\.)(layers|stages)\.\d+$")

@@ -35,7 +35,7 @@ class PEFTBackbone(Backbone):
             run_block(streams, i)
               y    = x + method.after_attn(i, attend(norm1(x)))
               side = method.parallel_to_mlp(i, y)
-              x    = y + method.after_mlp(i, ffn(norm2(y))) + side.scale * side.residual
+              x    = y + method.after_mlp(i, feed_forward(norm2(y))) + side.scale * side.residual
             streams.end_stage(part, norm, stage)      norm, then method.task_features
           -> task: four maps
 
@@ -81,8 +81,8 @@ class PEFTBackbone(Backbone):
             raise InputError(f"backbone: task names must not contain a dot, got {dotted}")
         self.task_names = tuple(tasks)
         self.pretrained, self.allow_random_backbone = pretrained, allow_random
-        for block in self.block_specs:
-            ffn: Any = self.get_submodule(f"{block.name}.ffn")
+        modules: Any = self.modules()
+        for ffn in (module for module in modules if hasattr(module, "add_identity")):
             ffn.add_identity = False  # run_block adds it
         self.requires_grad_(False)
         own = set(self.state_dict())
@@ -128,19 +128,23 @@ class PEFTBackbone(Backbone):
     ) -> tuple[Tensor, Tensor | None]:
         """Run a block with the method; return the stream (B, L, d) and the task feature."""
         method = self.peft
-        attended = self.attend(block.attn, block.norm1(x), *geometry)
+        attended = self.attend(block, block.norm1(x), *geometry)
         y = x + call(partial(method.after_attn, index), attended)
         side = call(partial(method.parallel_to_mlp, index), y)
-        x = y + call(partial(method.after_mlp, index), block.ffn(block.norm2(y)))
+        x = y + call(partial(method.after_mlp, index), self.feed_forward(block, block.norm2(y)))
         if side.residual is not None:
             number = not isinstance(side.scale, Tensor)
             residual = side.residual if number else side.scale * side.residual
             x = torch.add(x, residual, alpha=side.scale if number else 1)
         return x, side.task_feature
 
-    def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
+    def attend(self, block: Any, x: Tensor, *geometry: Any) -> Tensor:
         """Run the attention of a block on x (B, L, d); an architecture may override it."""
-        return attn(x, *geometry)
+        return block.attn(x, *geometry)
+
+    def feed_forward(self, block: Any, x: Tensor) -> Tensor:
+        """Run the MLP of a block on x (B, L, d); an architecture may override it."""
+        return block.ffn(x)
 
     def forward(
         self, images: Tensor, tasks: Sequence[str] | None = None, lazy: bool = False
@@ -162,8 +166,8 @@ class PEFTBackbone(Backbone):
     @property
     def image_channels(self) -> int | None:
         """Number of image channels that the patch embedding takes; None if unknown."""
-        projection = getattr(getattr(self, "patch_embed", None), "projection", None)
-        return getattr(projection, "in_channels", None)
+        embed = getattr(self, "patch_embed", None)
+        return getattr(embed and patch_convolution(embed), "in_channels", None)
 
     def forward_features(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[Map, ...]]:
         """Run all parts of the backbone; return the four maps of each task in ``names``."""
@@ -219,15 +223,20 @@ class PEFTBackbone(Backbone):
         return self.task_names if tasks is None else tuple(tasks)
 
 
+def patch_convolution(embed: Any) -> Any:
+    """Return the convolution of mmcv's or timm's patch embedding; None if it has another name."""
+    return getattr(embed, "projection", None) or getattr(embed, "proj", None)
+
+
 def patch_grid(embed: Any, images: Tensor) -> tuple[int, int]:
     """Return (height, width) of the patch grid; no remainders, for ONNX's shape inference."""
-    (high, wide), (height, width) = embed.projection.stride, images.shape[2:]
+    (high, wide), (height, width) = patch_convolution(embed).stride, images.shape[2:]
     return (height + high - 1) // high, (width + wide - 1) // wide
 
 
 def embed_patches(embed: Any, images: Tensor) -> Tensor:
     """Embed images (B, 3, H, W) as tokens (B, L, d), traceable for any image size."""
-    conv, (height, width) = embed.projection, images.shape[2:]
+    conv, (height, width) = patch_convolution(embed), images.shape[2:]
     (high, wide), (rows, columns) = conv.stride, patch_grid(embed, images)
     if tuple(conv.kernel_size) != (high, wide):  # overlapping patches
         return embed(images)[0]

@@ -118,9 +118,9 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
     def _embed(self, images: Tensor) -> Tensor:
         return self.drop_after_pos(embed_patches(self.patch_embed, images))
 
-    def attend(self, attn: Any, x: Tensor, *geometry: Any) -> Tensor:
+    def attend(self, block: Any, x: Tensor, *geometry: Any) -> Tensor:
         """Run the attention of a block on the tokens x (B, L, d) of a map H x W."""
-        return shifted_window_attention(attn, x, *geometry)
+        return shifted_window_attention(block.attn, x, *geometry)
 
     def merge_patches(self, merging: Any, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
         """Merge patches as mmseg does, with one copy: (B, L, d) of a map H x W to (B, L', 2 d)."""

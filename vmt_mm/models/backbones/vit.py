@@ -6,7 +6,6 @@ Notation: B images, d channels, N = h w patches, L = N + 1 tokens with a class t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.models.backbones.origins import load_vit
-from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
-from vmt_mm.models.lazy_resize import LazyResize
-from vmt_mm.peft import BlockSpec
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches
+from vmt_mm.models.backbones.plain_vit import PlainViT, group_ends
 from vmt_mm.registry import MODELS
 
 VisionTransformer: Any = nn.Module
@@ -34,7 +32,7 @@ _GATED = dict(_COMMON, fc1="ffn.w12", fc2="ffn.w3")  # with SwiGLU
 
 
 @MODELS.register_module()
-class MultiTaskViT(PEFTBackbone, VisionTransformer):
+class MultiTaskViT(PlainViT, VisionTransformer):
     """Plain ViT with four feature maps per task; its PEFT method decides what is trained.
 
     ViT: https://arxiv.org/abs/2010.11929; LayerScale: https://arxiv.org/abs/2103.17239. The blocks
@@ -81,50 +79,19 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         self._load_state_dict_pre_hooks.clear()
         self._register_load_state_dict_pre_hook(VisionTransformer._prepare_pos_embed, True)
         self.with_cp = with_cp
-        self.out_indices = _group_ends(out_indices, self.num_layers)
+        self.out_indices = group_ends("MultiTaskViT", out_indices, self.num_layers)
         for module in self.layers.modules():
             if isinstance(module, DropPath):  # NumPy scalars break torch.compile
                 module.drop_prob = float(module.drop_prob)
-        self.out_channels = (self.embed_dims,) * len(self.strides)
-        self.block_specs = tuple(
-            BlockSpec.of(
-                sum(number > end for end in self.out_indices),
-                self.embed_dims,
-                f"layers.{number}",
-                **(_GATED if hasattr(layer.ffn, "w12") else _LAYERS),
-            )
+        layers = {
+            f"layers.{number}": _GATED if hasattr(layer.ffn, "w12") else _LAYERS
             for number, layer in enumerate(self.layers)
-        )
-        self.parts = {
-            **dict.fromkeys(("patch_embed", "cls_token", "pos_embed", "pre_norm"), "embed"),
-            **{block.name: block.name for block in self.block_specs},
-            "ln1": "ln1",
         }
+        embedding = ("patch_embed", "cls_token", "pos_embed", "pre_norm")
+        self.describe(self.embed_dims, layers, embedding, output_norm="ln1")
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 
-    def forward_features(
-        self, images: Tensor, names: Sequence[str]
-    ) -> dict[str, tuple[LazyResize, ...]]:
-        """Run all parts of the backbone; return the four maps of each task in ``names``."""
-        maps: dict[str, list[LazyResize]] = {name: [] for name in names}
-        size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
-        grid, patch = patch_grid(self.patch_embed, images), self.patch_embed.projection.stride
-        streams = self.start_streams(names, images)
-        streams.apply("embed", partial(self._embed, grid))
-        for level, stride in enumerate(self.strides):
-            for index in self.blocks_of(level):
-                self.run_block(streams, index)
-            shared: list[tuple[Tensor, LazyResize]] = []  # tasks with the same tokens share a map
-            tokens_of = streams.end_stage("ln1", self.ln1, level, self.num_extra_tokens)
-            for name, tokens in tokens_of.items():
-                if not shared or shared[-1][0] is not tokens:
-                    on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
-                    on_grid = on_grid.permute(0, 3, 1, 2)
-                    shared.append((tokens, LazyResize(on_grid, patch, stride, size)))
-                maps[name].append(shared[-1][1])
-        return {name: tuple(levels) for name, levels in maps.items()}
-
-    def _embed(self, grid: tuple[int, int], images: Tensor) -> Tensor:
+    def embed(self, grid: tuple[int, int], images: Tensor) -> Tensor:
         """Embed images (B, 3, H, W) as tokens (B, L, d) with positions on a grid (h, w)."""
         x = embed_patches(self.patch_embed, images)
         if self.cls_token is not None:
@@ -132,15 +99,3 @@ class MultiTaskViT(PEFTBackbone, VisionTransformer):
         grids, mode = (self.patch_resolution, grid), self.interpolate_mode
         x = x + self.resize_pos_embed(self.pos_embed, *grids, mode, self.num_extra_tokens)
         return self.pre_norm(self.drop_after_pos(x))
-
-
-def _group_ends(out_indices: Sequence[int] | None, depth: int) -> list[int]:
-    """Return the indices of the last blocks of the four groups."""
-    if out_indices is None and depth % 4 == 0:
-        return [depth * level // 4 - 1 for level in range(1, 5)]
-    given = out_indices if isinstance(out_indices, (list, tuple)) else ()
-    ends = [index + depth if index < 0 else index for index in given]
-    if len(ends) != 4 or sorted({-1, *ends}) != [-1, *ends] or ends[-1] != depth - 1:
-        rule = f"must be 4 increasing indices of the {depth} blocks, the last one {depth - 1}"
-        raise InputError(f"MultiTaskViT: `out_indices` {rule}, got {out_indices!r}")
-    return ends

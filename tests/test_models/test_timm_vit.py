@@ -1,0 +1,275 @@
+"""The timm backbone equals timm's models, whose parts all take part, and refuses what it cannot."""
+
+from functools import partial
+from importlib import import_module
+
+import pytest
+import torch
+
+from vmt_mm.errors import InputError
+from vmt_mm.models.lazy_resize import LazyResize
+from vmt_mm.peft import PEFTMethod, SideOutput
+from vmt_mm.peft.method import layer_names
+from vmt_mm.registry import MODELS
+
+timm = pytest.importorskip("timm")
+
+TASKS = ["semseg", "normals"]
+TAPS = (0, 1, 2, 4)
+SMALL = dict(embed_dim=48, depth=5, num_heads=3)
+#: Name in timm -> further arguments; all with random weights and few channels.
+NAMES = {
+    "vit_small_patch16_224": {},
+    "vit_small_patch14_reg4_dinov2": dict(img_size=224),
+    "vit_base_patch16_siglip_224": {},
+    "vit_base_patch16_siglip_256.v2_webli": {},
+    "vit_base_patch16_clip_224": {},
+    "vit_small_patch16_dinov3": {},
+    "vit_small_patch16_dinov3_qkvb": {},
+    "vit_small_plus_patch16_dinov3": {},
+    "eva02_small_patch14_224": {},
+    "eva02_base_patch14_224": dict(global_pool="token"),
+    "vit_pe_spatial_small_patch16_512": dict(img_size=224),
+    "vit_pe_core_small_patch16_384": dict(img_size=224),
+    "vit_small_patch16_rope_mixed_ape_224": {},
+    "vit_base_patch16_sapiens2": dict(img_size=224, num_kv_heads=1),
+    "vit_medium_patch16_reg4_gap_256": dict(qk_norm=True, scale_attn_norm=True),
+}
+
+
+def make_stock(name, **options):
+    """timm's original, with random weights, so that a wrong use of any is visible."""
+    options = {**SMALL, **NAMES.get(name, {}), **options}
+    stock = timm.create_model(
+        name, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True, **options
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in stock.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return stock.eval()
+
+
+def build(name="vit_small_patch16_224", stock=None, **options):
+    defaults = dict(
+        type="MultiTaskTimmViT",
+        tasks=TASKS,
+        model_name=name,
+        out_indices=TAPS,
+        allow_random_backbone=True,
+        peft=dict(type="VMTAdapter"),
+    )
+    backbone = MODELS.build({**defaults, **SMALL, **NAMES.get(name, {}), **options})
+    backbone.init_weights()
+    if stock is not None:
+        backbone.load_frozen(stock.state_dict(), "timm")
+    return backbone.eval()
+
+
+def expect(stock, images, taps=TAPS):
+    return stock.forward_intermediates(images, list(taps), norm=True, intermediates_only=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_start_equals_timm(name):
+    stock = make_stock(name)
+    backbone = build(name, stock)
+    native = stock.patch_embed.img_size
+    for size in (native, (160, 160), (83, 150)):
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            expected, features = expect(stock, images), backbone(images, lazy=True)
+        assert list(features) == TASKS
+        for maps in features.values():
+            for own, theirs, stride in zip(maps, expected, (4, 8, 16, 32), strict=True):
+                assert (own.grid - theirs).norm() <= 1e-5 * theirs.norm()
+                assert own.patch == stock.patch_embed.patch_size
+                sides = [-(-side // stride) for side in size]
+                assert own.tensor().shape == (1, SMALL["embed_dim"], *sides)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3_qkvb", "eva02_base_patch14_224"])
+def test_gradients_equal_timms(name):
+    stock = make_stock(name).double()
+    backbone = build(name, stock, peft=dict(type="FullFineTuning")).double()
+    images = torch.randn(2, 3, 60, 83, dtype=torch.float64)
+    sum(level.sin().sum() for level in expect(stock, images)).backward()
+    sum(level.grid.sin().sum() for level in backbone(images, lazy=True)["semseg"]).backward()
+    gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
+    for key, parameter in stock.named_parameters():
+        own = gradients.pop(key)
+        assert (own - parameter.grad).norm() <= 1e-9 * parameter.grad.norm(), key
+    assert gradients == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_with_a_role_is_called(name):
+    """timm's EvaAttention would use the weight of `qkv` itself: a wrapped layer would do nothing."""
+    backbone = build(name)
+    roles = {"qkv", "proj", "fc1", "fc2", "norm1", "norm2"}
+    assert all(block.layers.keys() == roles for block in backbone.block_specs)
+    calls = {name: 0 for role in roles for name in layer_names("test", backbone, role)}
+
+    def count(name, *_):
+        calls[name] += 1
+
+    for name in calls:
+        backbone.get_submodule(name).register_forward_hook(partial(count, name))
+    with torch.no_grad():
+        backbone(torch.randn(1, 3, 32, 32))
+    assert set(calls.values()) == {1}
+
+
+class Norms(PEFTMethod):
+    """Trains the norms of one role."""
+
+    def __init__(self, role):
+        super().__init__()
+        self.role = role
+
+    def attach(self, encoder):
+        for name in layer_names("Norms", encoder, self.role):
+            encoder.get_submodule(name).requires_grad_(True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("role", ["q", "k", "v", "proj", "fc1", "fc2", "norm1", "norm2"])
+def test_a_method_on_every_role_changes_the_output(name, role):
+    norm = role.startswith("norm")
+    peft = dict(type=Norms, role=role) if norm else dict(type="LoRA", targets=[role], rank=2)
+    stock, images = make_stock(name), torch.randn(1, 3, 48, 48)
+    backbone = build(name, stock, peft=peft)
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    before = backbone(images)["semseg"]
+    for parameter in trained:
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    after = backbone(images)["semseg"]
+    assert all(not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
+    sum(level.square().sum() for level in after).backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in trained)
+    leaves = len(layer_names("test", backbone, {"q": "qkv", "k": "qkv", "v": "qkv"}.get(role, role)))
+    separate = role in "qkv" and leaves == 3 * SMALL["depth"]
+    count = leaves // 3 if separate else leaves
+    assert len(trained) == 2 * count or norm
+
+
+class Probe(PEFTMethod):
+    """Hooks with nonlinear functions, so that a wrong order of operations is visible."""
+
+    def after_attn(self, index, out):
+        return out + out.square() * (index + 1)
+
+    def after_mlp(self, index, out):
+        return out + out.square() * (index + 2)
+
+    def parallel_to_mlp(self, index, y):
+        return SideOutput(residual=y.sin())
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])
+def test_methods_act_after_layer_scale(name):
+    stock = make_stock(name).double()
+    backbone = build(name, stock, peft=dict(type=Probe)).double()
+    images, probe, levels = torch.randn(1, 3, 64, 64, dtype=torch.float64), Probe(), []
+    with torch.no_grad():
+        x = stock._pos_embed(stock.patch_embed(images))
+        x, *rope = x if isinstance(x, tuple) else (x,)
+        for index, block in enumerate(stock.blocks):
+            gamma = [getattr(block, f"gamma_{n}", None) for n in (1, 2)]
+            if gamma[0] is None:
+                gamma = [block.ls1.gamma, block.ls2.gamma]
+            y = x + probe.after_attn(index, gamma[0] * block.attn(block.norm1(x), *rope))
+            mlp = gamma[1] * block.mlp(block.norm2(y))
+            x = y + probe.after_mlp(index, mlp) + y.sin()
+            if index in TAPS:
+                tokens = stock.norm(x)[:, stock.num_prefix_tokens :]
+                levels.append(tokens.transpose(1, 2))
+        for own, tokens in zip(backbone(images, lazy=True)["normals"], levels, strict=True):
+            assert isinstance(own, LazyResize)
+            torch.testing.assert_close(own.grid.flatten(2), tokens)
+
+
+def test_blocks_after_the_last_index_are_left_out():
+    stock, images = make_stock("vit_small_patch16_224"), torch.randn(1, 3, 32, 32)
+    backbone = build(stock=stock, out_indices=(0, 1, 2, -2))
+    assert len(backbone.blocks) == 4
+    with torch.no_grad():
+        for own, theirs in zip(
+            backbone(images, lazy=True)["semseg"], expect(stock, images, (0, 1, 2, 3)), strict=True
+        ):
+            torch.testing.assert_close(own.grid, theirs)
+
+
+def test_a_file_of_timm_loads_strictly(tmp_path):
+    """Pooling and classifier are dropped, and positions of another grid are interpolated."""
+    name = "vit_base_patch16_siglip_224"
+    stock = timm.create_model(name, num_classes=7, **SMALL)
+    state = {**stock.state_dict(), "mask_token": torch.zeros(1, 1, 48)}
+    torch.save(dict(model=state), tmp_path / "timm.pth")
+    options = dict(pretrained=str(tmp_path / "timm.pth"), allow_random_backbone=False)
+    own = build(name, **options).state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own if not key.startswith("peft."))
+    assert {"attn_pool.latent", "head.weight"} <= state.keys() - own.keys()
+    larger = build(name, **options, img_size=320)
+    assert larger.resized_keys == {"pos_embed"}
+    assert larger.pos_embed.shape == (1, 400, 48)
+    with pytest.raises(InputError, match=r"does not fit the backbone \(timm keys\).*cls_token"):
+        build("vit_small_patch16_224", **options)
+
+
+@pytest.mark.parametrize("name", ["eva02_base_patch14_224", "vit_small_patch16_dinov3"])
+def test_a_file_with_separate_or_fused_projections_is_found(name, tmp_path):
+    stock = make_stock(name)
+    state = {f"module.{key}": value for key, value in stock.state_dict().items()}
+    torch.save(state, tmp_path / "timm.pth")
+    backbone = build(name, pretrained=str(tmp_path / "timm.pth"))
+    own = backbone.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in stock.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(name="vit_small_patch16_dinov5"), "timm has no model .*'vit_small_patch16_dinov3'"),
+        (dict(name="hf-hub:timm/vit"), "timm has no model 'hf-hub:timm/vit'"),
+        (dict(name="vit_small_patch16_224", nonsense=1), "cannot build .*argument 'nonsense'"),
+        (dict(name="vit_small_patch16_224", num_heads=5), "cannot build .* divisible by num_heads"),
+        (dict(name="deit_tiny_distilled_patch16_224"), "but it is a VisionTransformerDistilled"),
+        (
+            dict(name="eva02_enormous_patch14_clip_224"),
+            "must be .* of PatchEmbed and Block or EvaBlock, but it is .* EvaBlockPostNorm",
+        ),
+        (dict(num_classes=3), "takes no 'num_classes'"),
+        (dict(in_chans=1), "takes no 'in_chans'; set `in_channels`"),
+        (dict(out_indices=None), r"must be 4 increasing indices of the 5 blocks, got None"),
+        (dict(out_indices=(0, 1, 2, 5)), "must be 4 increasing indices of the 5 blocks, got"),
+        (dict(peft=dict(type="RelativeBias")), "needs 'relative_position_table' in every block"),
+        (
+            dict(
+                name="vit_small_patch16_rope_mixed_ape_224",
+                peft=dict(type="PerTask", method=dict(type="FullFineTuning")),
+            ),
+            "PerTask replaces 'rope.freqs', but none of the parts",
+        ),
+    ],
+)
+def test_wrong_settings_are_one_message(options, message):
+    with pytest.raises(InputError, match=message):
+        build(**options)
+
+
+def test_images_of_one_channel():
+    assert build(in_channels=1)(torch.randn(1, 1, 32, 32))["semseg"][0].shape == (1, 48, 8, 8)
+    with pytest.raises(InputError, match=r"1 channel\(s\), but in_channels=3"):
+        build()(torch.randn(1, 1, 32, 32))
+
+
+def test_without_timm_the_message_says_so(monkeypatch):
+    module = import_module("vmt_mm.models.backbones.timm_vit")
+
+    def fail(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(module, "import_module", fail)
+    with pytest.raises(InputError, match="needs timm, install it .*: No module named 'timm'"):
+        build()

@@ -1,0 +1,209 @@
+"""Plain ViTs of timm with a PEFT method: DINOv3, DINOv2 with registers, SigLIP 2, PE, EVA-02, ...
+
+Notation: B images, d channels, N = h w patches, L = N plus the class and register tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vmt_mm.errors import InputError, refuse_unread
+from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches
+from vmt_mm.models.backbones.plain_vit import PlainViT, group_ends
+from vmt_mm.models.backbones.pretrained import load_strictly
+from vmt_mm.registry import MODELS
+
+#: Role -> names of its layers in a block; the first choice that a block has.
+_ROLES: dict[str, tuple[tuple[str, ...], ...]] = dict(
+    qkv=(("attn.qkv",), ("attn.q_proj", "attn.k_proj", "attn.v_proj")),
+    proj=(("attn.proj",),),
+    fc1=(("mlp.fc1",), ("mlp.fc1_g", "mlp.fc1_x")),  # with SwiGLU: both in one, or gate and value
+    fc2=(("mlp.fc2",),),
+    norm1=(("norm1",),),
+    norm2=(("norm2",),),
+)
+_EMBEDDING = ("patch_embed", "cls_token", "reg_token", "pos_embed", "norm_pre")
+#: Further parts of timm's models that features pass; VisionTransformer has no ``rope``.
+_OTHERS = ("pos_drop", "rope", "blocks", "norm")
+#: Classes of timm that have the order of operations that methods expect.
+_MODELS, _BLOCKS = ("VisionTransformer", "Eva"), ("Block", "EvaBlock")
+#: Keys of files that no feature depends on: classifiers, and a part of the pretraining.
+_UNUSED = re.compile(r"^(head|head_dist|mask_token)(\.|$)")
+
+
+@MODELS.register_module()
+class MultiTaskTimmViT(PlainViT):
+    """Plain ViT of timm with four feature maps per task; its PEFT method decides what is trained.
+
+    Any model of timm's classes ``VisionTransformer`` and ``Eva`` whose blocks normalise their
+    input. The maps equal timm's ``forward_intermediates(norm=True)`` with dynamic image size and
+    padding, resampled to strides 4, 8, 16 and 32. State-dict keys are timm's, plus those of the
+    method; timm's pooling and classifier are left out, and so are blocks after the last index.
+
+    >>> MultiTaskTimmViT(["semseg", "depth"], "vit_small_patch16_dinov3", (2, 5, 8, 11))
+
+    Args:
+        model_name: name in ``timm.list_models()``, with or without a tag.
+        out_indices: index of the last block of each group; None makes four equal groups.
+        in_channels: number of image channels.
+        kwargs: of timm's class, such as ``img_size`` (of the position embeddings).
+
+    The other arguments are those of :class:`MultiTaskSwin`.
+    """
+
+    unread = dict(
+        PEFTBackbone.unread,
+        in_chans="set `in_channels`",
+        num_classes="heads get feature maps",
+        dynamic_img_size="images may have any size",
+        dynamic_img_pad="images may have any size",
+        checkpoint_path="set `pretrained`",
+        features_only="heads get feature maps",
+        patch_drop_rate="feature maps need all patches",
+    )
+    cls_token: nn.Parameter | None
+    reg_token: nn.Parameter | None
+    pos_embed: nn.Parameter | None
+    norm_pre: nn.Module
+    pos_drop: nn.Module
+    rope: Any
+    blocks: Any
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        model_name: str,
+        out_indices: Sequence[int] | None = None,
+        peft: dict | None = None,
+        pretrained: str | None = None,
+        allow_random_backbone: bool = False,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        refuse_unread(MultiTaskTimmViT, kwargs)
+        model = _build(model_name, in_chans=in_channels, **kwargs)
+        self.with_cp = with_cp
+        for name in (*_EMBEDDING, *_OTHERS):
+            setattr(self, name, getattr(model, name, None))
+        self.out_indices = group_ends(
+            "MultiTaskTimmViT", out_indices, len(model.blocks), to_the_last=False
+        )
+        self.blocks = model.blocks[: self.out_indices[-1] + 1]
+        self.num_extra_tokens = model.num_prefix_tokens
+        #: whether the class and register tokens have no positions
+        self.no_embed_class = model.no_embed_class
+        self._resample: Any = import_module("timm.layers").resample_abs_pos_embed
+        for block in self.blocks:
+            # else, timm's EvaAttention uses the weight of `qkv`, and a wrapped layer does nothing
+            if hasattr(block.attn, "qkv_bias_separate"):
+                block.attn.qkv_bias_separate = True
+        layers = {f"blocks.{number}": _roles(block) for number, block in enumerate(self.blocks)}
+        self.describe(model.embed_dim, layers, _EMBEDDING, output_norm="norm")
+        #: timm's keys that this backbone leaves out
+        self._left_out = model.state_dict().keys() - self.state_dict().keys()
+        self.init_peft(tasks, peft, pretrained, allow_random_backbone)
+
+    def embed(self, grid: tuple[int, int], images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as tokens (B, L, d) with positions on a grid (h, w)."""
+        x = embed_patches(self.patch_embed, images)
+        tokens = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        extra = [token.expand(x.shape[0], -1, -1) for token in tokens]
+        positions = self._positions(grid)
+        if positions is not None and self.no_embed_class:
+            x = x + positions
+        if extra:
+            x = torch.cat((*extra, x), dim=1)
+        if positions is not None and not self.no_embed_class:
+            x = x + positions
+        return self.norm_pre(self.pos_drop(x))
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor | None:
+        """Return the position embeddings (1, N or L, d) of a grid, interpolated as timm does."""
+        if self.pos_embed is None:
+            return None
+        extra = 0 if self.no_embed_class else self.num_extra_tokens
+        return self._resample(self.pos_embed, list(grid), self.patch_embed.grid_size, extra)
+
+    def geometry(self, grid: tuple[int, int]) -> Sequence[tuple[Any, ...]]:
+        """Return the rotary embedding of each block for a grid (h, w), if the model has any."""
+        if self.rope is None:
+            return super().geometry(grid)
+        rotary = self.rope.get_embed(shape=list(grid))
+        # learnt frequencies differ between blocks: (blocks, heads, N, 2 d / heads)
+        of_blocks = rotary if rotary.ndim == 4 else [rotary] * len(self.blocks)
+        return [(of_blocks[number],) for number in range(len(self.blocks))]
+
+    def attend(self, block: Any, x: Tensor, *geometry: Any) -> Tensor:
+        """Run the attention of a block on x (B, L, d), with LayerScale and stochastic depth."""
+        return _scale(block, 1, block.attn(x, *geometry))
+
+    def feed_forward(self, block: Any, x: Tensor) -> Tensor:
+        """Run the MLP of a block on x (B, L, d), with LayerScale and stochastic depth."""
+        return _scale(block, 2, block.mlp(x))
+
+    def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
+        """Load a checkpoint with timm's keys strictly; interpolate positions of another grid."""
+        unused = {key for key in state if key in self._left_out or _UNUSED.search(key)}
+        state = {key: value for key, value in state.items() if key not in unused}
+
+        def resize(key: str, value: Tensor, own: Tensor) -> Tensor:
+            extra = 0 if self.no_embed_class else self.num_extra_tokens
+            side = isqrt(value.shape[1] - extra) if key == "pos_embed" else 0
+            if not side or side * side + extra != value.shape[1]:
+                return value
+            return self._resample(value, list(self.patch_embed.grid_size), (side, side), extra)
+
+        load_strictly(self, state, source, "timm", resize=resize)
+
+
+def _build(name: str, **options: Any) -> Any:
+    """Build a model of timm with random weights; InputError if it is unknown or of another kind."""
+    try:
+        timm = import_module("timm")
+    except ImportError as error:
+        hint = "needs timm, install it with `pip install timm`"
+        raise InputError(f"MultiTaskTimmViT {hint}: {error}") from None
+    if not isinstance(name, str) or not timm.is_model(name):
+        near = get_close_matches(str(name), timm.list_models(), 4)
+        raise InputError(f"MultiTaskTimmViT: timm has no model {name!r}; similar names: {near}")
+    sizes = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
+    try:
+        model = timm.create_model(name, **sizes, **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"MultiTaskTimmViT: timm cannot build {name!r}: {error}") from None
+    kinds = [type(module).__name__ for module in (model, getattr(model, "patch_embed", None))]
+    blocks = {type(block).__name__ for block in getattr(model, "blocks", ())}
+    if kinds[0] not in _MODELS or kinds[1] != "PatchEmbed" or not blocks <= set(_BLOCKS):
+        rule = f"must be a {' or '.join(_MODELS)} of PatchEmbed and {' or '.join(_BLOCKS)}"
+        found = f"a {kinds[0]} of {', '.join([kinds[1], *sorted(blocks)])}"
+        raise InputError(f"MultiTaskTimmViT: {name!r} {rule}, but it is {found}")
+    return model
+
+
+def _roles(block: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the layers of a block by role, without the roles that it lacks."""
+    own = dict(block.named_modules())
+    choices = {
+        role: [names for names in several if all(name in own for name in names)]
+        for role, several in _ROLES.items()
+    }
+    return {role: names[0] for role, names in choices.items() if names}
+
+
+def _scale(block: Any, number: int, x: Tensor) -> Tensor:
+    """Apply LayerScale, which Eva and VisionTransformer name differently, and stochastic depth."""
+    gamma = getattr(block, f"gamma_{number}", None)
+    layer = getattr(block, f"ls{number}", None)
+    x = x if gamma is None else gamma * x
+    x = x if layer is None else layer(x)
+    return getattr(block, f"drop_path{number}")(x)
