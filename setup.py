@@ -45,6 +45,7 @@ setup(
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "pyright[nodejs]", "ruff"],
         "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
+        "timm": ["timm>=1.0.31"],
         "webapp": ["gradio>=6"],
     },
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import pytest
@@ -33,7 +35,8 @@ class Encoder:
         make_stock: builds the original library's backbone.
         widths: channels of the blocks.
         blocks: names of the blocks.
-        layers: role -> name of the layer in a block.
+        layers: role, or part of qkv -> name of the layer, or names of the layers, in a block.
+        lora_mlp: channels -> sum of the inputs and outputs of the MLP's layers.
         table_heads: heads of each block with a 13 x 13 table of relative positions.
         own: methods that only this backbone tests fully.
         patch_embed: name of the patch embedding.
@@ -43,7 +46,8 @@ class Encoder:
     make_stock: Callable[[], nn.Module]
     widths: tuple[int, ...]
     blocks: tuple[str, ...]
-    layers: Mapping[str, str]
+    layers: Mapping[str, str | tuple[str, ...]]
+    lora_mlp: Callable[[int], int] = lambda d: (d + 4 * d) + (4 * d + d)
     table_heads: tuple[int, ...] = ()
     own: tuple[str, ...] = ()
     patch_embed: str = "patch_embed.projection"
@@ -63,8 +67,14 @@ class Encoder:
         return frozenset(f"peft.blocks.{i}.{n}" for i in range(len(self.blocks)) for n in names)
 
     def of_layers(self, *names: str) -> frozenset[str]:
-        """Names of parameters in every block; ``{role}`` is replaced with a layer's name."""
-        return frozenset(f"{b}.{n.format(**self.layers)}" for b in self.blocks for n in names)
+        """Names of parameters in every block, such as ``{role}.weight``, for each of its layers."""
+        found = set()
+        for name in names:
+            role = name[1 : name.index("}")]
+            layers = self.layers[role]
+            for layer in (layers,) if isinstance(layers, str) else layers:
+                found |= {f"{block}.{name.format(**{role: layer})}" for block in self.blocks}
+        return frozenset(found)
 
     def total(self, per_block: Callable[[int], int]) -> int:
         """Sum of a function of the channels over all blocks."""
@@ -79,9 +89,9 @@ SWIN = Encoder(
     (20, 20, 40, 80, 160),
     tuple(f"stages.{stage}.blocks.{n}" for stage, depth in enumerate(_DEPTHS)
           for n in range(depth)),
-    dict(qkv="attn.w_msa.qkv", proj="attn.w_msa.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1",
-         norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
-    (1, 1, 2, 4, 8),
+    dict(dict.fromkeys("qkv", "attn.w_msa.qkv"), proj="attn.w_msa.proj", fc1="ffn.layers.0.0",
+         fc2="ffn.layers.1", norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
+    table_heads=(1, 1, 2, 4, 8),
 )  # fmt: skip
 #: With LayerScale, a patch size that divides no image here, and groups of unequal length.
 _VIT = dict(
@@ -95,12 +105,47 @@ VIT = Encoder(
     lambda: VisionTransformer(**_VIT),
     (20,) * 5,
     tuple(f"layers.{number}" for number in range(5)),
-    dict(qkv="attn.qkv", proj="attn.proj", fc1="ffn.layers.0.0", fc2="ffn.layers.1", norm1="ln1"),
+    dict(dict.fromkeys("qkv", "attn.qkv"), proj="attn.proj", fc1="ffn.layers.0.0",
+         fc2="ffn.layers.1", norm1="ln1"),
     # swaps parameters outside modules, such as position embeddings
     own=("PerTask-FullFineTuning",),
+)  # fmt: skip
+
+
+def _timm(name: str, layers: Mapping, **options) -> Encoder:
+    """A small model of timm: five blocks of 40 channels, and LayerScale that is not tiny."""
+    usual = dict(embed_dim=40, depth=5, num_heads=5, img_size=56, patch_size=7)
+    lora_mlp = options.pop("lora_mlp", Encoder.lora_mlp)
+    sizes = {**usual, **options}
+    dynamic = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
+    return Encoder(
+        dict(type="MultiTaskTimmViT", model_name=name, out_indices=(0, 1, 3, 4), **sizes),
+        lambda: import_module("timm").create_model(name, **sizes, **dynamic),
+        (40,) * 5,
+        tuple(f"blocks.{number}" for number in range(5)),
+        dict(layers, proj="attn.proj", fc2="mlp.fc2", norm1="norm1"),
+        lora_mlp,
+        patch_embed="patch_embed.proj",
+    )
+
+
+#: RoPE, four registers, and a fused qkv with a bias outside the layer.
+DINOV3 = _timm(
+    "vit_small_patch16_dinov3_qkvb",
+    dict(dict.fromkeys("qkv", "attn.qkv"), fc1="mlp.fc1"),
+    init_values=0.5,
+)
+#: RoPE next to positions, separate q, k and v, and SwiGLU with a norm (106 channels).
+EVA = _timm(
+    "eva02_base_patch14_224",
+    dict(q="attn.q_proj", k="attn.k_proj", v="attn.v_proj", fc1=("mlp.fc1_g", "mlp.fc1_x")),
+    global_pool="token",  # timm's keys then have a final norm, and no other
+    lora_mlp=lambda d: 3 * (d + int(d * 8 / 3)),
 )
 #: The first one is tested with every method.
 ENCODERS = dict(swin=SWIN, vit=VIT)
+if find_spec("timm"):
+    ENCODERS |= dict(dinov3=DINOV3, eva=EVA)
 
 
 @dataclass(frozen=True)
@@ -180,13 +225,13 @@ def _shared(on: Encoder) -> dict[str, Row]:
         ),
         "LoRA": Row(
             dict(type="LoRA", rank=2, alpha=4, train_norm=True),
-            on.of_layers(*_lora("qkv"), "{norm1}.weight", "{norm1}.bias"),
+            on.of_layers(*_lora("q", "v"), "{norm1}.weight", "{norm1}.bias"),
             on.total(lambda d: 2 * 2 * 2 * d + 2 * d),
         ),
         "LoRA-all": Row(
             dict(type="LoRA", rank=3, targets=("fc2", "k", "proj", "fc1")),
-            on.of_layers(*_lora("qkv", "proj", "fc1", "fc2")),
-            on.total(lambda d: 3 * (2 * d + 2 * d + 5 * d + 5 * d)),
+            on.of_layers(*_lora("k", "proj", "fc1", "fc2")),
+            on.total(lambda d: 3 * (2 * d + 2 * d + on.lora_mlp(d))),
         ),
         "BitFit": Row(
             dict(type="BitFit"), biases, sum(on.sizes[name] for name in biases), from_the_start=True

@@ -104,7 +104,7 @@ def test_gradients_equal_timms(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_with_a_role_is_called(name):
-    """timm's EvaAttention would use the weight of `qkv` itself: a wrapped layer would do nothing."""
+    """timm's EvaAttention would use the weight of `qkv` itself, and a wrapped layer do nothing."""
     backbone = build(name)
     roles = {"qkv", "proj", "fc1", "fc2", "norm1", "norm2"}
     assert all(block.layers.keys() == roles for block in backbone.block_specs)
@@ -147,7 +147,9 @@ def test_a_method_on_every_role_changes_the_output(name, role):
     assert all(not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
     sum(level.square().sum() for level in after).backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in trained)
-    leaves = len(layer_names("test", backbone, {"q": "qkv", "k": "qkv", "v": "qkv"}.get(role, role)))
+    leaves = len(
+        layer_names("test", backbone, {"q": "qkv", "k": "qkv", "v": "qkv"}.get(role, role))
+    )
     separate = role in "qkv" and leaves == 3 * SMALL["depth"]
     count = leaves // 3 if separate else leaves
     assert len(trained) == 2 * count or norm

@@ -139,7 +139,7 @@ def test_passes_through_the_encoder(row, model, on):
         return hook
 
     model.backbone.get_submodule(on.patch_embed).register_forward_hook(count("patch_embed"))
-    last = model.backbone.block_specs[-1].layers["norm2"]
+    (last,) = model.backbone.block_specs[-1].layers["norm2"]
     model.backbone.get_submodule(last).register_forward_hook(count("last"))
     passes = len(TASKS) if row.per_task else 1
     with torch.no_grad():  # in training, passes may be joined in one batch
