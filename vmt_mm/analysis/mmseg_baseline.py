@@ -29,9 +29,9 @@ ABLATIONS = {"mmseg_encoder": ("encoder",), "concatenating_heads": ("heads",),
 class StockSwin(MultiTaskSwin):
     """mmseg's ``SwinTransformer`` with a PEFT method."""
 
-    def attend(self, attn: nn.Module, x: Tensor, *geometry: Any) -> Tensor:
+    def attend(self, block: Any, x: Tensor, *geometry: Any) -> Tensor:
         """Apply mmseg's shifted-window attention, (B, L, d)."""
-        return attn(x, *geometry)
+        return block.attn(x, *geometry)
 
     def merge_patches(self, merging: nn.Module, hw_shape: tuple[int, int], x: Tensor) -> Tensor:
         """Apply mmseg's patch merging."""
