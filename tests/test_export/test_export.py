@@ -130,6 +130,20 @@ def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
     assert faults == []
 
 
+@pytest.mark.skipif("eva" not in ENCODERS, reason="needs the extra `timm`")
+@pytest.mark.parametrize(("encoder", "dynamic"), [("dinov3", "all"), ("eva", "all"), ("eva", None)])
+def test_onnx_of_rotary_and_interpolated_positions(onnx, tmp_path, encoder, dynamic):
+    half = dict(rope_rotate_half=True)  # onnxruntime cannot infer the shapes of timm's other layout
+    wrapped = build_small(encoder, "VMTAdapter", HEADS["mlp"], **half)
+    wrapped = TaskOutputs(wrapped).eval().requires_grad_(False)
+    example, inputs = example_inputs((56, 70), dynamic)
+    with torch.no_grad():
+        FORMATS["onnx"].write(wrapped, example, dynamic, {}, tmp_path / "vit.onnx")
+    run = FORMATS["onnx"].load(tmp_path / "vit.onnx")
+    _, faults = compare_outputs(wrapped, run, inputs, limit=1e-4)
+    assert faults == []
+
+
 HEADS = dict(
     mlp=dict(type="MLPHead", channels=8),
     hrnet=dict(type="HRNetHead"),

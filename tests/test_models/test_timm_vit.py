@@ -88,6 +88,30 @@ def test_start_equals_timm(name):
                 assert own.tensor().shape == (1, SMALL["embed_dim"], *sides)
 
 
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_224"])
+@pytest.mark.parametrize("size", [(224, 224), (500, 83), (20, 300)])
+def test_exported_positions_equal_timms(name, size, monkeypatch):
+    backbone, images = build(name, make_stock(name)), torch.randn(1, 3, *size)
+    with torch.no_grad():
+        expected = backbone(images)["semseg"]
+        for module in ("timm_vit", "peft_backbone"):
+            monkeypatch.setattr(f"vmt_mm.models.backbones.{module}.is_exporting", lambda: True)
+        for own, theirs in zip(backbone(images)["semseg"], expected, strict=True):
+            assert (own - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_learnt_rotary_frequencies_with_activation_checkpointing():
+    """All blocks use one parameter, from outside the function that is recomputed."""
+    backbone = build("vit_small_patch16_rope_mixed_ape_224", peft=dict(type="FullFineTuning"))
+    images, gradients = torch.randn(2, 3, 32, 48), []
+    for backbone.with_cp in (False, True):
+        backbone.zero_grad()
+        sum(level.sin().sum() for level in backbone.train()(images)["semseg"]).backward()
+        gradients.append({name: p.grad for name, p in backbone.named_parameters()})
+    assert gradients[0]["rope.freqs"].abs().max() > 0
+    assert all(torch.equal(gradient, gradients[1][n]) for n, gradient in gradients[0].items())
+
+
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3_qkvb", "eva02_base_patch14_224"])
 def test_gradients_equal_timms(name):
     stock = make_stock(name).double()

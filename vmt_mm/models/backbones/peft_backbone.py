@@ -243,7 +243,8 @@ def embed_patches(embed: Any, images: Tensor) -> Tensor:
     below, right = rows * high - height, columns * wide - width
     if is_exporting() or below or right:
         images = F.pad(images, (0, right, 0, below))
-    x = conv(images).flatten(2).transpose(1, 2)
+    # not flatten: ONNX's shape inference may take its result for a tensor of five dimensions
+    x = conv(images).reshape(images.shape[0], conv.out_channels, rows * columns).transpose(1, 2)
     return x if embed.norm is None else embed.norm(x)
 
 

@@ -20,6 +20,7 @@ from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches
 from vmt_mm.models.backbones.plain_vit import PlainViT, group_ends
 from vmt_mm.models.backbones.pretrained import load_strictly
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.compat import is_exporting
 
 #: Role -> names of its layers in a block; the first choice that a block has.
 _ROLES: dict[str, tuple[tuple[str, ...], ...]] = dict(
@@ -46,7 +47,8 @@ class MultiTaskTimmViT(PlainViT):
     Any model of timm's classes ``VisionTransformer`` and ``Eva`` whose blocks normalise their
     input. The maps equal timm's ``forward_intermediates(norm=True)`` with dynamic image size and
     padding, resampled to strides 4, 8, 16 and 32. State-dict keys are timm's, plus those of the
-    method; timm's pooling and classifier are left out, and so are blocks after the last index.
+    method; timm's pooling and classifier are left out, and so are blocks after the last index. As
+    in timm, models that average tokens before their norm (EVA-02) give maps without a norm.
 
     >>> MultiTaskTimmViT(["semseg", "depth"], "vit_small_patch16_dinov3", (2, 5, 8, 11))
 
@@ -132,7 +134,16 @@ class MultiTaskTimmViT(PlainViT):
         if self.pos_embed is None:
             return None
         extra = 0 if self.no_embed_class else self.num_extra_tokens
-        return self._resample(self.pos_embed, list(grid), self.patch_embed.grid_size, extra)
+        own = self.patch_embed.grid_size
+        if not is_exporting():
+            return self._resample(self.pos_embed, list(grid), own, extra)
+        # ONNX has no antialiased interpolation
+        rows, columns = (_interpolation(own[n], grid[n]).to(self.pos_embed) for n in (0, 1))
+        width = self.pos_embed.shape[2]
+        positions = rows @ self.pos_embed[0, extra:].reshape(own[0], own[1] * width)
+        positions = columns @ positions.reshape(grid[0], own[1], width)
+        positions = positions.reshape(1, grid[0] * grid[1], width)
+        return torch.cat((self.pos_embed[:, :extra], positions), dim=1) if extra else positions
 
     def geometry(self, grid: tuple[int, int]) -> Sequence[tuple[Any, ...]]:
         """Return the rotary embedding of each block for a grid (h, w), if the model has any."""
@@ -188,6 +199,17 @@ def _build(name: str, **options: Any) -> Any:
         found = f"a {kinds[0]} of {', '.join([kinds[1], *sorted(blocks)])}"
         raise InputError(f"MultiTaskTimmViT: {name!r} {rule}, but it is {found}")
     return model
+
+
+def _interpolation(old: int, new: int) -> Tensor:
+    """Return the matrix (new, old) of bicubic interpolation with antialiasing, as PyTorch's."""
+    scale = torch.as_tensor(old / new)
+    centres = (torch.arange(new) + 0.5) * scale
+    distance = (torch.arange(old) + 0.5 - centres[:, None]).abs() / scale.clamp(min=1)
+    near = (1.5 * distance - 2.5) * distance**2 + 1  # the cubic kernel of Keys with a = -0.5
+    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _roles(block: nn.Module) -> dict[str, tuple[str, ...]]:
