@@ -119,12 +119,18 @@ def _timm(name: str, layers: Mapping, **options) -> Encoder:
     sizes = {**usual, **options}
     dynamic = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     return Encoder(
-        dict(type="MultiTaskTimmViT", model_name=name, out_indices=(0, 1, 3, 4), **sizes),
+        dict(
+            type="MultiTaskTimmViT",
+            model_name=name,
+            out_indices=(0, 1, 3, 4),
+            model_kwargs=sizes,
+        ),
         lambda: import_module("timm").create_model(name, **sizes, **dynamic),
         (40,) * 5,
         tuple(f"blocks.{number}" for number in range(5)),
         dict(layers, proj="attn.proj", fc2="mlp.fc2", norm1="norm1"),
         lora_mlp,
+        own=("PerTask-FullFineTuning",),  # swaps parameters outside modules, also of blocks
         patch_embed="patch_embed.proj",
     )
 

@@ -133,8 +133,9 @@ def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
 @pytest.mark.skipif("eva" not in ENCODERS, reason="needs the extra `timm`")
 @pytest.mark.parametrize(("encoder", "dynamic"), [("dinov3", "all"), ("eva", "all"), ("eva", None)])
 def test_onnx_of_rotary_and_interpolated_positions(onnx, tmp_path, encoder, dynamic):
-    half = dict(rope_rotate_half=True)  # onnxruntime cannot infer the shapes of timm's other layout
-    wrapped = build_small(encoder, "VMTAdapter", HEADS["mlp"], **half)
+    sizes = dict(ENCODERS[encoder].config["model_kwargs"])
+    sizes["rope_rotate_half"] = True  # onnxruntime cannot infer the shapes of timm's other layout
+    wrapped = build_small(encoder, "VMTAdapter", HEADS["mlp"], model_kwargs=sizes)
     wrapped = TaskOutputs(wrapped).eval().requires_grad_(False)
     example, inputs = example_inputs((56, 70), dynamic)
     with torch.no_grad():
@@ -214,7 +215,7 @@ def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
 def build_small(encoder, method, head, **options):
     torch.manual_seed(0)
     config, peft = ENCODERS[encoder].config, METHODS[encoder][method].peft
-    backbone = dict(allow_random_backbone=True, peft=peft, **config, **options)
+    backbone = {**config, "allow_random_backbone": True, "peft": peft, **options}
     model = MODELS.build(dict(type="MultiTaskSegmentor", tasks=TASKS, backbone=backbone, head=head))
     model.backbone.init_weights()
     return scatter(model).eval()

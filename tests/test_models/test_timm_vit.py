@@ -59,7 +59,8 @@ def build(name="vit_small_patch16_224", stock=None, **options):
         allow_random_backbone=True,
         peft=dict(type="VMTAdapter"),
     )
-    backbone = MODELS.build({**defaults, **SMALL, **NAMES.get(name, {}), **options})
+    sizes = {**SMALL, **NAMES.get(name, {}), **options.pop("model_kwargs", {})}
+    backbone = MODELS.build({**defaults, **options, "model_kwargs": sizes})
     backbone.init_weights()
     if stock is not None:
         backbone.load_frozen(stock.state_dict(), "timm")
@@ -236,7 +237,7 @@ def test_a_file_of_timm_loads_strictly(tmp_path):
     own = build(name, **options).state_dict()
     assert all(torch.equal(own[key], state[key]) for key in own if not key.startswith("peft."))
     assert {"attn_pool.latent", "head.weight"} <= state.keys() - own.keys()
-    larger = build(name, **options, img_size=320)
+    larger = build(name, **options, model_kwargs=dict(img_size=320))
     assert larger.resized_keys == {"pos_embed"}
     assert larger.pos_embed.shape == (1, 400, 48)
     with pytest.raises(InputError, match=r"does not fit the backbone \(timm keys\).*cls_token"):
@@ -258,15 +259,21 @@ def test_a_file_with_separate_or_fused_projections_is_found(name, tmp_path):
     [
         (dict(name="vit_small_patch16_dinov5"), "timm has no model .*'vit_small_patch16_dinov3'"),
         (dict(name="hf-hub:timm/vit"), "timm has no model 'hf-hub:timm/vit'"),
-        (dict(name="vit_small_patch16_224", nonsense=1), "cannot build .*argument 'nonsense'"),
-        (dict(name="vit_small_patch16_224", num_heads=5), "cannot build .* divisible by num_heads"),
+        (
+            dict(name="vit_small_patch16_224", model_kwargs=dict(nonsense=1)),
+            "cannot build .*argument 'nonsense'",
+        ),
+        (
+            dict(name="vit_small_patch16_224", model_kwargs=dict(num_heads=5)),
+            "cannot build .* divisible by num_heads",
+        ),
         (dict(name="deit_tiny_distilled_patch16_224"), "but it is a VisionTransformerDistilled"),
         (
             dict(name="eva02_enormous_patch14_clip_224"),
             "must be .* of PatchEmbed and Block or EvaBlock, but it is .* EvaBlockPostNorm",
         ),
-        (dict(num_classes=3), "takes no 'num_classes'"),
-        (dict(in_chans=1), "takes no 'in_chans'; set `in_channels`"),
+        (dict(model_kwargs=dict(num_classes=3)), "takes no 'num_classes'"),
+        (dict(model_kwargs=dict(in_chans=1)), "takes no 'in_chans'; set `in_channels`"),
         (dict(out_indices=None), r"must be 4 increasing indices of the 5 blocks, got None"),
         (dict(out_indices=(0, 1, 2, 5)), "must be 4 increasing indices of the 5 blocks, got"),
         (dict(peft=dict(type="RelativeBias")), "needs 'relative_position_table' in every block"),

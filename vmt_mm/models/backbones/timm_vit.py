@@ -56,7 +56,7 @@ class MultiTaskTimmViT(PlainViT):
         model_name: name in ``timm.list_models()``, with or without a tag.
         out_indices: index of the last block of each group; None makes four equal groups.
         in_channels: number of image channels.
-        kwargs: of timm's class, such as ``img_size`` (of the position embeddings).
+        model_kwargs: of timm's class, such as ``img_size`` (of the position embeddings).
 
     The other arguments are those of :class:`MultiTaskSwin`.
     """
@@ -89,11 +89,12 @@ class MultiTaskTimmViT(PlainViT):
         allow_random_backbone: bool = False,
         with_cp: bool = False,
         in_channels: int = 3,
-        **kwargs: Any,
+        model_kwargs: dict | None = None,
     ) -> None:
         super().__init__()
-        refuse_unread(MultiTaskTimmViT, kwargs)
-        model = _build(model_name, in_chans=in_channels, **kwargs)
+        model_kwargs = model_kwargs or {}
+        refuse_unread(MultiTaskTimmViT, model_kwargs)
+        model = _build(model_name, in_chans=in_channels, **model_kwargs)
         self.with_cp = with_cp
         for name in (*_EMBEDDING, *_OTHERS):
             setattr(self, name, getattr(model, name, None))
