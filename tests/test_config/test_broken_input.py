@@ -670,7 +670,7 @@ ROWS = [
         "turned-round range",
         {"train_dataloader.dataset.pipeline.2.rotate": (20, -20)},
         "RandomWarp",
-        "rotate as (low, high)",
+        "low <= high in rotate",
         "rotate=(20, -20)",
     ),
     _option(
