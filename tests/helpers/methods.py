@@ -18,6 +18,7 @@ from mmseg.models.backbones import SwinTransformer
 from torch import nn
 
 from vmt_mm.models.backbones.swin import ARCHITECTURES
+from vmt_mm.peft import PEFTMethod, SideOutput
 from vmt_mm.registry import MODELS
 
 TASKS = dict(
@@ -360,3 +361,16 @@ def scatter(model: nn.Module, scale: float = 0.05) -> nn.Module:
         if parameter.requires_grad:
             parameter.data += scale * parameter.data.new_empty(parameter.shape).normal_()
     return model
+
+
+class Probe(PEFTMethod):
+    """Hooks with nonlinear functions, so that a wrong order of operations is visible."""
+
+    def after_attn(self, index, out):
+        return out + out.square() * (index + 1)
+
+    def after_mlp(self, index, out):
+        return out + out.square() * (index + 2)
+
+    def parallel_to_mlp(self, index, y):
+        return SideOutput(residual=y.sin(), task_feature=y.cos() * (index + 1))

@@ -5,10 +5,11 @@ from importlib import import_module
 
 import pytest
 import torch
+from methods import Probe
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.lazy_resize import LazyResize
-from vmt_mm.peft import PEFTMethod, SideOutput
+from vmt_mm.peft import PEFTMethod
 from vmt_mm.peft.method import layer_names
 from vmt_mm.registry import MODELS
 
@@ -178,19 +179,6 @@ def test_a_method_on_every_role_changes_the_output(name, role):
     separate = role in "qkv" and leaves == 3 * SMALL["depth"]
     count = leaves // 3 if separate else leaves
     assert len(trained) == 2 * count or norm
-
-
-class Probe(PEFTMethod):
-    """Hooks with nonlinear functions, so that a wrong order of operations is visible."""
-
-    def after_attn(self, index, out):
-        return out + out.square() * (index + 1)
-
-    def after_mlp(self, index, out):
-        return out + out.square() * (index + 2)
-
-    def parallel_to_mlp(self, index, y):
-        return SideOutput(residual=y.sin())
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from methods import VIT, build_model
+from methods import VIT, Probe, build_model
 from mmengine.logging import MMLogger
 from mmpretrain.models import VisionTransformer
 
@@ -13,7 +13,6 @@ from vmt_mm.analysis.counts import count_parameters
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones import vit
 from vmt_mm.models.lazy_resize import LazyResize
-from vmt_mm.peft import PEFTMethod, SideOutput
 from vmt_mm.registry import MODELS
 
 TASKS = ["semseg", "normals"]
@@ -123,17 +122,8 @@ def test_start_equals_mmpretrain_with_pretrained_weights(size):
     check_start(encoder, stock, torch.randn(1, 3, *size))
 
 
-class Probe(PEFTMethod):
-    """Hooks with nonlinear functions, so that a wrong order of operations is visible."""
-
-    def after_attn(self, index, out):
-        return out + out.square() * (index + 1)
-
-    def after_mlp(self, index, out):
-        return out + out.square() * (index + 2)
-
-    def parallel_to_mlp(self, index, y):
-        return SideOutput(residual=y.sin(), task_feature=y.cos() * (index + 1))
+class ProbeOfTasks(Probe):
+    """Also uses what the blocks of a stage keep."""
 
     def task_features(self, stage, feature, kept, tasks):
         assert len(kept) == 2
@@ -153,7 +143,7 @@ def attend(layer, x):
 def test_where_a_method_acts():
     """Hooks act after LayerScale and before the residual sum; decoders only get patch tokens."""
     stock = make_stock(SMALL, (7,)).double()
-    encoder = build(peft=dict(type=Probe)).double().eval()
+    encoder = build(peft=dict(type=ProbeOfTasks)).double().eval()
     encoder.load_state_dict(stock.state_dict())
     images = torch.randn(2, 3, 70, 70, dtype=torch.float64)
     probe = Probe()

@@ -105,6 +105,8 @@ class MultiTaskTimmViT(PlainViT):
         self.num_extra_tokens = model.num_prefix_tokens
         #: whether the class and register tokens have no positions
         self.no_embed_class = model.no_embed_class
+        #: number of class and register tokens in ``pos_embed``
+        self._extra_positions = 0 if model.no_embed_class else model.num_prefix_tokens
         self._resample: Any = import_module("timm.layers").resample_abs_pos_embed
         for block in self.blocks:
             # else, timm's EvaAttention uses the weight of `qkv`, and a wrapped layer does nothing
@@ -134,8 +136,7 @@ class MultiTaskTimmViT(PlainViT):
         """Return the position embeddings (1, N or L, d) of a grid, interpolated as timm does."""
         if self.pos_embed is None:
             return None
-        extra = 0 if self.no_embed_class else self.num_extra_tokens
-        own = self.patch_embed.grid_size
+        extra, own = self._extra_positions, self.patch_embed.grid_size
         if not is_exporting():
             return self._resample(self.pos_embed, list(grid), own, extra)
         # ONNX has no antialiased interpolation
@@ -169,7 +170,7 @@ class MultiTaskTimmViT(PlainViT):
         state = {key: value for key, value in state.items() if key not in unused}
 
         def resize(key: str, value: Tensor, own: Tensor) -> Tensor:
-            extra = 0 if self.no_embed_class else self.num_extra_tokens
+            extra = self._extra_positions
             side = isqrt(value.shape[1] - extra) if key == "pos_embed" else 0
             if not side or side * side + extra != value.shape[1]:
                 return value
