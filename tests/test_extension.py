@@ -23,7 +23,7 @@ class ToyShift(PEFTMethod):
             nn.Parameter(torch.zeros(b.channels)) for b in backbone.block_specs
         )
 
-    def parallel_to_mlp(self, index, y):
+    def parallel_to_mlp(self, index, y, grid):
         return SideOutput(residual=self.shifts[index].expand_as(y))
 
 

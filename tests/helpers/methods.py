@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import pytest
+import torch
+import torch.nn.functional as F
 from mmpretrain.models import VisionTransformer
 from mmseg.models.backbones import SwinTransformer
 from torch import nn
@@ -366,11 +368,41 @@ def scatter(model: nn.Module, scale: float = 0.05) -> nn.Module:
 class Probe(PEFTMethod):
     """Hooks with nonlinear functions, so that a wrong order of operations is visible."""
 
-    def after_attn(self, index, out):
+    def after_attn(self, index, out, grid):
         return out + out.square() * (index + 1)
 
-    def after_mlp(self, index, out):
+    def after_mlp(self, index, out, grid):
         return out + out.square() * (index + 2)
 
-    def parallel_to_mlp(self, index, y):
+    def parallel_to_mlp(self, index, y, grid):
         return SideOutput(residual=y.sin(), task_feature=y.cos() * (index + 1))
+
+
+class ConvolvesPatches(PEFTMethod):
+    """Depthwise 3x3 convolutions of the patches on their grid, in every hook of a block."""
+
+    places = ("after_attn", "after_mlp", "parallel")
+
+    def attach(self, backbone):
+        self.blocks = nn.ModuleList(
+            nn.ParameterDict({p: nn.Parameter(torch.empty(b.channels, 3, 3)) for p in self.places})
+            for b in backbone.block_specs
+        )
+
+    def reset_from_pretrained(self, backbone):
+        for weight in self.blocks.parameters():
+            nn.init.normal_(weight, std=0.1)
+
+    def convolve(self, x, weight, grid):
+        patches = x[:, grid.prefix :].transpose(1, 2).unflatten(2, (grid.height, grid.width))
+        mixed = F.conv2d(patches, weight[:, None], padding=1, groups=len(weight))
+        return torch.cat((x[:, : grid.prefix], mixed.flatten(2).transpose(1, 2)), dim=1)
+
+    def after_attn(self, index, out, grid):
+        return self.convolve(out, self.blocks[index]["after_attn"], grid)
+
+    def after_mlp(self, index, out, grid):
+        return self.convolve(out, self.blocks[index]["after_mlp"], grid)
+
+    def parallel_to_mlp(self, index, y, grid):
+        return SideOutput(residual=self.convolve(y, self.blocks[index]["parallel"], grid))

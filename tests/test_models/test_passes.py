@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from methods import SWIN, TASKS, VIT, build_model
+from methods import SWIN, TASKS, VIT, ConvolvesPatches, build_model
 from torch import nn
 
 from vmt_mm.errors import InputError
@@ -27,11 +27,11 @@ class ShiftsOneBlock(PEFTMethod):
     def parameters_for(self, task):
         return {f"peft.blocks.{self.where}.shift": self.shifts[task]}
 
-    def parallel_to_mlp(self, index, y):
+    def parallel_to_mlp(self, index, y, grid):
         stream = self.blocks[index].shift.expand_as(y) if index == self.where else None
         return SideOutput(stream, (index + 1) * y)
 
-    def task_features(self, stage, feature, kept, tasks):
+    def task_features(self, stage, feature, kept, tasks, grid):
         assert len(kept) == self.stages.count(stage)
         return dict.fromkeys(tasks, feature + sum(kept))
 
@@ -65,6 +65,7 @@ def test_a_split_within_a_stage_keeps_earlier_side_outputs(encoder):
 METHODS = [
     dict(type=ShiftsOneBlock),
     dict(type="PerTask", method=dict(type="Adapter", scale=0.5)),
+    dict(type="PerTask", method=dict(type=ConvolvesPatches)),
     dict(type="Hyperformer", ratio=4),
     dict(type="Polyhistor", ratio=4),
 ]

@@ -193,9 +193,10 @@ def test_methods_act_after_layer_scale(name):
             gamma = [getattr(block, f"gamma_{n}", None) for n in (1, 2)]
             if gamma[0] is None:
                 gamma = [block.ls1.gamma, block.ls2.gamma]
-            y = x + probe.after_attn(index, gamma[0] * block.attn(block.norm1(x), *rope))
+            out = gamma[0] * block.attn(block.norm1(x), *rope)
+            y = x + probe.after_attn(index, out, None)
             mlp = gamma[1] * block.mlp(block.norm2(y))
-            x = y + probe.after_mlp(index, mlp) + y.sin()
+            x = y + probe.after_mlp(index, mlp, None) + y.sin()
             if index in TAPS:
                 tokens = stock.norm(x)[:, stock.num_prefix_tokens :]
                 levels.append(tokens.transpose(1, 2))

@@ -125,7 +125,7 @@ def test_start_equals_mmpretrain_with_pretrained_weights(size):
 class ProbeOfTasks(Probe):
     """Also uses what the blocks of a stage keep."""
 
-    def task_features(self, stage, feature, kept, tasks):
+    def task_features(self, stage, feature, kept, tasks, grid):
         assert len(kept) == 2
         return dict.fromkeys(tasks, feature * sum(kept))
 
@@ -152,9 +152,9 @@ def test_where_a_method_acts():
         x = torch.cat([stock.cls_token.repeat(2, 1, 1), patches], dim=1) + stock.pos_embed
         kept, levels = [], []
         for index, layer in enumerate(stock.layers):
-            y = x + probe.after_attn(index, attend(layer, layer.ln1(x)))
+            y = x + probe.after_attn(index, attend(layer, layer.ln1(x)), None)
             mlp = layer.ffn.layers(layer.ln2(y)) * layer.ffn.gamma2.weight
-            x = y + probe.after_mlp(index, mlp) + y.sin()
+            x = y + probe.after_mlp(index, mlp, None) + y.sin()
             kept.append((y.cos() * (index + 1))[:, 1:])
             if index % 2:
                 feature = stock.ln1(x)[:, 1:] * (kept[-1] + kept[-2])

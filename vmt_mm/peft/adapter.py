@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width
-from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput
+from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput, TokenGrid
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -54,7 +54,7 @@ class Adapter(PEFTMethod):
         for block in self.blocks:
             block.reset()
 
-    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
+    def parallel_to_mlp(self, index: int, y: Tensor, grid: TokenGrid) -> SideOutput:
         """Add ``scale F(y)`` to the residual stream."""
         return SideOutput(residual=self.blocks[index](y), scale=self.scale)
 

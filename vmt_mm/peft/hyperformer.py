@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.peft.bottleneck import check_positive, hidden_width
-from vmt_mm.peft.method import Backbone, PEFTMethod, task_embeddings
+from vmt_mm.peft.method import Backbone, PEFTMethod, TokenGrid, task_embeddings
 from vmt_mm.peft.parameter_swap import unregister
 from vmt_mm.registry import PEFT_METHODS
 
@@ -105,10 +105,10 @@ class Hyperformer(PEFTMethod):
             for key, value in generator(self.embeddings[task]).items()
         }
 
-    def after_attn(self, index: int, out: Tensor) -> Tensor:
+    def after_attn(self, index: int, out: Tensor, grid: TokenGrid) -> Tensor:
         """Apply the first adapter of the block."""
         return self.blocks[index]["after_attn"](out)
 
-    def after_mlp(self, index: int, out: Tensor) -> Tensor:
+    def after_mlp(self, index: int, out: Tensor, grid: TokenGrid) -> Tensor:
         """Apply the second adapter of the block."""
         return self.blocks[index]["after_mlp"](out)

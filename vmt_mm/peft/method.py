@@ -62,6 +62,18 @@ class SideOutput(NamedTuple):
     scale: Tensor | float = 1.0
 
 
+class TokenGrid(NamedTuple):
+    """Place of the tokens (B, L, d) that a method gets: L = prefix + height width.
+
+    ``prefix`` class and register tokens stand first, then the patches, row by row. Sizes may be
+    symbolic, or tensors while a model is exported: compute with them without branching.
+    """
+
+    height: int
+    width: int
+    prefix: int = 0
+
+
 class PEFTMethod(nn.Module):
     """Base class of methods that adapt a frozen backbone; the base itself adapts nothing.
 
@@ -108,25 +120,31 @@ class PEFTMethod(nn.Module):
         """Name of the parameter that ``key`` is a per-task copy of; ``key`` if it is not a copy."""
         return key
 
-    def after_attn(self, index: int, out: Tensor) -> Tensor:
+    def after_attn(self, index: int, out: Tensor, grid: TokenGrid) -> Tensor:
         """Adapt the output (B, L, d) of the attention before it is added to the stream."""
         return out
 
-    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
+    def parallel_to_mlp(self, index: int, y: Tensor, grid: TokenGrid) -> SideOutput:
         """Run in parallel to the MLP of a block, on y (B, L, d), the stream before ``norm2``."""
         return SideOutput()
 
-    def after_mlp(self, index: int, out: Tensor) -> Tensor:
+    def after_mlp(self, index: int, out: Tensor, grid: TokenGrid) -> Tensor:
         """Adapt the output (B, L, d) of the MLP before it is added to the stream."""
         return out
 
     def task_features(
-        self, stage: int, feature: Tensor, kept: Sequence[Any], tasks: Sequence[str]
+        self,
+        stage: int,
+        feature: Tensor,
+        kept: Sequence[Any],
+        tasks: Sequence[str],
+        grid: TokenGrid,
     ) -> dict[str, Tensor]:
         """Return the features (B, L, d) of ``tasks`` at the end of a stage, keyed by task.
 
         ``feature`` (B, L, d) is the output of the stage's norm. ``kept`` has one
-        ``SideOutput.task_feature`` per block of the stage.
+        ``SideOutput.task_feature`` per block of the stage. All of them have the patch tokens only,
+        so ``grid.prefix`` is 0.
         """
         return dict.fromkeys(tasks, feature)
 

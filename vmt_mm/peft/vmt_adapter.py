@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vmt_mm.errors import InputError
 from vmt_mm.peft.adapter import Adapter
 from vmt_mm.peft.bottleneck import KroneckerBottleneck, check_positive
-from vmt_mm.peft.method import Backbone, SideOutput
+from vmt_mm.peft.method import Backbone, SideOutput, TokenGrid
 from vmt_mm.registry import PEFT_METHODS
 
 
@@ -81,14 +81,19 @@ class VMTAdapter(Adapter):
         """Return s of a block: a float, or a scalar tensor if the gate is learnable."""
         return block.gate_logit.sigmoid() if self.learnable_gate else self.constant_gate
 
-    def parallel_to_mlp(self, index: int, y: Tensor) -> SideOutput:
+    def parallel_to_mlp(self, index: int, y: Tensor, grid: TokenGrid) -> SideOutput:
         """Add (1 - s) F(y) to the residual stream, and keep F(y) for the tasks."""
         block = self.blocks[index]
         f = block(y)
         return SideOutput(residual=f, task_feature=f, scale=1 - self.gate(block))
 
     def task_features(
-        self, stage: int, feature: Tensor, kept: Sequence[Tensor], tasks: Sequence[str]
+        self,
+        stage: int,
+        feature: Tensor,
+        kept: Sequence[Tensor],
+        tasks: Sequence[str],
+        grid: TokenGrid,
     ) -> dict[str, Tensor]:
         """Add alpha_t (s F) + gamma_t of every block of the stage to ``feature`` (Eqs. 4, 5)."""
         blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]

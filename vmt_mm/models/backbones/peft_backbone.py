@@ -18,7 +18,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
 from vmt_mm.models.lazy_resize import Map, as_tensor
-from vmt_mm.peft import Backbone, PEFTMethod, build_method
+from vmt_mm.peft import Backbone, PEFTMethod, TokenGrid, build_method
 from vmt_mm.peft.parameter_swap import find_parameter
 from vmt_mm.utils.compat import is_exporting, need
 
@@ -32,11 +32,12 @@ class PEFTBackbone(Backbone):
           forward_features                            the architecture's loop: swin.py, vit.py
             streams = start_streams(tasks, images)    one stream until the tasks differ
             streams.apply(part, f)                    x = f(x): embedding, patch merging
-            run_block(streams, i)
-              y    = x + method.after_attn(i, attend(norm1(x)))
-              side = method.parallel_to_mlp(i, y)
-              x    = y + method.after_mlp(i, feed_forward(norm2(y))) + side.scale * side.residual
-            streams.end_stage(part, norm, stage)      norm, then method.task_features
+            run_block(streams, i, grid)
+              y    = x + method.after_attn(i, attend(norm1(x)), grid)
+              side = method.parallel_to_mlp(i, y, grid)
+              out  = method.after_mlp(i, feed_forward(norm2(y)), grid)
+              x    = y + out + side.scale * side.residual
+            streams.end_stage(part, norm, stage, grid)  norm, then method.task_features
           -> task: four maps
 
     The architecture's ``__init__`` builds the modules, then calls :meth:`init_peft`. A block has
@@ -115,23 +116,32 @@ class PEFTBackbone(Backbone):
         join = self.batch_tasks and self.training and torch.is_grad_enabled()
         return TaskStreams(self, self._part_of, tasks, x, join)
 
-    def run_block(self, streams: TaskStreams, index: int, *geometry: Any) -> None:
-        """Run block ``index`` on every stream; ``geometry`` is passed on to :meth:`attend`."""
+    def run_block(self, streams: TaskStreams, index: int, grid: TokenGrid, *geometry: Any) -> None:
+        """Run block ``index`` on every stream, whose tokens lie on ``grid``.
+
+        ``geometry`` is passed on to :meth:`attend`.
+        """
         name = self.block_specs[index].name
         recompute = self.with_cp and torch.is_grad_enabled()
-        streams.block(
-            name, partial(self._block, self.get_submodule(name), index, geometry), recompute
-        )
+        block = self.get_submodule(name)
+        streams.block(name, partial(self._block, block, index, grid, geometry), recompute)
 
     def _block(
-        self, block: Any, index: int, geometry: tuple, call: PerTaskCall, x: Tensor
+        self,
+        block: Any,
+        index: int,
+        grid: TokenGrid,
+        geometry: tuple,
+        call: PerTaskCall,
+        x: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """Run a block with the method; return the stream (B, L, d) and the task feature."""
         method = self.peft
         attended = self.attend(block, block.norm1(x), *geometry)
-        y = x + call(partial(method.after_attn, index), attended)
-        side = call(partial(method.parallel_to_mlp, index), y)
-        x = y + call(partial(method.after_mlp, index), self.feed_forward(block, block.norm2(y)))
+        y = x + call(lambda out: method.after_attn(index, out, grid), attended)
+        side = call(lambda y: method.parallel_to_mlp(index, y, grid), y)
+        out = self.feed_forward(block, block.norm2(y))
+        x = y + call(lambda out: method.after_mlp(index, out, grid), out)
         if side.residual is not None:
             number = not isinstance(side.scale, Tensor)
             residual = side.residual if number else side.scale * side.residual

@@ -14,7 +14,7 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, patch_convolution, patch_grid
 from vmt_mm.models.lazy_resize import LazyResize
-from vmt_mm.peft import BlockSpec
+from vmt_mm.peft import BlockSpec, TokenGrid
 
 
 class PlainViT(PEFTBackbone):
@@ -75,13 +75,14 @@ class PlainViT(PEFTBackbone):
         size = (images.shape[2], images.shape[3])  # a slice would be a constant to tracers
         grid, patch = patch_grid(self.patch_embed, images), patch_convolution(self.patch_embed)
         geometry, norm = self.geometry(grid), self.get_submodule(self.output_norm)
+        token_grid = TokenGrid(*grid, self.num_extra_tokens)
         streams = self.start_streams(names, images)
         streams.apply("embed", partial(self.embed, grid))
         for level, stride in enumerate(self.strides):
             for index in self.blocks_of(level):
-                self.run_block(streams, index, *geometry[index])
+                self.run_block(streams, index, token_grid, *geometry[index])
             shared: list[tuple[Tensor, LazyResize]] = []  # tasks with the same tokens share a map
-            tokens_of = streams.end_stage(self.output_norm, norm, level, self.num_extra_tokens)
+            tokens_of = streams.end_stage(self.output_norm, norm, level, token_grid)
             for name, tokens in tokens_of.items():
                 if not shared or shared[-1][0] is not tokens:
                     on_grid = tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])

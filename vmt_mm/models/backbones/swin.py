@@ -17,7 +17,7 @@ from torch import Tensor
 from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.models.backbones.origins import load_swin
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
-from vmt_mm.peft import BlockSpec
+from vmt_mm.peft import BlockSpec, TokenGrid
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import is_compiling, is_exporting, take_first
 
@@ -102,9 +102,11 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         streams = self.start_streams(names, images)
         streams.apply("patch_embed", self._embed)
         for stage in range(4):
+            grid = TokenGrid(*hw_shape)
             for index in self.blocks_of(stage):
-                self.run_block(streams, index, hw_shape)
-            tokens_of = streams.end_stage(f"norm{stage}", self.get_submodule(f"norm{stage}"), stage)
+                self.run_block(streams, index, grid, hw_shape)
+            norm = self.get_submodule(f"norm{stage}")
+            tokens_of = streams.end_stage(f"norm{stage}", norm, stage, grid)
             for name, tokens in tokens_of.items():
                 # channels-last: the heads' linear layers need no copy
                 on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vmt_mm.checkpoints.keys import PEFT
-from vmt_mm.peft import PEFTMethod, SideOutput
+from vmt_mm.peft import PEFTMethod, SideOutput, TokenGrid
 from vmt_mm.peft.parameter_swap import call_with
 
 
@@ -130,19 +130,19 @@ class TaskStreams:
             stream.kept.append(feature)
 
     def end_stage(
-        self, part: str, norm: Callable[[Tensor], Tensor], stage: int, prefix: int = 0
+        self, part: str, norm: Callable[[Tensor], Tensor], stage: int, grid: TokenGrid
     ) -> dict[str, Tensor]:
-        """Return the features (B, L - prefix, d) of every task at the end of a stage.
+        """Return the features (B, height width, d) of every task at the end of a stage.
 
-        ``norm`` is the function of the part; its first ``prefix`` tokens (class token) are removed.
+        ``norm`` is the function of the part. Class and register tokens are removed.
         """
-        features = {}
+        features, prefix, patches = {}, grid.prefix, TokenGrid(grid.height, grid.width)
         for stream, call in self._calls(part):
             done = Stream(stream.tasks, call(norm, stream.x), stream.kept, stream.joined)
             for own in done.split() if done.joined else [done]:
                 kept = [x if x is None else x[:, prefix:] for x in own.kept]
                 x = own.x[:, prefix:]
-                features.update(self._method.task_features(stage, x, kept, own.tasks))
+                features.update(self._method.task_features(stage, x, kept, own.tasks, patches))
             stream.kept = []
         return features
 
