@@ -133,10 +133,8 @@ def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
 @pytest.mark.skipif("eva" not in ENCODERS, reason="needs the extra `timm`")
 @pytest.mark.parametrize(("encoder", "dynamic"), [("dinov3", "all"), ("eva", "all"), ("eva", None)])
 def test_onnx_of_rotary_and_interpolated_positions(onnx, tmp_path, encoder, dynamic):
-    sizes = dict(ENCODERS[encoder].config["model_kwargs"])
-    sizes["rope_rotate_half"] = True  # onnxruntime cannot infer the shapes of timm's other layout
-    wrapped = build_small(encoder, "VMTAdapter", HEADS["mlp"], model_kwargs=sizes)
-    wrapped = TaskOutputs(wrapped).eval().requires_grad_(False)
+    wrapped = TaskOutputs(build_small(encoder, "VMTAdapter", HEADS["mlp"]))
+    wrapped = wrapped.eval().requires_grad_(False)
     example, inputs = example_inputs((56, 70), dynamic)
     with torch.no_grad():
         FORMATS["onnx"].write(wrapped, example, dynamic, {}, tmp_path / "vit.onnx")
@@ -200,7 +198,7 @@ def test_the_tools_of_onnxruntime_take_the_file(
     compare(0.01)
 
 
-def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
+def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path, capfd):
     head = dict(type="PSPHead", channels=8, in_index=3, norm_cfg=dict(type="BN"))
     wrapped = TaskOutputs(build_small("swin", "DecodersOnly", head)).eval()
     path = tmp_path / "model.onnx"
@@ -209,7 +207,14 @@ def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path):
     ) as error:
         write_checked(FORMATS["onnx"], wrapped, example_inputs((64, 64), "all"), "all", {}, path)
     assert len(str(error.value)) < 300 and "use --dynamic batch, or omit it" in str(error.value)
+    assert "graph(" not in "".join(capfd.readouterr())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_onnxruntime_cannot_load_is_one_error(onnx, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="^onnxruntime cannot load .*Protobuf parsing failed"):
+        FORMATS["onnx"].load(tmp_path / "model.onnx")
 
 
 def build_small(encoder, method, head, **options):

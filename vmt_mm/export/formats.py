@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.onnx.errors import OnnxExporterError
+from torch.overrides import TorchFunctionMode
 
 from vmt_mm.errors import InputError
 from vmt_mm.export.outputs import DESCRIPTION, TaskOutputs
@@ -81,7 +82,7 @@ def _write_onnx(
     """
     onnx, axes, names = _import("onnx"), _AXES[dynamic], ["images", *wrapped.names]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _RepeatAlongPositiveDims():
             warnings.simplefilter("ignore")  # of the tracer; the result is compared afterwards
             torch.onnx.export(
                 wrapped,
@@ -117,6 +118,21 @@ def _write_onnx(
     onnx.save(model, str(path))
 
 
+class _RepeatAlongPositiveDims(TorchFunctionMode):
+    """Replace a negative ``dim`` of ``repeat_interleave``, as in timm's rotary embeddings.
+
+    PyTorch's exporter adds the rank to it in place, which changes all equal constants of the graph.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Call ``func``."""
+        if func is Tensor.repeat_interleave and len(args) == 3 and args[2] < 0:
+            args = (*args[:2], args[2] + args[0].ndim)
+        return func(*args, **(kwargs or {}))
+
+
 def _load_onnx(path: Path) -> Forward:
     """Open a session on the CPU, with PyTorch's number of threads."""
     session = _open_session(path, "ORT_ENABLE_ALL", intra_op_num_threads=torch.get_num_threads())
@@ -130,7 +146,7 @@ def _load_onnx(path: Path) -> Forward:
 
 
 def _open_session(path: Path, level: str, **options: Any) -> Any:
-    """Open an onnxruntime session on the CPU, with an optimisation level."""
+    """Open an onnxruntime session on the CPU; InputError if it cannot load the file."""
     runtime = _import("onnxruntime")
     chosen = runtime.SessionOptions()
     chosen.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
@@ -139,7 +155,11 @@ def _open_session(path: Path, level: str, **options: Any) -> Any:
     chosen.log_severity_level = 4  # errors are raised and need not be printed
     for name, value in options.items():
         setattr(chosen, name, value)
-    return runtime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
+    try:
+        return runtime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has its own exceptions
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"onnxruntime cannot load the exported model: {reason}") from error
 
 
 def _check_program() -> None:

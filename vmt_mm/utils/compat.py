@@ -76,8 +76,8 @@ def safe_types(types: Iterable[Any]) -> AbstractContextManager:
 
 def script_exporter_options() -> dict[str, Any]:
     """Return the arguments that select ``torch.onnx.export``'s TorchScript exporter; silence it."""
-    if hasattr(torch._C, "_jit_set_onnx_log_enabled"):
-        torch._C._jit_set_onnx_log_enabled(False)  # else it prints the graph before it raises
+    if hasattr(torch._C, "_jit_onnx_log"):  # PyTorch 2.12 ignores that its log is disabled
+        torch._C._jit_onnx_log = lambda *_: None  # else it prints the graph before it raises
     known = inspect.signature(torch.onnx.export).parameters
     return {"dynamo": False} if "dynamo" in known else {}
 
