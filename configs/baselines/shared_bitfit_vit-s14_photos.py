@@ -1,6 +1,6 @@
 # Shared BitFit: all biases are trained, shared by all tasks.
 # DINOv2 ViT-S/14, photographs with partial labels.
-#   python tools/train.py configs/baselines/shared_bitfit_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
+#   python tools/train.py configs/baselines/shared_bitfit_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=pretrain/vit_s14.safetensors
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='BitFit')))
 # The heads start from random weights and use the base learning rate; the backbone uses a fraction.

@@ -1,5 +1,5 @@
 # VMT-Adapter-Lite (m = 3, rho = 4, s = 0.5). DINOv2 ViT-S/14, photographs with partial labels.
-#   python tools/train.py configs/vmt/vmt-lite_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=FILE
+#   python tools/train.py configs/vmt/vmt-lite_vit-s14_photos.py --cfg-options data_root=FOLDER pretrained=pretrain/vit_s14.safetensors
 _base_ = '../_base_/vit-s14_photos.py'
 model = dict(backbone=dict(peft=dict(type='VMTAdapterLite', m=3, ratio=4, gate=0.5)))
 # The heads start from random weights and use the base learning rate; the backbone uses a fraction.

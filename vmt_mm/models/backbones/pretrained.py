@@ -14,6 +14,7 @@ from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.keys import check_finite, key_faults
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.encoder_in_file import find_encoder
+from vmt_mm.models.backbones.package_index import SCHEME
 
 _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
@@ -30,6 +31,10 @@ def locate(pretrained: str) -> str:
         path = Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():
         hint = "set --cfg-options pretrained=<weights file>"
+        if pretrained.startswith(SCHEME):
+            hint = (
+                f"write a file: tools/model_converters/import_vit.py {pretrained} FILE.safetensors"
+            )
         raise InputError(f"pretrained weights {pretrained!r} do not exist; {hint}")
     return str(path)
 
