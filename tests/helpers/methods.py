@@ -342,7 +342,12 @@ CASES = [_param(Case(encoder, name)) for encoder, rows in METHODS.items() for na
 
 
 def build_model(
-    peft: Mapping, tasks: Mapping = TASKS, channels: int = 8, on: Encoder = SWIN, **backbone
+    peft: Mapping,
+    tasks: Mapping = TASKS,
+    channels: int = 8,
+    on: Encoder = SWIN,
+    head: str = "MLPHead",
+    **backbone,
 ) -> nn.Module:
     """A model with initial values."""
     model = MODELS.build(
@@ -350,7 +355,7 @@ def build_model(
             type="MultiTaskSegmentor",
             tasks=tasks,
             backbone=dict(allow_random_backbone=True, peft=peft, **on.config, **backbone),
-            head=dict(type="MLPHead", channels=channels),
+            head=dict(type=head, channels=channels),
         )
     )
     model.backbone.init_weights()

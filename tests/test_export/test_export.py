@@ -146,6 +146,7 @@ def test_onnx_of_rotary_and_interpolated_positions(onnx, tmp_path, encoder, dyna
 HEADS = dict(
     mlp=dict(type="MLPHead", channels=8),
     hrnet=dict(type="HRNetHead"),
+    dpt=dict(type="DPTHead", channels=8),
     fcn=dict(type="FCNHead", channels=8, num_convs=1, in_index=0, norm_cfg=dict(type="BN")),
 )
 
@@ -156,6 +157,7 @@ HEADS = dict(
         ("swin", "VMTAdapterLite", "mlp", "all"),  # parallel branches, factored weights
         ("swin", "PerTask-LoRA", "fcn", None),  # wrapped layers, one pass per task
         ("vit", "Hyperformer", "hrnet", "all"),  # generated weights, maps on another grid
+        ("vit", "DecodersOnly", "dpt", "all"),  # several steps of upsampling
     ],
 )
 def test_the_tools_of_onnxruntime_take_the_file(

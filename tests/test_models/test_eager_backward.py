@@ -95,8 +95,12 @@ def test_autocast_is_as_everywhere():
 
 
 @pytest.mark.parametrize("encoder", [SWIN, VIT])
-@pytest.mark.parametrize("method", ["VMTAdapter", "DecodersOnly", "LoRA"])
-def test_a_training_step_is_that_of_ordinary_losses(encoder, method, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [("VMTAdapter", "MLPHead"), ("VMTAdapter", "DPTHead"), ("DecodersOnly", "MLPHead"),
+     ("LoRA", "MLPHead")],
+)  # fmt: skip
+def test_a_training_step_is_that_of_ordinary_losses(encoder, method, head, monkeypatch):
     results = []
     for usual in (False, True):
         if usual:
@@ -104,7 +108,7 @@ def test_a_training_step_is_that_of_ordinary_losses(encoder, method, monkeypatch
                 multi_task_segmentor, "eager_loss", lambda head, maps, loss: loss(maps)
             )
         torch.manual_seed(0)
-        model = build_model(dict(type=method), on=encoder).train()
+        model = build_model(dict(type=method), on=encoder, head=head).train()
         for p in model.parameters():  # W_up starts at zero, which would hide errors
             if p.requires_grad:
                 torch.nn.init.normal_(p, std=0.2)

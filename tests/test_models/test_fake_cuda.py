@@ -36,6 +36,7 @@ TASKS = dict(
 HEADS = dict(
     mlp=dict(type="MLPHead", channels=8),
     hrnet=dict(type="HRNetHead"),
+    dpt=dict(type="DPTHead", channels=8),
     fcn=dict(type="FCNHead", channels=8, num_convs=1, in_index=0, norm_cfg=dict(type="BN")),
     segformer=dict(type="SegformerHead", channels=8, norm_cfg=dict(type="BN")),
 )

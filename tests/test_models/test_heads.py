@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from methods import scatter
 from torch import nn
 
 from vmt_mm.models.heads import build_head
+from vmt_mm.models.lazy_resize import LazyResize, as_tensor
 
 CHANNELS = (8, 12, 20, 36)
 
@@ -36,6 +38,34 @@ def unfactored_hrnet(head, maps):
     return head.predict(F.relu(head.norm(head.fuse(torch.cat(upsample(maps), dim=1)))))
 
 
+def conv(weight, x, bias=None):
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def naive_dpt(head, maps):
+    """Upsample first, with a 1x1 convolution after it, as in the paper."""
+
+    def residual(unit, x):
+        inner = unit.conv1.bn(conv(unit.conv1.conv.weight, x.relu()))
+        return x + unit.conv2.bn(conv(unit.conv2.conv.weight, inner.relu()))
+
+    x = None
+    for level in (3, 2, 1, 0):
+        first = head.projections[level]
+        lateral = conv(
+            head.convs[level].weight, conv(first.weight, as_tensor(maps[level]), first.bias)
+        )
+        if x is None:
+            x = lateral
+        else:
+            size, step = lateral.shape[2:], head.steps[level]
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            x = conv(step.weight, x, step.bias) + residual(head.skip_units[level], lateral)
+        x = residual(head.fuse_units[level], x)
+    x = head.output.bn(conv(head.output.conv.weight, x)).relu()
+    return conv(head.predict.weight, head.dropout(x), head.predict.bias)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("cfg", "unfactored"),
@@ -63,6 +93,37 @@ def test_factored_equals_unfactored(cfg, unfactored, training):
         assert ours.shape == expected.shape
         # a bias before batch normalisation has no effect in training: its gradients are rounding
         assert (ours - expected).norm() <= 1e-5 * expected.norm() + 1e-6
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_dpt_equals_its_equations(lazy, training):
+    head = build_head(dict(type="DPTHead", channels=6), CHANNELS, 5).double().train(training)
+    scatter(head, 0.2)
+    levels, size = [level.detach().double().requires_grad_() for level in pyramid()], (50, 38)
+    maps = levels
+    if lazy:  # all four on the coarsest grid that is larger than the image
+        levels = [torch.randn(2, c, 4, 3).double().requires_grad_() for c in CHANNELS]
+        strides = zip(levels, (4, 8, 16, 32), strict=True)
+        maps = [LazyResize(grid, (14, 14), stride, size) for grid, stride in strides]
+    results, inputs = [], [*levels, *head.parameters()]
+    for function in (head, lambda m: naive_dpt(head, m)):
+        torch.manual_seed(2)  # the same channels are dropped
+        logits = function(maps)
+        assert logits.shape == (2, 5, 13, 10)
+        results.append([logits, *torch.autograd.grad(logits.square().mean(), inputs)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert all(gradient.abs().max() > 0 for gradient in results[0])  # DDP needs all of them
+
+
+def test_parameters_of_dpt():
+    d, c = 384, 256
+    head = build_head(dict(type="DPTHead", channels=c), (d,) * 4, 7)
+    unit = 2 * (9 * c * c + 2 * c)
+    projections, convs, steps = 4 * (d * c + c), 4 * 9 * c * c, 3 * (c * c + c)
+    expected = projections + convs + steps + 7 * unit + unit // 2 + 7 * c + 7
+    assert sum(p.numel() for p in head.parameters()) == expected
 
 
 def test_parameters_of_the_papers_decoders():
