@@ -151,8 +151,6 @@ def test_onnx_at_other_sizes(name, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     backbone = dict(ENCODERS[name].config, allow_random_backbone=True)
     backbone["peft"] = dict(type=ConvolvesFeatures)
-    if name == "dinov3":  # onnxruntime cannot infer the shapes of timm's other layout
-        backbone["model_kwargs"] = dict(backbone["model_kwargs"], rope_rotate_half=True)
     head = dict(type="MLPHead", channels=8)
     model = MODELS.build(dict(type="MultiTaskSegmentor", tasks=TASKS, backbone=backbone, head=head))
     model.backbone.init_weights()
