@@ -163,6 +163,8 @@ def test_config_files_are_found():
 def test_every_config_builds_its_model(name):
     cfg = load_config(CONFIGS / name, dict(pretrained=None, allow_random_backbone=True))
     assert cfg.default_scope == "vmt_mm"
+    if cfg.model.backbone.type == "MultiTaskTimmViT":
+        pytest.importorskip("timm")
     with nullcontext() if "nano" in name else WithoutValues():
         model = MODELS.build(cfg.model)
     names = set(cfg.model.tasks)
@@ -184,6 +186,29 @@ def test_every_config_builds_its_model(name):
     parts = [weakref.ref(part) for part in model.modules()]
     del model
     assert not any(part() for part in parts)  # the model is freed
+
+
+def test_timm_configs_follow_timms_settings():
+    """Normalisation as in pretraining, sizes that are multiples of the patch, taps as DINOv3's."""
+    timm, found = pytest.importorskip("timm"), set()
+    for name in FILES:
+        cfg = load_config(CONFIGS / name)
+        backbone, pixels = cfg.model.backbone, cfg.model.data_preprocessor
+        if backbone.type != "MultiTaskTimmViT":
+            continue
+        theirs = timm.get_pretrained_cfg(backbone.model_name)
+        for own, value in ((pixels.mean, theirs.mean), (pixels.std, theirs.std)):
+            assert own == pytest.approx([255 * x for x in value], rel=1e-4)
+        assert pixels.bgr_to_rgb
+        (patch,) = (int(part[5:]) for part in backbone.model_name.split("_") if "patch" in part)
+        assert all(side % patch == 0 for side in cfg.image_size)
+        large = "large" in backbone.model_name
+        assert tuple(backbone.out_indices) == ((4, 11, 17, 23) if large else (2, 5, 8, 11))
+        assert cfg.model.backbone.pretrained.startswith("pretrain/")
+        header = (CONFIGS / name).read_text()
+        assert name.startswith("baselines") or "# Weights (" in header
+        found.add(name.split("_", 1)[0])
+    assert found == {"vmt/vmt", "baselines/decoders", "baselines/shared"}
 
 
 @pytest.mark.parametrize("folder", ["vmt/vmt", "baselines/decoders"])

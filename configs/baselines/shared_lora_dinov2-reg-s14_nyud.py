@@ -1,0 +1,5 @@
+# Shared LoRA: low-rank updates of queries, keys and values, shared by all tasks.
+# DINOv2 ViT-S/14 with registers, NYUD-v2.
+#   tools/dist_train.sh configs/baselines/shared_lora_dinov2-reg-s14_nyud.py 4
+_base_ = '../vmt/vmt_dinov2-reg-s14_nyud.py'
+model = dict(backbone=dict(peft=dict(_delete_=True, type='LoRA', rank=5, targets=('q', 'k', 'v'))))
