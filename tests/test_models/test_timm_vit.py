@@ -1,5 +1,6 @@
 """The timm backbone equals timm's models, whose parts all take part, and refuses what it cannot."""
 
+import re
 from functools import partial
 from importlib import import_module
 
@@ -88,6 +89,58 @@ def test_start_equals_timm(name):
                 assert own.patch == stock.patch_embed.patch_size
                 sides = [-(-side // stride) for side in size]
                 assert own.tensor().shape == (1, SMALL["embed_dim"], *sides)
+
+
+#: Modules of timm that have ViTs.
+MODULES = ["vision_transformer", "eva", "deit", "beit", "naflexvit", "vitamin"]
+MODULES += [f"vision_transformer_{kind}" for kind in ("hybrid", "relpos", "sam")]
+#: No final norm, sub-LN, differential attention, registers without a class token.
+FURTHER = [
+    "vit_base_patch16_radio_v3",
+    "beit3_base_patch16_224",
+    "vit_dwee_patch16_reg1_gap_256",
+    "vit_medium_patch16_gap_256",
+]
+#: Other classes, patch embeddings or blocks; relative positions; norms after attention and MLP.
+REFUSED = [
+    "beitv2_base_patch16_224",
+    "vit_relpos_small_patch16_224",
+    "samvit_base_patch16",
+    "naflexvit_base_patch16_gap",
+    "vit_small_patch16_18x2_224",
+    "vit_base_patch16_rpn_224",
+    "eva02_enormous_patch14_clip_224",
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param([*FURTHER, *REFUSED], id="one of each kind"),
+        pytest.param([], id="all", marks=pytest.mark.every_backbone),
+    ],
+)
+def test_every_name_of_timm_equals_it_or_is_refused(names):
+    of_modules = (name for module in MODULES for name in timm.list_models(module=module))
+    images, refused = torch.randn(1, 3, 60, 83), []
+    for name in names or of_modules:
+        sizes = dict(num_kv_heads=1) if "sapiens2" in name else {}
+        try:
+            backbone = build(name, model_kwargs=sizes, peft=None)
+        except InputError as error:
+            kinds = "must be a VisionTransformer or Eva of PatchEmbed and Block or EvaBlock"
+            # a few convolutions before the blocks have a fixed width
+            assert re.search(f"{kinds}|cannot build .* must match embed dim", str(error)), error
+            refused.append(name)
+            continue
+        stock = make_stock(name, **sizes)
+        backbone.load_frozen(stock.state_dict(), name)
+        with torch.no_grad():
+            maps = backbone(images, lazy=True)["semseg"]
+            for own, theirs in zip(maps, expect(stock, images), strict=True):
+                assert (own.grid - theirs).norm() <= 1e-5 * theirs.norm(), name
+    assert set(REFUSED) <= set(refused)
+    assert not {*FURTHER, *NAMES} & set(refused)
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_224"])
@@ -256,7 +309,7 @@ def test_a_file_with_separate_or_fused_projections_is_found(name, tmp_path):
             dict(name="vit_small_patch16_224", model_kwargs=dict(num_heads=5)),
             "cannot build .* divisible by num_heads",
         ),
-        (dict(name="deit_tiny_distilled_patch16_224"), "but it is a VisionTransformerDistilled"),
+        (dict(name="deit_tiny_distilled_patch16_224"), "but it is VisionTransformerDistilled"),
         (
             dict(name="eva02_enormous_patch14_clip_224"),
             "must be .* of PatchEmbed and Block or EvaBlock, but it is .* EvaBlockPostNorm",

@@ -189,16 +189,18 @@ def _build(name: str, **options: Any) -> Any:
     if not isinstance(name, str) or not timm.is_model(name):
         near = get_close_matches(str(name), timm.list_models(), 4)
         raise InputError(f"MultiTaskTimmViT: timm has no model {name!r}; similar names: {near}")
+    rule = f"must be a {' or '.join(_MODELS)} of PatchEmbed and {' or '.join(_BLOCKS)}"
     sizes = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     try:
         model = timm.create_model(name, **sizes, **options)
     except (AssertionError, TypeError, ValueError) as error:
-        raise InputError(f"MultiTaskTimmViT: timm cannot build {name!r}: {error}") from None
+        other = "dynamic_img_size" in str(error)  # only these classes take images of any size
+        problem = f"{name!r} {rule}" if other else f"timm cannot build {name!r}"
+        raise InputError(f"MultiTaskTimmViT: {problem}: {error}") from None
     kinds = [type(module).__name__ for module in (model, getattr(model, "patch_embed", None))]
     blocks = {type(block).__name__ for block in getattr(model, "blocks", ())}
     if kinds[0] not in _MODELS or kinds[1] != "PatchEmbed" or not blocks <= set(_BLOCKS):
-        rule = f"must be a {' or '.join(_MODELS)} of PatchEmbed and {' or '.join(_BLOCKS)}"
-        found = f"a {kinds[0]} of {', '.join([kinds[1], *sorted(blocks)])}"
+        found = f"{kinds[0]} of {', '.join([kinds[1], *sorted(blocks)])}"
         raise InputError(f"MultiTaskTimmViT: {name!r} {rule}, but it is {found}")
     return model
 
