@@ -208,7 +208,7 @@ def test_timm_configs_follow_timms_settings():
         header = (CONFIGS / name).read_text()
         assert name.startswith("baselines") or "# Weights (" in header
         found.add(name.split("_", 1)[0])
-    assert found == {"vmt/vmt", "baselines/decoders", "baselines/shared"}
+    assert found == {"vmt/vmt", "baselines/decoders", "baselines/shared", "baselines/multi"}
 
 
 @pytest.mark.parametrize("folder", ["vmt/vmt", "baselines/decoders"])
