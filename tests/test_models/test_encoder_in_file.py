@@ -99,17 +99,21 @@ def test_blocks_in_chunks():
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("encoder.layer.0.attention.attention.query.weight", "a Hugging Face ViT or Dinov2"),
-        ("swin.encoder.layers.0.blocks.0.attention.self.query.weight", "a Hugging Face Swin"),
-        ("features.1.0.attn.qkv.weight", "a Swin of torchvision"),
+        ("layers.0.blocks.0.attn.cpb_mlp.0.weight", "a Swin-V2"),
+        ("features.1.0.attn.cpb_mlp.0.weight", "a Swin-V2"),
+        (
+            "swin.encoder.layers.0.blocks.0.attention.self.continuous_position_bias_mlp.0.weight",
+            "a Swin-V2",
+        ),
         ("encoder.layers.encoder_layer_0.ln_1.weight", "a ViT of torchvision"),
         ("module.layer1.0.conv1.weight", "a ResNet"),
+        ("stages.0.blocks.0.conv_dw.weight", "a ConvNeXt"),
     ],
 )
 def test_files_that_are_not_read_are_named(key, name):
     found = find_encoder({"model": {key: torch.zeros(1)}}, "file.pth")
     for detect in (vit_origin, swin_origin):
-        with pytest.raises(InputError, match=f"file.pth is not a .* looks like {name}.*like {key}"):
+        with pytest.raises(InputError, match=f"file.pth is not a .* looks like {name}, .*like {key}"):
             detect(found, "file.pth")
 
 

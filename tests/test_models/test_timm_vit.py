@@ -340,7 +340,7 @@ def test_images_of_one_channel():
 
 
 def test_without_timm_the_message_says_so(monkeypatch):
-    module = import_module("vmt_mm.models.backbones.timm_vit")
+    module = import_module("vmt_mm.models.backbones.timm_weights")
 
     def fail(name):
         raise ModuleNotFoundError(f"No module named {name!r}")

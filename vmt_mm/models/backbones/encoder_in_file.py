@@ -1,4 +1,4 @@
-"""Find the backbone in any checkpoint, by the key of the first block's attention."""
+"""Find the backbone in any checkpoint, by a key that only it has."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 
-#: Key of the first block's attention in the files of every known origin.
-_FIRST_BLOCK = re.compile(
+#: A key, mostly of the first block's attention, in the files of every known origin.
+_KEY = re.compile(
     r"(?:^|\.)(?:"
     r"layers\.0\.blocks\.0\.attn|stages\.0\.blocks\.0\.attn\.w_msa|layers\.0\.attn|"
     r"blocks\.0\.(?:0\.)?attn"
     r")\.(?:qkv|q_proj)\.weight$"
+    # Hugging Face; a Swin of torchvision; CLIP and PE, whose text models have no ln_pre
+    r"|(?:^|\.)(?:embeddings\.patch_embeddings?(?:\.projection)?|features\.1\.0\.attn\.qkv|ln_pre)"
+    r"\.weight$"
 )
 #: Prefix of a Swin's stage, whose blocks have the keys of a ViT.
 _STAGE = re.compile(r"(^|\.)(layers|stages)\.\d+$")
@@ -70,7 +73,7 @@ def _places(
     names: tuple[str, ...], tensors: Mapping[str, Tensor], averaged: bool
 ) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
     """Yield rank (lowest: preferred), location as text and tensors of each backbone in a dict."""
-    matches = ((key, _FIRST_BLOCK.search(key)) for key in tensors)
+    matches = ((key, _KEY.search(key)) for key in tensors)
     prefixes = {key[: match.start()] for key, match in matches if match}
     for prefix in sorted(prefix for prefix in prefixes if not _STAGE.search(prefix)):
         start = f"{prefix}." if prefix else ""

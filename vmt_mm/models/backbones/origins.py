@@ -1,7 +1,8 @@
 """Convert Swin and ViT checkpoints of any origin to the libraries' keys, and load them strictly.
 
-Swin, to mmseg's keys: the official repository, timm (old and new layouts), mmpretrain, mmseg. ViT,
-to mmpretrain's keys: mmpretrain, timm (also the layout of MAE and DeiT), DINOv2.
+Swin, to mmseg's keys: the official repository, timm (old and new layouts), torchvision, Hugging
+Face, mmpretrain, mmseg. ViT, to mmpretrain's keys: mmpretrain, timm (also the layout of MAE and
+DeiT), DINOv2, Hugging Face. :mod:`vmt_mm.models.backbones.timm_weights` has those of timm's models.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from vmt_mm.checkpoints.keys import is_recomputed, some
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.hugging_face import from_hugging_face, is_hugging_face, rename
+from vmt_mm.models.backbones.looks import looks_like
 from vmt_mm.models.backbones.pretrained import load_strictly
+from vmt_mm.models.backbones.timm_weights import CHUNK
 from vmt_mm.peft import Backbone
 
 _SWIN_NAMES = (
@@ -26,10 +30,17 @@ _SWIN_NAMES = (
     (r"\.mlp\.fc2\.", ".ffn.layers.1."),
     (r"^patch_embed\.proj\.", "patch_embed.projection."),
 )
-#: DINOv2 trains large models with blocks in chunks; each block keeps its global number.
-_CHUNK = (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")
+#: To the official names; stages and patch mergings alternate.
+_TORCHVISION = (
+    (r"^features\.0\.0\.", "patch_embed.proj."),
+    (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"^features\.([1357])\.", lambda found: f"layers.{int(found[1]) // 2}.blocks."),
+    (r"^features\.([246])\.", lambda found: f"layers.{int(found[1]) // 2 - 1}.downsample."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+)
 _VIT_NAMES = (
-    _CHUNK,
+    CHUNK,
     (r"^patch_embed\.proj\.", "patch_embed.projection."),
     (r"^norm_pre\.", "pre_norm."),
     (r"^norm\.", "ln1."),
@@ -47,26 +58,22 @@ _NOT_OF_VIT = re.compile(
     r"^(head|head_dist|pre_logits|fc_norm|decoder\w*|mask_token|dino_head|ibot_head)(\.|$)|^ln2\."
 )
 
-#: Start of a key in unsupported files -> what they look like.
-_OTHERS = {
-    r"encoder\.layer\.\d+\.attention\.": "a Hugging Face ViT or Dinov2",
-    r"encoder\.layers\.\d+\.blocks\.\d+\.attention\.": "a Hugging Face Swin",
-    r"features\.\d+\.\d+\.attn\.": "a Swin of torchvision",
-    r"encoder\.layers\.encoder_layer_\d+\.": "a ViT of torchvision",
-    r"layer1\.0\.conv1\.": "a ResNet",
-}
-
 
 def _refuse(state: Mapping[str, Tensor], source: str, kind: str) -> NoReturn:
     """Raise InputError that says what the file looks like, with some of its keys."""
-    names = [v for k, v in _OTHERS.items() if any(re.search(rf"(^|\.){k}", key) for key in state)]
-    looks = f"it looks like {names[0]}, which is not supported; " if names else ""
+    looks = f"it looks like {found}; " if (found := looks_like(state)) else ""
     keys = f"it has keys like {some(sorted(state))}"
     raise InputError(f"{source} is not a {kind} checkpoint: {looks}{keys}")
 
 
 def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
-    """Return the origin of a Swin checkpoint: 'official', 'timm', 'mmpretrain' or 'mmseg'."""
+    """Return the origin of a Swin checkpoint: its library, or 'official'."""
+    if looks_like(state).startswith("a Swin-V2"):
+        _refuse(state, source, "Swin")
+    if "features.1.0.attn.qkv.weight" in state:
+        return "torchvision"
+    if any(k.startswith("encoder.layers.0.blocks.0.attention.") for k in state):
+        return "Hugging Face"
     if any(k.startswith("layers.0.blocks.0.attn.") for k in state):
         # newer timm versions put patch merging at the start of the next stage
         return "official" if "layers.0.downsample.reduction.weight" in state else "timm"
@@ -79,6 +86,10 @@ def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
 
 def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """Rename and reorder the tensors of a Swin checkpoint; drop the classifier's norm and head."""
+    if origin == "Hugging Face":
+        state = from_hugging_face(state)
+    elif origin == "torchvision":
+        state = {rename(key, _TORCHVISION): value for key, value in state.items()}
     converted = {}
     for key, value in state.items():
         if _NOT_OF_SWIN.search(key) or is_recomputed(key):
@@ -87,8 +98,8 @@ def to_mmseg_keys(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]
         if stage:
             key = f"layers.{int(stage[1]) - (origin == 'timm')}{stage[2]}"
             value = _unfold_order(value)
-        if origin in ("official", "timm"):
-            key = _rename(key, _SWIN_NAMES)
+        if origin not in ("mmseg", "mmpretrain"):
+            key = rename(key, _SWIN_NAMES)
         if origin != "mmpretrain" or not key.startswith("norm3."):
             converted[key] = value
     return converted
@@ -110,9 +121,9 @@ def swin_may_miss(key: str) -> bool:
 
 def load_swin(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
     """Load a Swin checkpoint of any origin strictly; interpolate tables of other window sizes."""
-    origin = swin_origin(state, source)
+    origin, looks = swin_origin(state, source), looks_like(state)
     state = to_mmseg_keys(state, origin)
-    load_strictly(backbone, state, source, origin, swin_may_miss, _resize_table)
+    load_strictly(backbone, state, source, origin, swin_may_miss, _resize_table, looks)
 
 
 def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
@@ -126,13 +137,14 @@ def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
 
 
 def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
-    """Return the origin of a ViT checkpoint: 'mmpretrain', 'dinov2' or 'timm'."""
-    if found := {"register_tokens", "reg_token"} & state.keys():
-        problem = f"a ViT with registers ({', '.join(found)}), which is not supported"
-        raise InputError(f"{source} is {problem}; use the checkpoint without registers")
+    """Return the origin of a ViT checkpoint: 'mmpretrain', 'dinov2', 'timm' or 'Hugging Face'."""
+    if re.match("a (DINOv2 with registers|DINOv3|EVA-02)", looks_like(state)):
+        _refuse(state, source, "plain ViT")
+    if is_hugging_face(state) and {"embeddings.cls_token", "layernorm.weight"} <= state.keys():
+        return "Hugging Face"
     if "layers.0.attn.qkv.weight" in state and "layers.0.ln1.weight" in state:
         return "mmpretrain"
-    keys = {re.sub(*_CHUNK, key) for key in state}
+    keys = {re.sub(*CHUNK, key) for key in state}
     if "blocks.0.attn.qkv.weight" in keys and "cls_token" in keys:
         # timm's DINOv2 lacks the mask token; MAE has one, but no LayerScale
         return "dinov2" if {"mask_token", "blocks.0.ls1.gamma"} <= keys else "timm"
@@ -141,13 +153,8 @@ def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
 
 def to_mmpretrain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of a ViT checkpoint; drop heads and parts of the pretraining."""
-    return {_rename(k, _VIT_NAMES): v for k, v in state.items() if not _NOT_OF_VIT.search(k)}
-
-
-def _rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in names:
-        key = re.sub(pattern, replacement, key)
-    return key
+    state = from_hugging_face(state) if is_hugging_face(state) else state
+    return {rename(k, _VIT_NAMES): v for k, v in state.items() if not _NOT_OF_VIT.search(k)}
 
 
 def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
@@ -155,7 +162,8 @@ def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
 
     A model without a class token drops that of the checkpoint and its position.
     """
-    origin, state = vit_origin(state, source), to_mmpretrain_keys(state)
+    origin, looks = vit_origin(state, source), looks_like(state)
+    state = to_mmpretrain_keys(state)
     if "cls_token" in state and backbone.cls_token is None:
         del state["cls_token"]
         state["pos_embed"] = state["pos_embed"][:, 1:]
@@ -168,4 +176,4 @@ def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
         grids = ((side, side), backbone.patch_resolution)
         return backbone.resize_pos_embed(positions, *grids, backbone.interpolate_mode, extra)
 
-    load_strictly(backbone, state, source, origin, resize=resize)
+    load_strictly(backbone, state, source, origin, resize=resize, looks=looks)

@@ -15,12 +15,15 @@ from vmt_mm.checkpoints.keys import check_finite, key_faults
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.encoder_in_file import find_encoder
 from vmt_mm.models.backbones.package_index import SCHEME
+from vmt_mm.models.backbones.timm_weights import TIMM_SCHEME, hub_config, read_from_hub
 
 _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
 
 def locate(pretrained: str) -> str:
-    """Resolve a path, URL, ``vmt_mm://NAME`` (shipped) or ``mmpretrain://NAME`` (model zoo)."""
+    """Resolve a path, URL, or ``SCHEME://NAME``: vmt_mm (shipped), mmpretrain or timm (zoos)."""
+    if pretrained.startswith(TIMM_SCHEME) and hub_config(pretrained):
+        return pretrained
     if pretrained.startswith(_ZOO_SCHEME):
         return _address_in_zoo(pretrained)
     if pretrained.startswith(("http://", "https://")):
@@ -53,7 +56,9 @@ def _address_in_zoo(pretrained: str) -> str:
 
 
 def read_state_dict(pretrained: str) -> dict[str, Tensor]:
-    """Read the tensors of the backbone from a ``.safetensors`` file or a PyTorch checkpoint."""
+    """Read a backbone's tensors from a ``.safetensors`` file, a PyTorch checkpoint or a hub."""
+    if pretrained.startswith(TIMM_SCHEME):
+        return read_from_hub(pretrained)
     location = locate(pretrained)
     return find_encoder(read_checkpoint(location), location)
 
@@ -65,11 +70,13 @@ def load_strictly(
     origin: str,
     may_miss: Callable[[str], object] = lambda key: False,
     resize: Callable[[str, Tensor, Tensor], Tensor] = lambda key, value, own: value,
+    looks: str = "",
 ) -> None:
     """Load a checkpoint with the backbone's keys; the PEFT method's parameters are unchanged.
 
     Raises InputError for missing, unexpected or differently sized keys. ``may_miss(key)`` allows a
-    missing key; ``resize(key, tensor, own)`` may interpolate a tensor to the shape of ``own``.
+    missing key; ``resize(key, tensor, own)`` may interpolate a tensor to the shape of ``own``;
+    ``looks`` describes the file in the error.
     """
     added = getattr(backbone, "added_keys", ())
     own = {key: value for key, value in backbone.state_dict().items() if key not in added}
@@ -77,6 +84,7 @@ def load_strictly(
     resized = {key: resize(key, state[key], own[key]) for key in other}
     state = {**state, **resized}
     if faults := key_faults(own, state, may_miss):
+        faults += [f"the file looks like {looks}"] if looks else []
         raise InputError(f"{source} does not fit the backbone ({origin} keys): {'; '.join(faults)}")
     check_finite(own, state, source)
     backbone.load_state_dict(state, strict=False)  # differences are checked above

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError, refuse_unread
+from vmt_mm.models.backbones.looks import looks_like
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches
 from vmt_mm.models.backbones.plain_vit import PlainViT, group_ends
 from vmt_mm.models.backbones.pretrained import load_strictly
+from vmt_mm.models.backbones.timm_weights import import_timm, to_timm_keys
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import is_exporting
 
@@ -37,7 +39,7 @@ _OTHERS = ("pos_drop", "rope", "blocks", "norm")
 #: Classes of timm that have the order of operations that methods expect.
 _MODELS, _BLOCKS = ("VisionTransformer", "Eva"), ("Block", "EvaBlock")
 #: Keys of files that no feature depends on: classifiers, and a part of the pretraining.
-_UNUSED = re.compile(r"^(head|head_dist|mask_token)(\.|$)")
+_UNUSED = re.compile(r"^(head|head_dist|mask_token|lm_head)(\.|$)")
 
 
 @MODELS.register_module()
@@ -114,6 +116,8 @@ class MultiTaskTimmViT(PlainViT):
                 block.attn.qkv_bias_separate = True
         layers = {f"blocks.{number}": _roles(block) for number, block in enumerate(self.blocks)}
         self.describe(model.embed_dim, layers, _EMBEDDING, output_norm="norm")
+        #: name in timm, and the module that has the class and its converter of files
+        self.model_name, self.timm_module = model_name, type(model).__module__
         #: timm's keys that this backbone leaves out
         self._left_out = model.state_dict().keys() - self.state_dict().keys()
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
@@ -165,7 +169,9 @@ class MultiTaskTimmViT(PlainViT):
         return _scale(block, 2, block.mlp(x))
 
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
-        """Load a checkpoint with timm's keys strictly; interpolate positions of another grid."""
+        """Load a checkpoint of any origin strictly; interpolate positions of another grid."""
+        looks = looks_like(state)
+        state, origin = to_timm_keys(self, state, source)
         unused = {key for key in state if key in self._left_out or _UNUSED.search(key)}
         state = {key: value for key, value in state.items() if key not in unused}
 
@@ -176,16 +182,12 @@ class MultiTaskTimmViT(PlainViT):
                 return value
             return self._resample(value, list(self.patch_embed.grid_size), (side, side), extra)
 
-        load_strictly(self, state, source, "timm", resize=resize)
+        load_strictly(self, state, source, origin, resize=resize, looks=looks)
 
 
 def _build(name: str, **options: Any) -> Any:
     """Build a model of timm with random weights; InputError if it is unknown or of another kind."""
-    try:
-        timm = import_module("timm")
-    except ImportError as error:
-        hint = "needs timm, install it with `pip install timm`"
-        raise InputError(f"MultiTaskTimmViT {hint}: {error}") from None
+    timm = import_timm("MultiTaskTimmViT")
     if not isinstance(name, str) or not timm.is_model(name):
         near = get_close_matches(str(name), timm.list_models(), 4)
         raise InputError(f"MultiTaskTimmViT: timm has no model {name!r}; similar names: {near}")
