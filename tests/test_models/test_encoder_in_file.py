@@ -113,7 +113,9 @@ def test_blocks_in_chunks():
 def test_files_that_are_not_read_are_named(key, name):
     found = find_encoder({"model": {key: torch.zeros(1)}}, "file.pth")
     for detect in (vit_origin, swin_origin):
-        with pytest.raises(InputError, match=f"file.pth is not a .* looks like {name}, .*like {key}"):
+        with pytest.raises(
+            InputError, match=f"file.pth is not a .* looks like {name}, .*like {key}"
+        ):
             detect(found, "file.pth")
 
 

@@ -5,10 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmpretrain.models import SwinTransformer as MMPretrainSwin
 from mmseg.models.backbones import SwinTransformer
 from safetensors.torch import save_file
+from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.origins import swin_origin
@@ -77,11 +79,76 @@ def to_mmpretrain(state):
     return {"state_dict": state, "meta": {}}
 
 
+def to_torchvision(state):
+    renamed = {}
+    for key, value in to_official(state).items():
+        stage = re.match(r"layers\.(\d)\.(blocks|downsample)\.(.*)", key)
+        if stage:
+            place = 2 * int(stage[1]) + (1 if stage[2] == "blocks" else 2)
+            key = f"features.{place}.{stage[3]}"
+        key = key.replace("patch_embed.proj.", "features.0.0.")
+        key = key.replace("patch_embed.norm.", "features.0.2.")
+        renamed[key.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")] = value
+    return {key: value for key, value in renamed.items() if not key.endswith("attn_mask")}
+
+
+def to_hugging_face(state):
+    """The names in files; newer versions of the library use others in memory."""
+    names = [
+        (r"^layers\.", "encoder.layers."),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+        (r"^patch_embed\.norm\.", "embeddings.norm."),
+        (r"^norm\.", "layernorm."),
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+        (r"\.attn\.proj\.", ".attention.output.dense."),
+        (r"\.attn\.rel", ".attention.self.rel"),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ]
+    renamed = {}
+    for key, value in to_official(state).items():
+        if key.startswith("head.") or key.endswith("attn_mask"):
+            continue
+        for theirs, new in names:
+            key = re.sub(theirs, new, key)
+        if ".attn.qkv." in key:
+            for part, own in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[f"swin.{key.replace('attn.qkv', f'attention.self.{part}')}"] = own
+        else:
+            renamed[f"swin.{key}"] = value
+    return {**renamed, "classifier.weight": torch.zeros(10, 160)}
+
+
+def to_hugging_faces_model(state):
+    """The names in memory, for detectors: no prefix, and output norms."""
+    names = [
+        ("swin.", ""),
+        ("self.query", "q_proj"),
+        ("self.key", "k_proj"),
+        ("self.value", "v_proj"),
+        ("self.rel", "relative_position_bias.rel"),
+        ("attention.output.dense", "attention.o_proj"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+    ]
+    renamed = {"swin.layernorm.weight": torch.full((160,), 7.0)}
+    for key, value in to_hugging_face(state).items():
+        for theirs, new in names:
+            key = key.replace(theirs, new)
+        renamed[key] = value
+    del renamed["classifier.weight"]
+    return {**renamed, "hidden_states_norms.stage1.weight": torch.ones(20)}
+
+
 ORIGINS = {
     "mmseg": lambda s: {"state_dict": {f"backbone.{k}": v for k, v in s.items()}},
     "official": lambda s: {"model": to_official(s)},
     "timm": to_timm,
     "mmpretrain": to_mmpretrain,
+    "torchvision": to_torchvision,
+    "Hugging Face": to_hugging_face,
+    "Hugging Face, in memory": to_hugging_faces_model,
 }
 
 
@@ -108,12 +175,12 @@ def test_every_origin_gives_the_same_model(origin, tmp_path):
 def test_detected_origins():
     state = mmseg_state()
     found = {name: swin_origin(_plain(make(state))) for name, make in ORIGINS.items()}
-    assert found == {name: name for name in ORIGINS}
+    assert found == {name: name.partition(",")[0] for name in ORIGINS}
 
 
 def _plain(checkpoint):
     state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
-    return {k.removeprefix("backbone."): v for k, v in state.items()}
+    return {re.sub(r"^(backbone|swin)\.", "", k): v for k, v in state.items()}
 
 
 def test_a_file_of_mmpretrains_own_model_loads_and_predicts_alike(tmp_path):
@@ -132,6 +199,37 @@ def test_a_file_of_mmpretrains_own_model_loads_and_predicts_alike(tmp_path):
         own = load(tmp_path / "swin.pth").eval()(images)["a"]
         for level, expected in enumerate(theirs(images)):
             torch.testing.assert_close(own[level], expected)
+
+
+def test_a_file_of_torchvisions_own_model_loads_and_predicts_alike(tmp_path):
+    """At a size of which no stage has a single window, which torchvision does not shift."""
+    theirs = TorchvisionSwin([4, 4], 20, [2, 2, 2, 2], [1, 2, 4, 8], [7, 7]).eval()
+    for parameter in theirs.parameters():
+        parameter.data = 0.2 * torch.randn_like(parameter)
+    torch.save(theirs.state_dict(), tmp_path / "swin.pth")
+    x = torch.randn(1, 3, 260, 300)
+    with torch.no_grad():
+        own = load(tmp_path / "swin.pth").eval()(x)["a"]
+        for number, layer in enumerate(theirs.features):
+            x = layer(x)
+            if number % 2:
+                expected = F.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2)
+                torch.testing.assert_close(own[number // 2], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_with_hugging_faces_names_gives_timms_features(tmp_path):
+    timm = pytest.importorskip("timm")
+    sizes = dict(embed_dim=20, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), img_size=448)
+    theirs = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, **sizes).eval()
+    state = {key: 0.3 * v if v.is_floating_point() else v for key, v in mmseg_state().items()}
+    theirs.load_state_dict({k: v for k, v in to_timm(state).items() if k in theirs.state_dict()})
+    torch.save(to_hugging_face(state), tmp_path / "swin.pth")
+    images = torch.randn(1, 3, 448, 448)
+    with torch.no_grad():
+        own = load(tmp_path / "swin.pth").eval()(images)["a"]
+        for level, expected in enumerate(theirs.forward_intermediates(images)[1]):
+            expected = F.layer_norm(expected.movedim(1, -1), (20 * 2**level,)).movedim(-1, 1)
+            torch.testing.assert_close(own[level], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_segmentation_checkpoints_keep_their_output_norms(tmp_path):

@@ -73,6 +73,32 @@ def to_mmpretrain(state):
     return {"state_dict": state, "meta": {}}
 
 
+def to_hugging_face(state):
+    """A Dinov2, or a ViT if it has no LayerScale."""
+    names = [
+        ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
+        ("pos_embed", "embeddings.position_embeddings"),
+        ("cls_token", "embeddings.cls_token"),
+        ("blocks.", "encoder.layer."),
+        ("attn.proj", "attention.output.dense"),
+        (".ls1.gamma", ".layer_scale1.lambda1"),
+        (".ls2.gamma", ".layer_scale2.lambda1"),
+        ("mlp.w12", "mlp.weights_in"),
+        ("mlp.w3", "mlp.weights_out"),
+    ]
+    renamed = {"dinov2.pooler.dense.weight": torch.zeros(8, 8)}
+    for key, value in to_timm(state).items():
+        for ours, theirs in names:
+            key = key.replace(ours, theirs)
+        key = f"dinov2.layernorm.{key[5:]}" if key.startswith("norm.") else f"dinov2.{key}"
+        if ".attn.qkv." in key:
+            for part, own in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[key.replace("attn.qkv", f"attention.attention.{part}")] = own
+        else:
+            renamed[key] = value
+    return {**renamed, "dinov2.embeddings.mask_token": torch.zeros(1, 8)}
+
+
 #: Case -> options of the model, writer of the file, expected origin.
 ORIGINS = {
     "mmpretrain": (SCALED, to_mmpretrain, "mmpretrain"),
@@ -82,6 +108,9 @@ ORIGINS = {
     "DINOv2": (SCALED, to_dinov2, "dinov2"),
     "DINOv2's giant": (GATED, to_dinov2, "dinov2"),
     "MAE": (PLAIN, to_mae, "timm"),
+    "Hugging Face's Dinov2": (SCALED, to_hugging_face, "Hugging Face"),
+    "Hugging Face's Dinov2 giant": (GATED, to_hugging_face, "Hugging Face"),
+    "Hugging Face's ViT": (PLAIN, to_hugging_face, "Hugging Face"),
 }
 
 
