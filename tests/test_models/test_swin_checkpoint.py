@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 
 from vmt_mm.errors import InputError
+from vmt_mm.models.backbones.converted_weights import import_swin
+from vmt_mm.models.backbones.encoder_in_file import find_encoder
 from vmt_mm.models.backbones.origins import swin_origin
 from vmt_mm.models.backbones.swin import ARCHITECTURES
 from vmt_mm.registry import MODELS
@@ -176,6 +178,17 @@ def test_detected_origins():
     state = mmseg_state()
     found = {name: swin_origin(_plain(make(state))) for name, make in ORIGINS.items()}
     assert found == {name: name.partition(",")[0] for name in ORIGINS}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_every_origin_can_be_imported(origin):
+    state = mmseg_state()
+    imported = import_swin(find_encoder(ORIGINS[origin](state), "file.pth"), "file.pth")
+    assert imported.origin == origin.partition(",")[0]
+    assert imported.config == dict(type="MultiTaskSwin", arch="nano")
+    assert all(
+        torch.equal(imported.state[key], state[key]) for key in imported.state.keys() & state.keys()
+    )
 
 
 def _plain(checkpoint):

@@ -23,7 +23,7 @@ timm = pytest.importorskip("timm")
 
 SMALL = dict(embed_dim=24, depth=4, num_heads=3)
 #: Part of a model's name -> its size of images, where it has positions.
-SIZES = dict(dinov2=42, siglip=48, clip=48, pe_=48, vit_small_patch16_224=48)
+SIZES = dict(dinov2=42, eva02=42, siglip=48, clip=48, pe_=48, vit_small_patch16_224=48)
 HUB = "timm://vit_tiny_patch16_224.augreg_in21k"
 
 
@@ -32,10 +32,11 @@ def options_of(name):
     return SMALL | (dict(img_size=side) if side else {})
 
 
-def make_stock(name):
+def make_stock(name, **options):
     """timm's original, with random weights."""
     sizes = dict(dynamic_img_size=True, dynamic_img_pad=True, num_classes=0)
-    stock, generator = timm.create_model(name, **sizes, **options_of(name)), torch.Generator()
+    options = {**sizes, **options_of(name), **options}
+    stock, generator = timm.create_model(name, **options), torch.Generator()
     generator.manual_seed(1)
     with torch.no_grad():
         for parameter in stock.parameters():
@@ -211,6 +212,17 @@ def openai(state):
     return {**text, **state}
 
 
+def original_eva02(state):
+    """Of its pretraining: a mask token, tables of the rotary embedding in every block."""
+    names = dict(fc1_g="w1", fc1_x="w2", fc1="w12", fc2="w3", fc_norm="norm")
+    names |= {"mlp.norm": "mlp.ffn_ln", "q_proj.bias": "q_bias", "v_proj.bias": "v_bias"}
+    for ours, theirs in names.items():
+        state = {key.replace(ours, theirs): value for key, value in state.items()}
+    other = {f"blocks.{n}.attn.rope.freqs_cos": torch.zeros(9, 16) for n in range(4)}
+    other |= {"mask_token": torch.zeros(1, 1, 24), "lm_head.bias": torch.zeros(7)}
+    return {"module": {**state, **other}}
+
+
 def trunk(state):
     return {f"visual.trunk.{key}": value for key, value in state.items()}
 
@@ -227,6 +239,8 @@ CASES = {
     "original DINOv2": ("vit_small_patch14_reg4_dinov2", original_dinov2),
     "original DINOv3": ("vit_small_patch16_dinov3_qkvb", original_dinov3),
     "original DINOv3 S+": ("vit_small_plus_patch16_dinov3_qkvb", original_dinov3),
+    "original EVA-02 S": ("eva02_small_patch14_224", original_eva02),
+    "original EVA-02 B": ("eva02_base_patch14_224", original_eva02),
     "original PE": ("vit_pe_core_small_patch16_384", openai),
     "original CLIP": ("vit_base_patch16_clip_224", openai),
     "open_clip's SigLIP": ("vit_base_patch16_siglip_224", trunk),
@@ -243,6 +257,14 @@ def test_files_of_every_origin_give_timms_features(case, tmp_path, monkeypatch):
     check_features(load(tmp_path / "file.pth", name), stock)
     origin = "Hugging Face keys" if "Hugging" in case else "original repository's keys"
     assert ("timm keys" if "open_clip" in case else origin) in said[-1]
+
+
+def test_the_final_norm_of_eva02_stays_if_the_model_has_one(tmp_path):
+    """timm calls it the norm after pooling, which the features do not pass."""
+    name, options = "eva02_base_patch14_224", dict(global_pool="token")
+    stock = make_stock(name, **options)
+    torch.save(original_eva02(stock.state_dict()), tmp_path / "file.pth")
+    check_features(load(tmp_path / "file.pth", name, **options), stock)
 
 
 def test_safetensors_and_positions_of_another_grid(tmp_path):
@@ -307,7 +329,7 @@ def flatten(state):
         (lose, r"1 missing key\(s\): blocks.1.attn.qkv.weight; 2 unexpected .*attn.q_proj.weight"),
         (add, r"\(Hugging Face keys\): 1 unexpected key\(s\): blocks.1.extra"),
         (reshape, r"proj.weight \(24, 3, 16, 16\) \(model: \(24, 3, 14, 14\)\)"),
-        (flatten, "not a file of a plain ViT with a patch convolution, it looks like a DINOv2"),
+        (flatten, "not a file of a plain ViT with a patch convolution; it looks like a DINOv2"),
     ],
 )
 def test_unfit_files_are_one_message(spoil, message, tmp_path):
@@ -414,6 +436,21 @@ def test_without_a_network_there_is_one_message_soon(monkeypatch, tmp_path):
         timm_weights.read_from_hub(HUB)
     assert time.monotonic() - start < 10
     assert before == constants.HF_HUB_OFFLINE
+
+
+def test_without_a_network_files_of_the_cache_are_used(monkeypatch, tmp_path):
+    stock = timm.create_model("vit_tiny_patch16_224.augreg_in21k", num_classes=21843)
+    repository = tmp_path / "models--timm--vit_tiny_patch16_224.augreg_in21k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    save_file(stock.state_dict(), snapshot / "model.safetensors")
+    monkeypatch.setattr(timm_weights, "_answers", lambda address: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    state = timm_weights.read_from_hub(HUB)
+    assert torch.equal(state["norm.weight"], stock.norm.weight)
+    assert torch.equal(state["blocks.3.attn.qkv.weight"], stock.blocks[3].attn.qkv.weight)
 
 
 def test_a_server_that_answers_with_an_error_is_reached(monkeypatch):

@@ -17,7 +17,7 @@ _FAMILIES = (
     (r"\bresblocks\.0\.attn\.|\bpre_layrnorm\.", "a CLIP or PE", "vit_{0}_patch{1}_clip_*"),
     (r"\A(?!.*\bpos).*\b(reg|register|storage)_tokens?\b", "a DINOv3", "vit_{0}_patch{1}_dinov3"),
     (r"\b(reg|register)_tokens?\b", "a DINOv2 with registers", "vit_{0}_patch{1}_reg4_dinov2"),
-    (r"\bmlp\.(w1|fc1_g)\.", "an EVA-02", "eva02_{0}_patch{1}_*"),
+    (r"\bmlp\.(w1|fc1_g)\.|\battn\.q_bias\b", "an EVA-02", "eva02_{0}_patch{1}_*"),
     (
         r"\A(?!.*\bcl\w+_(token|emb)).*(blocks|\.layers)\.0\.",
         "a SigLIP",

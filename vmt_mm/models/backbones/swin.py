@@ -50,7 +50,7 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         tasks: names of the tasks.
         arch: "nano", "tiny", "small", "base" or "large".
         peft: config of the PEFT method; None adapts nothing.
-        pretrained: frozen weights: a path, a URL, ``vmt_mm://NAME`` or ``mmpretrain://NAME``.
+        pretrained: frozen weights: path, URL, or ``vmt_mm://``, ``mmpretrain://`` or ``timm://NAME``.
         allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         drop_path_rate: stochastic depth, without effect in frozen layers.

@@ -171,7 +171,7 @@ class MultiTaskTimmViT(PlainViT):
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load a checkpoint of any origin strictly; interpolate positions of another grid."""
         looks = looks_like(state)
-        state, origin = to_timm_keys(self, state, source)
+        state, origin = to_timm_keys(self, state, source, looks)
         unused = {key for key in state if key in self._left_out or _UNUSED.search(key)}
         state = {key: value for key, value in state.items() if key not in unused}
 

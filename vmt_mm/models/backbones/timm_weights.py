@@ -14,7 +14,6 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.hugging_face import from_hugging_face, is_hugging_face
-from vmt_mm.models.backbones.looks import looks_like
 
 #: Prefix of the name of weights in timm's hub.
 TIMM_SCHEME = "timm://"
@@ -31,25 +30,27 @@ def import_timm(what: str) -> Any:
         raise InputError(f"{what} {hint}: {error}") from None
 
 
-def to_timm_keys(backbone: Any, state: dict[str, Tensor], source: str) -> tuple[dict, str]:
+def to_timm_keys(
+    backbone: Any, state: dict[str, Tensor], source: str, looks: str
+) -> tuple[dict[str, Tensor], str]:
     """Convert a file to the keys of a :class:`MultiTaskTimmViT`; return them and their origin.
 
     timm's own converter of the model's class renames the original repositories' keys. It does not
-    see the model's sizes, so it resizes nothing. Raises InputError if the file is of another kind,
-    has another tag than the model, or rotary periods or biases of q and v that the model lacks.
+    see the model's sizes, so it resizes nothing. ``looks`` describes the file. Raises InputError if
+    it is of another kind, or has another tag, rotary periods or biases of q and v than the model.
     """
     name, _, tag = backbone.model_name.partition(".")
     if source.startswith(TIMM_SCHEME) and tag not in ("", theirs := hub_config(source).tag):
         problem = f"has the tag {theirs!r}, but model_name={backbone.model_name!r}"
         raise InputError(f"pretrained {source!r} {problem}; set the same tag in both")
-    origin, looks = "timm", looks_like(state)
+    origin = "timm"
     if is_hugging_face(state):
         state, origin = from_hugging_face(state), "Hugging Face"
     state = {re.sub(*CHUNK, key): value for key, value in state.items()}
     patches = state.get("patch_embed.proj.weight", state.get("conv1.weight"))
     if patches is None or patches.ndim != 4:  # SigLIP 2 NaFlex has a matrix
-        looks = f", it looks like {looks}" if looks else ""
-        raise InputError(f"{source} is not a file of a plain ViT with a patch convolution{looks}")
+        problem = "is not a file of a plain ViT with a patch convolution"
+        raise InputError(f"{source} {problem}; it looks like {looks or 'no known backbone'}")
     own, rope = backbone.state_dict(), getattr(backbone.rope, "periods", torch.ones(1))
     # timm has the values that the original repository rounded to bfloat16
     if not torch.allclose(state.get("rope_embed.periods", rope).to(rope), rope, rtol=2**-8):
@@ -57,9 +58,10 @@ def to_timm_keys(backbone: Any, state: dict[str, Tensor], source: str) -> tuple[
         raise InputError(f"{source} has {problem}; set rope_temperature in model_kwargs")
     if "conv1.weight" in state:  # CLIP and PE, as timm expects them
         state = {f"visual.{key}": value for key, value in state.items()}
-    elif {"register_tokens", "blocks.0.mlp.w12.weight"} & state.keys():
-        state.setdefault("mask_token", torch.zeros(1))  # by which timm knows DINOv2
-    elif "norm.weight" in own and "storage_tokens" not in state:
+    elif not backbone.timm_module.endswith(".eva"):
+        if {"register_tokens", "blocks.0.mlp.w12.weight"} & state.keys():
+            state.setdefault("mask_token", torch.zeros(1))  # by which timm knows DINOv2
+    elif "norm.weight" in own:
         state.pop("mask_token", None)  # else, timm takes EVA-02's final norm for that of a pool
     sizes = SimpleNamespace(proj=SimpleNamespace(weight=patches))
     model = SimpleNamespace(patch_embed=sizes, pos_embed=None, get_parameter=lambda key: None)
