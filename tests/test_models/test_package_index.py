@@ -143,6 +143,7 @@ def test_import_with_pip(state, index, tmp_path, monkeypatch):
     expect(monkeypatch, make_wheel(index, to_transformers(state)))
     out = tmp_path / "pretrain/vit.safetensors"
     printed = run_tool(TOOL, ADDRESS, out).out
+    assert f"{ADDRESS}: Hugging Face keys" in printed
     assert "arch='little', img_size=40, patch_size=8, layer_scale_init_value=1e-05" in printed
     found = read_tensors(out)
     assert found.keys() == state.keys()

