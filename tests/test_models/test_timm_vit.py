@@ -258,6 +258,17 @@ def test_methods_act_after_layer_scale(name):
             torch.testing.assert_close(own.grid.flatten(2), tokens)
 
 
+@pytest.mark.parametrize("name", ["eva02_small_patch14_224", "vit_medium_patch16_reg4_gap_256"])
+def test_without_pooling_the_norm_of_averages_is_the_final_norm(name):
+    stock, images = make_stock(name), torch.randn(1, 3, 60, 83)
+    backbone = build(name, stock, model_kwargs=dict(global_pool=""))
+    with torch.no_grad():
+        maps = backbone(images, lazy=True)["semseg"]
+        for own, theirs in zip(maps, expect(stock, images), strict=True):
+            normalised = stock.fc_norm(theirs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            torch.testing.assert_close(own.grid, normalised, rtol=1e-4, atol=1e-5)
+
+
 def test_blocks_after_the_last_index_are_left_out():
     stock, images = make_stock("vit_small_patch16_224"), torch.randn(1, 3, 32, 32)
     backbone = build(stock=stock, out_indices=(0, 1, 2, -2))

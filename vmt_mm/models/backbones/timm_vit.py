@@ -50,7 +50,8 @@ class MultiTaskTimmViT(PlainViT):
     input. The maps equal timm's ``forward_intermediates(norm=True)`` with dynamic image size and
     padding, resampled to strides 4, 8, 16 and 32. State-dict keys are timm's, plus those of the
     method; timm's pooling and classifier are left out, and so are blocks after the last index. As
-    in timm, models that average tokens before their norm (EVA-02) give maps without a norm.
+    in timm, models that average tokens before their norm (EVA-02) give maps without a norm, unless
+    ``model_kwargs=dict(global_pool="")``; the norm's values are then the file's ``fc_norm``.
 
     >>> MultiTaskTimmViT(["semseg", "depth"], "vit_small_patch16_dinov3", (2, 5, 8, 11))
 
@@ -118,6 +119,8 @@ class MultiTaskTimmViT(PlainViT):
         self.describe(model.embed_dim, layers, _EMBEDDING, output_norm="norm")
         #: name in timm, and the module that has the class and its converter of files
         self.model_name, self.timm_module = model_name, type(model).__module__
+        #: whether a file's norm of averaged tokens may be the final norm
+        self.takes_fc_norm = "global_pool" in model_kwargs
         #: timm's keys that this backbone leaves out
         self._left_out = model.state_dict().keys() - self.state_dict().keys()
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)

@@ -74,6 +74,8 @@ def to_timm_keys(
             other = f"model_name={f'{name}_qkvb.{tag}'.strip('.')!r}"
             raise InputError(f"{source} has biases of q and v: {name!r} has none, set {other}")
         converted = {key: value for key, value in converted.items() if key not in biases}
+    if backbone.takes_fc_norm and "norm.weight" in own.keys() - converted.keys():
+        converted = {re.sub("^fc_norm", "norm", key): value for key, value in converted.items()}
     return converted, origin
 
 
