@@ -121,6 +121,12 @@ def hf_dinov2(state):
     )  # fmt: skip
 
 
+def without_mask_token(state):
+    state = hf_dinov2(state)
+    del state["embeddings.mask_token"]
+    return state
+
+
 def hf_dinov3(state):
     state = split({**dinov3_biases(state), "mask_token": torch.zeros(1, 1, 24)}, NEW, "qv")
     return replace(
@@ -229,6 +235,7 @@ def trunk(state):
 
 CASES = {
     "Hugging Face's DINOv2": ("vit_small_patch14_reg4_dinov2", hf_dinov2),
+    "Hugging Face's DINOv2, no mask": ("vit_small_patch14_reg4_dinov2", without_mask_token),
     "Hugging Face's DINOv3": ("vit_small_patch16_dinov3_qkvb", hf_dinov3),
     "Hugging Face's DINOv3 S+": ("vit_small_plus_patch16_dinov3_qkvb", hf_dinov3),
     "Hugging Face's DINOv3 without biases": ("vit_small_patch16_dinov3", hf_dinov3),
@@ -297,6 +304,17 @@ def test_biases_that_the_model_lacks_are_an_error_unless_zero(write, tag, tmp_pa
     check_features(load(tmp_path / "file.pth", name), stock)
 
 
+def test_biases_of_blocks_that_are_left_out_are_not_missed(tmp_path):
+    name = "vit_small_patch16_dinov3_qkvb"
+    torch.save(make_stock(name, depth=6).state_dict(), tmp_path / "file.pth")
+    options = dict(model_name=name, model_kwargs=dict(SMALL, depth=6), out_indices=(0, 1, 2, 3))
+    backbone = MODELS.build(
+        dict(type="MultiTaskTimmViT", tasks=["a"], pretrained=str(tmp_path / "file.pth"), **options)
+    )
+    backbone.init_weights()
+    assert len(backbone.blocks) == 4
+
+
 def test_other_rotary_periods_are_an_error(tmp_path):
     name = "vit_small_patch16_dinov3_qkvb"
     state = original_dinov3(make_stock(name).state_dict())
@@ -329,7 +347,10 @@ def flatten(state):
         (lose, r"1 missing key\(s\): blocks.1.attn.qkv.weight; 2 unexpected .*attn.q_proj.weight"),
         (add, r"\(Hugging Face keys\): 1 unexpected key\(s\): blocks.1.extra"),
         (reshape, r"proj.weight \(24, 3, 16, 16\) \(model: \(24, 3, 14, 14\)\)"),
-        (flatten, "not a file of a plain ViT with a patch convolution; it looks like a DINOv2"),
+        (
+            flatten,
+            "not a file of a plain ViT with a patch convolution; it looks like .*no backbone",
+        ),
     ],
 )
 def test_unfit_files_are_one_message(spoil, message, tmp_path):

@@ -40,7 +40,9 @@ def looks_like(state: Mapping[str, Tensor]) -> str:
     keys = "\n".join(state)
     found = (family for family in _FAMILIES if re.search(family[0], keys, re.DOTALL))
     _, name, backbone = next(found, ("", "", ""))
-    patches = [value.shape for key, value in state.items() if _PATCH.search(key) and value.ndim > 1]
+    patches = [
+        value.shape for key, value in state.items() if _PATCH.search(key) and value.ndim == 4
+    ]
     if not patches or not backbone:
         return name and f"{name}, which no backbone of this package takes"
     (width, *_, patch), numbers = patches[0], [int(number) for number in _BLOCK.findall(keys)]

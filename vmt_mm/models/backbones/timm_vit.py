@@ -122,7 +122,7 @@ class MultiTaskTimmViT(PlainViT):
         #: whether a file's norm of averaged tokens may be the final norm
         self.takes_fc_norm = "global_pool" in model_kwargs
         #: timm's keys that this backbone leaves out
-        self._left_out = model.state_dict().keys() - self.state_dict().keys()
+        self.left_out = model.state_dict().keys() - self.state_dict().keys()
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
 
     def embed(self, grid: tuple[int, int], images: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class MultiTaskTimmViT(PlainViT):
         """Load a checkpoint of any origin strictly; interpolate positions of another grid."""
         looks = looks_like(state)
         state, origin = to_timm_keys(self, state, source, looks)
-        unused = {key for key in state if key in self._left_out or _UNUSED.search(key)}
+        unused = {key for key in state if key in self.left_out or _UNUSED.search(key)}
         state = {key: value for key, value in state.items() if key not in unused}
 
         def resize(key: str, value: Tensor, own: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def to_timm_keys(
     converted = import_module(backbone.timm_module).checkpoint_filter_fn(dict(state), model)
     if origin == "timm" and state.keys() - converted.keys() - {"mask_token"}:
         origin = "the original repository's"
-    biases = [k for k in converted if re.search(r"\.attn\.[qv]_bias$", k) and k not in own]
+    unknown = converted.keys() - own.keys() - backbone.left_out
+    biases = sorted(key for key in unknown if re.search(r"\.attn\.[qv]_bias$", key))
     if biases and "dinov3" in name:
         if any(converted[key].any() for key in biases):
             other = f"model_name={f'{name}_qkvb.{tag}'.strip('.')!r}"
