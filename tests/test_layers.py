@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "vmt_mm"
 #: From the top down: a room imports only from rooms below it.
 ROOMS = [
     "cli", "apis", "export", "conversion", "analysis", "engine", "loading", "config", "models",
-    "datasets", "rendering", "evaluation", "visualization", "structures", "peft", "checkpoints",
-    "tasks", "utils", "registry", "errors",
+    "weighting", "datasets", "rendering", "evaluation", "visualization", "structures", "peft",
+    "checkpoints", "tasks", "utils", "registry", "errors",
 ]  # fmt: skip
 
 

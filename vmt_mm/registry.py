@@ -1,4 +1,4 @@
-"""Registries: children of MMSegmentation's, and two new ones, for tasks and PEFT methods.
+"""Registries: children of MMSegmentation's, and new ones for tasks, PEFT methods, weightings.
 
 A type is looked up here, then in MMSegmentation, then in MMEngine, so configs mix the three freely.
 Nested components follow the same order. The default scope of the process does not matter: it may be
@@ -94,6 +94,8 @@ INFERENCERS = _child("INFERENCERS")
 TASKS = ScopedRegistry("task", scope=SCOPE, locations=["vmt_mm.tasks"])
 #: PEFT methods: how a frozen backbone is adapted.
 PEFT_METHODS = ScopedRegistry("peft method", scope=SCOPE, locations=["vmt_mm.peft"])
+#: Task weightings: how the losses of the tasks become one objective.
+WEIGHTINGS = ScopedRegistry("weighting", scope=SCOPE, locations=["vmt_mm.weighting"])
 
 
 def own_scope() -> contextlib.AbstractContextManager[Registry]:

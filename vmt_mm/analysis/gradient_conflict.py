@@ -60,9 +60,9 @@ def task_losses(
 ) -> dict[str, Tensor]:
     """Return task -> loss of a batch (B, 3, H, W); independent of other tasks' parameters."""
     joined, model.backbone.batch_tasks = model.backbone.batch_tasks, False
-    losses = model.loss(inputs, data_samples)
+    losses, _ = model.task_losses(inputs, data_samples, list(model.tasks))
     model.backbone.batch_tasks = joined
-    return {task: losses[f"loss_{task}"] for task in model.tasks}
+    return losses
 
 
 def measure_conflict(

@@ -28,6 +28,7 @@ TOP_LEVEL = {
 _PLACES = {
     **dict.fromkeys(("model", "backbone", "head", "task_heads", "tta_model"), registries.MODELS),
     **dict.fromkeys(("peft", "method"), registries.PEFT_METHODS),
+    "weighting": registries.WEIGHTINGS,
     **dict.fromkeys(("dataset", "datasets"), registries.DATASETS),
     **dict.fromkeys(("pipeline", "tta_pipeline"), registries.TRANSFORMS),
     **dict.fromkeys(("default_hooks", "custom_hooks"), registries.HOOKS),

@@ -6,7 +6,7 @@ Every iteration seeds the random generators (dropout uses them), so their state 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,15 +14,20 @@ import mmengine.runner
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
+from mmengine.dist import all_reduce
 from torch import nn
 
 from vmt_mm.checkpoints.files import validated_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.registry import LOOPS
+from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main
 
 #: Message hub entry: batches per epoch, and images per batch over all processes.
 _EPOCH = "epoch_batches"
+#: Message hub entry of the current update, with gradient accumulation: the iteration after it, and
+#: the mean number of labelled pixels per batch of each task.
+_UPDATE = "update_labels"
 
 
 def seed_iteration(seed: int, rank: int, iteration: int) -> None:
@@ -77,7 +82,38 @@ class _ExactLoop(mmengine.runner.BaseLoop):
     def run_iter(self, *args: Any) -> None:
         """Run one iteration, with the arguments of mmengine's loop."""
         seed_iteration(self.runner.seed, self.runner.rank, self._iter)
+        if weighting := getattr(unwrap(self.runner.model), "weighting", None):
+            weighting.epoch = self._iter // len(self.dataloader)
+            weighting.new_update = self._iter % self._batches_per_update == 0
         super().run_iter(*args)
+
+    @property
+    def _batches_per_update(self) -> int:
+        return getattr(self.runner.optim_wrapper, "_accumulative_counts", 1)
+
+    def _with_shares(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield the batches; with gradient accumulation, tell the model their ``update_shares``.
+
+        The batches of an update are read before its first one is yielded, within an epoch. Labels
+        are counted before warps on the device.
+        """
+        model, hub = unwrap(self.runner.model), self.runner.message_hub
+        size, tasks = self._batches_per_update, getattr(model, "trained_tasks", None)
+        if size == 1 or not tasks:
+            yield from batches
+            return
+        while update := list(islice(batches, size - self._iter % size)):
+            counts = torch.tensor([_count_labels(tasks, batch) for batch in update])
+            end, means = hub.runtime_info.get(_UPDATE, (0, []))
+            if not self._iter < end:  # else, a resumed run is within an update
+                mean = counts.mean(0)
+                all_reduce(mean, "mean")
+                end, means = self._iter + len(update), mean.tolist()
+                hub.update_info(_UPDATE, [end, means])
+            for own, batch in zip(counts.tolist(), update, strict=True):
+                pairs = zip(tasks, own, means, strict=True)
+                model.update_shares = {name: n / max(mean, 1e-8) for name, n, mean in pairs}
+                yield batch
 
     def _validate_if_due(self, now: int, last: int, resumed: bool = False) -> None:
         """Validate if the interval is reached and a resumed run has not validated yet."""
@@ -86,6 +122,16 @@ class _ExactLoop(mmengine.runner.BaseLoop):
         due = now >= self.val_begin and (now % self.val_interval == 0 or now == last)
         if self.runner.val_loop is not None and now and due and done != self._iter:
             self.runner.val_loop.run()
+
+
+def _count_labels(tasks: Mapping[str, Any], batch: Mapping[str, Any]) -> list[float]:
+    """Return the number of labelled pixels of each task in a batch."""
+    samples = batch["data_samples"]
+    labels = {name: [x for s in samples if (x := s.label(name)) is not None] for name in tasks}
+    return [
+        sum(float(task.loss_count(label[None])) for label in labels[name])
+        for name, task in tasks.items()
+    ]
 
 
 @LOOPS.register_module()
@@ -108,7 +154,8 @@ class EpochBasedTrainLoop(_ExactLoop, mmengine.runner.EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._iter - self._epoch * len(self.dataloader)
-        for position, batch in enumerate(batches_from(self.dataloader, done), start=done):
+        batches = self._with_shares(batches_from(self.dataloader, done))
+        for position, batch in enumerate(batches, start=done):
             self.run_iter(position, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
@@ -123,7 +170,7 @@ class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
         self._start()
         self.runner.call_hook("before_train_epoch")
         self._validate_if_due(self._iter, self._max_iters, resumed=True)
-        batches = self._batches()
+        batches = self._with_shares(self._batches())
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(batches))

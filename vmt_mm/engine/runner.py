@@ -127,6 +127,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
         if self._resume:
             _follow_names(self, checkpoint)
             self._restore_state(checkpoint["meta"].get("processes", ()))
+            if weighting := getattr(model, "weighting", None):
+                weighting.load_state_dict(checkpoint["meta"].get("weighting", {}))
         self._has_loaded = True
         return checkpoint
 
@@ -150,6 +152,8 @@ class MultiTaskRunner(mmengine.runner.Runner):
     ) -> None:
         """Write a checkpoint atomically, or raise InputError. All processes must call it."""
         meta = dict(meta or {}, vmt_mm=self._description(), processes=self._gather_state())
+        if weighting := getattr(unwrap(self.model), "weighting", None):
+            meta["weighting"] = weighting.state_dict()
         path, write = Path(out_dir) / filename, super().save_checkpoint
 
         def _write_atomically() -> None:

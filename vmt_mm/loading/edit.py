@@ -57,7 +57,7 @@ def edit_tasks(
         raise InputError(f"{path} does not name its tasks; expected a checkpoint of tools/train.py")
     names = _new_names(list(meta["vmt_mm"]["tasks"]), remove, rename or {})
     config = read_config_text(meta.get("cfg"), f"{path}: its meta.cfg")
-    meta = edited({**meta, "cfg": config, "processes": ()}, names)
+    meta = edited({**meta, "cfg": config, "processes": (), "weighting": {}}, names)
     meta["cfg"] = config_text(Config(meta["cfg"]))
     parts = {"state_dict", "ema_state_dict"} & content.keys()
     weights = {part: _weights(content[part], names) for part in parts}

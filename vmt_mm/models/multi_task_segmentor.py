@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.modules import eval_mode
+from vmt_mm.weighting import FixedWeighting, build_weighting
 
 
 @MODELS.register_module()
@@ -34,10 +36,11 @@ class MultiTaskSegmentor(BaseModel):
 
     Calls in training and in testing::
 
-        loss()             backbone: images -> four maps per task
-          eager_loss()     for each task: the calls below, then their backward pass
-            _task_loss()   loss of the task, at the size of the images
-              _run_head()  head: four maps -> logits (B, C, H / 4, W / 4)
+        loss()               objective of the weighting
+          task_losses()      backbone: images -> four maps per task
+            eager_loss()     for each task: the calls below, then their backward pass
+              _task_loss()   loss of the task, at the size of the images
+                _run_head()  head: four maps -> logits (B, C, H / 4, W / 4)
 
         predict()          logits -> predictions of each task
           final_logits()   removes padding; logits at the size of each image's labels
@@ -55,6 +58,7 @@ class MultiTaskSegmentor(BaseModel):
         feature_cache_bytes: size limit of the :class:`~vmt_mm.models.feature_cache.FeatureCache`;
             requires a frozen backbone. None disables the cache.
         eager_backward: run each head's backward pass before the next head, to save memory.
+        weighting: config of the :class:`~vmt_mm.weighting.Weighting`; by default, losses are added.
     """
 
     #: Arguments of mmseg's models that are refused -> what to use.
@@ -65,6 +69,10 @@ class MultiTaskSegmentor(BaseModel):
         train_cfg="set the top-level `train_cfg`",
         pretrained="set the top-level `pretrained` or model.backbone.pretrained",
     )
+
+    #: Shares of the labels, see :meth:`task_losses`, of the next batch; the training loop sets them
+    #: with gradient accumulation.
+    update_shares: Mapping[str, float] | None = None
 
     def __init__(
         self,
@@ -78,6 +86,7 @@ class MultiTaskSegmentor(BaseModel):
         new_tasks: Sequence[str] | None = None,
         feature_cache_bytes: float | None = None,
         eager_backward: bool = True,
+        weighting: Mapping | None = None,
     ) -> None:
         with own_scope():
             super().__init__(data_preprocessor, init_cfg)
@@ -109,6 +118,7 @@ class MultiTaskSegmentor(BaseModel):
         if self.new_tasks:
             self.previously_trainable = freeze_existing_tasks(self, self.new_tasks)
             self.train()  # put frozen heads in eval mode even before training sets the mode
+        self.weighting = build_weighting(weighting, list(self.trained_tasks))
 
     @property
     def trained_tasks(self) -> dict[str, Task]:
@@ -165,48 +175,97 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the weighted losses ``loss_<task>`` over the images that have a label of the task.
+        """Return ``loss_<task>``, see :meth:`task_losses`; their sum is the objective.
 
-        If no image has one, the loss is 0 but still attached to the graph, so that distributed
-        training gets a gradient for every parameter in every process.
+        In training with another weighting than the sum, ``loss`` is the objective, and the others
+        are for the log: ``loss_<task>``, and the weights ``weight_<task>``.
+        """
+        losses, shares = self.task_losses(inputs, data_samples, tasks)
+        named = {f"loss_{name}": loss for name, loss in losses.items()}
+        if isinstance(self.weighting, FixedWeighting) or not self.training:
+            return named
+        names, zero = self.weighting.tasks, inputs.new_zeros((), dtype=torch.float32)
+        values, own = (torch.stack([x.get(n, zero) for n in names]) for x in (losses, shares))
+        sums = torch.stack([values.detach(), own])
+        all_reduce(sums)
+        objective, weights = self.weighting(sums[0] / sums[1].clamp(min=1e-8), sums[1] > 0)
+        total = (weights * values).sum()
+        total = total + (objective - total).detach()
+        for_log = {name: loss.detach() for name, loss in named.items()}
+        weight = {f"weight_{name}": w for name, w in zip(names, weights, strict=True)}
+        return dict(loss=total, **for_log, **weight)
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective of :meth:`loss`, and the values for the log."""
+        return (losses["loss"], losses) if "loss" in losses else super().parse_losses(losses)
+
+    def task_losses(
+        self,
+        inputs: Tensor,
+        data_samples: Sequence[MultiTaskDataSample],
+        tasks: Sequence[str] | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the loss of each task times its ``loss_weight``, and the shares of the labels.
+
+        A loss is the mean over the labelled pixels of this batch, times their number relative to
+        the mean number over all processes and, with gradient accumulation, all batches of the
+        update: the share. So losses and gradients are those of one large batch. Without labels, a
+        loss is 0 but still attached to the graph, so that distributed training gets a gradient for
+        every parameter in every process.
         """
         if any(DeferredWarp.key in sample for sample in data_samples):
             raise InputError(
                 "RandomWarp(on_device=True) needs "
                 "model.data_preprocessor.type=MultiTaskDataPreprocessor, which applies the warps"
             )
-        losses = {}
-        run_backbone = partial(self.backbone, lazy=True)
         names = list(self.trained_tasks) if tasks is None else list(tasks)
+        size = inputs.shape[2:]
+        labels = {name: _stack_labels(self.tasks[name], data_samples, size) for name in names}
+        shares = self._shares(labels, inputs.device)
+        losses, run_backbone = {}, partial(self.backbone, lazy=True)
         if self.feature_cache is None:
             features = run_backbone(inputs, names)
         else:
             features = dict.fromkeys(names, self.feature_cache.get(inputs, run_backbone))
         for name in list(features):
             maps = features.pop(name)  # free each task's maps after its loss
-            run = partial(self._task_loss, name, data_samples, inputs.shape[2:])
+            run = partial(self._task_loss, name, *labels.pop(name), shares[name])
             head = self.heads[name]
-            losses[f"loss_{name}"] = (
-                eager_loss(head, maps, run) if self.eager_backward else run(maps)
-            )
-        return losses
+            losses[name] = eager_loss(head, maps, run) if self.eager_backward else run(maps)
+        return losses, shares
+
+    def _shares(self, labels: Mapping[str, _Labels], device: torch.device) -> dict[str, Tensor]:
+        """Return the number of this batch's labelled pixels of each task over the mean number."""
+        zero = torch.zeros((), device=device)
+        if self.update_shares is not None:
+            return {name: zero + self.update_shares[name] for name in labels}
+        counts = {
+            name: zero if target is None else self.tasks[name].loss_count(target)
+            for name, (_, target) in labels.items()
+        }
+        if not self.training or get_world_size() == 1:
+            return {name: (count > 0).float() for name, count in counts.items()}
+        own = torch.stack([*counts.values()]).float()
+        mean = own.clone()
+        all_reduce(mean, "mean")
+        return dict(zip(labels, own / mean.clamp(min=1e-8), strict=True))
 
     def _task_loss(
         self,
         name: str,
-        data_samples: Sequence[MultiTaskDataSample],
-        size: Sequence[int],
+        rows: Sequence[int],
+        target: Tensor | None,
+        share: Tensor,
         maps: Sequence[Map],
     ) -> Tensor:
-        """Return the weighted loss of a task."""
+        """Return the weighted loss of a task, on the rows of the batch that have a label."""
         task, logits = self.tasks[name], self._run_head(name, maps)
-        rows = [i for i, sample in enumerate(data_samples) if sample.label(name) is not None]
-        if not rows:
+        if target is None:
             return logits.float().sum() * 0
-        target = _stack_labels(task, [data_samples[i] for i in rows], size)
-        if len(rows) < len(data_samples):
+        if len(rows) < len(logits):
             logits = logits[rows]
-        return task.loss(resize(logits.float(), target.shape[2:]), target) * task.loss_weight
+        loss = task.loss(resize(logits.float(), target.shape[2:]), target)
+        return loss * (task.loss_weight * share)
 
     @torch.no_grad()
     def predict(
@@ -263,11 +322,19 @@ class MultiTaskSegmentor(BaseModel):
         return height, width
 
 
-def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence[int]) -> Tensor:
+#: Indices of the images that have a label, and these labels (N, c, H, W); None without any.
+_Labels = tuple[list[int], Tensor | None]
+
+
+def _stack_labels(
+    task: Task, samples: Sequence[MultiTaskDataSample], size: Sequence[int]
+) -> _Labels:
     """Stack labels (c, h, w) to (N, c, H, W); padded pixels get the fill value of the label."""
-    padded = []
-    for sample in samples:
+    rows, padded = [], []
+    for row, sample in enumerate(samples):
         label: Any = sample.label(task.name)
+        if label is None:
+            continue
         height, width = label.shape[1:]
         if (height, width) != tuple(sample.get("img_shape", (height, width))[:2]):
             raise InputError(
@@ -275,5 +342,6 @@ def _stack_labels(task: Task, samples: list[MultiTaskDataSample], size: Sequence
                 f"the image {sample.get('img_shape')}; in training, put LoadLabels before Resize"
             )
         bottom, right = size[0] - height, size[1] - width
+        rows.append(row)
         padded.append(F.pad(label, (0, right, 0, bottom), value=task.label.fill))
-    return torch.stack(padded)
+    return rows, torch.stack(padded) if padded else None

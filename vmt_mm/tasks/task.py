@@ -70,6 +70,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def loss_count(self, target: Tensor) -> Tensor:
+        """Return the number (scalar) of labelled pixels over which :meth:`loss` is a mean."""
+        return self.label.valid(target).sum()
+
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Convert logits (N, C, H, W) to predictions in the form of labels, (N, c, H, W)."""
         raise NotImplementedError

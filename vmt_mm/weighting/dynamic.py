@@ -1,0 +1,45 @@
+"""Dynamic weight average (DWA): Liu et al., CVPR 2019, https://arxiv.org/abs/1803.10704, Eq. 7."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vmt_mm.registry import WEIGHTINGS
+from vmt_mm.weighting.weighting import Weighting, check_positive
+
+
+@WEIGHTINGS.register_module()
+class DynamicWeightAverage(Weighting):
+    """Weights T softmax(r_i / temperature), where r_i is the ratio of the last two epochs' losses.
+
+    The weights are 1 in the first two epochs, and r_i is 1 for a task without a mean loss in both.
+    """
+
+    def __init__(self, tasks: Sequence[str], temperature: float = 2.0) -> None:
+        super().__init__(tasks)
+        check_positive(temperature=temperature)
+        self.temperature = temperature
+        zeros, unknown = torch.zeros(len(self.tasks)), torch.full((len(self.tasks),), torch.nan)
+        self.state = dict(epoch=0, sum=zeros, batches=zeros, last=unknown, before=unknown)
+
+    def begin_update(self, losses: Tensor, present: Tensor) -> None:
+        """Close an epoch that is over: its mean losses become the last ones."""
+        state = self.state
+        if self.epoch > state["epoch"]:
+            mean = state["sum"] / state["batches"]  # NaN without any
+            zeros = torch.zeros_like(mean)
+            self.state = dict(
+                epoch=self.epoch, sum=zeros, batches=zeros, last=mean, before=state["last"]
+            )
+
+    def objective(self, losses: Tensor, present: Tensor) -> Tensor:
+        """Return the weighted sum; add up the losses of the epoch."""
+        state = self.state
+        state["sum"] = state["sum"] + losses.detach()
+        state["batches"] = state["batches"] + present
+        ratio = (state["last"] / state["before"]).nan_to_num(nan=1.0, posinf=1.0)
+        weights = len(self.tasks) * (ratio / self.temperature).softmax(0)
+        return (weights * losses).sum()

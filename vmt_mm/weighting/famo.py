@@ -1,0 +1,49 @@
+"""Fast adaptive multitask optimization: Liu et al., NeurIPS 2023, arXiv:2306.03792."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vmt_mm.registry import WEIGHTINGS
+from vmt_mm.weighting.weighting import LearnedWeighting, safe_log, softmax_present
+
+
+@WEIGHTINGS.register_module()
+class FAMO(LearnedWeighting):
+    """Weights z_i / L_i, scaled to a sum of 1, with z = softmax(parameters).
+
+    After an update, the parameters of tasks whose log L_i decreased less grow. This is measured by
+    the losses of the next batch, as the authors propose for less cost, not by those of the same
+    batch again. Losses must be positive.
+
+    Args:
+        lr: learning rate of the parameters.
+        weight_decay: their decay, gamma in the paper.
+    """
+
+    def __init__(self, tasks: Sequence[str], lr: float = 0.025, weight_decay: float = 1e-3) -> None:
+        super().__init__(tasks, lr, weight_decay=weight_decay)
+        zeros = torch.zeros(len(self.tasks))
+        self.state |= dict(logs=zeros, batches=zeros)
+
+    def begin_update(self, losses: Tensor, present: Tensor) -> None:
+        """Train the parameters with the change of log L_i since the last update."""
+        state, known = self.state, present & (self.state["batches"] > 0)
+        change = state["logs"] / state["batches"].clamp(min=1) - safe_log(losses)
+        change = torch.where(known, change, 0)
+        z = softmax_present(state["parameters"], known)
+        self.step(z * (change - (z * change).sum()), known)
+        zeros = torch.zeros_like(z)
+        self.state |= dict(logs=zeros, batches=zeros)
+
+    def objective(self, losses: Tensor, present: Tensor) -> Tensor:
+        """Return sum_i z_i log L_i / c with c = sum_i z_i / L_i; add up the logarithms."""
+        state, logs = self.state, safe_log(losses)
+        state["logs"] = state["logs"] + torch.where(present, logs.detach(), 0)
+        state["batches"] = state["batches"] + present
+        z = softmax_present(state["parameters"], present)
+        scale = (z / losses.detach().clamp(min=1e-8)).sum()
+        return (z * logs).sum() / torch.where(present.any(), scale, 1)
