@@ -164,6 +164,20 @@ def test_bfloat16(kind: str):
     }
 
 
+@every_kind
+@pytest.mark.parametrize("eager", [True, False])
+def test_gradients_are_the_weighted_sum(kind: str, eager: bool):
+    model, data = model_of(kind), batch(1, (0, 1))
+    model.eager_backward = eager
+    total, log = model.parse_losses(model(**data, mode="loss"))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(total, trained)
+    losses, _ = model.task_losses(**data)
+    terms = [loss * float(log.get(f"weight_{name}", 1)) for name, loss in losses.items()]
+    for own, expected in zip(found, torch.autograd.grad(sum(terms), trained), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_validation_and_the_gradient_conflict_see_the_losses_alone():
     model, data = model_of("GeometricMean"), batch(1, (0, 1))
     expected = {f"loss_{name}": x.item() for name, x in task_losses(model, **data).items()}
@@ -191,6 +205,8 @@ def test_a_resumed_training_is_the_same(kind: str, small_run, tmp_path: Path):
         for losses in run.losses.values()
     ]
     assert weights[0] != weights[-1]
+    if kind == "Uncertainty":  # the two batches of an update have the same weights
+        assert weights[::2] == weights[1::2]
     assert resumed.runner.model.weighting.state_dict()["tasks"] == sorted(run.runner.model.tasks)
     other = small_run({**options, "model.weighting": None, "resume": True}, folder=resumed.folder)
     with pytest.raises(InputError, match=f"type of model.weighting: '{kind}' there"):
