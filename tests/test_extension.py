@@ -1,4 +1,4 @@
-"""New methods and tasks need no edit under ``vmt_mm/``, where no name of one is compared."""
+"""New methods, tasks, weightings need no edit under ``vmt_mm/``, which compares no name of one."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,10 @@ from torch import nn
 
 import vmt_mm
 from vmt_mm.peft import PEFTMethod, SideOutput
-from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS
+from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS, WEIGHTINGS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.tasks import LabelSpec, Task
+from vmt_mm.weighting import Weighting
 
 
 @PEFT_METHODS.register_module(force=True)
@@ -48,7 +49,15 @@ class ToyCount(Task):
         return np.repeat(np.uint8(values[0])[..., None], 3, axis=-1)
 
 
-def test_toy_method_and_toy_task_train():
+@WEIGHTINGS.register_module(force=True)
+class ToySquares(Weighting):
+    """Adds the squares of the losses."""
+
+    def objective(self, losses, present):
+        return losses.square().sum()
+
+
+def test_toy_method_toy_task_and_toy_weighting_train():
     model = MODELS.build(
         dict(
             type="MultiTaskSegmentor",
@@ -60,13 +69,15 @@ def test_toy_method_and_toy_task_train():
                 peft=dict(type="ToyShift"),
             ),
             head=dict(type="MLPHead", channels=8),
+            weighting=dict(type="ToySquares"),
         )
     )
     model.backbone.init_weights()
     sample = MultiTaskDataSample()
     sample.set_label("count", torch.ones(1, 32, 32))
     losses = model(torch.randn(1, 3, 32, 32), [sample], mode="loss")
-    losses["loss_count"].backward()
+    torch.testing.assert_close(losses["loss"], losses["loss_count"] ** 2)
+    losses["loss"].backward()
     assert all(p.grad.abs().max() > 0 for p in model.backbone.peft.parameters())
 
 

@@ -1,4 +1,4 @@
-"""docs/extend.md: its example task, method and backbone work. Links between pages exist."""
+"""docs/extend.md: its examples work. Links between pages exist."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from commands import ROOT
 
 from vmt_mm.apis import load_config
 from vmt_mm.errors import InputError
-from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS
+from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS, WEIGHTINGS
 from vmt_mm.structures import MultiTaskDataSample
 
 DOCS = ROOT / "docs"
@@ -27,7 +27,8 @@ def blocks(section):
 @pytest.fixture(autouse=True)
 def clean_registries():
     """Undo, after a test, what the page's code registered."""
-    before = [(registry, dict(registry.module_dict)) for registry in (MODELS, PEFT_METHODS, TASKS)]
+    registries = (MODELS, PEFT_METHODS, TASKS, WEIGHTINGS)
+    before = [(registry, dict(registry.module_dict)) for registry in registries]
     yield
     for registry, entries in before:
         registry._module_dict.clear()
@@ -131,6 +132,20 @@ def test_the_example_task(tmp_path):
     target = task.label.to_tensor(label)[None]
     assert task.loss(target.clone(), target) == 0
     assert task.loss(target + (target == 0), target) == 0  # unlabelled pixels do not count
+
+
+def test_the_example_weighting():
+    (code,) = blocks("A task weighting")
+    exec(compile(code, "extend.md", "exec"), {"__name__": "my_weightings"})
+    weighting = WEIGHTINGS.build(dict(type="RunningMean", tasks=["a", "b"], momentum=0.5))
+    present = torch.tensor([True, False])
+    for loss, mean in ((3.0, 2.0), (4.0, 3.0)):
+        objective, weights = weighting(torch.tensor([loss, 0.0]), present)
+        assert objective.item() == pytest.approx(loss / mean)
+        assert weights.tolist() == pytest.approx([1 / mean, 1])
+    again = WEIGHTINGS.build(dict(type="RunningMean", tasks=["a", "b"]))
+    again.load_state_dict(weighting.state_dict())
+    assert torch.equal(again.state["means"], torch.tensor([3.0, 1.0]))
 
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))

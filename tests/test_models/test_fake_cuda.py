@@ -16,9 +16,10 @@ from torch import nn
 from vmt_mm.models import MultiTaskTTAModel
 from vmt_mm.models.backbones.swin import arrange
 from vmt_mm.models.sliding import parse_test_cfg
-from vmt_mm.registry import MODELS
+from vmt_mm.registry import MODELS, WEIGHTINGS
 from vmt_mm.rendering import render_scene
 from vmt_mm.tasks import build_tasks
+from vmt_mm.weighting import build_weighting
 
 fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
 pytestmark = pytest.mark.skipif(
@@ -169,6 +170,20 @@ def test_every_head_with_all_tasks(on, head, cuda):
             check_losses(model, deferred=True)
             check_predictions(model)
         assert kinds == {kind}  # so that autocast has an effect
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS.module_dict)
+def test_every_weighting(kind, cuda, monkeypatch):
+    # without a GPU there is no backward pass; the other operations remain
+    monkeypatch.setattr(torch.autograd, "grad", lambda out, leaf: (out * torch.ones_like(leaf),))
+    model = build(Case("swin", "VMTAdapter"), "mlp", cuda, FEW)
+    model.weighting = build_weighting(dict(type=kind), list(model.tasks))
+    for epoch in (0, 5):  # in which some weightings compute other weights
+        model.weighting.epoch = epoch
+        with cuda, autocast(True):
+            data = model.train().data_preprocessor(batch(False), True)
+            total, log = model.parse_losses(model(**data, mode="loss"))
+        assert all(x.device == CUDA and x.dtype == torch.float32 for x in (total, *log.values()))
 
 
 def test_windows_and_test_time_augmentation(cuda):

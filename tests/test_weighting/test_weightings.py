@@ -214,7 +214,8 @@ def test_weights_do_not_depend_on_the_order_of_tasks(kind: str):
 
 
 def test_every_weighting_is_tested():
-    assert set(WEIGHTINGS.module_dict) == set(KINDS)
+    own = {name for name, kind in WEIGHTINGS.module_dict.items() if "vmt_mm" in kind.__module__}
+    assert own == set(KINDS)
     assert isinstance(build_weighting(None, TASKS), FixedWeighting)
 
 
