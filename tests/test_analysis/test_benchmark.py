@@ -59,6 +59,9 @@ def test_cases_run_in_turn_and_the_first_rounds_do_not_count():
     assert found == [(2, 1, 1), (6, 5, 3), (4, 4, None)]
     expected = {"config": "a", "tasks": 2, "mode": "encoder", "median_s": 6}
     assert expected.items() <= records[1].items()
+    assert records[1]["ratio_to_first"] == (1, 1, 1)
+    assert records[2]["ratio_to_first"] == (4 / 6, 4 / 7, 4 / 5)  # paired with a's 5, 7, 6
+    assert timing.paired_ratio(range(1, 21), [1] * 20) == (10.5, 6, 15)  # ranks of 95 %
 
 
 @pytest.mark.usefixtures("scripted_clock")

@@ -23,7 +23,7 @@ from vmt_mm.analysis.counts import count_operations, find_passes
 from vmt_mm.analysis.experiment import Experiment, load_experiments
 from vmt_mm.analysis.mmseg_baseline import OURS, use_variant
 from vmt_mm.analysis.tables import table_of
-from vmt_mm.analysis.timing import seconds_in_turn
+from vmt_mm.analysis.timing import paired_ratio, seconds_in_turn
 from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.structures import MultiTaskDataSample
@@ -137,7 +137,10 @@ def measure(
         dict(case.record, **about, gflop=gflop, median_s=median(own), min_s=min(own))
         for case, gflop, own in zip(cases, gflops, seconds, strict=True)
     ]
-    for record in records:
+    for record, own in zip(records, seconds, strict=True):
+        first = _find(records, record, config=records[0]["config"])
+        base = seconds[records.index(first)] if first else own
+        record["ratio_to_first"] = paired_ratio(own, base)
         one = _find(records, record, tasks=1)  # None if it was not timed
         record["ratio"] = record["median_s"] / one["median_s"] if one else None
         record["images_per_s"] = record["batch"] / record["median_s"]
@@ -147,7 +150,8 @@ def measure(
 def _find(records: Sequence[Record], like: Record, **changes: Any) -> Record | None:
     """Return the record of the same config and setting, except for the changes."""
     keys = ("config", "variant", "tasks", "size")
-    return next((r for r in records if all(r[k] == changes.get(k, like[k]) for k in keys)), None)
+    wanted = {key: changes.get(key, like[key]) for key in keys}
+    return next((r for r in records if wanted.items() <= r.items()), None)
 
 
 def cost_table(records: Sequence[Record], rate: float) -> Table:
@@ -168,6 +172,7 @@ def cost_table(records: Sequence[Record], rate: float) -> Table:
             "of matmul rate": f"{1e9 * r['gflop'] / r['median_s'] / rate:.0%}",
             "peak MB": f"{r['peak_mem_bytes'] / 1e6:.0f}" if r["peak_mem_bytes"] else "-",
             "time to ours": f"{r['median_s'] / ours['median_s']:.2f}",
+            "time to first config": "{:.3f} [{:.3f}, {:.3f}]".format(*r["ratio_to_first"]),
         })  # fmt: skip
     return table_of(_title(records), rows, left=4)
 

@@ -10,10 +10,12 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from mmengine.device import get_device
+from scipy.stats import binom
 from torch.utils.benchmark import Timer
 
 from vmt_mm.errors import InputError
@@ -47,6 +49,13 @@ def seconds_in_turn(
             own.append(seconds_of(run))
             advance()
     return [own[untimed:] for own in seconds]
+
+
+def paired_ratio(seconds: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
+    """Median of the ratios of paired times, and its 95 % interval by order statistics."""
+    ratios = sorted(own / other for own, other in zip(seconds, base, strict=True))
+    low = max(int(binom.ppf(0.025, len(ratios), 0.5)) - 1, 0)
+    return median(ratios), ratios[low], ratios[-1 - low]
 
 
 def peak_memory(work: Callable[..., object], *args: Any) -> int:
