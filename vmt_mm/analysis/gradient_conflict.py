@@ -31,6 +31,7 @@ from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.utils.files import write_image, write_json
 from vmt_mm.utils.modules import restored_generators, unwrap
 from vmt_mm.visualization.figure import draw_figure
+from vmt_mm.weighting import task_gradients
 
 #: Content of a record's file: ``tasks``; names of ``shared_parameters``; ``cosines`` per pair of
 #: tasks, None if undefined, one per process and iteration; ``iterations``, in the same order.
@@ -72,10 +73,7 @@ def measure_conflict(
 
     NaN if a gradient is zero or not finite. Also returns the names of the shared parameters.
     """
-    gradients = [
-        torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
-        for loss in losses.values()
-    ]
+    gradients = task_gradients([*losses.values()], [*parameters.values()])
     by_name = zip(parameters, *gradients, strict=True)
     shared = {name: own for name, *own in by_name if all(part is not None for part in own)}
     if not shared:

@@ -29,6 +29,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor
 from vmt_mm.models.heads.build import unread_keys
 from vmt_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from vmt_mm.weighting import GradientAggregation
 
 #: A name of the user's choice this similar to a known one is a typo.
 _SIMILAR = 0.85
@@ -140,3 +141,5 @@ def _unfit(cfg: Mapping[str, Any], entries: Sequence[tuple[str, Any, list[Any]]]
     if cfg.get("activation_checkpointing") and "peft" in (cfg["model"].get("backbone") or {}):
         # the gradients would be wrong
         yield "activation_checkpointing: with a PEFT method, set model.backbone.with_cp instead"
+    if cfg.get("compile") and any(kind is GradientAggregation for _, _, kind in classes):
+        yield "compile: GradientAggregation does not work in a compiled model"

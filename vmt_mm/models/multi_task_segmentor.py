@@ -16,14 +16,14 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.eager_backward import eager_loss
 from vmt_mm.models.feature_cache import FeatureCache
 from vmt_mm.models.heads import build_head
-from vmt_mm.models.lazy_resize import Map, as_tensor, resize
+from vmt_mm.models.lazy_resize import Map, as_tensor, resize, values_of
 from vmt_mm.models.new_tasks import check_new_tasks, freeze_existing_tasks
 from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
 from vmt_mm.utils.modules import eval_mode
-from vmt_mm.weighting import FixedWeighting, build_weighting
+from vmt_mm.weighting import FixedWeighting, GradientAggregation, build_weighting
 
 
 @MODELS.register_module()
@@ -119,6 +119,8 @@ class MultiTaskSegmentor(BaseModel):
             self.previously_trainable = freeze_existing_tasks(self, self.new_tasks)
             self.train()  # put frozen heads in eval mode even before training sets the mode
         self.weighting = build_weighting(weighting, list(self.trained_tasks))
+        if isinstance(self.weighting, GradientAggregation):
+            self.weighting.prepare(self.backbone)
 
     @property
     def trained_tasks(self) -> dict[str, Task]:
@@ -180,20 +182,30 @@ class MultiTaskSegmentor(BaseModel):
         In training with another weighting than the sum, ``loss`` is the objective, and the others
         are for the log: ``loss_<task>``, and the weights ``weight_<task>``.
         """
-        losses, shares = self.task_losses(inputs, data_samples, tasks)
+        weighting, maps = self.weighting, None
+        method = weighting if isinstance(weighting, GradientAggregation) and self.training else None
+        if method:
+            method.prepare(self.backbone)  # again: it may be compiled now
+        if method and method.on == "features":
+            (maps,) = self.backbone(inputs, list(self.trained_tasks)[:1], lazy=True).values()
+        losses, shares = self.task_losses(inputs, data_samples, tasks, maps)
         named = {f"loss_{name}": loss for name, loss in losses.items()}
-        if isinstance(self.weighting, FixedWeighting) or not self.training:
+        if isinstance(weighting, FixedWeighting) or not self.training:
             return named
-        names, zero = self.weighting.tasks, inputs.new_zeros((), dtype=torch.float32)
+        names, zero = weighting.tasks, inputs.new_zeros((), dtype=torch.float32)
         values, own = (torch.stack([x.get(n, zero) for n in names]) for x in (losses, shares))
         sums = torch.stack([values.detach(), own])
         all_reduce(sums)
-        objective, weights = self.weighting(sums[0] / sums[1].clamp(min=1e-8), sums[1] > 0)
-        total = (weights * values).sum()
+        objective, weights = weighting(sums[0] / sums[1].clamp(min=1e-8), sums[1] > 0)
+        weight, total = dict(zip(names, weights, strict=True)), (weights * values).sum()
+        if method:
+            sources = self.backbone.parameters() if maps is None else map(values_of, maps)
+            tensors = [*sources, *self.heads.parameters()]
+            tensors = [x for x in tensors if x.requires_grad]
+            total, weight = method.aggregate(losses, sums[1] > 0, tensors)
         total = total + (objective - total).detach()
         for_log = {name: loss.detach() for name, loss in named.items()}
-        weight = {f"weight_{name}": w for name, w in zip(names, weights, strict=True)}
-        return dict(loss=total, **for_log, **weight)
+        return dict(loss=total, **for_log, **{f"weight_{n}": w for n, w in weight.items()})
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective of :meth:`loss`, and the values for the log."""
@@ -204,8 +216,11 @@ class MultiTaskSegmentor(BaseModel):
         inputs: Tensor,
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
+        shared: Sequence[Map] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the loss of each task times its ``loss_weight``, and the shares of the labels.
+
+        The backbone runs unless feature maps that all tasks share are given.
 
         A loss is the mean over the labelled pixels of this batch, times their number relative to
         the mean number over all processes and, with gradient accumulation, all batches of the
@@ -223,7 +238,9 @@ class MultiTaskSegmentor(BaseModel):
         labels = {name: _stack_labels(self.tasks[name], data_samples, size) for name in names}
         shares = self._shares(labels, inputs.device)
         losses, run_backbone = {}, partial(self.backbone, lazy=True)
-        if self.feature_cache is None:
+        if shared is not None:
+            features = dict.fromkeys(names, shared)
+        elif self.feature_cache is None:
             features = run_backbone(inputs, names)
         else:
             features = dict.fromkeys(names, self.feature_cache.get(inputs, run_backbone))
