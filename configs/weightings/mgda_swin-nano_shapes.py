@@ -1,0 +1,5 @@
+# VMT-Adapter with MGDA (arXiv:1810.04650).
+# Swin-nano, rendered scenes. One backward pass through the backbone per task; needs `pip install torchjd`.
+#   python tools/train.py configs/weightings/mgda_swin-nano_shapes.py
+_base_ = '../vmt/vmt_swin-nano_shapes.py'
+model = dict(weighting=dict(type='GradientAggregation', aggregator='MGDA'))
