@@ -46,6 +46,7 @@ setup(
         "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
         "timm": ["timm>=1.0.31"],
+        "torchjd": ["torchjd>=0.18,<0.19"],
         "webapp": ["gradio>=6"],
     },
 )
