@@ -11,8 +11,10 @@ from commands import ROOT
 
 from vmt_mm.apis import load_config
 from vmt_mm.errors import InputError
-from vmt_mm.registry import MODELS, PEFT_METHODS, TASKS, WEIGHTINGS
+from vmt_mm.registry import LOSSES, MODELS, PEFT_METHODS, TASKS, WEIGHTINGS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.tasks import build_tasks
+from vmt_mm.tasks.losses import FITTING
 
 DOCS = ROOT / "docs"
 
@@ -27,7 +29,7 @@ def blocks(section):
 @pytest.fixture(autouse=True)
 def clean_registries():
     """Undo, after a test, what the page's code registered."""
-    registries = (MODELS, PEFT_METHODS, TASKS, WEIGHTINGS)
+    registries = (LOSSES, MODELS, PEFT_METHODS, TASKS, WEIGHTINGS)
     before = [(registry, dict(registry.module_dict)) for registry in registries]
     yield
     for registry, entries in before:
@@ -115,7 +117,7 @@ def test_the_example_backbone():
 
 
 def test_the_example_task(tmp_path):
-    (code,) = blocks("A kind of task")
+    code, _ = blocks("A kind of task")
     exec(compile(code, "extend.md", "exec"), {"__name__": "my_tasks"})
     model = build(None, tasks=dict(height=dict(type="HeightMap", loss_weight=2.0)))
     task = model.tasks["height"]
@@ -146,6 +148,29 @@ def test_the_example_weighting():
     again = WEIGHTINGS.build(dict(type="RunningMean", tasks=["a", "b"]))
     again.load_state_dict(weighting.state_dict())
     assert torch.equal(again.state["means"], torch.tensor([3.0, 1.0]))
+
+
+def test_the_example_loss():
+    _, code = blocks("A kind of task")
+    exec(compile(code, "extend.md", "exec"), {"__name__": "my_losses"})
+    cfg = dict(type="Depth", loss=dict(type="charbonnier", eps=0.5))
+    task = build(None, tasks=dict(depth=cfg)).tasks["depth"]
+    logits, target = torch.tensor([[[[3.0, 5.0, 9.0]]]]), torch.tensor([[[[3.0, 4.0, 0.0]]]])
+    assert task.loss(logits, target).item() == pytest.approx((1.25**0.5 - 0.5) / 2)
+
+
+def test_the_losses_of_the_configs_page():
+    text = (DOCS / "configs.md").read_text().split("## Losses")[1].split("## Unknown keys")[0]
+    names = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    assert list(build_tasks(names["tasks"])["semseg"].losses) == ["crossentropy", "dice"]
+    for row, content in zip(
+        [line for line in text.splitlines() if line.startswith("| `")],
+        ("classes", "foreground", "depth", "normals"),
+        strict=True,
+    ):
+        for name in FITTING[content].split():
+            assert f"`{name}" in row
 
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))

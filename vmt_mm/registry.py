@@ -92,6 +92,8 @@ INFERENCERS = _child("INFERENCERS")
 
 #: Dense tasks: label format, loss, prediction, metric, drawing.
 TASKS = ScopedRegistry("task", scope=SCOPE, locations=["vmt_mm.tasks"])
+#: Losses of tasks: functions or classes, see ``vmt_mm.tasks.losses``.
+LOSSES = ScopedRegistry("loss", scope=SCOPE, locations=["vmt_mm.tasks"])
 #: PEFT methods: how a frozen backbone is adapted.
 PEFT_METHODS = ScopedRegistry("peft method", scope=SCOPE, locations=["vmt_mm.peft"])
 #: Task weightings: how the losses of the tasks become one objective.

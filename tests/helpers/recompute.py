@@ -70,12 +70,22 @@ def normals(pairs: list) -> dict[str, float]:
 
 
 def depth(pairs: list) -> dict[str, float]:
-    """RMSE in metres, relative error, shares in percent, over the pixels of all images."""
+    """RMSE in metres, relative error, shares in percent, over the pixels of all images.
+
+    SILog is a mean over images; aligned errors scale each image by median(g) / median(p).
+    """
+    images = [(p[g > 0] / 1000, g[g > 0] / 1000) for p, g in pairs]
+    of_images = [100 * np.std(np.log(np.maximum(p, 1e-3) / g)) for p, g in images]
+    aligned = [(p * np.median(g) / max(np.median(p), 1e-3), g) for p, g in images]
+    a, _ = (np.concatenate([image[i] for image in aligned]) for i in (0, 1))
     p, g = (np.concatenate([pair[i].ravel() for pair in pairs]) / 1000 for i in (0, 1))
     p, g = p[g > 0], g[g > 0]
     ratio = np.maximum(p / g, g / np.maximum(p, 1e-9))
     shares = {f"delta_{k}": 100 * np.mean(ratio < 1.25**k) for k in (1, 2, 3)}
     errors = dict(rmse=np.sqrt(np.mean((p - g) ** 2)), abs_rel=np.mean(np.abs(p - g) / g))
+    errors |= dict(log10=np.mean(np.abs(np.log10(np.maximum(p, 1e-3) / g))))
+    errors |= dict(silog=np.mean(of_images), aligned_abs_rel=np.mean(np.abs(a - g) / g))
+    errors |= dict(aligned_rmse=np.sqrt(np.mean((a - g) ** 2)))
     return dict(errors, images=len(pairs), **shares)
 
 

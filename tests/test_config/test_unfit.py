@@ -1,5 +1,6 @@
 """Parts of mmseg and mmengine that have no effect, or do harm, are refused with an alternative."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from vmt_mm.datasets.transforms.unfit import advice_on
 from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
 from vmt_mm.registry import DATASETS, MODELS, TRANSFORMS
+from vmt_mm.tasks import build_tasks
 
 _TASKS = dict(floor=dict(type="Segmentation", num_classes=2))
 _HEAD = dict(type="FCNHead", channels=8, num_convs=1, in_index=0)
@@ -41,9 +43,29 @@ def test_arguments_that_an_mmseg_head_would_ignore(given):
         build_head({**_HEAD, **given}, [8, 8, 8, 8], 2)
 
 
-def test_losses_of_heads_are_refused():
-    with pytest.raises(InputError, match=r"not supported; set tasks\.<name>\.loss_weight"):
-        build_head(dict(_HEAD, loss_decode=dict(type="DiceLoss")), [8] * 4, 2)
+def test_losses_of_heads_are_refused_with_the_value_to_set():
+    losses = [dict(type="DiceLoss", loss_weight=3.0), dict(type="CrossEntropyLoss")]
+    sampler = dict(type="OHEMPixelSampler", thresh=0.7, min_kept=10)
+    for loss, given in (
+        (losses[0], {}),
+        (losses, {}),
+        (losses, dict(sampler=sampler)),
+        (losses[1], dict(sampler=sampler)),
+    ):
+        with pytest.raises(InputError, match=r"'loss_decode' has no effect: set ") as caught:
+            build_head(dict(_HEAD, loss_decode=loss, **given), [8] * 4, 2)
+        value = ast.literal_eval(str(caught.value).partition("tasks.<name>.loss=")[2])
+        task = build_tasks(dict(floor=dict(type="Segmentation", num_classes=2, loss=value)))
+        assert len(task["floor"].losses) == len(loss if isinstance(loss, list) else [loss])
+        assert value[-1].get("sampler") == given.get("sampler")
+    with pytest.raises(InputError, match=r"'sampler' .*'CrossEntropyLoss', 'sampler': {'type': 'O"):
+        build_head(dict(_HEAD, sampler=sampler), [8] * 4, 2)
+
+
+def test_a_loss_of_a_task_is_checked_when_the_task_is_built():
+    check_keys(dict(model=_OURS, tasks=dict(floor=dict(_TASKS["floor"], loss=dict(type="Dices")))))
+    with pytest.raises(InputError, match="floor: `loss`: type 'Dices' is unknown"):
+        build_tasks(dict(floor=dict(_TASKS["floor"], loss=dict(type="Dices"))))
 
 
 @pytest.mark.parametrize("given", [dict(num_classes=19), dict(in_channels=64)])

@@ -1,5 +1,6 @@
 """Tests of the hooks, with a light mock of the runner."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
+from small_runs import SmallRun
 from torch import nn
 
 from vmt_mm.analysis.counts import ParameterTableHook, parameter_table
@@ -268,3 +270,23 @@ def test_the_log_leaves_single_classes_to_their_table() -> None:
     assert scores.items() <= results.items()  # the values for TensorBoard and others
     assert "floor/mIoU: 50.0000  normals/within_11.25: 75.0000" in line
     assert "oak" not in line
+
+
+def test_log_lines_average_the_terms_of_losses(scenes, tmp_path) -> None:
+    losses = [dict(type="CrossEntropy", name="ce"), dict(type="DiceLoss", loss_weight=0.5)]
+    run = SmallRun(
+        tmp_path,
+        scenes,
+        {"model.tasks.semseg.loss": losses, "train_dataloader.dataset.indices": 8},
+    )
+    run.cfg.default_hooks.logger.interval = 2
+    run.train()
+    (line, *_) = (text for text in run.log.splitlines() if "Epoch(train)" in text)
+    values = {k: float(v) for k, v in re.findall(r"(\S+): (\d+\.\d+)", line)}
+    assert values["loss_semseg"] == pytest.approx(
+        values["semseg.ce"] + values["semseg.dice"], abs=2e-4
+    )
+    every = [run.losses[n] for n in (1, 2)]
+    assert values["loss_semseg"] == pytest.approx(
+        sum(e["loss_semseg"] for e in every) / 2, abs=1e-4
+    )

@@ -202,14 +202,30 @@ def test_unknown_iou_metrics(wrong: object) -> None:
 
 
 def test_the_table_has_one_line_per_class() -> None:
-    lines = class_table(
-        ["sky", "tree"], dict(IoU=np.array([np.nan, 2]), Acc=np.ones(2))
-    ).splitlines()
-    assert [line.split() for line in lines] == [
-        ["class", "IoU", "Acc"],
-        ["sky", "nan", "1.00"],
-        ["tree", "2.00", "1.00"],
+    table = class_table(["sky", "tree"], dict(IoU=np.array([np.nan, 2]), Acc=np.ones(2)))
+    assert table.splitlines() == [
+        "+-------+------+------+",
+        "| Class | IoU  | Acc  |",
+        "+-------+------+------+",
+        "|  sky  | nan  | 1.00 |",
+        "|  tree | 2.00 | 1.00 |",
+        "+-------+------+------+",
     ]
+
+
+def test_the_table_shows_dice_without_a_further_result() -> None:
+    metric = SegmentationMetric("semseg", 2)
+    with mock.patch("vmt_mm.evaluation.iou.print_log") as log:
+        results = _evaluate(metric, [_sample([[0, 0, 1]], [[0, 1, 1]])])
+    said = log.call_args.args[0]
+    assert said.startswith("semseg, per class results:\n+")
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["Class", "IoU", "Acc", "Dice"],
+        ["0", "50.00", "100.00", "66.67"],
+        ["1", "50.00", "50.00", "66.67"],
+    ]
+    assert not [key for key in results if "Dice" in key]
 
 
 def test_image_without_valid_pixel_changes_nothing() -> None:

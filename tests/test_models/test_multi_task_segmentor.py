@@ -176,3 +176,35 @@ def test_padding_of_a_batch_has_no_label():
         own = torch.nn.functional.interpolate(logits[name], size=(32, 32), mode="bilinear")
         expected = task.loss(own[:, :, :21, :27], image.label(name)[None]) * task.loss_weight
         torch.testing.assert_close(losses[f"loss_{name}"], expected)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_terms_of_several_losses_are_reported_and_enter_the_sum_once(eager):
+    semseg = [dict(type="CrossEntropyLoss", name="ce"), dict(type="DiceLoss", loss_weight=2.0)]
+    tasks = {**TASKS, "semseg": dict(TASKS["semseg"], loss=semseg, loss_weight=3.0)}
+    model = build(tasks=tasks, eager_backward=eager).eval()
+    images = torch.randn(2, 3, 32, 32)
+    samples = [sample((32, 32), ["saliency"]), sample((32, 32), TASKS)]
+    losses = model(images, samples, mode="loss")
+    terms = {key: value for key, value in losses.items() if not key.startswith("loss_")}
+    assert list(terms) == ["semseg.ce", "semseg.dice"]
+    assert not any(value.requires_grad for value in terms.values())
+    logits = torch.nn.functional.interpolate(
+        model(images, mode="tensor")["semseg"], size=(32, 32), mode="bilinear"
+    )
+    target = samples[1].label("semseg")[None]
+    for (key, value), cfg in zip(terms.items(), semseg, strict=True):
+        (task,) = build_tasks(dict(semseg=dict(TASKS["semseg"], loss=cfg))).values()
+        torch.testing.assert_close(value, 3 * task.loss(logits[1:], target), msg=key)
+    torch.testing.assert_close(losses["loss_semseg"], sum(terms.values()))
+    total, logged = model.parse_losses(losses)
+    torch.testing.assert_close(total, sum(v for k, v in losses.items() if k not in terms))
+    assert terms.keys() <= logged.keys()
+    total.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    # also without a label
+    losses = model(images, samples[:1] * 2, mode="loss")
+    assert losses["loss_semseg"].requires_grad
+    assert losses["semseg.ce"] == losses["semseg.dice"] == losses["loss_semseg"] == 0
+    with pytest.raises(InputError, match="gloss: a task with several losses"):
+        build_tasks(dict(gloss=tasks["semseg"]))

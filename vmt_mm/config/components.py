@@ -46,8 +46,8 @@ _SCOPES = ["vmt_mm", "mmengine", "mmcv", "mmseg", "mmpretrain", "mmdet"]
 def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any, list[Any]]]:
     """Yield path, config and possible classes of every entry with a ``type``."""
     for path, node in walk(dict(cfg.items())):
-        # the builders of norm_cfg, init_cfg etc. take further arguments
-        if path and "type" in node and not re.search(r"\.\w*_cfg\b", path):
+        # the builders of norm_cfg, init_cfg, losses etc. take further arguments
+        if path and "type" in node and not re.search(r"\.\w*_cfg\b|\btasks\.\w+\.loss\b", path):
             yield path, node, find_kinds(node["type"], registries_for(path))
 
 

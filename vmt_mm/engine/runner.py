@@ -30,12 +30,19 @@ from vmt_mm.utils.files import atomic_write, remove_partial, write_bytes
 from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main, start_worker
 
+_AVERAGED = r"loss|time|grad_norm|^\w+\.\w+$"  # keys of which log lines show the mean
 _START_NEW = "to start a new run from its weights, set load_from={} without --resume"
 
 
 @LOG_PROCESSORS.register_module()
 class LogProcessor(mmengine.runner.LogProcessor):
-    """mmengine's ``LogProcessor`` without per-class metrics in log lines: they log a table."""
+    """mmengine's ``LogProcessor``: also averages the terms of losses, ``<task>.<name>``.
+
+    Log lines omit per-class metrics, which are logged as a table.
+    """
+
+    def __init__(self, *args: Any, mean_pattern: str = _AVERAGED, **kwargs: Any) -> None:
+        super().__init__(*args, mean_pattern=mean_pattern, **kwargs)
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
         """Return the metrics by name, and the log line."""

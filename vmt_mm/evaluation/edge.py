@@ -17,7 +17,8 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.evaluation.task_metric import Counts, TaskMetric, ratio
 from vmt_mm.registry import METRICS
-from vmt_mm.tasks.foreground import THRESHOLDS, weighted_bce
+from vmt_mm.tasks.foreground import THRESHOLDS
+from vmt_mm.tasks.losses import bce
 
 _LEAST = 2.0**-24  # least p for which 1 - p differs from 1 in float32
 #: Binomial weights; integers keep the smoothed map and its comparisons exact.
@@ -57,7 +58,7 @@ class EdgeMetric(TaskMetric):
             return {}
         # a probability rounded to 0 or 1 counts as a logit of about -17 or 17
         logits = torch.logit(prediction.double(), eps=_LEAST)
-        loss = weighted_bce(logits, label, valid, self.positive_weight)
+        loss = bce(logits, label, valid, positive_weight=self.positive_weight)
         bits = (prediction[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
         edges = label[0].cpu().numpy() == 1
         thinned = np.where(valid[0].cpu().numpy(), nms_thin(bits), np.uint8(0))

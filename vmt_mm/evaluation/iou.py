@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import print_log
+from prettytable import PrettyTable
 from torch import Tensor
 
 from vmt_mm.errors import InputError
@@ -87,7 +88,7 @@ class SegmentationMetric(TaskMetric):
         """Return means over classes in percent, and the number of absent classes if any."""
         means = {
             f"m{kind}": 0.0 if np.isnan(values).all() else float(np.nanmean(values))
-            for kind, values in self._ratios(counts).items()
+            for kind, values in self._ratios(counts, self.kinds).items()
         }
         accuracy = 100 * float(counts["true"].sum() / counts["label"].sum())
         absent = np.sum((counts["predicted"] + counts["label"]).sum(axis=0) == 0)
@@ -97,8 +98,9 @@ class SegmentationMetric(TaskMetric):
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
         """Return per-class metrics in percent where defined, and log them as a table."""
         names = class_names((self.dataset_meta or {}).get(self.task, {}), self.num_classes)
-        ratios = self._ratios(counts)
-        print_log(f"{self.task}, per class:\n{class_table(names, ratios)}", "current")
+        ratios, dice = self._ratios(counts, self.kinds), self._ratios(counts, ["Dice"])
+        table = class_table(names, {**ratios, **dice})
+        print_log(f"{self.task}, per class results:\n{table}", "current")
         return {
             f"{kind}/{name}": float(value)
             for kind, values in ratios.items()
@@ -106,7 +108,7 @@ class SegmentationMetric(TaskMetric):
             if not np.isnan(value)
         }
 
-    def _ratios(self, counts: Counts) -> dict[str, np.ndarray]:
+    def _ratios(self, counts: Counts, kinds: Sequence[str]) -> dict[str, np.ndarray]:
         """Return per-class metrics (C,) in percent by kind; NaN where undefined and skipped."""
         true, predicted, label = (
             counts[k].sum(axis=0).astype(np.float64) for k in ("true", "predicted", "label")
@@ -122,7 +124,7 @@ class SegmentationMetric(TaskMetric):
                 Recall=recall,
             )
         undefined = np.nan if self.absent == "skip" else 0.0
-        return {kind: 100 * np.nan_to_num(known[kind], nan=undefined) for kind in self.kinds}
+        return {kind: 100 * np.nan_to_num(known[kind], nan=undefined) for kind in kinds}
 
 
 def class_names(meta: Mapping[str, Any], count: int) -> list[str]:
@@ -134,9 +136,9 @@ def class_names(meta: Mapping[str, Any], count: int) -> list[str]:
 
 
 def class_table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
-    """Format columns of per-class values (C,) as a text table."""
-    width = max(len(name) for name in names) + 1
-    head = "class".ljust(width) + "".join(f"{kind:>10}" for kind in columns)
-    rows = zip(names, *columns.values(), strict=True)
-    lines = (name.ljust(width) + "".join(f"{v:10.2f}" for v in values) for name, *values in rows)
-    return "\n".join([head, *lines])
+    """Format columns of per-class values (C,) as a table, as mmseg does."""
+    table = PrettyTable()
+    table.add_column("Class", list(names))
+    for kind, values in columns.items():
+        table.add_column(kind, [f"{value:.2f}" for value in values])
+    return table.get_string()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, ClassVar
 
 import torch
@@ -179,6 +180,7 @@ class MultiTaskSegmentor(BaseModel):
     ) -> dict[str, Tensor]:
         """Return ``loss_<task>``, see :meth:`task_losses`; their sum is the objective.
 
+        ``<task>.<name>`` are the terms, without graph, if a task has several losses.
         In training with another weighting than the sum, ``loss`` is the objective, and the others
         are for the log: ``loss_<task>``, and the weights ``weight_<task>``.
         """
@@ -188,10 +190,11 @@ class MultiTaskSegmentor(BaseModel):
             method.prepare(self.backbone)  # again: it may be compiled now
         if method and method.on == "features":
             (maps,) = self.backbone(inputs, list(self.trained_tasks)[:1], lazy=True).values()
-        losses, shares = self.task_losses(inputs, data_samples, tasks, maps)
+        terms: dict[str, Tensor] = {}
+        losses, shares = self.task_losses(inputs, data_samples, tasks, maps, terms)
         named = {f"loss_{name}": loss for name, loss in losses.items()}
         if isinstance(weighting, FixedWeighting) or not self.training:
-            return named
+            return named | terms
         names, zero = weighting.tasks, inputs.new_zeros((), dtype=torch.float32)
         values, own = (torch.stack([x.get(n, zero) for n in names]) for x in (losses, shares))
         sums = torch.stack([values.detach(), own])
@@ -204,7 +207,7 @@ class MultiTaskSegmentor(BaseModel):
             tensors = [x for x in tensors if x.requires_grad]
             total, weight = method.aggregate(losses, sums[1] > 0, tensors)
         total = total + (objective - total).detach()
-        for_log = {name: loss.detach() for name, loss in named.items()}
+        for_log = {name: loss.detach() for name, loss in named.items()} | terms
         return dict(loss=total, **for_log, **{f"weight_{n}": w for n, w in weight.items()})
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -217,10 +220,12 @@ class MultiTaskSegmentor(BaseModel):
         data_samples: Sequence[MultiTaskDataSample],
         tasks: Sequence[str] | None = None,
         shared: Sequence[Map] | None = None,
+        terms: dict[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the loss of each task times its ``loss_weight``, and the shares of the labels.
 
-        The backbone runs unless feature maps that all tasks share are given.
+        The backbone runs unless feature maps that all tasks share are given. Adds the terms of
+        tasks with several losses to ``terms``.
 
         A loss is the mean over the labelled pixels of this batch, times their number relative to
         the mean number over all processes and, with gradient accumulation, all batches of the
@@ -238,6 +243,7 @@ class MultiTaskSegmentor(BaseModel):
         labels = {name: _stack_labels(self.tasks[name], data_samples, size) for name in names}
         shares = self._shares(labels, inputs.device)
         losses, run_backbone = {}, partial(self.backbone, lazy=True)
+        terms = {} if terms is None else terms
         if shared is not None:
             features = dict.fromkeys(names, shared)
         elif self.feature_cache is None:
@@ -246,7 +252,7 @@ class MultiTaskSegmentor(BaseModel):
             features = dict.fromkeys(names, self.feature_cache.get(inputs, run_backbone))
         for name in list(features):
             maps = features.pop(name)  # free each task's maps after its loss
-            run = partial(self._task_loss, name, *labels.pop(name), shares[name])
+            run = partial(self._task_loss, name, *labels.pop(name), shares[name], terms)
             head = self.heads[name]
             losses[name] = eager_loss(head, maps, run) if self.eager_backward else run(maps)
         return losses, shares
@@ -273,16 +279,22 @@ class MultiTaskSegmentor(BaseModel):
         rows: Sequence[int],
         target: Tensor | None,
         share: Tensor,
+        terms: dict[str, Tensor],
         maps: Sequence[Map],
     ) -> Tensor:
         """Return the weighted loss of a task, on the rows of the batch that have a label."""
         task, logits = self.tasks[name], self._run_head(name, maps)
+        several = len(task.losses) > 1
         if target is None:
-            return logits.float().sum() * 0
-        if len(rows) < len(logits):
-            logits = logits[rows]
-        loss = task.loss(resize(logits.float(), target.shape[2:]), target)
-        return loss * (task.loss_weight * share)
+            parts = dict.fromkeys(task.losses if several else [name], logits.float().sum() * 0)
+        else:
+            logits = logits[rows] if len(rows) < len(logits) else logits
+            x = resize(logits.float(), target.shape[2:])
+            parts = task.loss_terms(x, target) if several else {name: task.loss(x, target)}
+        parts = {part: value * (task.loss_weight * share) for part, value in parts.items()}
+        if several:
+            terms.update((f"{name}.{part}", value.detach()) for part, value in parts.items())
+        return reduce(operator.add, parts.values())
 
     @torch.no_grad()
     def predict(

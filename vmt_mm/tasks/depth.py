@@ -20,21 +20,35 @@ from vmt_mm.tasks.warps import Geometry
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 
 _PER_METRE, _MOST = 1000, 65535  # integer files: values per metre, largest value
+_DRAWN = 10.0  # metres at the far end of the colour scale without `max_depth`
 _FINE = 100  # least file values per metre for which predictions are written as integers
 #: Depths in metres outside of which a value is suspect, and the tolerated shares of such pixels.
 _NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01, most=0.01)
 
 
 class DepthMap(LabelSpec):
-    """Depth in metres; 0 means no label. Negative, infinite and NaN values in files become 0."""
+    """Depth in metres; 0 means no label. Negative, infinite and NaN values in files become 0.
+
+    Labels are valid above ``min_depth`` and below ``max_depth``, both in metres and exclusive.
+    """
 
     fill = 0
     suffixes = (".png", *FLOATS, *LOSSY)
 
-    def __init__(self, zoom_divides: bool = False, scale: float | None = None) -> None:
+    def __init__(
+        self,
+        zoom_divides: bool = False,
+        scale: float | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+    ) -> None:
         if scale is not None and not (isinstance(scale, (int, float)) and 0 < scale < inf):
             raise InputError(f"`scale` must be a positive number (values per metre), got {scale!r}")
         self.zoom_divides, self.scale, self._unit = zoom_divides, scale, scale or _PER_METRE
+        self.least, self.most = (None if x is None else float(x) for x in (min_depth, max_depth))
+        if not 0 <= (self.least or 0) < (inf if self.most is None else self.most):
+            rule = "`min_depth` and `max_depth` must be metres with 0 <= min_depth < max_depth"
+            raise InputError(f"{rule}, got {min_depth!r} and {max_depth!r}")
 
     @property
     def suffix(self) -> str:
@@ -96,6 +110,12 @@ class DepthMap(LabelSpec):
             if counts.facts[name] > _SHARES[name] * counts.valid
         ]
 
+    def valid(self, target: Tensor) -> Tensor:
+        """Mask (N, 1, H, W) of the labelled depths within the limits."""
+        valid = super().valid(target)
+        valid = valid if self.least is None else valid & (target > self.least)
+        return valid if self.most is None else valid & (target < self.most)
+
     def transform_values(self, labels: Tensor, geometry: Geometry) -> Tensor:
         """Divide depths by the zoom factor if ``zoom_divides``."""
         return labels / geometry.scale if self.zoom_divides else labels
@@ -107,28 +127,32 @@ class Depth(Task):
 
     Args:
         zoom_divides: divide labels by the zoom of an augmentation, as if the camera moved closer.
-        max_depth: depth in metres at the far end of the colour scale of drawings.
+        min_depth: labels up to so many metres do not count in training and evaluation.
+        max_depth: neither do labels from so many metres on, the far end of the colour scale of
+            drawings; None: no limit, and a scale of 10 m.
         scale: values per metre in label files; None means 1000 for integers and 1 for floats.
+        crop: part of the image that is evaluated, see :class:`~vmt_mm.evaluation.DepthMetric`.
     """
 
     primary_metric = "rmse"
+    label: DepthMap
+    default_loss = dict(type="DepthL1")
+    content = "depth"
     out_channels = 1
 
     def __init__(
         self,
         name: str,
         zoom_divides: bool = False,
-        max_depth: float = 10.0,
+        max_depth: float | None = None,
         scale: float | None = None,
+        min_depth: float | None = None,
+        crop: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.label, self.max_depth = DepthMap(zoom_divides, scale), max_depth
+        self.label = DepthMap(zoom_divides, scale, min_depth, max_depth)
+        self.options = dict(min_depth=min_depth, max_depth=max_depth, crop=crop)
         super().__init__(name, **kwargs)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """L1 loss in metres, mean over the valid pixels."""
-        valid = self.label.valid(target)
-        return ((logits - target).abs() * valid).sum() / valid.sum().clamp(min=1)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Clamp logits to depths >= 0 in metres, (N, 1, H, W)."""
@@ -136,10 +160,10 @@ class Depth(Task):
 
     def metric(self) -> dict:
         """Config of :class:`~vmt_mm.evaluation.DepthMetric`."""
-        return dict(type="DepthMetric", task=self.name)
+        return dict(type="DepthMetric", task=self.name, **self.options)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
         """Draw near pixels bright, far pixels dark, and pixels without depth black."""
-        near = np.clip(1 - values[0] / self.max_depth, 0, 1)
+        near = np.clip(1 - values[0] / (self.label.most or _DRAWN), 0, 1)
         image = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
         return image * (values[0] > 0)[..., None]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from vmt_mm.errors import InputError
@@ -55,6 +54,7 @@ class ForegroundTask(Task):
     """
 
     out_channels = 1
+    content = "foreground"
     label = ForegroundMask()
 
     def __init__(self, name: str, values: str = "mask255", **kwargs: Any) -> None:
@@ -76,15 +76,3 @@ class ForegroundTask(Task):
         image = self.label.encode(values)
         image[values[0] == self.label.fill] = 128
         return np.repeat(image[..., None], 3, axis=-1)
-
-
-def weighted_bce(
-    logits: Tensor, target: Tensor, valid: Tensor, positive_weight: Tensor | float
-) -> Tensor:
-    """Mean binary cross-entropy over valid pixels, weight w for positives and 1 - w for others."""
-    positive = (target == 1) & valid
-    weight = valid * (1 - positive_weight) + positive * (2 * positive_weight - 1)
-    total = F.binary_cross_entropy_with_logits(
-        logits, positive.to(logits.dtype), weight=weight.to(logits.dtype), reduction="sum"
-    )
-    return total / valid.sum().clamp(min=1)

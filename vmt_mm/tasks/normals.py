@@ -196,6 +196,8 @@ class Normals(Task):
     """
 
     primary_metric = "mErr"
+    default_loss = dict(type="NormalsL1")
+    content = "normals"
     out_channels = 3
     label = NormalMap()
 
@@ -204,12 +206,6 @@ class Normals(Task):
     ) -> None:
         self.label = NormalMap(frame, none)
         super().__init__(name, **kwargs)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """L1 loss between normalised prediction and target, mean over the valid components."""
-        valid = self.label.valid(target)
-        difference = (F.normalize(logits, dim=1) - target).abs() * valid
-        return difference.sum() / (3 * valid.sum()).clamp(min=1)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Normalise logits to unit vectors, (N, 3, H, W)."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
-from vmt_mm.tasks.foreground import THRESHOLDS, ForegroundTask, weighted_bce
+from vmt_mm.tasks.foreground import THRESHOLDS, ForegroundTask
 
 
 @TASKS.register_module()
@@ -23,6 +21,7 @@ class Saliency(ForegroundTask):
     """
 
     primary_metric = "mIoU"
+    default_loss = dict(type="BCE")
     protocol_options = dict(
         C=dict(primary_metric="maxF", f_thresholds=THRESHOLDS, beta_squared=0.3, average="set")
     )
@@ -43,12 +42,6 @@ class Saliency(ForegroundTask):
         self.primary_metric = primary_metric
         cuts = dict(thresholds=thresholds, f_thresholds=f_thresholds)
         self.options = dict(**cuts, beta_squared=beta_squared, average=average)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Binary cross-entropy with positive weight w = negatives / valid pixels of the batch."""
-        valid = self.label.valid(target)
-        negatives = ((target == 0) & valid).sum()
-        return weighted_bce(logits, target, valid, negatives / valid.sum().clamp(min=1))
 
     def metric(self) -> dict:
         """Config of ``SaliencyMetric``."""

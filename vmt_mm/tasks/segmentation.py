@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vmt_mm.errors import InputError
@@ -18,7 +17,6 @@ from vmt_mm.tasks.task import Task
 from vmt_mm.utils.label_files import LOSSLESS, LOSSY, read_classes, read_stored, with_channels
 
 Color = Sequence[int]
-_MANY_CLASSES = 16  # with fewer, softmax over channels-last is slower than a copy to channels-first
 _IGNORE_COLOR, _VOC_BORDER = (224, 224, 224), (224, 224, 192)
 
 
@@ -102,6 +100,8 @@ class Segmentation(Task):
     """
 
     primary_metric = "mIoU"
+    default_loss = dict(type="CrossEntropy")
+    content = "classes"
     label: ClassIndex
 
     def __init__(
@@ -127,17 +127,6 @@ class Segmentation(Task):
         self.label = ClassIndex(num_classes, reduce_zero_label, listed, ignore_color)
         super().__init__(name, **kwargs)
         self.options = dict(skip_background=skip_background, absent=absent, iou_metrics=iou_metrics)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Softmax cross-entropy, mean over the valid pixels."""
-        index = target[:, 0].long()
-        pixels = logits.permute(0, 2, 3, 1)
-        # Flattening channels-last logits needs no copy; CUDA has no deterministic 2D loss.
-        channels_last = pixels.is_contiguous() and self.out_channels >= _MANY_CLASSES
-        if channels_last or torch.are_deterministic_algorithms_enabled():
-            logits, index = pixels.flatten(0, 2), index.flatten()
-        total = F.cross_entropy(logits, index, ignore_index=IGNORE, reduction="sum")
-        return total / (index != IGNORE).sum().clamp(min=1)
 
     def to_prediction(self, logits: Tensor) -> Tensor:
         """Return the most likely class, (N, 1, H, W) uint8."""

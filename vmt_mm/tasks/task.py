@@ -7,7 +7,9 @@ Notation: N images, C channels of the head, c of labels, H, W height and width i
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from math import inf
 from pathlib import Path
 from typing import ClassVar
@@ -19,19 +21,23 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.registry import METRICS, TASKS
 from vmt_mm.tasks.labels import LabelSpec
+from vmt_mm.tasks.losses import build_losses
 from vmt_mm.tasks.warps import Geometry, Warp
 
 
 class Task:
     """Base class of dense prediction tasks.
 
-    Subclasses set ``label`` (before calling this constructor) and ``out_channels``, and implement
-    :meth:`loss`, :meth:`to_prediction`, :meth:`draw`, and :meth:`metric` with ``primary_metric``.
+    Subclasses set ``label`` and ``out_channels`` (before calling this constructor), set
+    ``default_loss`` or implement :meth:`loss`, and implement :meth:`to_prediction`, :meth:`draw`,
+    and :meth:`metric` with ``primary_metric``.
 
     Args:
         name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.
         loss_weight: weight of the task in the total loss.
         suffix: ending of label files after the image's id, such as '_mask.png'.
+        loss: config of a loss, or a list of configs, whose sum is weighted by their
+            ``loss_weight``; None uses ``default_loss``. See :mod:`vmt_mm.tasks.losses`.
 
     Example::
 
@@ -42,11 +48,20 @@ class Task:
     out_channels: int  # of the head
     #: Metric of ``metric()`` that represents the task in Delta; None if there is none.
     primary_metric: str | None = None
+    default_loss: Mapping | None = None  # config of the loss, unless ``loss`` is overridden
+    #: Content of the labels that losses must fit, a key of ``losses.FITTING``; None: not checked.
+    content: ClassVar[str | None] = None
     has_lines: ClassVar[bool] = False  # whether ``draw`` draws bright one-pixel lines
     #: Evaluation protocol -> task arguments that it sets unless the config does.
     protocol_options: ClassVar[Mapping[str, Mapping]] = {}
 
-    def __init__(self, name: str, loss_weight: float = 1.0, suffix: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        loss_weight: float = 1.0,
+        suffix: str | None = None,
+        loss: Mapping | Sequence[Mapping] | None = None,
+    ) -> None:
         if not name.isidentifier():
             raise InputError(f"task name {name!r} must be a valid identifier")
         if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < inf:
@@ -58,6 +73,13 @@ class Task:
                 raise InputError(f"`suffix` must be an ending such as '_mask.png', got {suffix!r}")
             self.label = copy.copy(self.label)
             self.label.suffixes = (suffix,)
+        if loss is not None and type(self).loss is not Task.loss:
+            raise InputError(f"`loss`: {type(self).__name__} defines its own loss; remove `loss`")
+        cfg, content = (self.default_loss, None) if loss is None else (loss, self.content)
+        #: Name -> weight and loss; empty if ``loss`` is overridden.
+        self.losses = {} if cfg is None else build_losses(cfg, content, self.out_channels)
+        if len(self.losses) > 1 and "loss" in name:
+            raise InputError("a task with several losses must not have 'loss' in its name")
 
     def describe_output(self) -> str:
         """Describe the head's output; tasks of the same name must have equal descriptions."""
@@ -68,7 +90,15 @@ class Task:
 
         Without valid pixels it must be 0 and still depend on the logits, for distributed training.
         """
-        raise NotImplementedError
+        if not self.losses:
+            raise NotImplementedError
+        return reduce(operator.add, self.loss_terms(logits, target).values())
+
+    def loss_terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the weighted terms of :meth:`loss`, by the names of the configured losses."""
+        valid = self.label.valid(target)
+        terms = {name: (w, loss(logits, target, valid)) for name, (w, loss) in self.losses.items()}
+        return {name: value if w == 1 else w * value for name, (w, value) in terms.items()}
 
     def loss_count(self, target: Tensor) -> Tensor:
         """Return the number (scalar) of labelled pixels over which :meth:`loss` is a mean."""

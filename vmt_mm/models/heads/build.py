@@ -15,12 +15,17 @@ from vmt_mm.registry import MODELS
 
 def unread_keys(cfg: Mapping) -> dict[str, str]:
     """Map keys of an mmseg head that have no effect here to the reason, and what to set."""
-    loss = "the task defines its loss, others are not supported; set tasks.<name>.loss_weight"
-    why = dict.fromkeys((k for k in cfg if k.startswith("loss")), loss)
-    why |= dict.fromkeys(cfg.keys() & {"sampler", "ignore_index"}, loss)
-    if "threshold" in cfg:
-        why["threshold"] = "the task interprets the logits; its metric tries all thresholds"
-    return {key: f"{cfg.get('type')}: argument {key!r} has no effect: {why[key]}" for key in why}
+    given = cfg.get("loss_decode", dict(type="CrossEntropyLoss"))
+    losses = [dict(x) for x in (given if isinstance(given, (list, tuple)) else [given])]
+    for loss in losses if cfg.get("sampler") else ():
+        if loss.get("type") == "CrossEntropyLoss":
+            loss["sampler"] = dict(cfg["sampler"])
+    keys = [*(key for key in cfg if key.startswith("loss")), "sampler"]
+    why = dict.fromkeys(keys, f"set tasks.<name>.loss={losses}")
+    why["ignore_index"] = "pixels of value 255 are ignored; set them in the label files"
+    why["threshold"] = "the task interprets the logits; its metric tries all thresholds"
+    said = f"{cfg.get('type')}: argument %r has no effect: %s"
+    return {key: said % (key, why[key]) for key in why if key in cfg}
 
 
 def build_head(cfg: Mapping, in_channels: Sequence[int], out_channels: int) -> nn.Module:
