@@ -206,5 +206,10 @@ def test_terms_of_several_losses_are_reported_and_enter_the_sum_once(eager):
     losses = model(images, samples[:1] * 2, mode="loss")
     assert losses["loss_semseg"].requires_grad
     assert losses["semseg.ce"] == losses["semseg.dice"] == losses["loss_semseg"] == 0
+    # a weighting of the tasks weighs their sum
+    model = build(tasks=tasks, eager_backward=eager, weighting=dict(type="Uncertainty")).train()
+    total, logged = model.parse_losses(model(images, samples, mode="loss"))
+    assert total.requires_grad
+    torch.testing.assert_close(logged["loss_semseg"], logged["semseg.ce"] + logged["semseg.dice"])
     with pytest.raises(InputError, match="gloss: a task with several losses"):
         build_tasks(dict(gloss=tasks["semseg"]))
