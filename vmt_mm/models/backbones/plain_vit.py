@@ -106,6 +106,7 @@ def group_ends(
     if out_indices is None and depth % 4 == 0:
         return [depth * level // 4 - 1 for level in range(1, 5)]
     given = out_indices if isinstance(out_indices, (list, tuple)) else ()
+    given = given if all(isinstance(index, int) for index in given) else ()
     ends = [index + depth if index < 0 else index for index in given]
     last = depth - 1 if to_the_last or not ends else min(ends[-1], depth - 1)
     if len(ends) != 4 or sorted({-1, *ends}) != [-1, *ends] or ends[-1] != last:

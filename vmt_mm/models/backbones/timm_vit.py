@@ -97,6 +97,8 @@ class MultiTaskTimmViT(PlainViT):
         super().__init__()
         model_kwargs = model_kwargs or {}
         refuse_unread(MultiTaskTimmViT, model_kwargs)
+        for key in {"pretrained", "out_indices"} & model_kwargs.keys():  # timm would take them
+            raise InputError(f"MultiTaskTimmViT: set {key!r} in the backbone, not in model_kwargs")
         model = _build(model_name, in_chans=in_channels, **model_kwargs)
         self.with_cp = with_cp
         for name in (*_EMBEDDING, *_OTHERS):
@@ -198,8 +200,8 @@ def _build(name: str, **options: Any) -> Any:
     sizes = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     try:
         model = timm.create_model(name, **sizes, **options)
-    except (AssertionError, TypeError, ValueError) as error:
-        other = "dynamic_img_size" in str(error)  # only these classes take images of any size
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        other = "dynamic_img_" in str(error)  # only these classes take images of any size
         problem = f"{name!r} {rule}" if other else f"timm cannot build {name!r}"
         raise InputError(f"MultiTaskTimmViT: {problem}: {error}") from None
     kinds = [type(module).__name__ for module in (model, getattr(model, "patch_embed", None))]
