@@ -203,13 +203,14 @@ def test_the_tools_of_onnxruntime_take_the_file(
 def test_a_part_without_counterpart_in_onnx_is_one_error(onnx, tmp_path, capfd):
     head = dict(type="PSPHead", channels=8, in_index=3, norm_cfg=dict(type="BN"))
     wrapped = TaskOutputs(build_small("swin", "DecodersOnly", head)).eval()
-    path = tmp_path / "model.onnx"
+    path, log = tmp_path / "model.onnx", getattr(torch._C, "_jit_onnx_log", None)
     with pytest.raises(
         InputError, match=r"cannot be exported to ONNX.*adaptive_avg_pool2d"
     ) as error:
         write_checked(FORMATS["onnx"], wrapped, example_inputs((64, 64), "all"), "all", {}, path)
     assert len(str(error.value)) < 300 and "use --dynamic batch, or omit it" in str(error.value)
     assert "graph(" not in "".join(capfd.readouterr())
+    assert getattr(torch._C, "_jit_onnx_log", None) is log
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from methods import scatter
 from torch import nn
 
+from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
 from vmt_mm.models.lazy_resize import LazyResize, as_tensor
 
@@ -115,6 +116,12 @@ def test_dpt_equals_its_equations(lazy, training):
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected)
     assert all(gradient.abs().max() > 0 for gradient in results[0])  # DDP needs all of them
+
+
+@pytest.mark.parametrize("channels", [0, "6"])
+def test_wrong_channels_of_dpt(channels):
+    with pytest.raises(InputError, match="DPTHead: `channels` must be at least 1, got"):
+        build_head(dict(type="DPTHead", channels=channels), CHANNELS, 5)
 
 
 def test_parameters_of_dpt():

@@ -62,6 +62,7 @@ def build(name="vit_small_patch16_224", stock=None, **options):
         peft=dict(type="VMTAdapter"),
     )
     sizes = {**SMALL, **NAMES.get(name, {}), **options.pop("model_kwargs", {})}
+    sizes = options.pop("model_kwargs_", sizes)  # replaces all of them
     backbone = MODELS.build({**defaults, **options, "model_kwargs": sizes})
     backbone.init_weights()
     if stock is not None:
@@ -331,6 +332,20 @@ def test_a_file_with_separate_or_fused_projections_is_found(name, tmp_path):
         (dict(model_kwargs=dict(pretrained=True)), "set 'pretrained' in the backbone, not in mod"),
         (dict(model_kwargs=dict(out_indices=(1,))), "set 'out_indices' in the backbone, not in"),
         (dict(model_kwargs=dict(in_chans=1)), "unknown argument 'in_chans'; set `in_channels`"),
+        (dict(model_kwargs_="abc"), "`model_kwargs` is no dict, but 'abc'"),
+        (dict(model_kwargs_=[]), r"`model_kwargs` is no dict, but \[\]"),
+        (dict(in_channels=0), "`in_channels` must be > 0, got 0"),
+        (dict(in_channels="3"), "`in_channels` must be > 0, got '3'"),
+        (dict(model_kwargs=dict(depth=0), out_indices=None), "4 increasing indices of the 0 bl"),
+        (dict(model_kwargs=dict(embed_dim=0)), "cannot build 'vit_small_patch16_224': 0.0 cannot"),
+        (dict(model_kwargs=dict(num_heads=0)), "cannot build 'vit_small_patch16_224': integer "),
+        *(
+            (
+                dict(name=name, model_kwargs=dict(num_heads=8)),
+                "channels per head divisible by 4, got 6; set num_heads",
+            )
+            for name in ("vit_small_patch16_dinov3", "eva02_base_patch14_224")
+        ),
         (dict(out_indices=None), r"must be 4 increasing indices of the 5 blocks, got None"),
         (dict(out_indices=(0, 1, 2, 3.0)), "must be 4 increasing indices of the 5 blocks, got"),
         (dict(out_indices=(0, 1, 2, 5)), "must be 4 increasing indices of the 5 blocks, got"),
@@ -347,6 +362,23 @@ def test_a_file_with_separate_or_fused_projections_is_found(name, tmp_path):
 def test_wrong_settings_are_one_message(options, message):
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_small_patch16_224", dict(pos_drop_rate=0.5)),
+        ("vit_small_patch16_dinov3", dict(pos_drop_rate=0.5, rope_jitter_coords=2.0)),
+    ],
+)
+@pytest.mark.parametrize("peft", ["DecodersOnly", "FullFineTuning"])
+def test_randomness_of_positions_is_only_in_a_trained_embedding(name, options, peft):
+    backbone = build(name, model_kwargs=options, peft=dict(type=peft)).train()
+    images = torch.randn(1, 3, 32, 32)
+    one, other = (backbone(images)["semseg"][0] for _ in range(2))
+    assert torch.equal(one, other) == (peft == "DecodersOnly")
+    backbone.eval()
+    assert torch.equal(backbone(images)["semseg"][0], backbone(images)["semseg"][0])
 
 
 def test_images_of_one_channel():

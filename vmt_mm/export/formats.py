@@ -82,7 +82,11 @@ def _write_onnx(
     """
     onnx, axes, names = _import("onnx"), _AXES[dynamic], ["images", *wrapped.names]
     try:
-        with warnings.catch_warnings(), _RepeatAlongPositiveDims():
+        with (
+            warnings.catch_warnings(),
+            _RepeatAlongPositiveDims(),
+            compat.script_exporter() as options,
+        ):
             warnings.simplefilter("ignore")  # of the tracer; the result is compared afterwards
             torch.onnx.export(
                 wrapped,
@@ -92,7 +96,7 @@ def _write_onnx(
                 output_names=names[1:],
                 opset_version=OPSET,
                 dynamic_axes=dict.fromkeys(names, axes) if axes else None,
-                **compat.script_exporter_options(),
+                **options,
             )
     except OnnxExporterError as error:
         reason = re.split(r"\n|\. Please feel free|\s+\[Caused by", str(error))[0]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -74,12 +75,14 @@ def safe_types(types: Iterable[Any]) -> AbstractContextManager:
     return torch.serialization.safe_globals(list(types)) if LISTS_TYPES else nullcontext()
 
 
-def script_exporter_options() -> dict[str, Any]:
-    """Return the arguments that select ``torch.onnx.export``'s TorchScript exporter; silence it."""
-    if hasattr(torch._C, "_jit_onnx_log"):  # PyTorch 2.12 ignores that its log is disabled
-        torch._C._jit_onnx_log = lambda *_: None  # else it prints the graph before it raises
-    known = inspect.signature(torch.onnx.export).parameters
-    return {"dynamo": False} if "dynamo" in known else {}
+@contextmanager
+def script_exporter() -> Iterator[dict[str, Any]]:
+    """Silence ``torch.onnx.export``'s TorchScript exporter; yield the arguments that select it."""
+    known, log = inspect.signature(torch.onnx.export).parameters, "_jit_onnx_log"
+    # PyTorch 2.12 ignores that its log is disabled, and prints the graph before it raises
+    silent = mock.patch.object(torch._C, log, lambda *_: None)
+    with silent if hasattr(torch._C, log) else nullcontext():
+        yield {"dynamo": False} if "dynamo" in known else {}
 
 
 def _cpu_attention_flops() -> dict[Any, Callable[..., int]]:

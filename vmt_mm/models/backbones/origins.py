@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from math import isqrt
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from vmt_mm.checkpoints.keys import is_recomputed, some
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.hugging_face import from_hugging_face, is_hugging_face, rename
-from vmt_mm.models.backbones.looks import looks_like
+from vmt_mm.models.backbones.looks import family, looks_like
 from vmt_mm.models.backbones.pretrained import load_strictly
 from vmt_mm.models.backbones.timm_weights import CHUNK
 from vmt_mm.peft import Backbone
@@ -68,7 +69,7 @@ def _refuse(state: Mapping[str, Tensor], source: str, kind: str) -> NoReturn:
 
 def swin_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
     """Return the origin of a Swin checkpoint: its library, or 'official'."""
-    if looks_like(state).startswith("a Swin-V2"):
+    if family(state)[0] == "a Swin-V2":
         _refuse(state, source, "Swin")
     if "features.1.0.attn.qkv.weight" in state:
         return "torchvision"
@@ -121,7 +122,8 @@ def swin_may_miss(key: str) -> bool:
 
 def load_swin(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
     """Load a Swin checkpoint of any origin strictly; interpolate tables of other window sizes."""
-    origin, looks = swin_origin(state, source), looks_like(state)
+    origin = swin_origin(state, source)
+    looks = partial(looks_like, state, "MultiTaskSwin")
     state = to_mmseg_keys(state, origin)
     load_strictly(backbone, state, source, origin, swin_may_miss, _resize_table, looks)
 
@@ -138,7 +140,7 @@ def _resize_table(key: str, table: Tensor, own: Tensor) -> Tensor:
 
 def vit_origin(state: Mapping[str, Tensor], source: str = "the file") -> str:
     """Return the origin of a ViT checkpoint: 'mmpretrain', 'dinov2', 'timm' or 'Hugging Face'."""
-    if re.match("a (DINOv2 with registers|DINOv3|EVA-02)", looks_like(state)):
+    if family(state)[0] in ("a DINOv2 with registers", "a DINOv3", "an EVA"):
         _refuse(state, source, "plain ViT")
     if is_hugging_face(state) and {"embeddings.cls_token", "layernorm.weight"} <= state.keys():
         return "Hugging Face"
@@ -162,7 +164,8 @@ def load_vit(backbone: Any, state: dict[str, Tensor], source: str) -> None:
 
     A model without a class token drops that of the checkpoint and its position.
     """
-    origin, looks = vit_origin(state, source), looks_like(state)
+    origin = vit_origin(state, source)
+    looks = partial(looks_like, state, "MultiTaskViT")
     state = to_mmpretrain_keys(state)
     if "cls_token" in state and backbone.cls_token is None:
         del state["cls_token"]

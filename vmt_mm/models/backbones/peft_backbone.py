@@ -221,6 +221,10 @@ class PEFTBackbone(Backbone):
             frozen = [not p.requires_grad for p in module.parameters()]
             if frozen and all(frozen) and not any(f"{s}.".startswith(f"{name}.") for s in swapped):
                 module.eval()
+        embedding: Any = getattr(self, "patch_embed", self)
+        for child in self.children():  # such as the dropout of positions
+            if next(child.parameters(), None) is None:
+                child.train(embedding.training)
         return self
 
     def select_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:

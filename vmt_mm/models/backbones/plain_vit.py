@@ -103,7 +103,7 @@ def group_ends(
         depth: number of blocks.
         to_the_last: require the last block to be among them.
     """
-    if out_indices is None and depth % 4 == 0:
+    if out_indices is None and depth and depth % 4 == 0:
         return [depth * level // 4 - 1 for level in range(1, 5)]
     given = out_indices if isinstance(out_indices, (list, tuple)) else ()
     given = given if all(isinstance(index, int) for index in given) else ()

@@ -22,7 +22,8 @@ _PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
 
 def locate(pretrained: str) -> str:
     """Resolve a path, URL, or ``SCHEME://NAME``: vmt_mm (shipped), mmpretrain or timm (zoos)."""
-    if pretrained.startswith(TIMM_SCHEME) and hub_config(pretrained):
+    if pretrained.startswith(TIMM_SCHEME):
+        hub_config(pretrained)  # InputError if timm has no such weights
         return pretrained
     if pretrained.startswith(_ZOO_SCHEME):
         return _address_in_zoo(pretrained)
@@ -70,13 +71,13 @@ def load_strictly(
     origin: str,
     may_miss: Callable[[str], object] = lambda key: False,
     resize: Callable[[str, Tensor, Tensor], Tensor] = lambda key, value, own: value,
-    looks: str = "",
+    looks: Callable[[], str] = lambda: "",
 ) -> None:
     """Load a checkpoint with the backbone's keys; the PEFT method's parameters are unchanged.
 
     Raises InputError for missing, unexpected or differently sized keys. ``may_miss(key)`` allows a
     missing key; ``resize(key, tensor, own)`` may interpolate a tensor to the shape of ``own``;
-    ``looks`` describes the file in the error.
+    ``looks()`` describes the file in the error.
     """
     added = getattr(backbone, "added_keys", ())
     own = {key: value for key, value in backbone.state_dict().items() if key not in added}
@@ -84,7 +85,7 @@ def load_strictly(
     resized = {key: resize(key, state[key], own[key]) for key in other}
     state = {**state, **resized}
     if faults := key_faults(own, state, may_miss):
-        faults += [f"the file looks like {looks}"] if looks else []
+        faults += [f"the file looks like {found}"] if (found := looks()) else []
         raise InputError(f"{source} does not fit the backbone ({origin} keys): {'; '.join(faults)}")
     check_finite(own, state, source)
     backbone.load_state_dict(state, strict=False)  # differences are checked above

@@ -6,8 +6,9 @@ Notation: B images, d channels, N = h w patches, L = N plus the class and regist
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from math import isqrt
 from typing import Any
@@ -20,7 +21,7 @@ from vmt_mm.models.backbones.looks import looks_like
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches
 from vmt_mm.models.backbones.plain_vit import PlainViT, group_ends
 from vmt_mm.models.backbones.pretrained import load_strictly
-from vmt_mm.models.backbones.timm_weights import import_timm, to_timm_keys
+from vmt_mm.models.backbones.timm_weights import TIMM_SCHEME, hub_config, import_timm, to_timm_keys
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import is_exporting
 
@@ -95,7 +96,11 @@ class MultiTaskTimmViT(PlainViT):
         model_kwargs: dict | None = None,
     ) -> None:
         super().__init__()
-        model_kwargs = model_kwargs or {}
+        model_kwargs = {} if model_kwargs is None else model_kwargs
+        if not isinstance(model_kwargs, Mapping):
+            raise InputError(f"MultiTaskTimmViT: `model_kwargs` is no dict, but {model_kwargs!r}")
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise InputError(f"MultiTaskTimmViT: `in_channels` must be > 0, got {in_channels!r}")
         refuse_unread(MultiTaskTimmViT, model_kwargs)
         for key in {"pretrained", "out_indices"} & model_kwargs.keys():  # timm would take them
             raise InputError(f"MultiTaskTimmViT: set {key!r} in the backbone, not in model_kwargs")
@@ -173,9 +178,17 @@ class MultiTaskTimmViT(PlainViT):
         """Run the MLP of a block on x (B, L, d), with LayerScale and stochastic depth."""
         return _scale(block, 2, block.mlp(x))
 
+    def load_pretrained(self, source: str | None = None) -> None:
+        """Load the frozen weights; InputError before a download of weights with another tag."""
+        name, tag = source or str(self.pretrained), self.model_name.partition(".")[2]
+        if name.startswith(TIMM_SCHEME) and tag not in ("", theirs := hub_config(name).tag):
+            problem = f"has the tag {theirs!r}, but model_name={self.model_name!r}"
+            raise InputError(f"pretrained {name!r} {problem}; set the same tag in both")
+        super().load_pretrained(source)
+
     def load_frozen(self, state: dict[str, Tensor], source: str) -> None:
         """Load a checkpoint of any origin strictly; interpolate positions of another grid."""
-        looks = looks_like(state)
+        looks = partial(looks_like, state, self.model_name)
         state, origin = to_timm_keys(self, state, source, looks)
         unused = {key for key in state if key in self.left_out or _UNUSED.search(key)}
         state = {key: value for key, value in state.items() if key not in unused}
@@ -187,6 +200,11 @@ class MultiTaskTimmViT(PlainViT):
                 return value
             return self._resample(value, list(self.patch_embed.grid_size), (side, side), extra)
 
+        unknown = {key.rpartition(".")[0] for key in state.keys() - self.state_dict().keys()}
+        for norm, pool in (("norm", "" if self.cls_token is None else "token"), ("fc_norm", "avg")):
+            if unknown == {norm}:  # the final norm, or that of averaged tokens
+                hint = f"set model_kwargs=dict(global_pool={pool!r})"
+                raise InputError(f"{source} has {norm!r}, but {self.model_name!r} not; {hint}")
         load_strictly(self, state, source, origin, resize=resize, looks=looks)
 
 
@@ -200,7 +218,7 @@ def _build(name: str, **options: Any) -> Any:
     sizes = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     try:
         model = timm.create_model(name, **sizes, **options)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # of any argument, timm checks few
         other = "dynamic_img_" in str(error)  # only these classes take images of any size
         problem = f"{name!r} {rule}" if other else f"timm cannot build {name!r}"
         raise InputError(f"MultiTaskTimmViT: {problem}: {error}") from None
@@ -209,6 +227,10 @@ def _build(name: str, **options: Any) -> Any:
     if kinds[0] not in _MODELS or kinds[1] != "PatchEmbed" or not blocks <= set(_BLOCKS):
         found = f"{kinds[0]} of {', '.join([kinds[1], *sorted(blocks)])}"
         raise InputError(f"MultiTaskTimmViT: {name!r} {rule}, but it is {found}")
+    dim = next((block.attn.head_dim for block in model.blocks), 4)
+    if getattr(model, "rope", None) is not None and dim % 4:
+        problem = f"rotary embeddings need channels per head divisible by 4, got {dim}"
+        raise InputError(f"MultiTaskTimmViT: {name!r}: {problem}; set num_heads in model_kwargs")
     return model
 
 

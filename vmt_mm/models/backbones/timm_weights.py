@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -31,18 +32,15 @@ def import_timm(what: str) -> Any:
 
 
 def to_timm_keys(
-    backbone: Any, state: dict[str, Tensor], source: str, looks: str
+    backbone: Any, state: dict[str, Tensor], source: str, looks: Callable[[], str]
 ) -> tuple[dict[str, Tensor], str]:
     """Convert a file to the keys of a :class:`MultiTaskTimmViT`; return them and their origin.
 
     timm's own converter of the model's class renames the original repositories' keys. It does not
-    see the model's sizes, so it resizes nothing. ``looks`` describes the file. Raises InputError if
-    it is of another kind, or has another tag, rotary periods or biases of q and v than the model.
+    see the model's sizes, so it resizes nothing. ``looks()`` describes the file. Raises InputError
+    if it is of another kind, or has other rotary periods or biases of q and v than the model.
     """
     name, _, tag = backbone.model_name.partition(".")
-    if source.startswith(TIMM_SCHEME) and tag not in ("", theirs := hub_config(source).tag):
-        problem = f"has the tag {theirs!r}, but model_name={backbone.model_name!r}"
-        raise InputError(f"pretrained {source!r} {problem}; set the same tag in both")
     origin = "timm"
     if is_hugging_face(state):
         state, origin = from_hugging_face(state), "Hugging Face"
@@ -50,7 +48,7 @@ def to_timm_keys(
     patches = state.get("patch_embed.proj.weight", state.get("conv1.weight"))
     if patches is None or patches.ndim != 4:  # SigLIP 2 NaFlex has a matrix
         problem = "is not a file of a plain ViT with a patch convolution"
-        raise InputError(f"{source} {problem}; it looks like {looks or 'no known backbone'}")
+        raise InputError(f"{source} {problem}; it looks like {looks() or 'no known backbone'}")
     own, rope = backbone.state_dict(), getattr(backbone.rope, "periods", torch.ones(1))
     # timm has the values that the original repository rounded to bfloat16
     if not torch.allclose(state.get("rope_embed.periods", rope).to(rope), rope, rtol=2**-8):

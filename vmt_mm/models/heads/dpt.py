@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.dpt_head import PreActResidualConvUnit
 from torch import Tensor, nn
 
+from vmt_mm.errors import InputError
 from vmt_mm.models.lazy_resize import Map, project
 from vmt_mm.registry import MODELS
 
@@ -44,6 +45,8 @@ class DPTHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if not isinstance(channels, int) or channels < 1:
+            raise InputError(f"DPTHead: `channels` must be at least 1, got {channels!r}")
         norm_cfg, act_cfg = norm_cfg or dict(type="BN"), dict(type="ReLU")
 
         def units(count: int) -> nn.ModuleList:
