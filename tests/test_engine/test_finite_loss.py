@@ -142,6 +142,19 @@ def test_no_more_steps_are_skipped_than_allowed(small_run):
     assert not states.changed(3, 4, "parameter")
 
 
+@pytest.mark.parametrize("kind", ["DynamicWeightAverage", "FAMO", "Uncertainty"])
+def test_a_skipped_step_leaves_the_weighting_as_it_was(small_run, kind):
+    options = {**QUIET, **SKIP, "model.weighting": dict(type=kind)}
+    run = small_run(options, spoil("normals", 3), until(5))
+    with pytest.raises(Killed):
+        run.train()
+    assert math.isnan(run.losses[3]["loss_normals"])
+    for number in (4, 5):  # also the weights
+        assert all(math.isfinite(value) for value in run.losses[number].values())
+    state = run.runner.model.weighting.state
+    assert all(not x.isnan().any() for key, x in state.items() if key in ("sum", "parameters"))
+
+
 @pytest.mark.parametrize("number", [3, 4])
 def test_stop_while_gradients_accumulate(small_run, number):
     # Only iteration 4 makes a step, with the gradients of iterations 3 and 4.

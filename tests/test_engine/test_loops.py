@@ -1,6 +1,7 @@
 """A data loader that continues within an epoch."""
 
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader
 
 from vmt_mm.datasets import SeededSampler
-from vmt_mm.engine.loops import batches_from
+from vmt_mm.engine.loops import IterBasedTrainLoop, batches_from
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -79,3 +80,22 @@ def test_an_infinite_stream_begins_where_the_loop_does(workers, persistent, batc
         before = iter(loader)
         next(before)
         assert list(islice(batches_from(loader, position), 4)) == full[position : position + 4]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_reading_ahead_keeps_the_order_of_the_passes(ahead):
+    """Gradient accumulation reads the batches of an update before the loop counts the first one."""
+    data = Numbers()
+    loader = DataLoader(data, 3, sampler=SeededSampler(data, seed=5), collate_fn=list)
+    loop: Any = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    loop.dataloader = loader
+    expected = []
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        expected += list(loader)
+    for start in (0, 3, 7):
+        loop._iter, found, batches = start, [], loop._batches()
+        while len(found) < 12:
+            found += islice(batches, ahead)
+            loop._iter = start + len(found)
+        assert found == expected[start : start + len(found)]

@@ -26,9 +26,11 @@ from processes import fork_group, run_forked
 from small_runs import later
 from torch import Tensor, nn
 
+from vmt_mm.config import load_config
 from vmt_mm.engine.loops import seed_iteration
 from vmt_mm.errors import InputError
 from vmt_mm.models.lazy_resize import values_of
+from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
 from vmt_mm.weighting import build_weighting
 
@@ -406,6 +408,15 @@ def test_a_missing_library_is_one_message():
         pytest.raises(InputError, match="CAGrad: .*pip install"),
     ):
         make(aggregator="CAGrad", c=0.4)
+
+
+def test_a_config_takes_options_of_the_aggregator_but_no_tasks():
+    file = Path(__file__).parents[2] / "configs/vmt/vmt_swin-nano_shapes.py"
+    weighting = dict(type="GradientAggregation", aggregator="MGDA", epsilon=0.01, max_iters=9)
+    built = MODELS.build(load_config(file, {"model.weighting": weighting}).model).weighting
+    assert (built.aggregator.epsilon, built.aggregator.max_iters) == (0.01, 9)
+    with pytest.raises(InputError, match="'tasks'; weightings get all trained tasks"):
+        load_config(file, {"model.weighting": dict(weighting, tasks=["semseg"])})
 
 
 def test_a_resumed_training_is_the_same(small_run, tmp_path: Path):

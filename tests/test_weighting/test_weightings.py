@@ -227,6 +227,8 @@ def test_every_weighting_is_tested():
         (dict(type="FAMO", lr=0), "`lr` must be a positive number, got 0"),
         (dict(type="SmoothTchebycheff", warmup_epochs=-1), "`warmup_epochs` must be an integer"),
         (dict(type="DynamicWeightAverage", temperature="2"), "`temperature` must be a positive"),
+        (dict(type="Uncertainty", initial="x"), "model.weighting: unsupported operand"),
+        (dict(type="GradientAggregation"), "model.weighting: .*missing .*'aggregator'"),
         (dict(type="RandomWeighting", seed=-1), "`seed` must be an integer >= 0, got -1"),
     ],
 )

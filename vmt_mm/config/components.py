@@ -112,7 +112,7 @@ def parameters_of(kind: Any) -> tuple[dict[str, Any], bool]:
         named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         known = {p.name: None if p.default is p.empty else p.default for p in named} | known
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return known, False
+            return known, getattr(kind, "forwards_arguments", False)
     return known, True
 
 

@@ -184,8 +184,9 @@ class IterBasedTrainLoop(_ExactLoop, mmengine.runner.IterBasedTrainLoop):
         sampler = _sampler_of(self.dataloader)
         if isinstance(sampler, InfiniteSampler):
             yield from batches_from(self.dataloader, self._iter)
-        while True:
-            epoch, done = divmod(self._iter, len(self.dataloader))
+        epoch, done = divmod(self._iter, len(self.dataloader))
+        while True:  # an update with gradient accumulation may read batches of the next pass early
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
             yield from batches_from(self.dataloader, done)
+            epoch, done = epoch + 1, 0

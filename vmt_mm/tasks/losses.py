@@ -103,10 +103,10 @@ def bce(
     it is the weight of positives, and that of others is 1.
     """
     positive, share = (target == 1) & valid, positive_weight
-    if isinstance(share, str):
+    if share == "balanced":
         share = ((target == 0) & valid).sum() / valid.sum().clamp(min=1)
-    elif not 0 < share < 1:
-        raise InputError(f"`positive_weight` must be in (0, 1), got {share!r}")
+    elif isinstance(share, str) or not 0 < share < 1:
+        raise InputError(f"`positive_weight` must be 'balanced' or in (0, 1), got {share!r}")
     if not (pos_weight is None or pos_weight > 0):
         raise InputError(f"`pos_weight` must be positive, got {pos_weight!r}")
     rest, more = (1 - share, 2 * share - 1) if pos_weight is None else (1, pos_weight - 1)

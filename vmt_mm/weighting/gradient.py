@@ -36,6 +36,8 @@ class GradientAggregation(Weighting):
         options: numbers and strings for the aggregator.
     """
 
+    forwards_arguments = True  # to the aggregator, which checks them
+
     def __init__(
         self, tasks: Sequence[str], aggregator: str, on: str = "parameters", **options: Any
     ) -> None:

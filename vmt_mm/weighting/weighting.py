@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Weighting:
         new_update: whether the next batch begins an update of the parameters, which consists of
             several batches with gradient accumulation; the training loop sets it.
     """
+
+    unread: ClassVar[Mapping[str, str]] = dict(tasks="weightings get all trained tasks")
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self.tasks = tuple(sorted(tasks))
@@ -149,4 +151,7 @@ def build_weighting(cfg: Mapping[str, Any] | None, tasks: Sequence[str]) -> Weig
         known = ", ".join(sorted(WEIGHTINGS.module_dict))
         rule = f"must be a dict with a `type` among {known}"
         raise InputError(f"model.weighting {rule}; got {cfg!r}")
-    return WEIGHTINGS.build(dict(cfg), default_args=dict(tasks=tasks))
+    try:
+        return WEIGHTINGS.build(dict(cfg), default_args=dict(tasks=tasks))
+    except TypeError as error:  # a missing argument, or one of another type
+        raise InputError(f"model.weighting: {error}") from error

@@ -35,7 +35,7 @@ class FiniteLossHook(Hook):
     """Ends training, or skips the step, when a loss is NaN or infinite.
 
     All processes make the same decision. A skipped step (``on_error='skip'``, at most ``max_skips``
-    per run) does not change parameters, optimizer state or running statistics.
+    per run) does not change parameters, states of optimizer and weighting, or running statistics.
     """
 
     def __init__(self, on_error: str = "raise", max_skips: int = 10) -> None:
@@ -43,6 +43,7 @@ class FiniteLossHook(Hook):
             raise InputError(f"FiniteLossHook: on_error={on_error!r} must be 'raise' or 'skip'")
         self.on_error, self.max_skips, self.skipped = on_error, max_skips, 0
         self._losses, self._statistics = dict[str, Tensor](), dict[str, Tensor]()
+        self._weighting: dict[str, Any] = {}
         self._images: list[str] = []
         self._handles: list[RemovableHandle] = []
 
@@ -64,8 +65,11 @@ class FiniteLossHook(Hook):
         samples = (data_batch or {}).get("data_samples", ())
         self._images = [str(s.get("img_path") or s.get("sample_id")) for s in samples]
         if self.on_error == "skip":
-            buffers = unwrap(runner.model).named_buffers()
+            model = unwrap(runner.model)
+            buffers = model.named_buffers()
             self._statistics = {k: b.clone() for k, b in buffers if k.endswith(_STATISTICS)}
+            if weighting := getattr(model, "weighting", None):
+                self._weighting = dict(weighting.state)
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Check the losses of an iteration without an optimizer step."""
@@ -95,7 +99,10 @@ class FiniteLossHook(Hook):
         self.skipped += 1
         runner.logger.warning(f"{message}; step skipped, {self.skipped} of {self.max_skips}")
         optimizer.zero_grad(set_to_none=True)  # without a gradient no parameter changes
-        unwrap(runner.model).load_state_dict(self._statistics, strict=False)
+        model = unwrap(runner.model)
+        model.load_state_dict(self._statistics, strict=False)
+        if weighting := getattr(model, "weighting", None):
+            weighting.state = dict(self._weighting)
 
 
 class InterruptedTraining(SystemExit):
