@@ -5,7 +5,7 @@ An entry of ``ENCODERS`` adds a backbone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -41,6 +41,7 @@ class Encoder:
         layers: role, or part of qkv -> name of the layer, or names of the layers, in a block.
         lora_mlp: channels -> sum of the inputs and outputs of the MLP's layers.
         table_heads: heads of each block with a 13 x 13 table of relative positions.
+        stages: stage of each block.
         own: methods that only this backbone tests fully.
         patch_embed: name of the patch embedding.
     """
@@ -52,6 +53,7 @@ class Encoder:
     layers: Mapping[str, str | tuple[str, ...]]
     lora_mlp: Callable[[int], int] = lambda d: (d + 4 * d) + (4 * d + d)
     table_heads: tuple[int, ...] = ()
+    stages: tuple[int, ...] = (0, 1, 2, 2, 3)
     own: tuple[str, ...] = ()
     patch_embed: str = "patch_embed.projection"
 
@@ -79,9 +81,17 @@ class Encoder:
                 found |= {f"{block}.{name.format(**{role: layer})}" for block in self.blocks}
         return frozenset(found)
 
-    def total(self, per_block: Callable[[int], int]) -> int:
-        """Sum of a function of the channels over all blocks."""
-        return sum(per_block(width) for width in self.widths)
+    def total(self, per_block: Callable[[int], int], from_stage: int = 0) -> int:
+        """Sum of a function of the channels over all blocks from a stage on."""
+        widths = zip(self.widths, self.stages, strict=True)
+        return sum(per_block(width) for width, stage in widths if stage >= from_stage)
+
+    def stage_of(self, name: str) -> int:
+        """Stage of the block that a parameter belongs to."""
+        for index, block in enumerate(self.blocks):
+            if name.startswith((f"{block}.", f"peft.blocks.{index}.")):
+                return self.stages[index]
+        raise AssertionError(name)
 
 
 #: The second block has shifted windows; one such block is enough.
@@ -95,6 +105,7 @@ SWIN = Encoder(
     dict(dict.fromkeys("qkv", "attn.w_msa.qkv"), proj="attn.w_msa.proj", fc1="ffn.layers.0.0",
          fc2="ffn.layers.1", norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
     table_heads=(1, 1, 2, 4, 8),
+    stages=(0, 0, 1, 2, 3),
 )  # fmt: skip
 #: With LayerScale, a patch size that divides no image here, and groups of unequal length.
 _VIT = dict(
@@ -185,8 +196,21 @@ _DECOMPOSED = [f"{p}.{f}.{w}" for p in ("down", "up") for f in ("outer", "inner"
 T = len(TASKS)
 
 
-def _lora(*roles: str) -> list[str]:
-    return [f"{{{role}}}.lora_{x}" for role in roles for x in "AB"]
+def _lora(*roles: str, factors: Sequence[str] = "AB") -> list[str]:
+    return [f"{{{role}}}.lora_{x}" for role in roles for x in factors]
+
+
+_MONA = [
+    f"{place}.{name}"
+    for place in ("attn", "mlp")
+    for name in ("gamma", "gamma_x", *(f"{layer}.{kind}" for layer in ("norm", "down",
+    "depthwise.0", "depthwise.1", "depthwise.2", "pointwise", "up") for kind in ("weight", "bias")))
+]  # fmt: skip
+
+
+def _mona(d: int, k: int) -> int:
+    """Down and up, LN, gamma and gamma_x, three depthwise convolutions and the 1x1."""
+    return (d * k + k) + (k * d + d) + 2 * d + 2 * d + (9 + 25 + 49 + 3) * k + k * k + k
 
 
 def _shared(on: Encoder) -> dict[str, Row]:
@@ -237,6 +261,21 @@ def _shared(on: Encoder) -> dict[str, Row]:
             on.of_layers(*_lora("q", "v"), "{norm1}.weight", "{norm1}.bias"),
             on.total(lambda d: 2 * 2 * 2 * d + 2 * d),
         ),
+        "DoRA": Row(
+            dict(type="LoRA", rank=2, targets=("k", "v", "proj"), use_rslora=True, use_dora=True),
+            on.of_layers(*_lora("k", "v", "proj", factors=("A", "B", "magnitude"))),
+            on.total(lambda d: 3 * (2 * 2 * d + d)),
+        ),
+        "Mona": Row(
+            dict(type="Mona", hidden=6, dropout=0),
+            on.of_blocks(*_MONA),
+            on.total(lambda d: 2 * _mona(d, 6)),
+        ),
+        "VMTMona": Row(
+            dict(type="VMTMona", hidden=4, dropout=0, gate=0.3),
+            on.of_blocks(*_MONA, *_SCALES),
+            on.total(lambda d: 2 * _mona(d, 4) + 2 * T * d),
+        ),
         "LoRA-all": Row(
             dict(type="LoRA", rank=3, targets=("fc2", "k", "proj", "fc1")),
             on.of_layers(*_lora("k", "proj", "fc1", "fc2")),
@@ -267,13 +306,35 @@ def _multiple(row: Row) -> Row:
     )
 
 
+def _progressive(row: Row, on: Encoder, per_block: Callable[[int], int], first: int) -> Row:
+    """PerTask with the parameters of a row: copies from stage ``first`` on, per task in stage 3."""
+    trains = set()
+    for name in row.trains:
+        inner = name.replace("peft.blocks", "peft.method.blocks")
+        flat, stage = inner.replace(".", "__"), on.stage_of(name)
+        if stage == 3:
+            trains |= {f"peft.copies.{task}.{flat}" for task in TASKS}
+        else:
+            trains.add(f"peft.group_copies.all.{flat}" if stage >= first else inner)
+    peft = dict(type="PerTask", method=row.peft, from_stage=first)
+    if first < 3:  # "depth" is for tests with three tasks
+        peft |= dict(groups=dict(all=[*TASKS, "depth"]), tasks_from_stage=3)
+    count = on.total(per_block) + (T - 1) * on.total(per_block, from_stage=3)
+    return Row(peft, frozenset(trains), count, per_task=True)
+
+
 def _rows(on: Encoder) -> dict[str, Row]:
     """The table for one backbone."""
     shared, c = _shared(on), min(on.widths)
-    copied = ("Adapter", "LowRankAdapter", "LoRA", "BitFit", "RelativeBias", "FullFineTuning")
+    copied = ("Adapter", "LowRankAdapter", "LoRA", "DoRA", "Mona", "BitFit", "RelativeBias")
+    copied += ("FullFineTuning",)
     return {
         **shared,
         **{f"PerTask-{name}": _multiple(shared[name]) for name in copied if name in shared},
+        "PerTask-late": _progressive(shared["LoRA"], on, lambda d: 8 * d + 2 * d, first=3),
+        "PerTask-groups": _progressive(
+            shared["Adapter"], on, lambda d: d * d + 7 * d // 2, first=1
+        ),
         "Hyperformer": Row(
             dict(type="Hyperformer", ratio=4, embedding=6),
             _EMBEDDINGS

@@ -45,7 +45,7 @@ def edit_tasks(
         parts = ("config", "description", "dataset_meta")
         adapter = replace(
             adapter,
-            tensors=_weights(adapter.tensors, names),
+            tensors=_weights(adapter.tensors, names, adapter.config),
             metrics=None,
             **edited({part: getattr(adapter, part) for part in parts}, names),
         )
@@ -60,7 +60,7 @@ def edit_tasks(
     meta = edited({**meta, "cfg": config, "processes": (), "weighting": {}}, names)
     meta["cfg"] = config_text(Config(meta["cfg"]))
     parts = {"state_dict", "ema_state_dict"} & content.keys()
-    weights = {part: _weights(content[part], names) for part in parts}
+    weights = {part: _weights(content[part], names, config) for part in parts}
     with atomic_write(out) as partial:
         torch.save(dict(weights, meta=to_plain(meta)), partial)
     return list(meta["vmt_mm"]["tasks"])
@@ -92,6 +92,9 @@ def edited(node: Any, names: Names) -> Any:
             copy[key] = _entries(copy[key], names) or (None if key == "reference" else {})
         elif isinstance(copy[key], (list, tuple)):
             copy[key] = list(_entries(dict.fromkeys(copy[key]), names))
+    if isinstance(groups := copy.get("groups"), Mapping):  # of PerTask
+        lists = {group: list(_entries(dict.fromkeys(own), names)) for group, own in groups.items()}
+        copy["groups"] = {group: own for group, own in lists.items() if own}
     if isinstance(task := copy.get("task"), str):  # of a metric, or of a config reduced to it
         copy["task"] = names.get(task, task)
     if best := copy.get("save_best"):  # <task>/<metric>, or of all tasks
@@ -119,8 +122,16 @@ def _entries(by_task: Mapping[str, Any], names: Names) -> dict[str, Any]:
     return {new: v for key, v in by_task.items() if (new := names.get(key, key)) is not None}
 
 
-def _weights(state: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Remove tensors of removed tasks and rename the keys of the others."""
+def _weights(state: Mapping[str, Any], names: Names, config: Any) -> dict[str, Any]:
+    """Remove tensors of removed tasks and groups, and rename the keys of the others."""
+    method = config["model"]["backbone"].get("peft") or {}
+    left = edited(method, names).get("groups") or {}
+    groups = {group: group if group in left else None for group in method.get("groups") or {}}
+    return _renamed(_renamed(state, groups), names)
+
+
+def _renamed(state: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """Rename the parts of keys that are one of ``names``; remove those without a new name."""
     places, kept = places_of_tasks(state, names), {}
     for key, value in state.items():
         parts = key.split(".")

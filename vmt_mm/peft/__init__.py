@@ -6,6 +6,7 @@ from vmt_mm.peft.full import DecodersOnly, FullFineTuning
 from vmt_mm.peft.hyperformer import Hyperformer
 from vmt_mm.peft.lora import LoRA
 from vmt_mm.peft.method import Backbone, BlockSpec, PEFTMethod, SideOutput, TokenGrid, build_method
+from vmt_mm.peft.mona import Mona, VMTMona
 from vmt_mm.peft.per_task import PerTask
 from vmt_mm.peft.polyhistor import Polyhistor, PolyhistorLite
 from vmt_mm.peft.relative_bias import RelativeBias
@@ -14,4 +15,4 @@ from vmt_mm.peft.vmt_adapter import VMTAdapter, VMTAdapterLite
 __all__ = ["Backbone", "BlockSpec", "PEFTMethod", "SideOutput", "TokenGrid", "build_method"]
 __all__ += ["Adapter", "BitFit", "DecodersOnly", "FullFineTuning", "Hyperformer", "LoRA"]
 __all__ += ["LowRankAdapter", "PerTask", "Polyhistor", "PolyhistorLite", "RelativeBias"]
-__all__ += ["VMTAdapter", "VMTAdapterLite"]
+__all__ += ["Mona", "VMTAdapter", "VMTAdapterLite", "VMTMona"]

@@ -34,6 +34,13 @@ def check_positive(method: nn.Module, **settings: int) -> None:
             )
 
 
+def check_dropout(method: nn.Module, dropout: float) -> None:
+    """Raise InputError unless the dropout probability is in [0, 1)."""
+    if not 0 <= dropout < 1:
+        name = type(method).__name__
+        raise InputError(f"{name}: `dropout` must be in [0, 1), got {dropout!r}")
+
+
 class LowRankLinear(nn.Module):
     """Linear layer with a weight B A of rank r, x A^T B^T + b: A is (r, in), B is (out, r)."""
 

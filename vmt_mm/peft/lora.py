@@ -1,8 +1,9 @@
-"""LoRA: low-rank updates of frozen linear layers."""
+"""LoRA: low-rank updates of frozen linear layers; rsLoRA and DoRA are options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from math import sqrt
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.bottleneck import check_positive
+from vmt_mm.peft.bottleneck import check_dropout, check_positive
 from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names, layers_by_block
 from vmt_mm.registry import PEFT_METHODS
 
@@ -22,29 +23,75 @@ class LoRALinear(nn.Linear):
     """LoRA linear layer W x + b + scale B A x; adds ``lora_A`` and ``lora_B`` to the layer's keys.
 
     The output consists of ``parts`` equal parts (q, k and v of a fused layer); each ``chosen`` part
-    has its own factors A and B of rank r. ``dropout`` is applied to the input of A.
+    has its own factors A and B of rank r. ``dropout`` is applied to the input of A. With ``dora``,
+    the layer is (m / n) (W x + scale B A x) + b for each chosen output, where n is the norm of its
+    row of W + scale B A, a constant for gradients, and m is ``lora_magnitude``.
     """
 
+    lora_magnitude: nn.Parameter | None
+
     def __init__(
-        self, linear: nn.Linear, chosen: list, parts: int, rank: int, scale: float, dropout: float
+        self,
+        linear: nn.Linear,
+        chosen: list,
+        parts: int,
+        rank: int,
+        scale: float,
+        dropout: float,
+        dora: bool = False,
     ) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.chosen, self.parts, self.scale, self.dropout = tuple(chosen), parts, scale, dropout
-        width = linear.out_features // parts
+        width, self.dora = linear.out_features // parts, dora
         self.lora_A = nn.Parameter(torch.empty(len(chosen) * rank, linear.in_features))
         self.lora_B = nn.Parameter(torch.empty(len(chosen) * width, rank))
+        magnitude = nn.Parameter(torch.empty(len(chosen) * width)) if dora else None
+        self.register_parameter("lora_magnitude", magnitude)
 
+    @torch.no_grad()
     def reset(self) -> None:
-        """Set B = 0, and draw A."""
+        """Set B = 0 and m to the norms of the rows of W, and draw A."""
         nn.init.kaiming_uniform_(self.lora_A, nonlinearity="linear")
         nn.init.zeros_(self.lora_B)
+        if self.lora_magnitude is not None:
+            norms = self.updated_weight().norm(dim=1).chunk(self.parts)
+            self.lora_magnitude.copy_(torch.cat([norms[part] for part in self.chosen]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         inner = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
-        update = F.linear(inner, self._outer())
-        return torch.add(super().forward(x), update, alpha=self.scale)
+        out, outer = super().forward(x), self._outer()
+        if self.dora:
+            gain = self._gain()
+            outer = gain[:, None] * outer
+            product = out if self.bias is None else out - self.bias
+            out = torch.addcmul(out, product, (gain - 1).to(out.dtype))  # exactly W x + b if m = n
+        return torch.add(out, F.linear(inner, outer), alpha=self.scale)
+
+    def updated_weight(self) -> Tensor:
+        """Return W + scale B A (out, in), without the magnitudes of DoRA."""
+        return self.weight + self.scale * (self._outer() @ self.lora_A)
+
+    def _gain(self) -> Tensor:
+        """Return m / n of every output (out,), and 1 for parts without an update."""
+        with torch.no_grad():  # as DoRA's authors do, see section 4.3 of their paper
+            norms = list(self.updated_weight().norm(dim=1).chunk(self.parts))
+        gains = [torch.ones_like(norm) for norm in norms]
+        assert self.lora_magnitude is not None
+        rows = self.lora_magnitude.chunk(len(self.chosen))
+        for part, magnitude in zip(self.chosen, rows, strict=True):
+            gains[part] = magnitude / norms[part]
+        return torch.cat(gains)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """Return a linear layer with the same function and no further parameters."""
+        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
+        weight = self.updated_weight()
+        linear.weight = nn.Parameter(self._gain()[:, None] * weight if self.dora else weight)
+        linear.bias = self.bias
+        return linear
 
     def _outer(self) -> Tensor:
         """Return B as one matrix (out, chosen parts * r), block-diagonal, 0 for the other parts."""
@@ -66,10 +113,14 @@ class LoRA(PEFTMethod):
 
     Args:
         rank: rank r of the update.
-        alpha: the update is scaled by alpha / r; None means alpha = r.
+        alpha: the update is scaled by alpha / r, or alpha / sqrt(r) with ``use_rslora``; None means
+            alpha = r.
         targets: layers to update, any of q, k, v, proj, fc1 and fc2.
         dropout: dropout probability on the input of A, in [0, 1).
         train_norm: also unfreeze the norm before the attention.
+        use_rslora: scale by alpha / sqrt(r): Kalajdzievski 2023, https://arxiv.org/abs/2312.03732.
+        use_dora: also train the norm of each row of the updated weight, which starts at that of W:
+            DoRA, Liu et al., ICML 2024, https://arxiv.org/abs/2402.09353.
     """
 
     def __init__(
@@ -79,6 +130,8 @@ class LoRA(PEFTMethod):
         targets: Sequence[str] = ("q", "v"),
         dropout: float = 0.0,
         train_norm: bool = False,
+        use_rslora: bool = False,
+        use_dora: bool = False,
     ) -> None:
         super().__init__()
         check_positive(self, rank=rank)
@@ -87,10 +140,9 @@ class LoRA(PEFTMethod):
         if not several or not set(targets) <= set(known) or len(set(targets)) < len(targets):
             rule = f"`targets` must be a non-empty list of distinct names from {known}"
             raise InputError(f"LoRA: {rule}, got {targets!r}")
-        if not 0 <= dropout < 1:
-            raise InputError(f"LoRA: `dropout` must be in [0, 1), got {dropout!r}")
-        scale = 1.0 if alpha is None else alpha / rank
-        self.options: dict[str, Any] = dict(rank=rank, scale=scale, dropout=dropout)
+        check_dropout(self, dropout)
+        scale = (rank if alpha is None else alpha) / (sqrt(rank) if use_rslora else rank)
+        self.options: dict[str, Any] = dict(rank=rank, scale=scale, dropout=dropout, dora=use_dora)
         self.targets, self.train_norm = set(targets), train_norm
 
     def attach(self, backbone: Backbone) -> None:
@@ -120,3 +172,20 @@ class LoRA(PEFTMethod):
         for module in backbone.modules():
             if isinstance(module, LoRALinear):
                 module.reset()
+
+    def merge(self, backbone: Backbone, tasks: Sequence[str]) -> PEFTMethod:
+        """Add the updates to the frozen weights; nothing remains, unless updates are per task."""
+        return PEFTMethod() if merge_layers(backbone) else self
+
+
+def merge_layers(backbone: Backbone, keep: Collection[str] = ()) -> bool:
+    """Merge all LoRA layers but those named in ``keep``; return whether none is left.
+
+    Layers whose parameters are swapped per task are left.
+    """
+    layers = {n: m for n, m in backbone.named_modules() if isinstance(m, LoRALinear)}
+    chosen = {n for n, layer in layers.items() if n not in keep and layer.lora_A is not None}
+    for name in chosen:
+        owner, _, leaf = name.rpartition(".")
+        setattr(backbone.get_submodule(owner), leaf, layers[name].merged())
+    return chosen == layers.keys()

@@ -51,7 +51,7 @@ class Backbone(BaseModule):
 
 
 class SideOutput(NamedTuple):
-    """Output of a method in parallel to the MLP of one block, tensors (B, L, d).
+    """What a method adds to the stream of one block, tensors (B, L, d).
 
     ``scale * residual`` is added to the residual stream. ``task_feature`` is passed to
     :meth:`PEFTMethod.task_features`; it never enters the stream, so one pass serves all tasks.
@@ -105,9 +105,10 @@ class PEFTMethod(nn.Module):
     def parameters_for(self, task: str) -> dict[str, Tensor]:
         """With ``per_task_forward``, map keys of the backbone to tensors that replace them.
 
-        All tasks have the same keys. A key of the method itself (``peft.<...>``) must belong to a
-        block, see :meth:`block_of`, and may be used only in :meth:`after_attn`,
-        :meth:`parallel_to_mlp` and :meth:`after_mlp`: in training, only these run per task.
+        All tasks have the same keys; tasks whose tensors are the same share a pass. A key of the
+        method itself (``peft.<...>``) must belong to a block, see :meth:`block_of`, and may be used
+        only in :meth:`after_attn`, :meth:`after_mlp`, :meth:`after_residual` and
+        :meth:`parallel_to_mlp`: in training, only these run per task.
         """
         return {}
 
@@ -120,6 +121,14 @@ class PEFTMethod(nn.Module):
         """Name of the parameter that ``key`` is a per-task copy of; ``key`` if it is not a copy."""
         return key
 
+    def merge(self, backbone: Backbone, tasks: Sequence[str]) -> PEFTMethod:
+        """Fold what is linear into the backbone's layers, for ``tasks`` only and for good.
+
+        Return the method that remains for prediction: this one, without the merged parameters, or
+        ``PEFTMethod()`` if nothing remains.
+        """
+        return self
+
     def after_attn(self, index: int, out: Tensor, grid: TokenGrid) -> Tensor:
         """Adapt the output (B, L, d) of the attention before it is added to the stream."""
         return out
@@ -131,6 +140,13 @@ class PEFTMethod(nn.Module):
     def after_mlp(self, index: int, out: Tensor, grid: TokenGrid) -> Tensor:
         """Adapt the output (B, L, d) of the MLP before it is added to the stream."""
         return out
+
+    def after_residual(self, index: int, where: str, x: Tensor, grid: TokenGrid) -> SideOutput:
+        """Adapt the stream x (B, L, d) after a residual sum: that of the 'attn' or the 'mlp'.
+
+        A ``task_feature`` after the 'mlp' replaces that of :meth:`parallel_to_mlp`.
+        """
+        return SideOutput()
 
     def task_features(
         self,

@@ -17,10 +17,10 @@ def call_with(
     """
     own = {key: find_parameter(root, key) for key in parameters}
     try:
-        _replace(root, parameters)
+        replace_parameters(root, parameters)
         return function(*args)
     finally:
-        _replace(root, own)
+        replace_parameters(root, own)
 
 
 def find_parameter(root: nn.Module, key: str) -> Tensor | None:
@@ -31,10 +31,11 @@ def find_parameter(root: nn.Module, key: str) -> Tensor | None:
 
 def unregister(root: nn.Module, keys: Iterable[str]) -> None:
     """Set parameters that are swapped per task to None, so that they are not saved or counted."""
-    _replace(root, dict.fromkeys(keys))
+    replace_parameters(root, dict.fromkeys(keys))
 
 
-def _replace(root: nn.Module, values: Mapping[str, Any]) -> None:
+def replace_parameters(root: nn.Module, values: Mapping[str, Any]) -> None:
+    """Replace parameters of ``root`` by key."""
     for key, value in values.items():
         owner, _, name = key.rpartition(".")
         root.get_submodule(owner)._parameters[name] = value

@@ -15,12 +15,78 @@ from torch import Tensor, nn
 from vmt_mm.errors import InputError
 from vmt_mm.peft.adapter import Adapter
 from vmt_mm.peft.bottleneck import KroneckerBottleneck, check_positive
-from vmt_mm.peft.method import Backbone, SideOutput, TokenGrid
+from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput, TokenGrid
 from vmt_mm.registry import PEFT_METHODS
 
 
+class TaskScales(PEFTMethod):
+    """Scales and shifts per task of a shared tensor F of each block (Eqs. 4, 5).
+
+    Mixin for methods that return F (B, L, d) as ``SideOutput.task_feature``; list it first.
+    """
+
+    def set_gate(self, gate: float, learnable: bool = False) -> None:
+        """Set the share s of F that goes to the tasks. Raises InputError outside [0, 1]."""
+        number = isinstance(gate, (int, float))
+        if not number or not 0 <= gate <= 1 or (learnable and gate in (0, 1)):
+            rule = "in (0, 1) with learnable_gate=True" if learnable else "in [0, 1]"
+            raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate!r}")
+        self.constant_gate, self.learnable_gate = float(gate), learnable
+
+    def attach(self, backbone: Backbone) -> None:
+        """Create what all tasks share, and alpha and gamma (d,) of every task and block."""
+        super().attach(backbone)
+        self.stages = [spec.stage for spec in backbone.block_specs]
+        for block, spec in zip(self.blocks, backbone.block_specs, strict=True):
+            d, tasks = spec.channels, backbone.task_names
+            block.alpha = nn.ParameterDict({t: nn.Parameter(torch.ones(d)) for t in tasks})
+            block.gamma = nn.ParameterDict({t: nn.Parameter(torch.zeros(d)) for t in tasks})
+            block.gate_logit = nn.Parameter(torch.zeros(())) if self.learnable_gate else None
+
+    def reset_from_pretrained(self, backbone: Backbone) -> None:
+        """Set F = 0, alpha = 1, gamma = 0, which gives the features of the frozen backbone."""
+        super().reset_from_pretrained(backbone)
+        for block in self.blocks:
+            for task in block.alpha:
+                nn.init.ones_(block.alpha[task])
+                nn.init.zeros_(block.gamma[task])
+            if self.learnable_gate:
+                logit = log(self.constant_gate / (1 - self.constant_gate))
+                nn.init.constant_(block.gate_logit, logit)
+
+    def gate(self, block: Any) -> Tensor | float:
+        """Return s of a block: a float, or a scalar tensor if the gate is learnable."""
+        return block.gate_logit.sigmoid() if self.learnable_gate else self.constant_gate
+
+    def task_features(
+        self,
+        stage: int,
+        feature: Tensor,
+        kept: Sequence[Tensor],
+        tasks: Sequence[str],
+        grid: TokenGrid,
+    ) -> dict[str, Tensor]:
+        """Add alpha_t (s F) + gamma_t of every block of the stage to ``feature`` (Eqs. 4, 5)."""
+        blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]
+        if len(tasks) > 1 and not torch.is_grad_enabled():  # all tasks at once
+            shifts: Any = [sum(block.gamma[t] for block in blocks) for t in tasks]
+            every = feature + torch.stack(shifts)[:, None, None]
+            for block, f in zip(blocks, kept, strict=True):
+                alpha = torch.stack([block.alpha[t] for t in tasks])
+                every.addcmul_(f, (self.gate(block) * alpha)[:, None, None])
+            return dict(zip(tasks, every, strict=True))
+        features = {}
+        for task in tasks:
+            output = feature + sum(block.gamma[task] for block in blocks)
+            for block, f in zip(blocks, kept, strict=True):
+                # in place: backward needs no partial sums; scaling alpha is cheaper than F
+                output.addcmul_(f, self.gate(block) * block.alpha[task])
+            features[task] = output
+        return features
+
+
 @PEFT_METHODS.register_module()
-class VMTAdapter(Adapter):
+class VMTAdapter(TaskScales, Adapter):
     """VMT-Adapter: one shared parallel adapter per block, plus a scale and a shift per task.
 
     With F(y) = ReLU(LN(y) W_down) W_up (Eq. 3), blocks and stages compute (Eqs. 4, 5)::
@@ -50,68 +116,13 @@ class VMTAdapter(Adapter):
         up_bias: bool = True,
     ) -> None:
         super().__init__(ratio, norm=norm, down_bias=down_bias, up_bias=up_bias)
-        number = isinstance(gate, (int, float))
-        if not number or not 0 <= gate <= 1 or (learnable_gate and gate in (0, 1)):
-            rule = "in (0, 1) with learnable_gate=True" if learnable_gate else "in [0, 1]"
-            raise InputError(f"{type(self).__name__}: `gate` must be {rule}, got {gate!r}")
-        self.constant_gate, self.learnable_gate = float(gate), learnable_gate
-
-    def attach(self, backbone: Backbone) -> None:
-        """Create the shared bottleneck of every block, and alpha and gamma (d,) of every task."""
-        super().attach(backbone)
-        self.stages = [spec.stage for spec in backbone.block_specs]
-        for block, spec in zip(self.blocks, backbone.block_specs, strict=True):
-            d, tasks = spec.channels, backbone.task_names
-            block.alpha = nn.ParameterDict({t: nn.Parameter(torch.ones(d)) for t in tasks})
-            block.gamma = nn.ParameterDict({t: nn.Parameter(torch.zeros(d)) for t in tasks})
-            block.gate_logit = nn.Parameter(torch.zeros(())) if self.learnable_gate else None
-
-    def reset_from_pretrained(self, backbone: Backbone) -> None:
-        """Set F = 0, alpha = 1, gamma = 0, which gives the features of the frozen backbone."""
-        super().reset_from_pretrained(backbone)
-        for block in self.blocks:
-            for task in block.alpha:
-                nn.init.ones_(block.alpha[task])
-                nn.init.zeros_(block.gamma[task])
-            if self.learnable_gate:
-                logit = log(self.constant_gate / (1 - self.constant_gate))
-                nn.init.constant_(block.gate_logit, logit)
-
-    def gate(self, block: Any) -> Tensor | float:
-        """Return s of a block: a float, or a scalar tensor if the gate is learnable."""
-        return block.gate_logit.sigmoid() if self.learnable_gate else self.constant_gate
+        self.set_gate(gate, learnable_gate)
 
     def parallel_to_mlp(self, index: int, y: Tensor, grid: TokenGrid) -> SideOutput:
         """Add (1 - s) F(y) to the residual stream, and keep F(y) for the tasks."""
         block = self.blocks[index]
         f = block(y)
         return SideOutput(residual=f, task_feature=f, scale=1 - self.gate(block))
-
-    def task_features(
-        self,
-        stage: int,
-        feature: Tensor,
-        kept: Sequence[Tensor],
-        tasks: Sequence[str],
-        grid: TokenGrid,
-    ) -> dict[str, Tensor]:
-        """Add alpha_t (s F) + gamma_t of every block of the stage to ``feature`` (Eqs. 4, 5)."""
-        blocks = [b for b, place in zip(self.blocks, self.stages, strict=True) if place == stage]
-        if len(tasks) > 1 and not torch.is_grad_enabled():  # all tasks at once
-            shifts: Any = [sum(block.gamma[t] for block in blocks) for t in tasks]
-            every = feature + torch.stack(shifts)[:, None, None]
-            for block, f in zip(blocks, kept, strict=True):
-                alpha = torch.stack([block.alpha[t] for t in tasks])
-                every.addcmul_(f, (self.gate(block) * alpha)[:, None, None])
-            return dict(zip(tasks, every, strict=True))
-        features = {}
-        for task in tasks:
-            output = feature + sum(block.gamma[task] for block in blocks)
-            for block, f in zip(blocks, kept, strict=True):
-                # in place: backward needs no partial sums; scaling alpha is cheaper than F
-                output.addcmul_(f, self.gate(block) * block.alpha[task])
-            features[task] = output
-        return features
 
 
 @PEFT_METHODS.register_module()

@@ -18,7 +18,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
 from vmt_mm.models.lazy_resize import Map, as_tensor
-from vmt_mm.peft import Backbone, PEFTMethod, TokenGrid, build_method
+from vmt_mm.peft import Backbone, PEFTMethod, SideOutput, TokenGrid, build_method
 from vmt_mm.peft.parameter_swap import find_parameter
 from vmt_mm.utils.compat import is_exporting, need
 
@@ -34,9 +34,11 @@ class PEFTBackbone(Backbone):
             streams.apply(part, f)                    x = f(x): embedding, patch merging
             run_block(streams, i, grid)
               y    = x + method.after_attn(i, attend(norm1(x)), grid)
+              y    = add(y, method.after_residual(i, "attn", y, grid))
               side = method.parallel_to_mlp(i, y, grid)
               out  = method.after_mlp(i, feed_forward(norm2(y)), grid)
-              x    = y + out + side.scale * side.residual
+              x    = add(y + out, side)                   y + out + side.scale * side.residual
+              x    = add(x, method.after_residual(i, "mlp", x, grid))
             streams.end_stage(part, norm, stage, grid)  norm, then method.task_features
           -> task: four maps
 
@@ -90,8 +92,7 @@ class PEFTBackbone(Backbone):
         self.peft = build_method(peft)
         self.peft.attach(self)
         self.added_keys = frozenset(set(self.state_dict()) - own)
-        #: key of a parameter that is swapped per task -> the part that uses it
-        self._part_of = {k: self._find_part(k) for t in tasks for k in self.peft.parameters_for(t)}
+        self._set_parts()
         # for callers that skip init_weights; leave the random state unchanged
         with torch.random.fork_rng(devices=[]):
             self.peft.reset_from_pretrained(self)
@@ -99,6 +100,11 @@ class PEFTBackbone(Backbone):
     def blocks_of(self, stage: int) -> list[int]:
         """Return the indices of the blocks of a stage."""
         return [index for index, block in enumerate(self.block_specs) if block.stage == stage]
+
+    def _set_parts(self) -> None:
+        keys = (k for task in self.task_names for k in self.peft.parameters_for(task))
+        #: key of a parameter that is swapped per task -> the part that uses it
+        self._part_of = {key: self._find_part(key) for key in keys}
 
     def _find_part(self, key: str) -> str:
         """Return the part that uses a parameter."""
@@ -139,14 +145,25 @@ class PEFTBackbone(Backbone):
         method = self.peft
         attended = self.attend(block, block.norm1(x), *geometry)
         y = x + call(lambda out: method.after_attn(index, out, grid), attended)
+        y = _add(y, call(lambda y: method.after_residual(index, "attn", y, grid), y))
         side = call(lambda y: method.parallel_to_mlp(index, y, grid), y)
         out = self.feed_forward(block, block.norm2(y))
-        x = y + call(lambda out: method.after_mlp(index, out, grid), out)
-        if side.residual is not None:
-            number = not isinstance(side.scale, Tensor)
-            residual = side.residual if number else side.scale * side.residual
-            x = torch.add(x, residual, alpha=side.scale if number else 1)
-        return x, side.task_feature
+        x = _add(y + call(lambda out: method.after_mlp(index, out, grid), out), side)
+        last = call(lambda x: method.after_residual(index, "mlp", x, grid), x)
+        feature = side.task_feature if last.task_feature is None else last.task_feature
+        return _add(x, last), feature
+
+    def merge_method(self, tasks: Sequence[str] | None = None) -> bool:
+        """Fold what is linear of the method into the weights, for prediction of ``tasks`` only.
+
+        This cannot be undone. Returns whether no parameter of the method remains.
+        """
+        own = self.state_dict().keys() - self.added_keys
+        self.task_names = self.select_tasks(tasks)
+        self.peft = self.peft.merge(self, self.task_names)
+        self._set_parts()
+        self.added_keys = frozenset(self.state_dict().keys() - own)
+        return not self.added_keys
 
     def attend(self, block: Any, x: Tensor, *geometry: Any) -> Tensor:
         """Run the attention of a block on x (B, L, d); an architecture may override it."""
@@ -235,6 +252,15 @@ class PEFTBackbone(Backbone):
         if unknown := [t for t in tasks or () if t not in self.task_names]:
             raise InputError(f"unknown task(s) {unknown}; this model has {list(self.task_names)}")
         return self.task_names if tasks is None else tuple(tasks)
+
+
+def _add(x: Tensor, side: SideOutput) -> Tensor:
+    """Add ``scale * residual`` to the stream x (B, L, d)."""
+    if side.residual is None:
+        return x
+    if isinstance(side.scale, Tensor):
+        return x + side.scale * side.residual
+    return torch.add(x, side.residual, alpha=side.scale)
 
 
 def patch_convolution(embed: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Streams of a backbone call: one until the parameters of tasks differ, then one per task.
+"""Streams of a backbone call: one until parameters of tasks differ, then one per group of tasks.
 
-Notation: B images, L tokens, d channels, T tasks.
+Notation: B images, L tokens, d channels, G groups of tasks.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from vmt_mm.peft.parameter_swap import call_with
 
 
 class PerTaskCall:
-    """Call a hook of the method once on the batch, or, with ``of_tasks``, per task slice."""
+    """Call a hook of the method once on the batch, or, with ``of_groups``, per group's slice."""
 
-    def __init__(self, of_tasks: Sequence[Callable[..., Any]] = ()) -> None:
-        self._of_tasks = of_tasks
+    def __init__(self, of_groups: Sequence[Callable[..., Any]] = ()) -> None:
+        self._of_groups = of_groups
 
     def __call__(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """Return ``function(x)``, a tensor or ``SideOutput``, for x (B, L, d) or (T B, L, d)."""
-        if not self._of_tasks:
+        """Return ``function(x)``, a tensor or ``SideOutput``, for x (B, L, d) or (G B, L, d)."""
+        if not self._of_groups:
             return function(x)
-        parts = x.chunk(len(self._of_tasks))
-        results = [call(function, part) for call, part in zip(self._of_tasks, parts, strict=True)]
+        parts = x.chunk(len(self._of_groups))
+        results = [call(function, part) for call, part in zip(self._of_groups, parts, strict=True)]
         if isinstance(results[0], SideOutput):
             residuals, features, scales = zip(*results, strict=True)
             if residuals[0] is not None:  # scales may differ between tasks
@@ -48,42 +48,52 @@ def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 @dataclass
 class Stream:
-    """Tokens ``x`` of one pass for ``tasks``; ``kept`` has the task features of the stage so far.
+    """Tokens ``x`` (G B, L, d) of one pass: the B images of each of G groups of tasks in turn.
 
-    If ``joined``, the batch contains the images once per task, task by task: (T B, L, d).
+    Tasks of a group had the same parameters so far. ``kept`` has the task features of the stage.
     """
 
-    tasks: tuple[str, ...]
+    groups: list[tuple[str, ...]]
     x: Tensor
     kept: list[Tensor | None] = field(default_factory=list)
-    joined: bool = False
 
-    def join(self) -> None:
-        """Repeat the batch once per task, before the tasks differ."""
-        if not self.joined:
-            count = len(self.tasks)
-            self.x = self.x.repeat(count, 1, 1)
-            self.kept = [x if x is None else x.repeat(count, 1, 1) for x in self.kept]
-            self.joined = True
-
-    def split(self) -> list[Stream]:
-        """Return one stream per task."""
-        count = len(self.tasks)
+    def split(self, parameters: Mapping[str, Mapping[str, Tensor]]) -> list[Stream]:
+        """Return a stream per set of tasks with the same ``parameters`` (task -> key -> tensor)."""
+        count = len(self.groups)
         parts = [
-            x.chunk(count) if self.joined and x is not None else [x] * count
+            x.chunk(count) if count > 1 and x is not None else [x] * count
             for x in (self.x, *self.kept)
         ]
-        rows = zip(self.tasks, *parts, strict=True)
-        return [Stream((task,), x, list(kept)) for task, x, *kept in rows]
+        return [
+            Stream([alike], x, list(kept))
+            for group, x, *kept in zip(self.groups, *parts, strict=True)
+            for alike in _alike(group, parameters)
+        ]
+
+
+def _alike(
+    tasks: Sequence[str], parameters: Mapping[str, Mapping[str, Tensor]]
+) -> list[tuple[str, ...]]:
+    """Divide tasks into those with the same tensors."""
+    found: list[list[str]] = []
+    for task in tasks:
+        own = parameters.get(task, {})
+        for same in found:
+            if all(parameters[same[0]][key] is value for key, value in own.items()):
+                same.append(task)
+                break
+        else:
+            found.append([task])
+    return [tuple(same) for same in found]
 
 
 class TaskStreams:
     """The streams of one call of the backbone.
 
     All tasks share one stream up to the first part whose parameters differ between tasks
-    (``part_of``: key -> its part); then each task has its own. With ``join``, if only parameters of
-    the method differ, tasks stay in one batch (T B, L, d), and only the method runs per task; this
-    is for training only, since batching may change the rounding.
+    (``part_of``: key -> its part); then each group of tasks with the same ones has its own. With
+    ``join``, if only parameters of the method differ, groups stay in one batch (G B, L, d), and
+    only the method runs per group; this is for training only, as batching may change the rounding.
     """
 
     def __init__(
@@ -91,7 +101,7 @@ class TaskStreams:
     ) -> None:
         self._backbone, self._join = backbone, join
         self._method: PEFTMethod = backbone.peft
-        self._streams = [Stream(tuple(tasks), x)]
+        self._streams = [Stream([tuple(tasks)], x)]
         #: part -> task -> key -> tensor
         self._parameters: dict[str, dict[str, dict[str, Tensor]]] = {}
         if self._method.per_task_forward:
@@ -114,12 +124,17 @@ class TaskStreams:
 
         ``call`` calls hooks of the method; ``recompute`` keeps no activations for the backward.
         """
-        first, parameters = self._streams[0], self._parameters.get(part, {})
-        of_method = all(key.startswith(PEFT) for of_task in parameters.values() for key in of_task)
-        together = len(self._streams) == 1 and len(parameters) > 1
-        if self._join and together and of_method and not recompute:
-            first.join()
-            calls = [partial(call_with, self._backbone, values) for values in parameters.values()]
+        parameters = self._parameters.get(part, {})
+        of_method = all(key.startswith(PEFT) for own in parameters.values() for key in own)
+        first, *others = self._streams
+        apart = first.split(parameters)
+        if self._join and not others and of_method and not recompute and parameters and apart[1:]:
+            if len(apart) > len(first.groups):
+                kept = [_join(x) for x in zip(*(own.kept for own in apart), strict=True)]
+                groups = [group for own in apart for group in own.groups]
+                first = self._streams[0] = Stream(groups, torch.cat([own.x for own in apart]), kept)
+            values = [parameters[group[0]] for group in first.groups]
+            calls = [partial(call_with, self._backbone, own) for own in values]
             first.x, feature = function(PerTaskCall(calls), first.x)
             first.kept.append(feature)
             return
@@ -138,22 +153,22 @@ class TaskStreams:
         """
         features, prefix, patches = {}, grid.prefix, TokenGrid(grid.height, grid.width)
         for stream, call in self._calls(part):
-            done = Stream(stream.tasks, call(norm, stream.x), stream.kept, stream.joined)
-            for own in done.split() if done.joined else [done]:
+            done = Stream(stream.groups, call(norm, stream.x), stream.kept)
+            for own in done.split({}):
                 kept = [x if x is None else x[:, prefix:] for x in own.kept]
-                x = own.x[:, prefix:]
-                features.update(self._method.task_features(stage, x, kept, own.tasks, patches))
+                x, tasks = own.x[:, prefix:], own.groups[0]
+                features.update(self._method.task_features(stage, x, kept, tasks, patches))
             stream.kept = []
         return features
 
     def _calls(self, part: str) -> list[tuple[Stream, Callable[..., Any]]]:
         """Return pairs of a stream and ``call``: ``call(f, *args)`` runs f with its parameters.
 
-        These are the per-task parameters of the part; without any, ``call`` only calls f.
+        These are the parameters of the part that differ; without any, ``call`` only calls f.
         """
         parameters = self._parameters.get(part, {})
         if parameters:
-            self._streams = [own for stream in self._streams for own in stream.split()]
-        of_streams = [parameters.get(stream.tasks[0], {}) for stream in self._streams]
+            self._streams = [own for stream in self._streams for own in stream.split(parameters)]
+        of_streams = [parameters.get(stream.groups[0][0], {}) for stream in self._streams]
         calls = [partial(call_with, self._backbone, values) for values in of_streams]
         return list(zip(self._streams, calls, strict=True))
