@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,8 @@ def to_maps(tokens: Tensor, hw: tuple[int, int]) -> Tensor:
 
 
 Change = Callable[[int, Tensor], Tensor]
+#: (index of the block, 'attn' or 'mlp', stream after this residual sum) -> the adapted stream.
+Adapt = Callable[[int, str, Tensor], Tensor]
 
 
 def run_stock(
@@ -48,6 +51,7 @@ def run_stock(
     after_attn: Change = lambda _, out: out,
     after_mlp: Change = lambda _, out: out,
     parallel_to_mlp: Change = lambda _, y: torch.zeros_like(y),
+    adapt: Adapt = lambda _, __, x: x,
 ) -> list[Tensor]:
     """The four feature maps of one pass, with additions in every block."""
     maps, number = [], 0
@@ -55,9 +59,43 @@ def run_stock(
     for j, stage in enumerate(stock.stages):
         for block in stage.blocks:
             y = x + after_attn(number, block.attn(block.norm1(x), hw))
+            y = adapt(number, "attn", y)
             x = y + after_mlp(number, apply_mlp(block, y)) + parallel_to_mlp(number, y)
+            x = adapt(number, "mlp", x)
             number += 1
         maps.append(to_maps(getattr(stock, f"norm{j}")(x), hw))
         if stage.downsample is not None:
             x, hw = stage.downsample(x, hw)
     return maps
+
+
+def run_plain(
+    stock: Any,
+    images: Tensor,
+    change: Callable[[str], Change],
+    extra: int,
+    adapt: Adapt = lambda _, __, x: x,
+) -> list[Tensor]:
+    """Tokens of the four levels of the original ViT, with additions in every block."""
+    blocks: Any
+    blocks, start, levels = getattr(stock, "layers", None) or stock.blocks, [], []
+    handle = blocks[0].register_forward_pre_hook(
+        lambda _, inputs, options: start.extend((*inputs, *options.values())), with_kwargs=True
+    )
+    stock(images)
+    handle.remove()
+    x, rope = start[0], [value for value in start[1:] if isinstance(value, Tensor)]
+    for index, block in enumerate(blocks):
+        if rope:
+            y = x + change("after_attn")(index, block.gamma_1 * block.attn(block.norm1(x), *rope))
+            y = adapt(index, "attn", y)
+            out = block.gamma_2 * block.mlp(block.norm2(y))
+        else:
+            y = x + change("after_attn")(index, block.attn(block.ln1(x)))
+            y = adapt(index, "attn", y)
+            out = block.ffn.layers(block.ln2(y)) * block.ffn.gamma2.weight
+        x = y + change("after_mlp")(index, out) + change("parallel")(index, y)
+        x = adapt(index, "mlp", x)
+        if index in (0, 1, 3, 4):
+            levels.append((stock.norm if rope else stock.ln1)(x)[:, extra:])
+    return levels

@@ -27,6 +27,7 @@ from vmt_mm.export import (
 )
 from vmt_mm.loading.model import describe
 from vmt_mm.models.backbones import MultiTaskSwin
+from vmt_mm.peft.lora import LoRALinear
 from vmt_mm.registry import MODELS
 from vmt_mm.utils import compat
 
@@ -119,6 +120,60 @@ def test_onnx_holds_at_every_batch_and_size(run_tool, onnx, trained, tmp_path):
         expected = wrapped(torch.from_numpy(images))
     for given, value in zip(session.run(None, {"images": images}), expected, strict=True):
         np.testing.assert_allclose(given, value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained_with(tmp_path_factory):
+    """A config with a method and its checkpoint."""
+
+    def make(**peft):
+        folder = tmp_path_factory.mktemp("merge")
+        config, checkpoint = folder / "config.py", folder / "model.pth"
+        peft["_delete_"] = True
+        backbone = f"dict(depths={DEPTHS}, peft={peft!r})"
+        config.write_text(f"_base_ = {str(ROOT / CONFIG)!r}\nmodel = dict(backbone={backbone})\n")
+        model = build(str(config))
+        meta = dict(vmt_mm=describe(model, load_config(config).model))
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), checkpoint)
+        return config, checkpoint
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("peft", "tasks", "message"),
+    [
+        (dict(type="LoRA", use_dora=True, targets=["q", "k", "fc2"]), [], "nothing of LoRA remains"),
+        (dict(type="PerTask", method=dict(type="LoRA")), ["normals"], "nothing of PerTask remains"),
+        (dict(type="PerTask", method=dict(type="LoRA"), from_stage=3),
+         ["normals", "semseg"], "a part of PerTask remains; these tasks differ"),
+        (dict(type="Adapter"), ["semseg"], "a part of Adapter remains"),
+    ],
+    ids=["DoRA", "PerTask", "PerTask-late", "Adapter"],
+)  # fmt: skip
+def test_a_merged_file_equals_the_model(
+    run_tool, onnx, trained_with, tmp_path, peft, tasks, message
+):
+    out, files = tmp_path / "model.onnx", trained_with(**peft)
+    chosen = ["--tasks", *tasks] if tasks else []
+    arguments = [TOOL, *files, "--out", out, "--size", 64, 48, *chosen]
+    text = run_tool(*arguments, "--merge", "--latency", 1).text
+    assert message in text
+    assert "PyTorch, merged" in text
+    products = [n for n in onnx.load(str(out)).graph.node if n.op_type in ("MatMul", "Gemm")]
+    run_tool(*arguments)
+    before = [n for n in onnx.load(str(out)).graph.node if n.op_type in ("MatMul", "Gemm")]
+    merged = "LoRA" in str(peft)
+    assert len(products) < len(before) if merged else len(products) == len(before)
+
+
+def test_a_file_that_differs_from_the_model_before_merging_is_not_written(
+    run_tool, onnx, trained_with, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(LoRALinear, "updated_weight", lambda self: self.weight)
+    arguments = (*trained_with(type="LoRA"), "--out", tmp_path / "m.onnx", "--size", 64, 48)
+    text = run_tool(TOOL, *arguments, "--merge", code=1).text
+    assert "not written, since the exported model differs from PyTorch" in text
 
 
 def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):

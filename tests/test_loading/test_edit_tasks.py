@@ -98,6 +98,28 @@ def test_remaining_tasks_predict_as_before(name, tmp_path):
     assert checkpoint["meta"]["epoch"] == 3
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_groups_of_tasks_follow(suffix, tmp_path):
+    """A group without tasks is removed, with its weights."""
+    groups = dict(flat=["semseg", "depth"], shape=["normals"])
+    method = dict(type="Adapter", ratio=4)
+    peft = dict(type="PerTask", method=method, groups=groups, tasks_from_stage=3)
+    before = logits(write(tmp_path / "a.pth", peft))
+    paths = [tmp_path / "a.pth", tmp_path / f"b{suffix}"]
+    if suffix == ".safetensors":
+        cfg = Config(read_config_text(read_checkpoint(str(paths[0]))["meta"]["cfg"], ""))
+        paths[0] = tmp_path / f"a{suffix}"
+        export_adapter(cfg, tmp_path / "a.pth", paths[0])
+    tasks = edit_tasks(*paths, ("normals",), dict(depth="metres"))
+    assert sorted(tasks) == ["metres", "semseg"]
+    model = load_adapter(paths[1]) if suffix == ".safetensors" else read(paths[1])[0]
+    assert model.backbone.peft.groups == dict(flat=["semseg", "metres"])
+    assert not any("shape" in key for key in model.state_dict())
+    after = logits(model)
+    assert torch.equal(after["semseg"], before["semseg"])
+    assert torch.equal(after["metres"], before["depth"])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_can_lose_and_rename_tasks(case, tmp_path):
     """Names of two tasks are swapped, so that nothing depends on how a name looks."""

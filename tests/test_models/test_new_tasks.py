@@ -90,6 +90,28 @@ def test_only_parameters_of_the_new_task_train(case):
     assert after["edge"].isfinite().all()
 
 
+def test_a_new_task_joins_a_group_of_tasks():
+    """It gets copies in the stages with a copy per task, and a head."""
+
+    def peft(**groups):
+        method = dict(type="LoRA", rank=2)
+        return dict(type="PerTask", method=method, groups=groups, from_stage=1, tasks_from_stage=3)
+
+    previous, checkpoint = trained(peft(all=[*TASKS]), VIT)
+    model = extended(peft(all=[*TASKS, "edge"]), VIT, checkpoint)
+    trains = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert all(n.startswith(("heads.edge.", "backbone.peft.copies.edge.")) for n in trains)
+    assert any("copies.edge" in n for n in trains)
+    before, after = logits(previous, TASKS), logits(model, BOTH)
+    assert all(torch.equal(after[name], values) for name, values in before.items())
+    with pytest.raises(InputError, match="peft.groups: .*'own': \\[\\]} in the config"):
+        extended(peft(all=[*TASKS], own=["edge"]), VIT, checkpoint)
+    with pytest.raises(InputError, match="peft.groups: .* in the checkpoint"):
+        extended(peft(all=["semseg", "edge"], own=["normals"]), VIT, checkpoint)
+    with pytest.raises(InputError, match="each task of .*'edge'"):
+        extended(peft(all=[*TASKS]), VIT, checkpoint)
+
+
 @pytest.mark.parametrize(
     ("on", "name", "with_cp"),
     [

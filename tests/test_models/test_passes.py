@@ -1,13 +1,16 @@
 """Task streams that split in the middle of a stage."""
 
+import copy
+
 import pytest
 import torch
-from methods import SWIN, TASKS, VIT, ConvolvesPatches, build_model
+from methods import SWIN, TASKS, VIT, ConvolvesPatches, build_model, scatter
 from torch import nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.task_streams import PerTaskCall
 from vmt_mm.peft import PEFTMethod, SideOutput
+from vmt_mm.peft.lora import LoRALinear
 from vmt_mm.registry import MODELS
 
 
@@ -62,6 +65,8 @@ def test_a_split_within_a_stage_keeps_earlier_side_outputs(encoder):
     assert same == [True, False, False, False]
 
 
+THREE = dict(TASKS, depth=dict(type="Depth"))
+GROUPS = dict(flat=["semseg", "depth", "other"], shape=["normals"])
 METHODS = [
     dict(type=ShiftsOneBlock),
     dict(type="PerTask", method=dict(type="Adapter", scale=0.5)),
@@ -145,3 +150,111 @@ def test_parts_of_keys():
     for key in ("norm01.bias", "pos_embeds", "layers.11.ln1.weight", "peft.generators.0.weight"):
         with pytest.raises(InputError, match=key):
             encoder._find_part(key)
+
+
+def progressive(on, method, **backbone):
+    """Shared in stage 0, per group in stages 1 and 2, per task in stage 3; random values."""
+    peft = dict(type="PerTask", method=method, from_stage=1, tasks_from_stage=3, groups=GROUPS)
+    encoder = build_model(peft, tasks=THREE, on=on, **backbone).backbone
+    for parameter in encoder.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return encoder
+
+
+def own_state(encoder, task):
+    """Keys and values of a model of one task with the same method."""
+    state, renamed = encoder.state_dict(), {}
+    group = "shape" if task == "normals" else "flat"
+    for key, value in state.items():
+        for prefix in (f"peft.copies.{task}.", f"peft.group_copies.{group}."):
+            if key.startswith(prefix):
+                key = key.removeprefix(prefix).replace("__", ".")
+        renamed[key.replace("peft.method.", "peft.")] = value
+    return {k: v for k, v in renamed.items() if not k.startswith(("peft.copies", "peft.group"))}
+
+
+@pytest.mark.parametrize("on", [SWIN, VIT], ids=["swin", "vit"])
+@pytest.mark.parametrize(
+    "method",
+    [dict(type="LoRA", train_norm=True), dict(type="Adapter"), dict(type="Mona", hidden=4)],
+    ids=lambda method: method["type"],
+)
+def test_progressive_sharing_equals_a_model_per_task(on, method):
+    encoder = progressive(on, method).double().eval()
+    blocks = [encoder.get_submodule(name) for name in on.blocks]
+    calls = [0] * len(blocks)
+    for index, block in enumerate(blocks):
+        norm = block.get_submodule("norm2")
+        norm.register_forward_hook(
+            lambda *_, index=index: calls.__setitem__(index, calls[index] + 1)
+        )
+    images = torch.randn(2, 3, 61, 45, dtype=torch.float64)
+    with torch.no_grad():
+        features = encoder(images)
+        assert calls == [(1, 2, 2, 3)[stage] for stage in on.stages]
+        for task in THREE:
+            plain = build_model(method, tasks={task: THREE[task]}, on=on).backbone.double().eval()
+            plain.load_state_dict(own_state(encoder, task))
+            for a, b in zip(features[task], plain(images)[task], strict=True):
+                assert torch.equal(a, b)
+            for a, b in zip(features[task], encoder(images, [task])[task], strict=True):
+                assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("method", ["LoRA", "Adapter"])
+def test_a_loss_trains_what_its_task_uses(method, recompute):
+    encoder = progressive(SWIN, dict(type=method), with_cp=recompute).train()
+    images = torch.randn(2, 3, 32, 32)
+    maps = encoder(images)["depth"]
+    sum(level.tanh().sum() for level in maps).backward()
+    trained = {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
+    everything = {n for n, p in encoder.named_parameters() if p.requires_grad}
+    other = ("peft.copies.semseg", "peft.copies.normals", "peft.group_copies.shape")
+    assert trained == {name for name in everything if not name.startswith(other)}
+
+
+def test_groups_in_a_joint_batch_equal_groups_apart(monkeypatch):
+    encoder = progressive(SWIN, dict(type="Adapter", scale=0.5)).train()
+    batches, images = [], torch.randn(2, 3, 32, 32)
+    for name in SWIN.blocks:
+        norm = encoder.get_submodule(name).norm2
+        norm.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    results = []
+    for joined in (True, False):
+        monkeypatch.setattr(encoder, "batch_tasks", joined)
+        maps = encoder(images)
+        loss = sum((n + 1) * m.tanh().sum() for n, t in enumerate(THREE) for m in maps[t])
+        levels = [level for task in THREE for level in maps[task]]
+        results.append([*levels, *torch.autograd.grad(loss, trained)])
+    assert batches == [2, 2, 4, 4, 6] + [2, 2] + [2] * 2 + [2] * 2 + [2] * 3
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * max(1.0, b.abs().max().item()))
+
+
+def test_blocks_that_tasks_share_are_merged():
+    encoder = progressive(SWIN, dict(type="LoRA")).double().eval()
+    merged, images = copy.deepcopy(encoder), torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    assert not merged.merge_method()
+    left = {n for n, m in merged.named_modules() if isinstance(m, LoRALinear)}
+    blocks = [name for name, stage in zip(SWIN.blocks, SWIN.stages, strict=True) if stage > 0]
+    assert left == {f"{name}.attn.w_msa.qkv" for name in blocks}
+    with torch.no_grad():
+        expected, given = encoder(images), merged(images)
+    for task in THREE:
+        for a, b in zip(given[task], expected[task], strict=True):
+            assert (a - b).abs().max() <= 1e-10 * b.abs().max()
+
+
+def test_tasks_of_a_group_are_merged_into_one_model():
+    peft = dict(type="PerTask", method=dict(type="LoRA"), groups=GROUPS)
+    encoder = scatter(build_model(peft, tasks=THREE)).backbone.double().eval()
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected = encoder(images)
+        assert encoder.merge_method(["depth", "semseg"])
+        given = encoder(images)
+    assert torch.equal(given["depth"][3], given["semseg"][3])
+    assert (given["depth"][3] - expected["depth"][3]).abs().max() <= 1e-10

@@ -13,6 +13,9 @@ from vmt_mm.loading.model import load_model
 from vmt_mm.registry import PEFT_METHODS
 from vmt_mm.utils.compat import has
 
+#: Methods whose parameters are those of the backbone, or are added to them.
+LINEAR = ("LoRA", "BitFit", "RelativeBias", "FullFineTuning", "DecodersOnly")
+
 
 def step(model, optimizer=None):
     """One training step on a random target for every task's logits."""
@@ -223,6 +226,27 @@ def test_a_copy_of_the_model_is_independent(model):
             parameter.zero_()  # the copy must not use the original
         for task, levels in other.backbone(images).items():
             assert all(torch.equal(a, b) for a, b in zip(levels, expected[task], strict=True))
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "all"])
+def test_merging_keeps_the_function(row, model, on, several):
+    """Also of one task of several; nothing remains of what is linear."""
+    tasks = list(TASKS) if several else ["normals"]
+    encoder = scatter(model, 0.3).double().eval().backbone
+    merged, images = copy.deepcopy(encoder), torch.randn(1, 3, 40, 32, dtype=torch.float64)
+    complete = merged.merge_method(tasks)
+    method = row.peft.get("method", row.peft)["type"]
+    assert complete == (method in LINEAR and not (several and row.per_task))
+    assert complete == (merged.state_dict().keys() == on.keys)
+    with torch.no_grad():
+        expected, given = encoder(images, tasks), merged(images)
+        assert given.keys() == set(tasks)
+        for task in tasks:
+            for a, b in zip(given[task], expected[task], strict=True):
+                assert (a - b).abs().max() <= 1e-10 * b.abs().max()
+    if not several:
+        with pytest.raises(InputError, match="unknown task"):
+            merged(images, ["semseg"])
 
 
 def test_half_precision_trains(row, model):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from methods import METHODS, TASKS
 from naive import layer_norm, run_stock, stock_swin
 
+from vmt_mm.peft.lora import LoRALinear
 from vmt_mm.registry import MODELS
 
 
@@ -93,6 +94,43 @@ def test_lora_is_a_product_added_to_the_weight(targets):
             rows = parts.get(target, 0) * width
             weight[rows : rows + width] += (alpha / rank * b @ a).detach()
     check(encoder, lambda images, _: run_stock(stock_swin(encoder, merged), images))
+
+
+@pytest.mark.parametrize("options", [dict(use_dora=True), dict(use_dora=True, use_rslora=True)])
+def test_dora_scales_the_rows_of_the_updated_weight(options):
+    encoder = build(type="LoRA", rank=4, alpha=3.0, targets=("q", "v", "fc1"), **options)
+    scale, merged = 3.0 / (2 if "use_rslora" in options else 4), {}
+    for block in (spec.name for spec in encoder.block_specs):
+        for name, places in (("attn.w_msa.qkv", (0, 2)), ("ffn.layers.0.0", (0,))):
+            layer = encoder.get_submodule(f"{block}.{name}")
+            weight = layer.weight.detach().clone()
+            width = len(layer.lora_B) // len(places)
+            for number, place in enumerate(places):
+                a = layer.lora_A[4 * number : 4 * (number + 1)]
+                part = slice(width * number, width * (number + 1))
+                rows = slice(width * place, width * (place + 1))
+                updated = weight[rows] + scale * layer.lora_B[part] @ a
+                norms = torch.sqrt((updated**2).sum(1, keepdim=True))
+                weight[rows] = (layer.lora_magnitude[part][:, None] * updated / norms).detach()
+            merged[f"{block}.{name}.weight"] = weight
+    check(encoder, lambda images, _: run_stock(stock_swin(encoder, merged), images))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_dora_take_the_norm_as_a_constant(bias):
+    linear = torch.nn.Linear(6, 4, bias=bias).double()
+    layer = LoRALinear(linear, [0], 1, rank=2, scale=0.7, dropout=0.0, dora=True).double()
+    for parameter in (layer.lora_A, layer.lora_B, layer.lora_magnitude):
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+    updated = linear.weight + 0.7 * layer.lora_B @ layer.lora_A
+    norms = torch.sqrt((updated**2).sum(1)).detach()
+    expected = x @ (layer.lora_magnitude[:, None] * updated / norms[:, None]).T
+    expected = expected + linear.bias if bias else expected
+    trained = (x, layer.lora_A, layer.lora_B, layer.lora_magnitude)
+    results = [(y, *torch.autograd.grad(y.sin().sum(), trained)) for y in (layer(x), expected)]
+    for own, theirs in zip(*results, strict=True):
+        assert (own - theirs).abs().max() <= 1e-10 * theirs.abs().max()
 
 
 def test_hyperformer():

@@ -17,6 +17,10 @@ def build(arch="nano", **peft):
     return MODELS.build(config)
 
 
+def per_task(**options):
+    return dict(type="PerTask", method=dict(type="LoRA"), **options)
+
+
 @pytest.mark.parametrize(
     ("peft", "message"),
     [
@@ -57,6 +61,21 @@ def build(arch="nano", **peft):
             "PerTask: DecodersOnly has no trainable parameters to copy",
         ),
         (dict(type="PerTask", method=dict(type="Lora")), "peft: unknown type 'Lora'"),
+        (dict(type="Mona", hidden=0), "Mona: `hidden` must be a positive integer, got 0"),
+        (dict(type="Mona", dropout=1), "Mona: `dropout` must be in [0, 1), got 1"),
+        (dict(type="VMTMona", gate=2), "VMTMona: `gate` must be in [0, 1], got 2"),
+        (per_task(from_stage=4), "PerTask: `from_stage` must be 0, 1, 2 or 3, got 4"),
+        (per_task(from_stage="3"), "PerTask: `from_stage` must be 0, 1, 2 or 3, got '3'"),
+        (per_task(tasks_from_stage=3), "`tasks_from_stage` needs `groups`, and must be from 0 to"),
+        (
+            per_task(from_stage=2, tasks_from_stage=1, groups=dict(all=list(TASKS))),
+            "`tasks_from_stage` needs `groups`, and must be from 2 to 3, got 1",
+        ),
+        (per_task(groups=dict(all=["semseg"])), "with each task of ['semseg', 'normals'] once"),
+        (per_task(groups=dict(a=[*TASKS], b=["normals"])), "PerTask: `groups` must map names"),
+        (per_task(groups=dict(normals=list(TASKS))), "PerTask: `groups` must map names, which are"),
+        (per_task(groups=dict(a="semseg", b="normals")), "PerTask: `groups` must map names"),
+        (per_task(groups=[["semseg"], ["normals"]]), "PerTask: `groups` must map names"),
     ],
 )
 def test_wrong_settings_are_one_message(peft, message):

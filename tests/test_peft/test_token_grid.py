@@ -6,7 +6,7 @@ The methods of the package treat all tokens alike, so no other test would notice
 import pytest
 import torch
 from methods import ENCODERS, TASKS, ConvolvesPatches
-from naive import run_stock
+from naive import run_plain, run_stock
 
 from vmt_mm.export import FORMATS, TaskOutputs, compare_outputs, example_inputs
 from vmt_mm.models.lazy_resize import values_of
@@ -67,28 +67,6 @@ def convolve_naively(x, weight, grid):
                         total += weight[:, i, j] * x[:, prefix + above * width + left]
             out[:, prefix + row * width + column] = total
     return out
-
-
-def run_plain(stock, images, change, extra):
-    """Tokens of the four levels of the original ViT, with additions in every block."""
-    blocks, start, levels = getattr(stock, "layers", None) or stock.blocks, [], []
-    handle = blocks[0].register_forward_pre_hook(
-        lambda _, inputs, options: start.extend((*inputs, *options.values())), with_kwargs=True
-    )
-    stock(images)
-    handle.remove()
-    x, rope = start[0], [value for value in start[1:] if isinstance(value, torch.Tensor)]
-    for index, block in enumerate(blocks):
-        if rope:
-            y = x + change("after_attn")(index, block.gamma_1 * block.attn(block.norm1(x), *rope))
-            out = block.gamma_2 * block.mlp(block.norm2(y))
-        else:
-            y = x + change("after_attn")(index, block.attn(block.ln1(x)))
-            out = block.ffn.layers(block.ln2(y)) * block.ffn.gamma2.weight
-        x = y + change("after_mlp")(index, out) + change("parallel")(index, y)
-        if index in (0, 1, 3, 4):
-            levels.append((stock.norm if rope else stock.ln1)(x)[:, extra:])
-    return levels
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,12 +5,16 @@ python tools/model_converters/export_model.py CONFIG CHECKPOINT --out model.onnx
 The file is only kept if its outputs match PyTorch on the CPU, also at other batch and image sizes
 if these are dynamic. Its metadata contains mean and std, channel order, classes and palettes;
 docs/inference.md shows how to use the file with only NumPy and onnxruntime.
+
+With --merge, the updates of LoRA and DoRA are added to the frozen weights first. With PerTask, give
+one task per file. The outputs still match those of the model before it was merged.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import sys
 from pathlib import Path
 
@@ -57,6 +61,8 @@ def parse_args() -> argparse.Namespace:
         help="dynamic axes: the batch, or batch and image size (all, also if no value is given); "
         "default: none",
     )  # fmt: skip
+    parser.add_argument("--merge", action="store_true", help="fold what is linear in the PEFT "
+                        "method into the weights")  # fmt: skip
     parser.add_argument("--latency", type=int, metavar="ROUNDS", help="time PyTorch and the file")
     return parser.parse_args()
 
@@ -99,8 +105,9 @@ def export(args: argparse.Namespace) -> None:
     size = choose_size(model.cfg, args.size)
     example, inputs = example_inputs(size, args.dynamic, wrapped.image_channels)
     description = describe_model(wrapped, model.dataset_meta, size, args.dynamic)
+    exported = merge(wrapped) if args.merge else wrapped
     run, largest = write_checked(
-        form, wrapped, (example, inputs), args.dynamic, description, args.out
+        form, exported, (example, inputs), args.dynamic, description, args.out, wrapped
     )
     table = Table(title=f"{args.format} compared with PyTorch")
     for column in ("task", "channels", "largest relative difference"):
@@ -111,14 +118,26 @@ def export(args: argparse.Namespace) -> None:
     shapes = ", ".join("x".join(map(str, images.shape)) for images in inputs)
     print(f"compared on {shapes}\nwrote {args.out}, {args.out.stat().st_size:,} bytes")
     if args.latency:
-        report_latency(wrapped, run, inputs[0], args)
+        merged = {"PyTorch, merged": exported} if args.merge else {}
+        report_latency({"PyTorch, eager": wrapped, **merged, args.format: run}, inputs[0], args)
+
+
+def merge(wrapped: TaskOutputs) -> TaskOutputs:
+    """Return a copy with the PEFT method folded into the weights; print what remains of it."""
+    merged = copy.deepcopy(wrapped)
+    backbone = merged.model.backbone
+    name = type(backbone.peft).__name__
+    complete = backbone.merge_method(wrapped.names)
+    apart = backbone.peft.per_task_forward and len(wrapped.names) > 1
+    hint = "; these tasks differ: export them one by one, with --tasks NAME" if apart else ""
+    print(f"merged: {'nothing' if complete else 'a part'} of {name} remains{hint}")
+    return merged.eval().requires_grad_(False)
 
 
 def report_latency(
-    wrapped: TaskOutputs, run: Forward, images: torch.Tensor, args: argparse.Namespace
+    runs: dict[str, Forward], images: torch.Tensor, args: argparse.Namespace
 ) -> None:
-    """Time PyTorch and the file on one image; print the medians."""
-    runs = {"PyTorch, eager": wrapped, args.format: run}
+    """Time functions on one image, in turn; print the medians."""
     seconds = measure_latency(runs, images, args.latency)
     shape, threads = "x".join(map(str, images.shape)), torch.get_num_threads()
     print(f"medians of {args.latency} interleaved rounds on {shape}, {threads} CPU thread(s):")

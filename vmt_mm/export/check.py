@@ -87,8 +87,9 @@ def write_checked(
     dynamic: str | None,
     description: Mapping[str, Any],
     path: Path,
+    reference: TaskOutputs | None = None,
 ) -> tuple[Forward, dict[str, float]]:
-    """Export a model, run the file, and keep it if it agrees with PyTorch.
+    """Export a model, run the file, and keep it if it agrees with ``reference``, or the model.
 
     The model must be in eval mode on the CPU; ``inputs`` are those of :func:`example_inputs`.
     Returns a function that runs the file, and the largest difference per task. If the outputs
@@ -100,7 +101,7 @@ def write_checked(
             with torch.no_grad():
                 form.write(wrapped, inputs[0], dynamic, description, trial)
             run = form.load(trial)
-            largest, faults = compare_outputs(wrapped, run, inputs[1])
+            largest, faults = compare_outputs(reference or wrapped, run, inputs[1])
             if faults:
                 why = "; perhaps a layer fixes the traced size: "
                 hint = why + LESS_DYNAMIC[dynamic] if dynamic else ""

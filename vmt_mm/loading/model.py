@@ -181,6 +181,8 @@ def _facts(description: Mapping[str, Any], absent: Collection[str] = ()) -> dict
         if isinstance(value, Mapping) and value.keys() == {"type", "arguments"}:
             facts[path] = value["type"]
             rest += [(f"{path}.{key}", child) for key, child in value["arguments"].items()]
+        elif isinstance(value, Mapping) and path.endswith(".groups"):  # of tasks
+            facts[path] = {g: [t for t in own if t in tasks] for g, own in value.items()}
         else:
             facts[path] = value
     return facts
