@@ -175,7 +175,8 @@ def _call(registry: Registry, cfg: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(description: Mapping[str, Any], absent: Collection[str] = ()) -> dict[str, Any]:
     """Flatten a description, without absent tasks, to ``{"peft.method.rank": 4}``."""
     tasks = {n: kind for n, kind in description.get("tasks", {}).items() if n not in absent}
-    facts, rest = {"tasks": sorted(tasks)}, [(f"task {n!r}", kind) for n, kind in tasks.items()]
+    facts: dict[str, Any] = {"tasks": sorted(tasks)}
+    rest = [(f"task {n!r}", kind) for n, kind in tasks.items()]
     rest += [(part, description.get(part)) for part in ("encoder", "peft")]
     for path, value in rest:
         if isinstance(value, Mapping) and value.keys() == {"type", "arguments"}:

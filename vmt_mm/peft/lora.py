@@ -28,8 +28,6 @@ class LoRALinear(nn.Linear):
     row of W + scale B A, a constant for gradients, and m is ``lora_magnitude``.
     """
 
-    lora_magnitude: nn.Parameter | None
-
     def __init__(
         self,
         linear: nn.Linear,
@@ -43,11 +41,10 @@ class LoRALinear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.chosen, self.parts, self.scale, self.dropout = tuple(chosen), parts, scale, dropout
-        width, self.dora = linear.out_features // parts, dora
+        width = linear.out_features // parts
         self.lora_A = nn.Parameter(torch.empty(len(chosen) * rank, linear.in_features))
         self.lora_B = nn.Parameter(torch.empty(len(chosen) * width, rank))
-        magnitude = nn.Parameter(torch.empty(len(chosen) * width)) if dora else None
-        self.register_parameter("lora_magnitude", magnitude)
+        self.lora_magnitude = nn.Parameter(torch.empty(len(chosen) * width)) if dora else None
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -62,8 +59,8 @@ class LoRALinear(nn.Linear):
         """Map (..., in) to (..., out)."""
         inner = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
         out, outer = super().forward(x), self._outer()
-        if self.dora:
-            gain = self._gain()
+        if self.lora_magnitude is not None:
+            gain = self._gain(self.lora_magnitude)
             outer = gain[:, None] * outer
             product = out if self.bias is None else out - self.bias
             out = torch.addcmul(out, product, (gain - 1).to(out.dtype))  # exactly W x + b if m = n
@@ -73,15 +70,13 @@ class LoRALinear(nn.Linear):
         """Return W + scale B A (out, in), without the magnitudes of DoRA."""
         return self.weight + self.scale * (self._outer() @ self.lora_A)
 
-    def _gain(self) -> Tensor:
+    def _gain(self, magnitude: Tensor) -> Tensor:
         """Return m / n of every output (out,), and 1 for parts without an update."""
         with torch.no_grad():  # as DoRA's authors do, see section 4.3 of their paper
             norms = list(self.updated_weight().norm(dim=1).chunk(self.parts))
         gains = [torch.ones_like(norm) for norm in norms]
-        assert self.lora_magnitude is not None
-        rows = self.lora_magnitude.chunk(len(self.chosen))
-        for part, magnitude in zip(self.chosen, rows, strict=True):
-            gains[part] = magnitude / norms[part]
+        for part, own in zip(self.chosen, magnitude.chunk(len(self.chosen)), strict=True):
+            gains[part] = own / norms[part].clamp(min=1e-12)  # a row of W may be 0
         return torch.cat(gains)
 
     @torch.no_grad()
@@ -89,8 +84,9 @@ class LoRALinear(nn.Linear):
         """Return a linear layer with the same function and no further parameters."""
         linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, "meta")
         weight = self.updated_weight()
-        linear.weight = nn.Parameter(self._gain()[:, None] * weight if self.dora else weight)
-        linear.bias = self.bias
+        if self.lora_magnitude is not None:
+            weight = self._gain(self.lora_magnitude)[:, None] * weight
+        linear.weight, linear.bias = nn.Parameter(weight), self.bias
         return linear
 
     def _outer(self) -> Tensor:

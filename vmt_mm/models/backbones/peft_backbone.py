@@ -92,7 +92,8 @@ class PEFTBackbone(Backbone):
         self.peft = build_method(peft)
         self.peft.attach(self)
         self.added_keys = frozenset(set(self.state_dict()) - own)
-        self._set_parts()
+        #: key of a parameter that is swapped per task -> the part that uses it
+        self._part_of = {k: self._find_part(k) for t in tasks for k in self.peft.parameters_for(t)}
         # for callers that skip init_weights; leave the random state unchanged
         with torch.random.fork_rng(devices=[]):
             self.peft.reset_from_pretrained(self)
@@ -100,11 +101,6 @@ class PEFTBackbone(Backbone):
     def blocks_of(self, stage: int) -> list[int]:
         """Return the indices of the blocks of a stage."""
         return [index for index, block in enumerate(self.block_specs) if block.stage == stage]
-
-    def _set_parts(self) -> None:
-        keys = (k for task in self.task_names for k in self.peft.parameters_for(task))
-        #: key of a parameter that is swapped per task -> the part that uses it
-        self._part_of = {key: self._find_part(key) for key in keys}
 
     def _find_part(self, key: str) -> str:
         """Return the part that uses a parameter."""
@@ -161,7 +157,7 @@ class PEFTBackbone(Backbone):
         own = self.state_dict().keys() - self.added_keys
         self.task_names = self.select_tasks(tasks)
         self.peft = self.peft.merge(self, self.task_names)
-        self._set_parts()
+        self._part_of = self._part_of if self.peft.per_task_forward else {}
         self.added_keys = frozenset(self.state_dict().keys() - own)
         return not self.added_keys
 

@@ -128,13 +128,12 @@ class TaskStreams:
         of_method = all(key.startswith(PEFT) for own in parameters.values() for key in own)
         first, *others = self._streams
         apart = first.split(parameters)
-        if self._join and not others and of_method and not recompute and parameters and apart[1:]:
+        if self._join and of_method and not recompute and apart[1:] and parameters and not others:
             if len(apart) > len(first.groups):
                 kept = [_join(x) for x in zip(*(own.kept for own in apart), strict=True)]
-                groups = [group for own in apart for group in own.groups]
-                first = self._streams[0] = Stream(groups, torch.cat([own.x for own in apart]), kept)
-            values = [parameters[group[0]] for group in first.groups]
-            calls = [partial(call_with, self._backbone, own) for own in values]
+                x = torch.cat([own.x for own in apart])
+                first = self._streams[0] = Stream([own.groups[0] for own in apart], x, kept)
+            calls = [partial(call_with, self._backbone, parameters[g[0]]) for g in first.groups]
             first.x, feature = function(PerTaskCall(calls), first.x)
             first.kept.append(feature)
             return
