@@ -212,6 +212,7 @@ HEADS = dict(
         ("swin", "VMTAdapterLite", "mlp", "all"),  # parallel branches, factored weights
         ("swin", "PerTask-LoRA", "fcn", None),  # wrapped layers, one pass per task
         ("vit", "Hyperformer", "hrnet", "all"),  # generated weights, maps on another grid
+        ("vit", "Mona", "mlp", "all"),  # convolutions with computed weights
         ("vit", "DecodersOnly", "dpt", "all"),  # several steps of upsampling
     ],
 )

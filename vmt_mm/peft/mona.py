@@ -52,8 +52,9 @@ class MonaAdapter(nn.Module):
         f = h.transpose(1, 2).reshape(h.shape[0], h.shape[2], grid.height, grid.width)
         layers: Any = self.depthwise  # one kernel: a sum of convolutions is a convolution
         kernel: Any = sum(F.pad(c.weight, [3 - c.padding[0]] * 4) for c in layers) / 3
+        kernel = kernel.reshape(self.up.in_features, 1, 7, 7)  # ONNX needs a constant shape
         bias: Any = sum(c.bias for c in layers) / 3
-        f = f + F.conv2d(f, kernel, bias, padding=3, groups=f.shape[1])
+        f = f + F.conv2d(f, kernel, bias, padding=3, groups=self.up.in_features)
         f = F.gelu(f + self.pointwise(f)).flatten(2).transpose(1, 2)
         return self.up(F.dropout(f, self.dropout, self.training))
 
