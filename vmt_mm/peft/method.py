@@ -124,8 +124,7 @@ class PEFTMethod(nn.Module):
     def merge(self, backbone: Backbone, tasks: Sequence[str]) -> PEFTMethod:
         """Fold what is linear into the backbone's layers, for ``tasks`` only and for good.
 
-        Return the method that remains for prediction: this one, without the merged parameters, or
-        ``PEFTMethod()`` if nothing remains.
+        Return the method that remains for prediction: this one, or ``PEFTMethod()`` if none does.
         """
         return self
 

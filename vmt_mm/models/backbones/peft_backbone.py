@@ -150,10 +150,7 @@ class PEFTBackbone(Backbone):
         return _add(x, last), feature
 
     def merge_method(self, tasks: Sequence[str] | None = None) -> bool:
-        """Fold what is linear of the method into the weights, for prediction of ``tasks`` only.
-
-        This cannot be undone. Returns whether no parameter of the method remains.
-        """
+        """Fold the method into the weights, for ``tasks`` and for good; return if all of it is."""
         own = self.state_dict().keys() - self.added_keys
         self.task_names = self.select_tasks(tasks)
         self.peft = self.peft.merge(self, self.task_names)
