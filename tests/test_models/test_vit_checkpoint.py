@@ -213,7 +213,7 @@ def pool(state):
     ("spoil", "message"),
     [
         (drop, r"dinov2 keys\): 1 missing key\(s\): layers.1.ln1.bias"),
-        (add_registers, r"a DINOv2 with registers of width 8 with 4 blocks, for MultiTaskTimmViT"),
+        (add_registers, r"a DINOv2 with registers of width 8 with 4 blocks; it has keys"),
         (reshape, r"patch_embed.projection.weight \(8, 3, 4, 4\) \(model: \(8, 3, 8, 8\)\)"),
         (take_away_positions, r"pos_embed \(1, 20, 8\) \(model: \(1, 26, 8\)\)"),
         (pool, r"2 missing key\(s\): ln1.bias, ln1.weight"),
