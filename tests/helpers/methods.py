@@ -5,6 +5,7 @@ An entry of ``ENCODERS`` adds a backbone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,7 @@ class Encoder:
         table_heads: heads of each block with a 13 x 13 table of relative positions.
         stages: stage of each block.
         own: methods that only this backbone tests fully.
+        last_of_stages: indices of the blocks that give maps.
         patch_embed: name of the patch embedding.
     """
 
@@ -55,6 +57,7 @@ class Encoder:
     table_heads: tuple[int, ...] = ()
     stages: tuple[int, ...] = (0, 1, 2, 2, 3)
     own: tuple[str, ...] = ()
+    last_of_stages: tuple[int, ...] = (0, 1, 3, 4)
     patch_embed: str = "patch_embed.projection"
 
     @cached_property
@@ -106,6 +109,7 @@ SWIN = Encoder(
          fc2="ffn.layers.1", norm1="norm1", table="attn.w_msa.relative_position_bias_table"),
     table_heads=(1, 1, 2, 4, 8),
     stages=(0, 0, 1, 2, 3),
+    last_of_stages=(1, 2, 3, 4),
 )  # fmt: skip
 #: With LayerScale, a patch size that divides no image here, and groups of unequal length.
 _VIT = dict(
@@ -178,6 +182,11 @@ class Row:
         count: number of trainable parameters, as a formula.
         per_task: whether the backbone runs once per task.
         from_the_start: whether the tasks differ from the patch embedding on.
+        tolerance: of features that are equal; above 0 if a function rounds by an element's place in
+            the batch, as SiLU does on CPUs.
+        idle: trainable parameters that no feature depends on: their gradient is 0.
+        steps: number of steps after which every other one has had a gradient; factors in a row
+            that start at 0 take one each.
     """
 
     peft: Mapping
@@ -185,6 +194,9 @@ class Row:
     count: int
     per_task: bool = False
     from_the_start: bool = False
+    tolerance: float = 0.0
+    idle: frozenset[str] = frozenset()
+    steps: int = 2
 
 
 _SCALES = [f"{part}.{task}" for part in ("alpha", "gamma") for task in TASKS]
@@ -211,6 +223,44 @@ _MONA = [
 def _mona(d: int, k: int) -> int:
     """Down and up, LN, gamma and gamma_x, three depthwise convolutions and the 1x1."""
     return (d * k + k) + (k * d + d) + 2 * d + 2 * d + (9 + 25 + 49 + 3) * k + k * k + k
+
+
+def _mtlora(on: Encoder, **options) -> Row:
+    """MTLoRA of ranks 3 and 2."""
+    qkv = 4 if on.layers["q"] == on.layers["k"] else 6  # a fused layer, or three
+    unfrozen = [r"(^|\.)(ln\d|\w*norm\w*)\.", "^patch_embed", "bias_table$", "reduction"]
+    if options.get("plus"):
+        unfrozen.remove("reduction")
+    own = {name for name in on.sizes if any(re.search(pattern, name) for pattern in unfrozen)}
+    several = not isinstance(on.layers["fc1"], str)
+    layers = ("proj", "fc1", "fc2", *(["fc1_1"] if several else []))
+    tails = {f"peft.blocks.{i}.{layer}_{factor}.{task}" for i in on.last_of_stages
+             for layer in layers for factor in "AB" for task in TASKS}  # fmt: skip
+    shared = on.of_layers(*_lora("q", "k", "v", "proj", "fc1", "fc2"))
+    count = on.total(lambda d: 3 * ((qkv + 2) * d + on.lora_mlp(d)))
+    if options.get("mode") == "addition":
+        of_tails = [on.blocks[i] for i in on.last_of_stages]
+        added = {n for n in shared if n.startswith(tuple(of_tails)) and "qkv" not in n}
+        norms = {n.replace("lora_A", "lora_norm.weight").replace("lora_B", "lora_norm.bias")
+                 for n in added}  # fmt: skip
+        shared = (shared - added) | norms
+        widths = [on.widths[i] for i in on.last_of_stages]
+        count += sum(2 * 6 * d - 3 * 12 * d for d in widths)
+    if options.get("plus"):
+        merging = {n.removesuffix("weight") for n in on.sizes if "reduction" in n}
+        shared |= {f"{name}lora_{factor}" for name in merging for factor in "AB"}
+        count += sum(3 * 6 * d for d in on.widths[1:-1])  # from 4 d to 2 d
+    last = f"{on.blocks[-1]}.{on.layers['fc2']}."  # its shared output goes nowhere
+    idle = {name for name in shared if name.startswith(last) and options.get("mode") != "matrixv2"}
+    tasks = T * 2 * sum(2 * on.widths[i] + on.lora_mlp(on.widths[i]) for i in on.last_of_stages)
+    return Row(
+        dict(type="MTLoRA", rank=3, task_rank=2, dropout=0.0, **options),
+        shared | tails | own,
+        count + tasks + sum(on.sizes[name] for name in own),
+        tolerance=1e-6 if several else 0.0,
+        idle=frozenset(idle),
+        steps=3,
+    )
 
 
 def _shared(on: Encoder) -> dict[str, Row]:
@@ -281,11 +331,14 @@ def _shared(on: Encoder) -> dict[str, Row]:
             on.of_layers(*_lora("k", "proj", "fc1", "fc2")),
             on.total(lambda d: 3 * (2 * d + 2 * d + on.lora_mlp(d))),
         ),
+        "MTLoRA": _mtlora(on),
         "BitFit": Row(
             dict(type="BitFit"), biases, sum(on.sizes[name] for name in biases), from_the_start=True
         ),
     }
     if on.table_heads:
+        rows["MTLoRA-plus"] = _mtlora(on, plus=True, mode="matrixv2")
+        rows["MTLoRA-addition"] = _mtlora(on, mode="addition")
         rows["RelativeBias"] = Row(
             dict(type="RelativeBias"), on.of_layers("{table}"), 13**2 * sum(on.table_heads)
         )
@@ -371,8 +424,9 @@ def _rows(on: Encoder) -> dict[str, Row]:
 
 #: Backbone -> method -> what it must satisfy.
 METHODS = {name: _rows(on) for name, on in ENCODERS.items()}
-#: One method of each kind, tested on every backbone: shared, one copy per task, wrapped layers.
-_KINDS = ("VMTAdapter", "PerTask-Adapter", "LoRA")
+#: One method of each kind, tested on every backbone: shared, one copy per task, wrapped layers,
+#: task tails.
+_KINDS = ("VMTAdapter", "PerTask-Adapter", "LoRA", "MTLoRA")
 
 
 class Case(NamedTuple):

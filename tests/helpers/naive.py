@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from methods import TASKS
 from mmseg.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from vmt_mm.models.backbones.swin import ARCHITECTURES
+from vmt_mm.registry import MODELS
 
 
 def stock_swin(encoder: nn.Module, replace: dict[str, Tensor] | None = None) -> SwinTransformer:
@@ -99,3 +101,27 @@ def run_plain(
         if index in (0, 1, 3, 4):
             levels.append((stock.norm if rope else stock.ln1)(x)[:, extra:])
     return levels
+
+
+def build(taps: str = "stage", **peft: Any) -> Any:
+    """A backbone with random trainable parameters."""
+    encoder = MODELS.build(
+        dict(type="MultiTaskSwin", arch="nano", tasks=list(TASKS), allow_random_backbone=True,
+             peft=peft, taps=taps)
+    )  # fmt: skip
+    encoder.init_weights()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3)
+    return encoder.double().eval()
+
+
+def check(encoder: nn.Module, expected: Callable[[Tensor, str], list[Tensor]]) -> None:
+    """Compare a backbone with ``expected(images, task)``, which returns four feature maps."""
+    images = torch.randn(2, 3, 44, 60, dtype=torch.float64)
+    with torch.no_grad():
+        features = encoder(images)
+        for task in TASKS:
+            for own, theirs in zip(features[task], expected(images, task), strict=True):
+                assert (own - theirs).abs().max() <= 1e-10 * theirs.abs().max()

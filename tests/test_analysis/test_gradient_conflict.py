@@ -140,6 +140,9 @@ def test_parameters_of_one_task_are_not_shared_in_a_joint_batch():
     assert shared
     assert not [name for name in shared if ".embeddings." in name]
     assert model.backbone.batch_tasks
+    model = make_model(dict(type="MTLoRA", rank=2))  # whose tasks are in one batch in some blocks
+    cosines, shared = measure_conflict(losses_of(model, batch), find_candidates(model))
+    assert shared and not any(name.endswith(tuple(TASKS)) for name in shared)
     model = make_model(dict(type="PerTask", method=dict(type="Adapter")))
     with pytest.raises(InputError, match="it needs a method with shared parameters"):
         measure_conflict(losses_of(model, batch), find_candidates(model))

@@ -20,7 +20,7 @@ NANO = CONFIGS / "vmt" / "vmt_swin-nano_shapes.py"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 FILES = sorted(
     str(path.relative_to(CONFIGS))
-    for folder in ("vmt", "baselines", "pretrain")
+    for folder in ("vmt", "baselines", "peers", "pretrain")
     for path in (CONFIGS / folder).rglob("*.py")
 )
 
@@ -156,7 +156,7 @@ def test_several_processes_on_a_cpu_get_their_wrapper(monkeypatch):
 
 def test_config_files_are_found():
     assert {"vmt/vmt_swin-t_pascal.py", "vmt/vmt_swin-nano_shapes.py"} <= set(FILES)
-    assert {name.split("/")[0] for name in FILES} == {"vmt", "baselines", "pretrain"}
+    assert {name.split("/")[0] for name in FILES} == {"vmt", "baselines", "peers", "pretrain"}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -42,10 +42,12 @@ SHORT_VIT = {
     "model.backbone.out_indices": (0, 1, 2, 3),
 }
 VIT_CONFIG = "configs/vmt/vmt_vit-s14_photos.py"
+MTLORA_CONFIG = "configs/peers/mtlora-r16_swin-nano_shapes.py"
 CONFIGS = {
     CONFIG: SHORT_SWIN,
     VIT_CONFIG: SHORT_VIT,
     "configs/baselines/multiple_lora_swin-nano_shapes.py": SHORT_SWIN,
+    MTLORA_CONFIG: SHORT_SWIN,
 }
 
 
@@ -176,8 +178,12 @@ def test_a_file_that_differs_from_the_model_before_merging_is_not_written(
     assert "not written, since the exported model differs from PyTorch" in text
 
 
-def test_onnx_of_a_vit_holds_at_other_sizes(onnx, tmp_path):
-    wrapped = TaskOutputs(build(VIT_CONFIG), ["saliency"]).eval().requires_grad_(False)
+@pytest.mark.parametrize(
+    ("config", "tasks"), [(VIT_CONFIG, ["saliency"]), (MTLORA_CONFIG, ["saliency", "normals"])]
+)
+def test_onnx_holds_at_other_sizes(onnx, config, tasks, tmp_path):
+    """Of a ViT, and of a method with a stream per task."""
+    wrapped = TaskOutputs(build(config), tasks).eval().requires_grad_(False)
     example, inputs = example_inputs((56, 70), "all")
     with torch.no_grad():
         FORMATS["onnx"].write(wrapped, example, "all", {}, tmp_path / "vit.onnx")

@@ -36,6 +36,8 @@ def unfactored_mlp(head, maps):
 
 
 def unfactored_hrnet(head, maps):
+    if head.reduce:
+        maps = [reduce(m) for reduce, m in zip(head.reduce, maps, strict=True)]
     return head.predict(F.relu(head.norm(head.fuse(torch.cat(upsample(maps), dim=1)))))
 
 
@@ -73,6 +75,7 @@ def naive_dpt(head, maps):
     [
         (dict(type="MLPHead", channels=16), unfactored_mlp),
         (dict(type="HRNetHead"), unfactored_hrnet),
+        (dict(type="HRNetHead", hidden_ratio=4, widths=(2, 3, 5, 7)), unfactored_hrnet),
     ],
 )
 def test_factored_equals_unfactored(cfg, unfactored, training):
@@ -141,6 +144,11 @@ def test_parameters_of_the_papers_decoders():
     hrnet = build_head(dict(type="HRNetHead"), swin, 3)
     expected = width * width + width + 2 * width + 3 * width + 3
     assert sum(p.numel() for p in hrnet.parameters()) == expected
+    cfg, maps = dict(type="HRNetHead", hidden_ratio=4, widths=(18, 36, 72, 144)), (*swin[1:], 768)
+    heads = [build_head(cfg, maps, c) for c in (21, 7, 1, 3)]  # of MTLoRA
+    assert sum(p.numel() for head in heads for p in head.parameters()) == 1_946_624
+    with pytest.raises(InputError, match="`widths` must have 4 entries, one per map, got"):
+        build_head(dict(cfg, widths=(18, 36)), maps, 3)
 
 
 @pytest.mark.parametrize("out_channels", [1, 3, 7])

@@ -46,16 +46,22 @@ def test_every_method_has_a_row():
 def test_only_methods_on_relative_positions_are_refused_without_them(encoder):
     on = ENCODERS[encoder]
     without = METHODS["swin"].keys() - METHODS[encoder].keys()
-    assert without == (set() if on.table_heads else {"RelativeBias", "PerTask-RelativeBias"})
-    for name in without:
-        with pytest.raises(InputError, match="needs 'relative_position_table' in every block"):
+    of_swin = {"RelativeBias", "PerTask-RelativeBias", "MTLoRA-plus", "MTLoRA-addition"}
+    assert without == (set() if on.table_heads else of_swin)
+    for name in without - {"MTLoRA-addition"}:  # works everywhere, and is tested on Swin
+        reason = "needs 'relative_position_table' in every block"
+        with pytest.raises(InputError, match="needs patch merging" if "plus" in name else reason):
             build_model(METHODS["swin"][name].peft, on=on)
 
 
 def _compiled(case):
-    """Compile each backbone once, shared or per task: a trace takes seconds."""
-    usual = "PerTask-LoRA" if case.encoder == "vit" else "VMTAdapter"
-    marks = () if case.method == usual else pytest.mark.every_backbone
+    """Compile each backbone once, shared, per task or with tails: a trace takes seconds."""
+    usual = dict(swin=("VMTAdapter", "MTLoRA"), vit=("PerTask-LoRA",))
+    marks = (
+        ()
+        if case.method in usual.get(case.encoder, ("VMTAdapter",))
+        else pytest.mark.every_backbone
+    )
     return pytest.param(case, id="-".join(case), marks=marks)
 
 
@@ -63,7 +69,7 @@ def _compiled(case):
 _COMPILED = [
     _compiled(Case(encoder, method))
     for encoder in ENCODERS
-    for method in ("VMTAdapter", "PerTask-LoRA", "Hyperformer")
+    for method in ("VMTAdapter", "PerTask-LoRA", "Hyperformer", "MTLoRA")
 ]
 
 
@@ -97,7 +103,12 @@ def test_trainable_and_saved_parameters(row, model, on):
     assert model.backbone.added_keys == added
 
 
-def test_start_equals_the_frozen_backbone(model, on):
+def same(a, b, row):
+    """Whether two maps are equal, bit for bit unless the row has a tolerance."""
+    return torch.equal(a, b) or (a - b).abs().max() <= row.tolerance * b.abs().max()
+
+
+def test_start_equals_the_frozen_backbone(row, model, on):
     state = model.backbone.state_dict()
     frozen = build_model(dict(type="DecodersOnly"), on=on).backbone
     frozen.load_state_dict({k: v for k, v in state.items() if k not in model.backbone.added_keys})
@@ -106,21 +117,23 @@ def test_start_equals_the_frozen_backbone(model, on):
         own, expected = model.backbone.eval()(images), frozen.eval()(images)
     for task in TASKS:
         for a, b in zip(own[task], expected[task], strict=True):
-            assert torch.equal(a, b)
+            assert same(a, b, row)
 
 
-def test_every_trainable_gets_a_gradient_by_the_second_step(model):
-    step(model, adam(model))
+def test_every_trainable_soon_gets_a_gradient(row, model):
+    optimizer = adam(model)
+    for _ in range(row.steps - 1):
+        step(model, optimizer)
     step(model)
     # biases before batch normalisation have none, whatever the method
-    without = [
-        n
+    without = {
+        n.removeprefix("backbone.")
         for n, p in model.named_parameters()
         if p.requires_grad
         and not (n.startswith("heads") and "linears" in n and n.endswith("bias"))
         and (p.grad is None or not p.grad.abs().max() > 0)
-    ]
-    assert without == []
+    }
+    assert without == row.idle
 
 
 def test_frozen_parameters_do_not_move(model):
@@ -153,13 +166,13 @@ def test_passes_through_the_encoder(row, model, on):
     assert calls["last"] == passes + 1
 
 
-def test_tasks_do_not_depend_on_other_requested_tasks(model):
+def test_tasks_do_not_depend_on_other_requested_tasks(row, model):
     scatter(model).eval()
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         together, alone = model.backbone(images), model.backbone(images, ["normals"])
     for a, b in zip(together["normals"], alone["normals"], strict=True):
-        assert torch.equal(a, b)
+        assert same(a, b, row)
 
 
 def test_round_trip_through_a_checkpoint(row, model, on, tmp_path):
@@ -174,7 +187,7 @@ def test_round_trip_through_a_checkpoint(row, model, on, tmp_path):
             assert torch.equal(values, expected[task])
 
 
-def test_activation_checkpointing_changes_nothing(model, monkeypatch):
+def test_activation_checkpointing_changes_nothing(row, model, monkeypatch):
     # runs tasks one by one: a joint batch may round differently
     encoder = scatter(model).backbone.train()
     monkeypatch.setattr(encoder, "batch_tasks", False)
@@ -199,13 +212,18 @@ def test_activation_checkpointing_changes_nothing(model, monkeypatch):
     for task in TASKS:
         assert all(torch.equal(a, b) for a, b in zip(features[task], again[task], strict=True))
     for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
+        assert (gradient.abs().max() > 0) != (name in row.idle), name
         assert torch.equal(gradient, gradients_again[name]), name
 
 
 def test_dropout_next_to_trainable_parameters_only_acts_in_training():
-    for method in (dict(type="LoRA", dropout=0.5), dict(type="LoRA", dropout=0.5, train_norm=True)):
-        for config in (method, dict(type="PerTask", method=method)):
+    for method in (
+        dict(type="LoRA", dropout=0.5),
+        dict(type="LoRA", dropout=0.5, train_norm=True),
+        dict(type="MTLoRA", rank=2, dropout=0.5),
+    ):
+        per_task = [dict(type="PerTask", method=method)] if method["type"] == "LoRA" else []
+        for config in (method, *per_task):
             encoder = scatter(build_model(config)).backbone
             images = torch.randn(1, 3, 32, 32)
             with torch.no_grad():

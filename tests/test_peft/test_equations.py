@@ -3,35 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from methods import METHODS, TASKS
-from naive import layer_norm, run_stock, stock_swin
+from methods import METHODS
+from naive import build, check, layer_norm, run_stock, stock_swin
 
 from vmt_mm.peft.lora import LoRALinear
-from vmt_mm.registry import MODELS
-
-
-def build(**peft):
-    """A backbone with random trainable parameters."""
-    encoder = MODELS.build(
-        dict(type="MultiTaskSwin", arch="nano", tasks=list(TASKS), allow_random_backbone=True,
-             peft=peft)
-    )  # fmt: skip
-    encoder.init_weights()
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(std=0.3)
-    return encoder.double().eval()
-
-
-def check(encoder, expected):
-    """Compare a backbone with ``expected(images, task)``, which returns four feature maps."""
-    images = torch.randn(2, 3, 44, 60, dtype=torch.float64)
-    with torch.no_grad():
-        features = encoder(images)
-        for task in TASKS:
-            for own, theirs in zip(features[task], expected(images, task), strict=True):
-                assert (own - theirs).abs().max() <= 1e-10 * theirs.abs().max()
 
 
 def tensors(encoder, prefix):

@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from vmt_mm.analysis.tables import render_table, table_of
-from vmt_mm.checkpoints.keys import some
+from vmt_mm.checkpoints.keys import some, task_of_keys
 from vmt_mm.errors import InputError
 from vmt_mm.registry import HOOKS
 from vmt_mm.structures import MultiTaskDataSample
@@ -73,7 +73,9 @@ def measure_conflict(
 
     NaN if a gradient is zero or not finite. Also returns the names of the shared parameters.
     """
-    gradients = task_gradients([*losses.values()], [*parameters.values()])
+    owner = task_of_keys(parameters, losses)
+    owners = [owner.get(name) for name in parameters]
+    gradients = task_gradients(losses, [*parameters.values()], owners)
     by_name = zip(parameters, *gradients, strict=True)
     shared = {name: own for name, *own in by_name if all(part is not None for part in own)}
     if not shared:

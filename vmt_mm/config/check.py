@@ -116,7 +116,8 @@ def _arguments(path: str, node: Mapping[str, Any], kinds: list[Any]) -> Iterator
     for kind in kinds:
         (known, anything), unread = parameters_of(kind), getattr(kind, "unread", {})
         faults.append([])
-        for key in (k for k in node if k in unread or k not in {*known, *_OF_BUILDERS}):
+        read = {*known, *_OF_BUILDERS, *getattr(kind, "of_builder", ())}
+        for key in (k for k in node if k in unread or k not in read):
             hint = nearest(key, known, _SIMILAR if anything else 0.6)
             hint = f"; {unread[key]}" if key in unread else hint
             if hint or not anything:

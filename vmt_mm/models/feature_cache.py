@@ -26,12 +26,12 @@ class FeatureCache:
     def __init__(self, limit: float, backbone: Any) -> None:
         if not isinstance(limit, (int, float)) or limit <= 0:
             raise InputError(f"`feature_cache_bytes` must be a positive number, got {limit!r}")
-        peft: type[PEFTMethod] = type(backbone.peft)
-        shared = peft.task_features is PEFTMethod.task_features
-        if any(p.requires_grad for p in backbone.parameters()) or not shared:
+        peft: PEFTMethod = backbone.peft
+        if any(p.requires_grad for p in backbone.parameters()) or not peft.shares_features:
+            kind = type(peft).__name__
             raise InputError(
                 "`feature_cache_bytes` needs frozen features that all tasks share, as with "
-                f"DecodersOnly, but the backbone has {peft.__name__}; remove `feature_cache_bytes`"
+                f"DecodersOnly, but the backbone has {kind}; remove `feature_cache_bytes`"
             )
         self.limit, self.size = limit, 0
         self._kept: dict[bytes, tuple[Map, ...]] = {}

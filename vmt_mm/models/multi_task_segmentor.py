@@ -13,6 +13,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
+from vmt_mm.checkpoints.keys import task_of_keys
 from vmt_mm.errors import InputError
 from vmt_mm.models.eager_backward import eager_loss
 from vmt_mm.models.feature_cache import FeatureCache
@@ -117,6 +118,10 @@ class MultiTaskSegmentor(BaseModel):
         #: Names of the parameters that would be trained without `new_tasks`.
         self.previously_trainable: frozenset[str] = frozenset()
         if self.new_tasks:
+            if self.backbone.peft.couples_tasks:
+                kind = type(self.backbone.peft).__name__
+                problem = f"with {kind} as configured, a new task changes the existing ones"
+                raise InputError(f"`new_tasks`: {problem}; train all tasks together")
             self.previously_trainable = freeze_existing_tasks(self, self.new_tasks)
             self.train()  # put frozen heads in eval mode even before training sets the mode
         self.weighting = build_weighting(weighting, list(self.trained_tasks))
@@ -205,7 +210,10 @@ class MultiTaskSegmentor(BaseModel):
             sources = self.backbone.parameters() if maps is None else map(values_of, maps)
             tensors = [*sources, *self.heads.parameters()]
             tensors = [x for x in tensors if x.requires_grad]
-            total, weight = method.aggregate(losses, sums[1] > 0, tensors)
+            tasks_of = task_of_keys(dict(self.named_parameters()), self.tasks)
+            owner = {id(p): tasks_of.get(n) for n, p in self.named_parameters()}
+            owners = [owner.get(id(x)) for x in tensors]
+            total, weight = method.aggregate(losses, sums[1] > 0, tensors, owners)
         total = total + (objective - total).detach()
         for_log = {name: loss.detach() for name, loss in named.items()} | terms
         return dict(loss=total, **for_log, **{f"weight_{n}": w for n, w in weight.items()})

@@ -35,10 +35,10 @@ def check_positive(method: nn.Module, **settings: int) -> None:
 
 
 def check_dropout(method: nn.Module, dropout: float) -> None:
-    """Raise InputError unless the dropout probability is in [0, 1)."""
-    if not 0 <= dropout < 1:
-        name = type(method).__name__
-        raise InputError(f"{name}: `dropout` must be in [0, 1), got {dropout!r}")
+    """Raise InputError unless the probability of dropout is in [0, 1)."""
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        kind = type(method).__name__
+        raise InputError(f"{kind}: `dropout` must be in [0, 1), got {dropout!r}")
 
 
 class LowRankLinear(nn.Module):

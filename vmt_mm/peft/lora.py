@@ -101,6 +101,18 @@ class LoRALinear(nn.Linear):
         return torch.cat(rows)
 
 
+def wrap_linear(
+    backbone: Backbone, name: str, kind: type[LoRALinear], *args: Any, **options: Any
+) -> LoRALinear:
+    """Replace a linear layer by ``kind(layer, *args, **options)``, and return that."""
+    owner, _, leaf = name.rpartition(".")
+    linear = backbone.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    wrapped = kind(linear, *args, **options)
+    setattr(backbone.get_submodule(owner), leaf, wrapped)
+    return wrapped
+
+
 @PEFT_METHODS.register_module()
 class LoRA(PEFTMethod):
     """LoRA: low-rank updates W + (alpha / r) B A of linear layers in every block.
@@ -148,20 +160,13 @@ class LoRA(PEFTMethod):
             for names in layers_by_block("LoRA", backbone, role) if chosen else ():
                 if len(parts) > 1 and len(names) == len(parts):  # separate q, k and v
                     for place in chosen:
-                        self._wrap(backbone, names[place], [0], 1)
+                        wrap_linear(backbone, names[place], LoRALinear, [0], 1, **self.options)
                 else:
+                    shape = (chosen, len(parts))
                     for name in names:
-                        self._wrap(backbone, name, chosen, len(parts))
+                        wrap_linear(backbone, name, LoRALinear, *shape, **self.options)
         for name in layer_names("LoRA", backbone, "norm1") if self.train_norm else ():
             backbone.get_submodule(name).requires_grad_(True)
-
-    def _wrap(self, backbone: Backbone, name: str, chosen: list[int], parts: int) -> None:
-        """Replace a linear layer by one with an update of its ``chosen`` parts."""
-        owner, _, leaf = name.rpartition(".")
-        linear = backbone.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        wrapped = LoRALinear(linear, chosen, parts, **self.options)
-        setattr(backbone.get_submodule(owner), leaf, wrapped)
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Set every update to 0, which gives the features of the frozen backbone."""

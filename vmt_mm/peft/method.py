@@ -18,6 +18,13 @@ from vmt_mm.errors import InputError
 from vmt_mm.registry import PEFT_METHODS
 
 _OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
+#: Groups of a backbone's parameters: ``unfreeze`` names them, a pattern finds them by name.
+_GROUPS = dict(
+    norm=re.compile(r"(^|\.)(ln\d|\w*norm\w*)\.\w+$"),
+    patch_embed=re.compile(r"^patch_embed\."),
+    relative_position=re.compile(r"relative_position_bias_table$"),
+    reduction=re.compile(r"\.reduction\.\w+$"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,19 @@ class PEFTMethod(nn.Module):
 
     With ``per_task_forward`` the backbone runs once per task, with :meth:`parameters_for` in place;
     otherwise one pass serves all tasks. With ``counts_output_norms``, trainable output norms count
-    as part of the backbone, as the paper counts those of BitFit.
+    as part of the backbone, as the paper counts those of BitFit. ``couples_tasks`` are tasks
+    whose outputs depend on each other's parameters: all of them run, and none can be added later.
+
+    Every method takes ``unfreeze`` in its config: groups of the backbone's parameters that are
+    trained as well, see :func:`unfreeze`. None means the groups of the method's paper.
     """
 
     per_task_forward: bool = False
     counts_output_norms: bool = False
+    couples_tasks: tuple[str, ...] = ()
+    unfreeze: Sequence[str] | None = None
+    #: Keys of a method's config that :func:`build_method` reads.
+    of_builder = ("unfreeze",)
     blocks: Any  # an nn.ModuleList, whose items torch gives no type
 
     def attach(self, backbone: Backbone) -> None:
@@ -111,6 +126,13 @@ class PEFTMethod(nn.Module):
         :meth:`parallel_to_mlp`: in training, only these run per task.
         """
         return {}
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether all tasks have the same features."""
+        own, base = type(self), PEFTMethod
+        same = own.task_features is base.task_features and own.tails is base.tails
+        return same and not self.per_task_forward
 
     def block_of(self, key: str) -> int | None:
         """Index of the block that one of the method's keys belongs to: ``blocks.<index>.<...>``."""
@@ -147,6 +169,17 @@ class PEFTMethod(nn.Module):
         """
         return SideOutput()
 
+    def tails(self, index: int, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Map keys of the backbone to tensors that replace them while block ``index`` runs.
+
+        These start a tail per task, a stream of its own to the end of the block: a wrapped ``proj``
+        that sees them returns ((1 + T) B, L, d), the shared stream and then those of ``tasks``. The
+        rest of the block, hooks included, runs on this batch. The next block gets the shared stream
+        only. The tails become the ``feature`` of each task in :meth:`task_features`, so only the
+        last block of a stage may have them. An empty mapping means none.
+        """
+        return {}
+
     def task_features(
         self,
         stage: int,
@@ -179,7 +212,42 @@ def build_method(cfg: Mapping | None) -> PEFTMethod:
     if kind is None or (isinstance(kind, str) and PEFT_METHODS.get(kind) is None):
         known = ", ".join(sorted(PEFT_METHODS.module_dict))
         raise InputError(f"peft: unknown type {kind!r}; known: {known}")
-    return PEFT_METHODS.build(dict(cfg))
+    cfg = dict(cfg)
+    groups = cfg.pop("unfreeze", None)
+    method = PEFT_METHODS.build(cfg)
+    method.unfreeze = method.unfreeze if groups is None else groups
+    return method
+
+
+def attach_method(method: PEFTMethod, backbone: Backbone) -> None:
+    """Attach a method, then unfreeze the groups of parameters that it names.
+
+    Raises InputError for a group that is unknown, or of which the backbone has no parameter.
+    """
+    method.attach(backbone)
+    found, groups = parameter_groups(backbone), method.unfreeze or ()
+    if isinstance(groups, str) or not set(groups) <= found.keys():
+        raise InputError(f"peft: `unfreeze` must be a list of {[*found]}, got {groups!r}")
+    for group in groups:
+        if not found[group]:
+            have = [name for name, own in found.items() if own]
+            problem = f"the backbone has no parameter of {group!r}, only of {have}"
+            raise InputError(f"peft: {problem}; remove {group!r} from `unfreeze`")
+        for parameter in found[group]:
+            parameter.requires_grad_(True)
+
+
+def parameter_groups(backbone: Backbone) -> dict[str, list[nn.Parameter]]:
+    """Return the backbone's own parameters of each group that ``unfreeze`` may name.
+
+    ``norm``: all norms; ``patch_embed``: the patch embedding with its norm; ``relative_position``:
+    the tables of relative positions; ``reduction``: the linear layers of patch merging.
+    """
+    named = [x for x in backbone.named_parameters() if not x[0].startswith("peft.")]
+    return {
+        group: [parameter for name, parameter in named if pattern.search(name)]
+        for group, pattern in _GROUPS.items()
+    }
 
 
 def layers_by_block(method: str, backbone: Backbone, role: str) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vmt_mm.checkpoints.keys import PEFT
 from vmt_mm.errors import InputError
-from vmt_mm.peft.method import Backbone, PEFTMethod, build_method
+from vmt_mm.peft.method import Backbone, PEFTMethod, attach_method, build_method
 from vmt_mm.peft.parameter_swap import call_with, find_parameter, replace_parameters, unregister
 from vmt_mm.registry import PEFT_METHODS
 
@@ -43,7 +43,7 @@ class PerTask(PEFTMethod):
         super().__init__()
         self.method = own = build_method(method)
         self._name = type(own).__name__
-        if own.per_task_forward or type(own).task_features is not PEFTMethod.task_features:
+        if not own.shares_features:
             reason = f"{self._name} already has separate features per task"
             raise InputError(f"PerTask: {reason}; use it without PerTask")
         if type(from_stage) is not int or not 0 <= from_stage <= 3:
@@ -61,9 +61,13 @@ class PerTask(PEFTMethod):
 
     def attach(self, backbone: Backbone) -> None:
         """Attach the method, then copy its trainable parameters once per task or group."""
+        if self.unfreeze:
+            raise InputError(
+                "PerTask: `unfreeze` must be in `method`, which gives it per-task copies"
+            )
         self._groups = self._group_tasks(backbone.task_names)
         before = {name for name, _ in backbone.named_parameters()}
-        self.method.attach(backbone)
+        attach_method(self.method, backbone)
         trained = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
         stage_of = {name: self._stage_of(name, backbone) for name in trained}
         trained = {n: p for n, p in trained.items() if stage_of[n] >= self.stages[0]}

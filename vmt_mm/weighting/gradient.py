@@ -14,7 +14,6 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft import PEFTMethod
 from vmt_mm.registry import WEIGHTINGS
 from vmt_mm.utils.compat import autocast_dtype
 from vmt_mm.utils.modules import restored_generators
@@ -56,8 +55,7 @@ class GradientAggregation(Weighting):
         method, name = backbone.peft, type(backbone.peft).__name__
         if not any(p.requires_grad for p in backbone.parameters()):
             raise _error(f"needs trainable parameters in the backbone; {name} has none")
-        common = type(method).task_features is PEFTMethod.task_features
-        if self.on == "features" and (method.per_task_forward or not common):
+        if self.on == "features" and not method.shares_features:
             raise _error(f"{name} has no features that all tasks share; use on='parameters'")
         if backbone._compiled_loop:  # its backward pass has zeros for other tasks' parameters
             raise _error("cannot tell which tasks share a parameter of a compiled backbone")
@@ -69,11 +67,16 @@ class GradientAggregation(Weighting):
         return losses.sum()
 
     def aggregate(
-        self, losses: Mapping[str, Tensor], present: Tensor, tensors: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        present: Tensor,
+        tensors: Sequence[Tensor],
+        owners: Sequence[str | None],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a scalar 0 with the aggregated gradients by ``tensors``, and weights by task.
 
-        There are no weights if the aggregator has none. Uses up the graph of the losses (scalars);
+        ``owners`` has the task that alone uses a tensor, or None. There are no weights if the
+        aggregator has none. Uses up the graph of the losses (scalars);
         a task that is not ``present`` (T,) in any process is left out.
         """
         if autocast_dtype(tensors[0].device.type) == torch.float16:
@@ -81,7 +84,7 @@ class GradientAggregation(Weighting):
         names = [name for name, known in zip(self.tasks, present.tolist(), strict=True) if known]
         if len(names) < len(self.tasks) and hasattr(self.aggregator, "reset"):
             raise _error(f"{self.name} remembers all tasks, but a batch has labels of {names} only")
-        found = task_gradients([losses[name] for name in names], tensors)
+        found = task_gradients({name: losses[name] for name in names}, tensors, owners)
         gradients, columns, weights = [], {}, {}
         by_tensor = zip(*found, strict=True) if found else [()] * len(tensors)
         for index, (x, own) in enumerate(zip(tensors, by_tensor, strict=True)):
@@ -125,17 +128,22 @@ class GradientAggregation(Weighting):
 
 
 def task_gradients(
-    losses: Sequence[Tensor], tensors: Sequence[Tensor]
-) -> list[tuple[Tensor | None, ...]]:
-    """Return the gradients of each loss by the tensors, None where it does not depend on one.
+    losses: Mapping[str, Tensor], tensors: Sequence[Tensor], owners: Sequence[str | None]
+) -> list[list[Tensor | None]]:
+    """Return the gradients of each task's loss by the tensors, None if it does not depend on one.
 
-    Runs one backward pass per loss; the last one frees the graph.
+    ``owners`` has the task that alone uses a tensor, or None: tasks that run in one batch give zero
+    gradients to each other's parameters. Runs one backward pass per loss; the last one frees the
+    graph.
     """
+    found, left = [], len(losses)
     with torch.autocast(tensors[0].device.type, enabled=False):
-        return [
-            torch.autograd.grad(x, tensors, retain_graph=x is not losses[-1], allow_unused=True)
-            for x in losses
-        ]
+        for task, loss in losses.items():
+            left -= 1
+            given = torch.autograd.grad(loss, tensors, retain_graph=left > 0, allow_unused=True)
+            pairs = zip(given, owners, strict=True)
+            found.append([g if owner in (None, task) else None for g, owner in pairs])
+    return found
 
 
 def _build_aggregator(name: str, options: Mapping[str, Any], tasks: int) -> Any:

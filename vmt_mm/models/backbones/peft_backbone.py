@@ -18,8 +18,15 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
 from vmt_mm.models.lazy_resize import Map, as_tensor
-from vmt_mm.peft import Backbone, PEFTMethod, SideOutput, TokenGrid, build_method
-from vmt_mm.peft.parameter_swap import find_parameter
+from vmt_mm.peft import (
+    Backbone,
+    PEFTMethod,
+    SideOutput,
+    TokenGrid,
+    attach_method,
+    build_method,
+)
+from vmt_mm.peft.parameter_swap import call_with, find_parameter
 from vmt_mm.utils.compat import is_exporting, need
 
 
@@ -32,7 +39,7 @@ class PEFTBackbone(Backbone):
           forward_features                            the architecture's loop: swin.py, vit.py
             streams = start_streams(tasks, images)    one stream until the tasks differ
             streams.apply(part, f)                    x = f(x): embedding, patch merging
-            run_block(streams, i, grid)
+            run_block(streams, i, grid)                 with method.tails(i, tasks) in place
               y    = x + method.after_attn(i, attend(norm1(x)), grid)
               y    = add(y, method.after_residual(i, "attn", y, grid))
               side = method.parallel_to_mlp(i, y, grid)
@@ -90,7 +97,7 @@ class PEFTBackbone(Backbone):
         self.requires_grad_(False)
         own = set(self.state_dict())
         self.peft = build_method(peft)
-        self.peft.attach(self)
+        attach_method(self.peft, self)
         self.added_keys = frozenset(set(self.state_dict()) - own)
         #: key of a parameter that is swapped per task -> the part that uses it
         self._part_of = {k: self._find_part(k) for t in tasks for k in self.peft.parameters_for(t)}
@@ -125,8 +132,12 @@ class PEFTBackbone(Backbone):
         """
         name = self.block_specs[index].name
         recompute = self.with_cp and torch.is_grad_enabled()
-        block = self.get_submodule(name)
-        streams.block(name, partial(self._block, block, index, grid, geometry), recompute)
+        block, tails = self.get_submodule(name), self.peft.tails(index, streams.tasks)
+        count = len(streams.tasks) if tails else 0
+        run = partial(self._block, block, index, grid, geometry, count)
+        # within the function that is recomputed, as every swap
+        run = partial(call_with, self, tails, run) if tails else run
+        streams.block(name, run, recompute)
 
     def _block(
         self,
@@ -134,20 +145,29 @@ class PEFTBackbone(Backbone):
         index: int,
         grid: TokenGrid,
         geometry: tuple,
+        tails: int,
         call: PerTaskCall,
         x: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run a block with the method; return the stream (B, L, d) and the task feature."""
-        method = self.peft
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Run a block with the method; return the stream (B, L, d), task feature and T ``tails``.
+
+        The tails are (T B, L, d), task by task; None without any.
+        """
+        method, batch = self.peft, x.shape[0]
         attended = self.attend(block, block.norm1(x), *geometry)
-        y = x + call(lambda out: method.after_attn(index, out, grid), attended)
+        attended = call(lambda out: method.after_attn(index, out, grid), attended)
+        if tails:  # the batch of the attention has x, then each task
+            y = (x + attended.reshape(1 + tails, *x.shape)).reshape(attended.shape)
+        else:
+            y = x + attended
         y = _add(y, call(lambda y: method.after_residual(index, "attn", y, grid), y))
         side = call(lambda y: method.parallel_to_mlp(index, y, grid), y)
         out = self.feed_forward(block, block.norm2(y))
         x = _add(y + call(lambda out: method.after_mlp(index, out, grid), out), side)
         last = call(lambda x: method.after_residual(index, "mlp", x, grid), x)
         feature = side.task_feature if last.task_feature is None else last.task_feature
-        return _add(x, last), feature
+        x = _add(x, last)
+        return (x[:batch], None, x[batch:]) if tails else (x, feature, None)
 
     def merge_method(self, tasks: Sequence[str] | None = None) -> bool:
         """Fold the method into the weights, for ``tasks`` and for good; return if all of it is."""
@@ -180,7 +200,10 @@ class PEFTBackbone(Backbone):
             hint = "set model.backbone.in_channels, or color_type of LoadImageFromFile"
             raise InputError(f"the images have {counts}; {hint}")
         loop = self._compiled_loop or type(self).forward_features
-        features: dict[str, tuple[Map, ...]] = loop(self, images, self.select_tasks(tasks))
+        names = self.select_tasks(tasks)
+        run = self.peft.couples_tasks or names
+        features: dict[str, tuple[Map, ...]] = loop(self, images, run)
+        features = {name: features[name] for name in names}
         return features if lazy else _materialise(features)
 
     @property

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmseg.models.backbones import SwinTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmt_mm.errors import InputError, refuse_unread
 from vmt_mm.models.backbones.origins import load_swin
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, embed_patches, patch_grid
-from vmt_mm.peft import BlockSpec, TokenGrid
+from vmt_mm.models.backbones.task_streams import TaskStreams
+from vmt_mm.peft import BlockSpec, PEFTMethod, TokenGrid
 from vmt_mm.registry import MODELS
 from vmt_mm.utils.compat import is_compiling, is_exporting, take_first
 
@@ -54,6 +55,9 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         allow_random_backbone: accept a backbone without pretrained weights.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         drop_path_rate: stochastic depth, without effect in frozen layers.
+        taps: "stage": maps are taken at the end of each stage, after its output norm. "merged":
+            after the patch merging that follows, without output norms, as in MTLoRA: strides 8, 16,
+            32, 32, and the channels of the next stage.
         kwargs: of mmseg's ``SwinTransformer``, such as ``window_size`` and ``in_channels``.
     """
 
@@ -74,24 +78,37 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
         allow_random_backbone: bool = False,
         with_cp: bool = False,
         drop_path_rate: float = 0.0,
+        taps: str = "stage",
         **kwargs: Any,
     ) -> None:
+        if taps not in ("stage", "merged"):
+            raise InputError(f"MultiTaskSwin: `taps` must be 'stage' or 'merged', got {taps!r}")
         if arch not in ARCHITECTURES:
             raise InputError(f"MultiTaskSwin: `arch` must be in {[*ARCHITECTURES]}, got {arch!r}")
         refuse_unread(MultiTaskSwin, kwargs)
         sizes = {**ARCHITECTURES[arch], **kwargs}
         super().__init__(drop_path_rate=drop_path_rate, **sizes)
-        self.with_cp = with_cp
-        self.out_channels = tuple(self.num_features)
+        self.with_cp, self.taps = with_cp, taps
+        widths = self.out_channels = tuple(self.num_features)
+        if taps == "merged":
+            self.strides, self.out_channels = (8, 16, 32, 32), (*widths[1:], widths[-1])
+            for norm in (getattr(self, f"norm{stage}") for stage in range(4)):
+                for name, value in [*norm.named_parameters()]:  # not used, so never trained
+                    delattr(norm, name)
+                    norm.register_buffer(name, value.detach())
         self.block_specs = tuple(
             BlockSpec.of(stage, channels, f"stages.{stage}.blocks.{number}", **_LAYERS)
-            for stage, channels in enumerate(self.out_channels)
+            for stage, channels in enumerate(widths)
             for number in range(sizes["depths"][stage])
         )
         around = [f"stages.{n}.downsample" for n in range(3)] + [f"norm{n}" for n in range(4)]
         names = ["patch_embed", *around, *(block.name for block in self.block_specs)]
         self.parts = {name: name for name in names}
         self.init_peft(tasks, peft, pretrained, allow_random_backbone)
+        if taps == "merged" and type(self.peft).task_features is not PEFTMethod.task_features:
+            kind = type(self.peft).__name__
+            problem = f"{kind} adds features of the stage to its map; `taps` must be 'stage'"
+            raise InputError(f"MultiTaskSwin: {problem}, got {taps!r}")
 
     def forward_features(
         self, images: Tensor, names: Sequence[str]
@@ -105,17 +122,30 @@ class MultiTaskSwin(PEFTBackbone, SwinTransformer):
             grid = TokenGrid(*hw_shape)
             for index in self.blocks_of(stage):
                 self.run_block(streams, index, grid, hw_shape)
-            norm = self.get_submodule(f"norm{stage}")
-            tokens_of = streams.end_stage(f"norm{stage}", norm, stage, grid)
-            for name, tokens in tokens_of.items():
-                # channels-last: the heads' linear layers need no copy
-                on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
-                maps[name].append(on_grid.permute(0, 3, 1, 2))
+            if self.taps == "stage":
+                self._take(streams, stage, hw_shape, self.get_submodule(f"norm{stage}"), maps)
             if stage < 3:
                 part = f"stages.{stage}.downsample"
                 streams.apply(part, partial(self.merge_patches, self.get_submodule(part), hw_shape))
                 hw_shape = ((hw_shape[0] + 1) // 2, (hw_shape[1] + 1) // 2)
+            if self.taps == "merged":
+                self._take(streams, stage, hw_shape, nn.Identity(), maps)
         return {name: tuple(levels) for name, levels in maps.items()}
+
+    def _take(
+        self,
+        streams: TaskStreams,
+        stage: int,
+        hw_shape: tuple[int, int],
+        norm: nn.Module,
+        maps: dict[str, list[Tensor]],
+    ) -> None:
+        """End a stage: append its map (B, C, H, W) to those of each task."""
+        tokens_of = streams.end_stage(f"norm{stage}", norm, stage, TokenGrid(*hw_shape))
+        for name, tokens in tokens_of.items():
+            # channels-last: the heads' linear layers need no copy
+            on_grid = tokens.reshape(tokens.shape[0], *hw_shape, tokens.shape[2])
+            maps[name].append(on_grid.permute(0, 3, 1, 2))
 
     def _embed(self, images: Tensor) -> Tensor:
         return self.drop_after_pos(embed_patches(self.patch_embed, images))
@@ -179,22 +209,25 @@ def arrange(
 
 
 class _Permute(torch.autograd.Function):
-    """Permute rows; unlike that of indexing, the backward pass is a gather, not a scatter-add."""
+    """Permute rows; unlike that of indexing, the backward pass is a gather, not a scatter-add.
+
+    Further dimensions before the rows are kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        """Permute the rows of x (R, d)."""
+        """Permute the rows of x (..., R, d)."""
         ctx.save_for_backward(inverse)
-        return x.index_select(0, order)
+        return x.index_select(-2, order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         """Permute the gradients back."""
-        return grad.index_select(0, *ctx.saved_tensors), None, None
+        return grad.index_select(-2, *ctx.saved_tensors), None, None
 
 
 def _permute(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    return _Permute.apply(x, order, inverse) if x.requires_grad else x.index_select(0, order)
+    return _Permute.apply(x, order, inverse) if x.requires_grad else x.index_select(-2, order)
 
 
 def pad_map(x: Tensor, high: int, wide: int) -> Tensor:
@@ -220,10 +253,13 @@ def shifted_window_attention(attn: Any, x: Tensor, hw_shape: tuple[int, int]) ->
     x = pad_map(x.reshape(batch, height, width, channels), high, wide)
     x = _permute(x.reshape(-1, channels), windows.order, windows.inverse)
     x = _attend_within(inner, x.view(-1, side * side, channels), windows)
-    x = inner.proj_drop(inner.proj(x)).view(-1, channels)
-    x = _permute(x, windows.inverse, windows.order).view(batch, high, wide, channels)
+    rows, x = batch * high * wide, inner.proj_drop(inner.proj(x))
+    # streams of the layer, see `PEFTMethod.tails`: all have the same order of windows
+    streams = getattr(inner.proj, "streams", 1)
+    x = x.view(rows, channels) if streams == 1 else x.view(streams, rows, channels)
+    x = _permute(x, windows.inverse, windows.order).view(streams * batch, high, wide, channels)
     x = take_first(take_first(x, 1, height), 2, width)
-    return attn.drop(x.reshape(batch, height * width, channels))
+    return attn.drop(x.reshape(streams * batch, height * width, channels))
 
 
 def _attend_within(attn: Any, x: Tensor, windows: Windows) -> Tensor:

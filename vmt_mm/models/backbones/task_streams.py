@@ -50,18 +50,21 @@ def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
 class Stream:
     """Tokens ``x`` (G B, L, d) of one pass: the B images of each of G groups of tasks in turn.
 
-    Tasks of a group had the same parameters so far. ``kept`` has the task features of the stage.
+    Tasks of a group had the same parameters so far. ``kept`` has the task features of the stage,
+    ``tails`` (T B, L, d) the streams of the tasks in its last block, see :meth:`PEFTMethod.tails`.
     """
 
     groups: list[tuple[str, ...]]
     x: Tensor
     kept: list[Tensor | None] = field(default_factory=list)
+    tails: Tensor | None = None
 
     def split(self, parameters: Mapping[str, Mapping[str, Tensor]]) -> list[Stream]:
         """Return a stream per set of tasks with the same ``parameters`` (task -> key -> tensor)."""
         count = len(self.groups)
         parts = [
-            x.chunk(count) if count > 1 and x is not None else [x] * count
+            # not chunk, whose sizes an exported model would fix
+            x.reshape(count, -1, *x.shape[1:]) if count > 1 and x is not None else [x] * count
             for x in (self.x, *self.kept)
         ]
         return [
@@ -99,7 +102,7 @@ class TaskStreams:
     def __init__(
         self, backbone: Any, part_of: Mapping[str, str], tasks: Sequence[str], x: Tensor, join: bool
     ) -> None:
-        self._backbone, self._join = backbone, join
+        self._backbone, self._join, self.tasks = backbone, join, tuple(tasks)
         self._method: PEFTMethod = backbone.peft
         self._streams = [Stream([tuple(tasks)], x)]
         #: part -> task -> key -> tensor
@@ -110,17 +113,18 @@ class TaskStreams:
                     self._parameters.setdefault(part_of[key], {}).setdefault(task, {})[key] = value
 
     def apply(self, part: str, function: Callable[[Tensor], Tensor]) -> None:
-        """Run one part of the backbone on every stream: ``x = function(x)``."""
+        """Run one part of the backbone on every stream, and its tails: ``x = function(x)``."""
         for stream, call in self._calls(part):
             stream.x = call(function, stream.x)
+            stream.tails = stream.tails if stream.tails is None else call(function, stream.tails)
 
     def block(
         self,
         part: str,
-        function: Callable[[PerTaskCall, Tensor], tuple[Tensor, Tensor | None]],
+        function: Callable[[PerTaskCall, Tensor], tuple[Tensor, Tensor | None, Tensor | None]],
         recompute: bool = False,
     ) -> None:
-        """Run a block on every stream: ``function(call, x)`` returns x and the task feature.
+        """Run a block on every stream: ``function(call, x)`` returns x, task feature and tails.
 
         ``call`` calls hooks of the method; ``recompute`` keeps no activations for the backward.
         """
@@ -134,13 +138,14 @@ class TaskStreams:
                 x = torch.cat([own.x for own in apart])
                 first = self._streams[0] = Stream([own.groups[0] for own in apart], x, kept)
             calls = [partial(call_with, self._backbone, parameters[g[0]]) for g in first.groups]
-            first.x, feature = function(PerTaskCall(calls), first.x)
+            first.x, feature, _ = function(PerTaskCall(calls), first.x)
             first.kept.append(feature)
             return
         for stream, run in self._calls(part):
             if recompute:  # around the swap: inside it, gradients would be wrong
                 run = partial(checkpoint, run, use_reentrant=False)
-            stream.x, feature = cast("tuple", run(function, PerTaskCall(), stream.x))
+            results = cast("tuple", run(function, PerTaskCall(), stream.x))
+            stream.x, feature, stream.tails = results
             stream.kept.append(feature)
 
     def end_stage(
@@ -152,12 +157,15 @@ class TaskStreams:
         """
         features, prefix, patches = {}, grid.prefix, TokenGrid(grid.height, grid.width)
         for stream, call in self._calls(part):
-            done = Stream(stream.groups, call(norm, stream.x), stream.kept)
+            done = Stream(stream.groups, stream.x, stream.kept)
+            if stream.tails is not None:
+                done = Stream([(t,) for t in self.tasks], stream.tails, [None for _ in stream.kept])
+            done.x = call(norm, done.x)
             for own in done.split({}):
                 kept = [x if x is None else x[:, prefix:] for x in own.kept]
                 x, tasks = own.x[:, prefix:], own.groups[0]
                 features.update(self._method.task_features(stage, x, kept, tasks, patches))
-            stream.kept = []
+            stream.kept, stream.tails = [], None
         return features
 
     def _calls(self, part: str) -> list[tuple[Stream, Callable[..., Any]]]:

@@ -16,6 +16,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from vmt_mm.errors import InputError
 from vmt_mm.models.lazy_resize import Map, project
 from vmt_mm.registry import MODELS
 
@@ -35,10 +36,16 @@ def fuse_pyramid(maps: Sequence[Map], weights: Sequence[Tensor], bias: Tensor | 
 
 @MODELS.register_module()
 class HRNetHead(BaseModule):
-    """HRNetV2 head: upsample to stride 4, concatenate, 1x1 conv of the same width, norm, ReLU, 1x1.
+    """HRNetV2 head: upsample to the finest map, concatenate, 1x1 conv, norm, ReLU, 1x1.
 
     https://arxiv.org/abs/1908.07919. Maps (B, C_j, H_j, W_j), finest first, to logits
-    (B, out_channels, H_0, W_0). ``norm_cfg`` None means batch normalisation.
+    (B, out_channels, H_0, W_0).
+
+    Args:
+        hidden_ratio: output channels of the first 1x1 per channel of the concatenated maps.
+        widths: channels to which a 1x1 without bias first reduces each map; None leaves them.
+            MTLoRA has (18, 36, 72, 144), with a ``hidden_ratio`` of 4.
+        norm_cfg: None means batch normalisation.
     """
 
     #: The head accepts ``LazyResize`` maps.
@@ -48,18 +55,29 @@ class HRNetHead(BaseModule):
         self,
         in_channels: Sequence[int],
         out_channels: int,
+        hidden_ratio: int = 1,
+        widths: Sequence[int] | None = None,
         norm_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.in_channels, width = tuple(in_channels), sum(in_channels)
-        self.fuse = nn.Conv2d(width, width, 1)
+        self.widths = tuple(in_channels if widths is None else widths)
+        if len(self.widths) != len(in_channels):
+            problem = f"`widths` must have {len(in_channels)} entries, one per map, got {widths!r}"
+            raise InputError(f"HRNetHead: {problem}")
+        pairs = zip(in_channels, widths or (), strict=widths is not None)
+        self.reduce = nn.ModuleList(nn.Conv2d(c, w, 1, bias=False) for c, w in pairs)
+        width = hidden_ratio * sum(self.widths)
+        self.fuse = nn.Conv2d(sum(self.widths), width, 1)
         self.norm = build_norm_layer(norm_cfg or dict(type="BN"), width)[1]
         self.predict = nn.Conv2d(width, out_channels, 1)
 
     def forward(self, maps: Sequence[Map]) -> Tensor:
         """Maps (B, C_j, H_j, W_j) to logits (B, out_channels, H_0, W_0)."""
-        weights = self.fuse.weight.flatten(1).split(self.in_channels, dim=1)
+        if self.reduce:
+            pairs: Any = zip(maps, self.reduce, strict=True)
+            maps = [project(x, conv.weight.flatten(1), None) for x, conv in pairs]
+        weights = self.fuse.weight.flatten(1).split(self.widths, dim=1)
         x = fuse_pyramid(maps, weights, self.fuse.bias)
         return self.predict(F.relu(self.norm(x), inplace=True))
 
