@@ -208,7 +208,7 @@ def test_a_resumed_training_is_the_same(kind: str, small_run, tmp_path: Path):
     assert weights[0] != weights[-1]
     if kind == "Uncertainty":  # the two batches of an update have the same weights
         assert weights[::2] == weights[1::2]
-    assert resumed.runner.model.weighting.state_dict()["tasks"] == sorted(run.runner.model.tasks)
+    assert resumed.runner.model.weighting.config["tasks"] == sorted(run.runner.model.tasks)
     other = small_run({**options, "model.weighting": None, "resume": True}, folder=resumed.folder)
     with pytest.raises(InputError, match=f"type of model.weighting: '{kind}' there"):
         other.train()

@@ -173,6 +173,21 @@ def test_a_task_that_comes_and_goes_and_a_batch_without_labels(kind: str):
         assert np.isfinite([objective, *weights]).all()
 
 
+@pytest.mark.parametrize("kind", ["GeometricMean", "LogSum", "SmoothTchebycheff", "FAMO"])
+def test_a_loss_of_zero_or_less_stops_no_other_task(kind: str):
+    known = torch.tensor([True, True, True])
+    for value in (0.0, -1.0):
+        losses = LOSSES.float().clone()
+        losses[:, 1] = value
+        absent = torch.tensor([[True, False, True]] * 12)
+        without = [*run(build(kind), losses.clamp(min=0), absent)]
+        weighting = build(kind)
+        for step, (objective, weights) in enumerate(without):
+            weighting.epoch = step // 3
+            found = weighting(losses[step], known)
+            assert (found[0].item(), found[1].tolist()) == (objective, weights)
+
+
 @every_kind
 def test_losses_of_zero_give_finite_weights(kind: str):
     for objective, weights in run(build(kind), torch.zeros(12, 3), EVERYWHERE):
@@ -225,6 +240,8 @@ def test_every_weighting_is_tested():
         (dict(type="Uncertain"), "must be a dict with a `type` among DynamicWeightAverage, FAMO"),
         ("FAMO", "must be a dict with a `type`"),
         (dict(type="FAMO", lr=0), "`lr` must be a positive number, got 0"),
+        (dict(type="FAMO", lr=float("inf")), "`lr` must be a positive number, got inf"),
+        (dict(type="FAMO", weight_decay=-1), "`weight_decay` must be a number >= 0, got -1"),
         (dict(type="SmoothTchebycheff", warmup_epochs=-1), "`warmup_epochs` must be an integer"),
         (dict(type="DynamicWeightAverage", temperature="2"), "`temperature` must be a positive"),
         (dict(type="Uncertainty", initial="x"), "model.weighting: unsupported operand"),
@@ -240,3 +257,6 @@ def test_wrong_configs_are_refused(cfg: object, rule: str):
 def test_a_state_of_another_weighting_is_refused():
     with pytest.raises(ValueError, match="type of model.weighting: 'FAMO' there, 'LogSum' in"):
         build("LogSum").load_state_dict(build("FAMO").state_dict())
+    other = build_weighting(dict(type="FAMO", lr=0.1), TASKS)
+    with pytest.raises(ValueError, match="lr of model.weighting: None there, 0.1 in the config"):
+        other.load_state_dict(build("FAMO").state_dict())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Tensor
 
+from vmt_mm.errors import InputError
 from vmt_mm.registry import WEIGHTINGS
 from vmt_mm.weighting.weighting import LearnedWeighting, safe_log, softmax_present
 
@@ -17,15 +19,20 @@ class FAMO(LearnedWeighting):
 
     After an update, the parameters of tasks whose log L_i decreased less grow. This is measured by
     the losses of the next batch, as the authors propose for less cost, not by those of the same
-    batch again. Losses must be positive.
+    batch again.
 
     Args:
         lr: learning rate of the parameters.
         weight_decay: their decay, gamma in the paper.
     """
 
+    takes_logarithms = True
+
     def __init__(self, tasks: Sequence[str], lr: float = 0.025, weight_decay: float = 1e-3) -> None:
         super().__init__(tasks, lr, weight_decay=weight_decay)
+        if not isinstance(weight_decay, (int, float)) or not 0 <= weight_decay < inf:
+            rule = "`weight_decay` must be a number >= 0"
+            raise InputError(f"model.weighting: {rule}, got {weight_decay!r}")
         zeros = torch.zeros(len(self.tasks))
         self.state |= dict(logs=zeros, batches=zeros)
 

@@ -13,9 +13,10 @@ from vmt_mm.weighting.weighting import Weighting, mean_present, safe_log
 class GeometricMean(Weighting):
     """Geometric loss strategy (GLS): (product of L_i)^(1/T).
 
-    Chennupati et al., CVPR Workshops 2019, https://arxiv.org/abs/1904.08492, Eq. 3. Losses must be
-    positive.
+    Chennupati et al., CVPR Workshops 2019, https://arxiv.org/abs/1904.08492, Eq. 3.
     """
+
+    takes_logarithms = True
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return the geometric mean of the tasks that are present; 0 without any."""
@@ -26,8 +27,10 @@ class GeometricMean(Weighting):
 class LogSum(Weighting):
     """Sum of log L_i: the direction of :class:`GeometricMean`, with weights 1 / L_i.
 
-    Its gradients do not shrink with the losses. Losses must be positive.
+    Its gradients do not shrink with the losses.
     """
+
+    takes_logarithms = True
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return the sum over the tasks that are present."""

@@ -17,12 +17,13 @@ class SmoothTchebycheff(Weighting):
     """T mu log sum_i exp(log(L_i / n_i) / mu): mostly the task that is worst relative to n_i.
 
     n_i is the mean loss of epoch ``warmup_epochs``. Until its end, the objective is sum_i log L_i.
-    Losses must be positive.
 
     Args:
         mu: temperature; small values select the worst task alone.
         warmup_epochs: number of epochs before the one that measures n_i.
     """
+
+    takes_logarithms = True
 
     def __init__(self, tasks: Sequence[str], mu: float = 1.0, warmup_epochs: int = 4) -> None:
         super().__init__(tasks)

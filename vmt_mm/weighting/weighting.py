@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +12,16 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.registry import WEIGHTINGS
 
+#: Least loss of which weightings take the logarithm.
+_LEAST = 1e-8
+
 
 class Weighting:
     """Base class: an objective of the tasks' losses; w_i is its derivative by L_i.
 
     A weighting gets the losses times their ``loss_weight``, averaged over all processes, so that
-    its weights are equal in all of them. A task without labels in the batch is left out.
+    its weights are equal in all of them. A task without labels in the batch is left out, and with
+    ``takes_logarithms`` also one whose loss is 0 or less.
 
     The state belongs to the training run, like that of the optimizer: checkpoints contain it and a
     resumed run continues it, but it is not part of the model. Subclasses implement
@@ -31,12 +36,15 @@ class Weighting:
             several batches with gradient accumulation; the training loop sets it.
     """
 
+    takes_logarithms: ClassVar[bool] = False
     unread: ClassVar[Mapping[str, str]] = dict(tasks="weightings get all trained tasks")
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self.tasks = tuple(sorted(tasks))
         self.state: dict[str, Any] = {}
         self.epoch, self.new_update = 0, True
+        #: what a resumed run must have in common with this one
+        self.config: dict[str, Any] = dict(type=type(self).__name__, tasks=list(self.tasks))
 
     def begin_update(self, losses: Tensor, present: Tensor) -> None:
         """Prepare an update; the arguments are those of :meth:`objective` for its first batch."""
@@ -51,6 +59,9 @@ class Weighting:
     def __call__(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Return objective (scalar) and weights (T,), both detached."""
         losses = losses.detach()
+        if self.takes_logarithms:
+            present = present & (losses > _LEAST)
+            losses = torch.where(present, losses, 0)
         moved = {k: v.to(losses) for k, v in self.state.items() if isinstance(v, Tensor)}
         self.state.update(moved)
         with torch.autocast(losses.device.type, enabled=False):
@@ -64,14 +75,14 @@ class Weighting:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        return dict(type=type(self).__name__, tasks=list(self.tasks), state=dict(self.state))
+        return dict(config=self.config, state=dict(self.state))
 
     def load_state_dict(self, content: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`; raise ValueError if it is of another weighting."""
-        own = self.state_dict()
-        for key in ("type", "tasks"):
-            if content.get(key, own[key]) != own[key]:
-                was, now = content[key], own[key]
+        theirs = content.get("config", self.config)
+        for key in (*self.config, *theirs):
+            was, now = theirs.get(key), self.config.get(key)
+            if was != now:
                 raise ValueError(f"{key} of model.weighting: {was!r} there, {now!r} in the config")
         self.state = dict(content.get("state", self.state))
 
@@ -131,14 +142,14 @@ def softmax_present(logits: Tensor, present: Tensor) -> Tensor:
 
 
 def safe_log(losses: Tensor) -> Tensor:
-    """Logarithm of losses (T,), with derivative 0 below 1e-8."""
-    return losses.clamp(min=1e-8).log()
+    """Logarithm of losses (T,), with derivative 0 where it is not defined."""
+    return losses.clamp(min=_LEAST).log()
 
 
 def check_positive(**options: Any) -> None:
     """Raise InputError unless all options are positive numbers."""
     for name, value in options.items():
-        if not isinstance(value, (int, float)) or not value > 0:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < inf:
             raise InputError(f"model.weighting: `{name}` must be a positive number, got {value!r}")
 
 
@@ -152,6 +163,8 @@ def build_weighting(cfg: Mapping[str, Any] | None, tasks: Sequence[str]) -> Weig
         rule = f"must be a dict with a `type` among {known}"
         raise InputError(f"model.weighting {rule}; got {cfg!r}")
     try:
-        return WEIGHTINGS.build(dict(cfg), default_args=dict(tasks=tasks))
+        built = WEIGHTINGS.build(dict(cfg), default_args=dict(tasks=tasks))
     except TypeError as error:  # a missing argument, or one of another type
         raise InputError(f"model.weighting: {error}") from error
+    built.config |= {key: value for key, value in cfg.items() if key != "type"}
+    return built
