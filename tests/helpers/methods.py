@@ -371,7 +371,7 @@ def _progressive(row: Row, on: Encoder, per_block: Callable[[int], int], first: 
             trains.add(f"peft.group_copies.all.{flat}" if stage >= first else inner)
     peft = dict(type="PerTask", method=row.peft, from_stage=first)
     if first < 3:  # some tests have a third task
-        peft |= dict(groups=dict(all=[*TASKS, "depth", "edge"]), tasks_from_stage=3)
+        peft |= dict(groups=dict(all=[*TASKS, "saliency", "depth", "edge"]), tasks_from_stage=3)
     count = on.total(per_block) + (T - 1) * on.total(per_block, from_stage=3)
     return Row(peft, frozenset(trains), count, per_task=True)
 
