@@ -112,7 +112,11 @@ def test_activation_checkpointing_changes_nothing(name):
 
 @pytest.mark.skipif(not compat.has("2.6"), reason="compile_features needs PyTorch 2.6")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    ["vit", *(pytest.param(*p.values, marks=[*p.marks, pytest.mark.every_backbone])
+              for p in NAMES if p.values != ("vit",))],
+)  # fmt: skip
 def test_a_compiled_loop_at_two_sizes(name):
     backbone, sizes = build(name), (SIZE, (96, 40))
     images = [torch.randn(1, 3, *size) for size in sizes]
