@@ -316,4 +316,5 @@ def test_the_backbone_compiles_without_graph_breaks(model):
         gradients = [p.grad for p in encoder.parameters() if p.requires_grad]
         results.append(features + gradients)
     for expected, given in zip(*results, strict=True):
-        torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+        scale = max(1.0, expected.abs().max().item())  # sums of large terms round
+        torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5 * scale)
