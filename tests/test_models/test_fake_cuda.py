@@ -175,7 +175,7 @@ def test_every_head_with_all_tasks(on, head, cuda):
 # gradient methods consist of backward passes
 @pytest.mark.parametrize("kind", sorted({*WEIGHTINGS.module_dict} - {"GradientAggregation"}))
 def test_every_weighting(kind, cuda, monkeypatch):
-    # without a GPU there is no backward pass; the other operations remain
+    # a backward pass needs a GPU; the other operations do not
     monkeypatch.setattr(torch.autograd, "grad", lambda out, leaf: (out * torch.ones_like(leaf),))
     model = build(Case("swin", "VMTAdapter"), "mlp", cuda, FEW)
     model.weighting = build_weighting(dict(type=kind), list(model.tasks))
