@@ -98,7 +98,8 @@ class MultiTaskTimmViT(PlainViT):
         super().__init__()
         model_kwargs = {} if model_kwargs is None else model_kwargs
         if not isinstance(model_kwargs, Mapping):
-            raise InputError(f"MultiTaskTimmViT: `model_kwargs` must be a dict, got {model_kwargs!r}")
+            rule = f"`model_kwargs` must be a dict, got {model_kwargs!r}"
+            raise InputError(f"MultiTaskTimmViT: {rule}")
         if not isinstance(in_channels, int) or in_channels < 1:
             raise InputError(f"MultiTaskTimmViT: `in_channels` must be > 0, got {in_channels!r}")
         refuse_unread(MultiTaskTimmViT, model_kwargs)
