@@ -102,18 +102,21 @@ class _ExactLoop(mmengine.runner.BaseLoop):
         if size == 1 or not tasks:
             yield from batches
             return
-        while update := list(islice(batches, size - self._iter % size)):
-            counts = torch.tensor([_count_labels(tasks, batch) for batch in update])
-            end, means = hub.runtime_info.get(_UPDATE, (0, []))
-            if not self._iter < end:  # else, a resumed run is within an update
-                mean = counts.mean(0)
-                all_reduce(mean, "mean")
-                end, means = self._iter + len(update), mean.tolist()
-                hub.update_info(_UPDATE, [end, means])
-            for own, batch in zip(counts.tolist(), update, strict=True):
-                pairs = zip(tasks, own, means, strict=True)
-                model.update_shares = {name: n / max(mean, 1e-8) for name, n, mean in pairs}
-                yield batch
+        try:
+            while update := list(islice(batches, size - self._iter % size)):
+                counts = torch.tensor([_count_labels(tasks, batch) for batch in update])
+                end, means = hub.runtime_info.get(_UPDATE, (0, []))
+                if not self._iter < end:  # else, a resumed run is within an update
+                    mean = counts.mean(0)
+                    all_reduce(mean, "mean")
+                    end, means = self._iter + len(update), mean.tolist()
+                    hub.update_info(_UPDATE, [end, means])
+                for own, batch in zip(counts.tolist(), update, strict=True):
+                    pairs = zip(tasks, own, means, strict=True)
+                    model.update_shares = {name: n / max(mean, 1e-8) for name, n, mean in pairs}
+                    yield batch
+        finally:
+            model.update_shares = None
 
     def _validate_if_due(self, now: int, last: int, resumed: bool = False) -> None:
         """Validate if the interval is reached and a resumed run has not validated yet."""
