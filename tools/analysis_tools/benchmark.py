@@ -54,6 +54,7 @@ from vmt_mm.utils.files import (
     write_image,
     write_json,
 )
+from vmt_mm.utils.memory import keep_freed_memory
 
 #: Only from the second training step on does the optimizer have a state.
 _MEMORY_RUNS = 2
@@ -149,6 +150,7 @@ def main() -> None:
     args = parse_args()
     with friendly_errors():
         check_outputs(args)
+        keep_freed_memory()  # as training and test do
         if args.threads is not None:
             if args.threads < 1:
                 raise InputError(f"--threads must be 1 or more, got {args.threads}")

@@ -19,6 +19,7 @@ from scipy.stats import binom
 from torch.utils.benchmark import Timer
 
 from vmt_mm.errors import InputError
+from vmt_mm.utils.memory import keep_freed_memory
 
 
 def matrix_product_rate(dtype: torch.dtype, side: int = 1024) -> float:
@@ -69,6 +70,7 @@ def peak_memory(work: Callable[..., object], *args: Any) -> int:
 
 def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> int:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     work(*args)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()

@@ -16,6 +16,7 @@ from mmengine.dist import get_world_size, init_dist
 
 from vmt_mm.cli.errors import friendly_errors
 from vmt_mm.errors import InputError
+from vmt_mm.utils.memory import keep_freed_memory
 
 LAUNCHERS = ("none", "pytorch", "slurm")
 
@@ -26,6 +27,7 @@ def distributed(launcher: str) -> Iterator[int]:
 
     The body must not leave references to models: they keep the group alive.
     """
+    keep_freed_memory()
     with friendly_errors():
         _join(launcher)
     try:

@@ -1,0 +1,23 @@
+"""Memory of the C library."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+#: Parameters of ``mallopt`` in glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Make glibc reuse freed memory for large tensors, instead of returning it to the system.
+
+    Otherwise every training step on a CPU gets new pages, which the system first sets to zero. Does
+    nothing on other systems, or if an environment variable ``MALLOC_...`` decides.
+    """
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if set_option is not None:
+            set_option(_MMAP_MAX, 0)
+            set_option(_TRIM_THRESHOLD, 2**31 - 1)
