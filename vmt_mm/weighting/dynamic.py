@@ -22,24 +22,19 @@ class DynamicWeightAverage(Weighting):
         super().__init__(tasks)
         check_positive(temperature=temperature)
         self.temperature = temperature
-        zeros, unknown = torch.zeros(len(self.tasks)), torch.full((len(self.tasks),), torch.nan)
-        self.state = dict(epoch=0, sum=zeros, batches=zeros, last=unknown, before=unknown)
+        unknown = torch.full((len(self.tasks),), torch.nan)
+        self.state = dict(epoch=0, last=unknown, before=unknown)
+        self.begin_mean("sum")
 
     def begin_update(self, losses: Tensor, present: Tensor) -> None:
         """Close an epoch that is over: its mean losses become the last ones."""
-        state = self.state
-        if self.epoch > state["epoch"]:
-            mean = state["sum"] / state["batches"]  # NaN without any
-            zeros = torch.zeros_like(mean)
-            self.state = dict(
-                epoch=self.epoch, sum=zeros, batches=zeros, last=mean, before=state["last"]
-            )
+        if self.epoch > self.state["epoch"]:
+            self.state |= dict(epoch=self.epoch, last=self.mean("sum"), before=self.state["last"])
+            self.begin_mean("sum")
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return the weighted sum; add up the losses of the epoch."""
-        state = self.state
-        state["sum"] = state["sum"] + losses.detach()
-        state["batches"] = state["batches"] + present
-        ratio = (state["last"] / state["before"]).nan_to_num(nan=1.0, posinf=1.0)
+        self.add_to_mean("sum", losses, present)
+        ratio = (self.state["last"] / self.state["before"]).nan_to_num(nan=1.0, posinf=1.0)
         weights = len(self.tasks) * (ratio / self.temperature).softmax(0)
         return (weights * losses).sum()

@@ -33,24 +33,20 @@ class FAMO(LearnedWeighting):
         if not isinstance(weight_decay, (int, float)) or not 0 <= weight_decay < inf:
             rule = "`weight_decay` must be a number >= 0"
             raise InputError(f"model.weighting: {rule}, got {weight_decay!r}")
-        zeros = torch.zeros(len(self.tasks))
-        self.state |= dict(logs=zeros, batches=zeros)
+        self.begin_mean("logs")
 
     def begin_update(self, losses: Tensor, present: Tensor) -> None:
         """Train the parameters with the change of log L_i since the last update."""
-        state, known = self.state, present & (self.state["batches"] > 0)
-        change = state["logs"] / state["batches"].clamp(min=1) - safe_log(losses)
-        change = torch.where(known, change, 0)
-        z = softmax_present(state["parameters"], known)
+        known = present & (self.state["batches"] > 0)
+        change = torch.where(known, self.mean("logs") - safe_log(losses), 0)
+        z = softmax_present(self.state["parameters"], known)
         self.step(z * (change - (z * change).sum()), known)
-        zeros = torch.zeros_like(z)
-        self.state |= dict(logs=zeros, batches=zeros)
+        self.begin_mean("logs")
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return sum_i z_i log L_i / c with c = sum_i z_i / L_i; add up the logarithms."""
-        state, logs = self.state, safe_log(losses)
-        state["logs"] = state["logs"] + torch.where(present, logs.detach(), 0)
-        state["batches"] = state["batches"] + present
-        z = softmax_present(state["parameters"], present)
+        logs = safe_log(losses)
+        self.add_to_mean("logs", logs, present)
+        z = softmax_present(self.state["parameters"], present)
         scale = (z / losses.detach().clamp(min=1e-8)).sum()
         return (z * logs).sum() / torch.where(present.any(), scale, 1)

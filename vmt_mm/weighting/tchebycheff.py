@@ -32,19 +32,17 @@ class SmoothTchebycheff(Weighting):
             rule = "`warmup_epochs` must be an integer >= 0"
             raise InputError(f"model.weighting: {rule}, got {warmup_epochs!r}")
         self.mu, self.warmup_epochs = mu, warmup_epochs
-        zeros = torch.zeros(len(self.tasks))
-        self.state = dict(sum=zeros, batches=zeros)
+        self.begin_mean("sum")
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return the objective of the tasks that are present."""
-        logs, state = safe_log(losses), self.state
+        logs = safe_log(losses)
         if self.epoch <= self.warmup_epochs:
             if self.epoch == self.warmup_epochs:
-                state["sum"] = state["sum"] + losses.detach()
-                state["batches"] = state["batches"] + present
+                self.add_to_mean("sum", losses, present)
             return torch.where(present, logs, 0).sum()
-        known = state["batches"] > 0  # a task without a mean loss is compared with 1
-        logs = logs - safe_log(torch.where(known, state["sum"] / state["batches"], 1))
+        known = self.state["batches"] > 0  # a task without a mean loss is compared with 1
+        logs = logs - safe_log(torch.where(known, self.mean("sum"), 1))
         chosen = torch.where(present, logs / self.mu, -torch.inf)
         objective = present.sum() * self.mu * chosen.logsumexp(0)
         return torch.where(present.any(), objective, losses.sum() * 0)

@@ -22,22 +22,16 @@ class Uncertainty(LearnedWeighting):
 
     def __init__(self, tasks: Sequence[str], lr: float = 1e-3, initial: float = -0.5) -> None:
         super().__init__(tasks, lr, initial)
-        zeros = torch.zeros(len(self.tasks))
-        self.state |= dict(gradient=zeros, batches=zeros.clone())
+        self.begin_mean("gradient")
 
     def begin_update(self, losses: Tensor, present: Tensor) -> None:
         """Train s with the mean gradient over the batches of the last update."""
-        batches = self.state["batches"]
-        self.step(self.state["gradient"] / batches.clamp(min=1), batches > 0)
-        zeros = torch.zeros_like(batches)
-        self.state |= dict(gradient=zeros, batches=zeros)
+        self.step(self.mean("gradient"), self.state["batches"] > 0)
+        self.begin_mean("gradient")
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return the sum over the tasks that are present; add up the gradient of s."""
         s = self.state["parameters"]
         scaled = losses / (2 * s.exp())
-        self.state["gradient"] = self.state["gradient"] + torch.where(
-            present, 0.5 - scaled.detach(), 0
-        )
-        self.state["batches"] = self.state["batches"] + present
+        self.add_to_mean("gradient", 0.5 - scaled, present)
         return torch.where(present, scaled + s / 2, 0).sum()

@@ -73,6 +73,20 @@ class Weighting:
                 (weights,) = torch.autograd.grad(objective, losses)
         return objective.detach(), weights
 
+    def begin_mean(self, name: str) -> None:
+        """Begin a mean per task over batches: sum ``state[name]``, number "batches"."""
+        zeros = torch.zeros_like(self.state.get("batches", torch.zeros(len(self.tasks))))
+        self.state |= {name: zeros, "batches": zeros}
+
+    def add_to_mean(self, name: str, values: Tensor, present: Tensor) -> None:
+        """Add the values (T,) of a batch, of tasks that are ``present`` (T,)."""
+        total = self.state[name] + torch.where(present, values.detach(), 0)
+        self.state |= {name: total, "batches": self.state["batches"] + present}
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean (T,); NaN for a task without a batch."""
+        return self.state[name] / self.state["batches"]
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
         return dict(config=self.config, state=dict(self.state))
