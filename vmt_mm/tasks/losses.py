@@ -177,21 +177,26 @@ def normals_l1(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return masked_mean((F.normalize(logits, dim=1) - target).abs(), valid)
 
 
-@LOSSES.register_module("Angular")
-def angular(logits: Tensor, target: Tensor, valid: Tensor, *, as_cosine: bool = False) -> Tensor:
-    """Angle in radians, or 1 - its cosine; gradients are 0 at angles 0 and pi and at vector 0."""
+def _cosine_and_sine(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (N, 1, H, W) of the angle; constants 0 and 1 at vector 0."""
     unit = F.normalize(logits, dim=1)
     near = (unit * target).sum(dim=1, keepdim=True)
     away = torch.linalg.cross(unit, target, dim=1).norm(dim=1, keepdim=True)
     known = near.abs() + away > 0.5  # at least 1 for unit vectors
-    near, away = torch.where(known, near, 0), torch.where(known, away, 1)
-    return masked_mean(1 - near if as_cosine else torch.atan2(away, near), valid)
+    return torch.where(known, near, 0), torch.where(known, away, 1)
+
+
+@LOSSES.register_module("Angular")
+def angular(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Angle in radians; gradients are 0 at angles 0 and pi and at vector 0."""
+    near, away = _cosine_and_sine(logits, target)
+    return masked_mean(torch.atan2(away, near), valid)
 
 
 @LOSSES.register_module("Cosine")
 def cosine(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """1 - cosine of the angle."""
-    return angular(logits, target, valid, as_cosine=True)
+    """1 - cosine of the angle; gradients as those of ``Angular``."""
+    return masked_mean(1 - _cosine_and_sine(logits, target)[0], valid)
 
 
 class MmsegLoss:
