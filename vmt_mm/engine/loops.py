@@ -130,11 +130,8 @@ class _ExactLoop(mmengine.runner.BaseLoop):
 def _count_labels(tasks: Mapping[str, Any], batch: Mapping[str, Any]) -> list[float]:
     """Return the number of labelled pixels of each task in a batch."""
     samples = batch["data_samples"]
-    labels = {name: [x for s in samples if (x := s.label(name)) is not None] for name in tasks}
-    return [
-        sum(float(task.loss_count(label[None])) for label in labels[name])
-        for name, task in tasks.items()
-    ]
+    labels = [(task, [s.label(name) for s in samples]) for name, task in tasks.items()]
+    return [sum(float(t.loss_count(x[None])) for x in own if x is not None) for t, own in labels]
 
 
 @LOOPS.register_module()

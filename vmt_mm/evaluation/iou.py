@@ -98,13 +98,13 @@ class SegmentationMetric(TaskMetric):
     def reduce_classes(self, counts: Counts) -> dict[str, float]:
         """Return per-class metrics in percent where defined, and log them as a table."""
         names = class_names((self.dataset_meta or {}).get(self.task, {}), self.num_classes)
-        ratios, dice = self._ratios(counts, self.kinds), self._ratios(counts, ["Dice"])
-        table = class_table(names, {**ratios, **dice})
+        ratios = self._ratios(counts, [*self.kinds, "Dice"])
+        table = class_table(names, ratios)
         print_log(f"{self.task}, per class results:\n{table}", "current")
         return {
             f"{kind}/{name}": float(value)
-            for kind, values in ratios.items()
-            for name, value in zip(names, values, strict=True)
+            for kind in self.kinds
+            for name, value in zip(names, ratios[kind], strict=True)
             if not np.isnan(value)
         }
 
