@@ -1,7 +1,5 @@
 """Time models against the number of tasks; show the records as a table and a figure."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

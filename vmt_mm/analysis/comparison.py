@@ -3,8 +3,6 @@
 Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Table 2 and Fig. 1.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Confusion matrix of a task with K classes: pixel counts and figure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Operations are those of matrix products and convolutions; a multiply-add counts 
 Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Tables 2 and 3.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Time the data pipeline: from files, from a cache, and compared with a plain pipeline."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Models of config files, without weights and data, for counts and timings."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

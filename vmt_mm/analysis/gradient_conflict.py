@@ -4,8 +4,6 @@ Paper: VMT-Adapter, AAAI 2024, https://arxiv.org/abs/2312.08733, Eqs. 7-8, Fig. 
 tasks; g_i gradient of task i's loss by the shared parameters; phi_ij angle between g_i and g_j.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

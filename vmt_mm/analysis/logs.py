@@ -1,7 +1,5 @@
 """Read the logs of training runs: losses, learning rate, times, metrics."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The same model with mmseg's blocks, heads and gradients, to compare speed."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables for terminals and logs."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Mapping, Sequence

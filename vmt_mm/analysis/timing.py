@@ -1,7 +1,5 @@
 """Measure time and peak memory."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

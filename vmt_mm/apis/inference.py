@@ -1,7 +1,5 @@
 """Load a trained model and predict images, like mmseg's functions of the same names."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Predict any number of files, folders, videos and arrays."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """List an inferencer's inputs as images and videos that are read one by one."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections import Counter

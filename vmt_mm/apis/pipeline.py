@@ -1,7 +1,5 @@
 """The test pipeline of a config, for files and arrays without labels."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Test-time augmentation of a config, like mmseg's ``--tta``."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any

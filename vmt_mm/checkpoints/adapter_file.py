@@ -1,7 +1,5 @@
 """The format of adapter files: the tensors added to a frozen backbone, and metadata as JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read checkpoints without running pickled code, and find the one to resume."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Keys of state dicts: their prefixes, and comparison of two state dicts or descriptions."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

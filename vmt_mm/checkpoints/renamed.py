@@ -1,7 +1,5 @@
 """Names that earlier versions used in the configs in checkpoints and adapter files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

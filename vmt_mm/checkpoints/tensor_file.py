@@ -1,7 +1,5 @@
 """``.safetensors`` files with a checksum, which the format lacks."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

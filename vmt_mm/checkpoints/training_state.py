@@ -1,7 +1,5 @@
 """State of optimizer and schedules, keyed by parameter names instead of positions."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from inspect import signature
 from typing import Any

@@ -1,7 +1,5 @@
 """Shared command-line arguments of the tools."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Print errors of a tool as one message and exit."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """Shared code of the tools that import pretrained backbones."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Start and end distributed runs, on GPUs (nccl) or CPUs (gloo)."""
 
-from __future__ import annotations
-
 import gc
 import os
 import subprocess

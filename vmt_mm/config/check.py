@@ -1,7 +1,5 @@
 """Refuse unknown config keys, which mmengine silently accepts."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 

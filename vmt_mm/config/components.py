@@ -1,7 +1,5 @@
 """The components of a config: their paths, their classes, and the arguments of these classes."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import re

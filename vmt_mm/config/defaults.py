@@ -1,7 +1,5 @@
 """How top-level keys change a config: defaults of arguments, ``protocol`` and ``task``."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A config that tells user-set from derived values, and its text, which reproduces a run."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os

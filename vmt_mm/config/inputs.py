@@ -1,7 +1,5 @@
 """Check values, files and tasks of a config before anything is built."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path

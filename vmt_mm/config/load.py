@@ -1,7 +1,5 @@
 """Load a config: merge options, check keys, and fill in derived values."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """Components that monitor a metric: best checkpoint, early stopping, schedules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Walk through a config: its entries, its datasets, and the files that a run reads."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence

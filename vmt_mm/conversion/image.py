@@ -1,7 +1,5 @@
 """Convert one image with its labels, in a worker process."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

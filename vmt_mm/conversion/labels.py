@@ -1,7 +1,5 @@
 """Helpers of recipes: read raw arrays, make normal labels, thin lines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

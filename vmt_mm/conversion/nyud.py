@@ -3,8 +3,6 @@
 Classes: Gupta et al., CVPR 2013. Frame of the normals: see :mod:`vmt_mm.conversion.pascal_context`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -9,8 +9,6 @@ NYU's normals, on which the network was trained. The report warns if most pixels
 camera, or most floors do not face up.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

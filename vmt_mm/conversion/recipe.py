@@ -1,7 +1,5 @@
 """Description of a raw dataset for the converter."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

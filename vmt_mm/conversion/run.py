@@ -1,7 +1,5 @@
 """Convert a raw dataset; a repeated run converts only new and changed images."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import json

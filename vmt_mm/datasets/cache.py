@@ -5,8 +5,6 @@ is written on first use, and again if the size or modification time of a source 
 Invalid files are not cached: each access reads them again and raises the same error.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

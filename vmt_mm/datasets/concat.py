@@ -1,7 +1,5 @@
 """Concatenation of datasets that label different tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

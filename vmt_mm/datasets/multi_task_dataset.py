@@ -1,7 +1,5 @@
 """The dataset class for any dense tasks, in the project's folder layout."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Synthetic dataset: scenes with exact labels for every task, rendered on first use."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Check a dataset's files: a quick look at a few labels, or a full verification."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Every iteration seeds the random generators (dropout uses them), so their state is not saved.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping
 from itertools import islice

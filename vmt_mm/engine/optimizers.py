@@ -1,7 +1,5 @@
 """Optimizers of the trainable parameters, and training in bfloat16."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple

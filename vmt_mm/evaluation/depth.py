@@ -1,7 +1,5 @@
 """Depth metrics: RMSE in metres, relative and logarithmic errors, threshold accuracy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

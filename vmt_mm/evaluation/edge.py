@@ -5,8 +5,6 @@ for the matching: BSDS matches predicted and labelled pixels one to one; here, a
 any pixel of the other map lies within the tolerance. So ``boundaryF`` >= odsF; do not compare them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2

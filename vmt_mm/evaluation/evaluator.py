@@ -1,7 +1,5 @@
 """The multi-task evaluator, the relative gain Delta, and the metric keys of an evaluator."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

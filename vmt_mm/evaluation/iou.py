@@ -1,7 +1,5 @@
 """Segmentation metrics: IoU and the other metrics of mmseg's ``IoUMetric``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any

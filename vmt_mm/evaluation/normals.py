@@ -1,7 +1,5 @@
 """Surface normal metrics: angular error."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

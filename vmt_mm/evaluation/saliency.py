@@ -1,7 +1,5 @@
 """Saliency metrics: Jaccard and F-measure over thresholds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Base class of task metrics."""
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

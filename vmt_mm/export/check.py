@@ -1,7 +1,5 @@
 """Export a model, compare the file with PyTorch, keep it if they agree, and time both."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path

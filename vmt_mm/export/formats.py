@@ -1,7 +1,5 @@
 """Export formats: how to write and run each."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

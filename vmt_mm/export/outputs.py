@@ -3,8 +3,6 @@
 Notation: B images, C channels, H, W height and width in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Adapter files: export the trained part of a checkpoint, and load it onto the frozen backbone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

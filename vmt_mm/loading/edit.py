@@ -1,7 +1,5 @@
 """Add, remove and rename tasks of a trained model."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Build a multi-task model and load a checkpoint into it, strictly."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Warp and normalise batches of images (N, C, H, W) on the model's device."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

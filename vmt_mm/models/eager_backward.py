@@ -1,7 +1,5 @@
 """Run each head's backward pass right after its forward pass, to save activation memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 

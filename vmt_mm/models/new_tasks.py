@@ -1,7 +1,5 @@
 """Add tasks to a trained model: train their parameters only."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sliding-window inference: run overlapping windows, and average their logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

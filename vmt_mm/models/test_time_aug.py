@@ -1,7 +1,5 @@
 """Test-time augmentation: average the predictions for several versions of an image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

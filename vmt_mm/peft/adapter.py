@@ -1,7 +1,5 @@
 """Parallel adapters shared by all tasks, with full-rank or low-rank projections."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

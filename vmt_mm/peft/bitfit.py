@@ -1,7 +1,5 @@
 """BitFit: train only the biases, https://arxiv.org/abs/2106.10199."""
 
-from __future__ import annotations
-
 from vmt_mm.peft.method import Backbone, PEFTMethod
 from vmt_mm.registry import PEFT_METHODS
 

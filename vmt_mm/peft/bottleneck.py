@@ -3,8 +3,6 @@
 Notation: B images, L tokens, d channels of a block, k = d / ratio, r rank, m Kronecker terms.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

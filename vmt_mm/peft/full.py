@@ -1,7 +1,5 @@
 """The two extremes: train none or all of the backbone."""
 
-from __future__ import annotations
-
 from vmt_mm.peft.method import Backbone, PEFTMethod
 from vmt_mm.registry import PEFT_METHODS
 

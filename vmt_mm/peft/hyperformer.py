@@ -3,8 +3,6 @@
 Notation: B images, L tokens, d channels of a block, k = d / ratio, E length of an embedding.
 """
 
-from __future__ import annotations
-
 from math import prod
 
 import torch

@@ -1,7 +1,5 @@
 """LoRA: low-rank updates of frozen linear layers; rsLoRA and DoRA are options."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from math import sqrt
 from typing import Any

@@ -3,8 +3,6 @@
 Notation: B images, L tokens, N = h w patches, d channels of a block, k channels of the bottleneck.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ Notation: B images, L tokens, d channels of a block, T tasks, r rank, c the atte
 before ``proj``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Call a function of a backbone with other tensors in place of its parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

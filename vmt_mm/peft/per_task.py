@@ -1,7 +1,5 @@
 """One copy of a method's parameters per task, the paper's "Multiple" variant, or per group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Notation: d channels of a block, k = d / ratio, E length of a task embedding, r rank.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Relative bias, a baseline in the Polyhistor paper: https://arxiv.org/abs/2210.03265."""
 
-from __future__ import annotations
-
 from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names
 from vmt_mm.registry import PEFT_METHODS
 

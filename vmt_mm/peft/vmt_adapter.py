@@ -3,8 +3,6 @@
 Notation: B images, L tokens, d channels of a block, k = d / ratio, s the gate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import log
 from typing import Any

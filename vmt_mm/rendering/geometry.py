@@ -6,8 +6,6 @@ Each shape is centred on the origin of its local frame, symmetric about y, withi
 are (3, N) in metres. No product uses BLAS, whose rounding depends on the number of threads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

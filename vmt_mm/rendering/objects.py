@@ -1,7 +1,5 @@
 """Furniture and people in metres; the origin is the point on which they stand."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product

@@ -1,7 +1,5 @@
 """Render an image and all of its labels from a seed. Pixel arrays (..., N) are row-major."""
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass
 

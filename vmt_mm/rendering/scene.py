@@ -1,7 +1,5 @@
 """Random rooms in metres: objects, lights and the camera."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 

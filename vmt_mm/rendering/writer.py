@@ -1,7 +1,5 @@
 """Write rendered scenes to a folder of images and label maps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A warp that is sampled in the data pipeline and applied on the model's device."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Write predictions in the folder layout of datasets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Depth along the optical axis, in metres."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from math import inf

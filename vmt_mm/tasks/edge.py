@@ -1,7 +1,5 @@
 """Edge detection: boundaries that are one pixel wide."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from vmt_mm.errors import InputError

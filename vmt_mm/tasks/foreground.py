@@ -1,7 +1,5 @@
 """Base class of saliency and edges: one foreground probability per pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

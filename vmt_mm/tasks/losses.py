@@ -5,8 +5,6 @@ A loss is called with logits (N, C, H, W), labels (N, c, H, W) and the mask of t
 are none. It is a function with options as keywords, or a class.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence

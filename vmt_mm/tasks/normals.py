@@ -1,7 +1,5 @@
 """Surface normals in the camera frame: x right, y up, z towards the camera."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

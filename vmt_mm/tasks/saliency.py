@@ -1,7 +1,5 @@
 """Saliency: the foreground that attracts a viewer's attention."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Segmentation: one class per pixel, such as semantic classes or human parts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ To add a kind of task, subclass :class:`Task`, register it in ``TASKS``, and use
 Notation: N images, C channels of the head, c of labels, H, W height and width in pixels.
 """
 
-from __future__ import annotations
-
 import copy
 import operator
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Features of newer PyTorch for all versions from 2.1; no other module checks the version."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Parsing and printing that the tools share."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """Write files atomically; check that outputs can be written and do not overwrite inputs."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

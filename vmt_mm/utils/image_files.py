@@ -4,8 +4,6 @@ Decoders silently fill truncated files with grey, cut 16 bits to 8, drop channel
 several pages, and multiply by alpha. Here, files are read completely or refused.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

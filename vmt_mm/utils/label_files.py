@@ -1,7 +1,5 @@
 """Read the raw values of label files, and refuse files that would be misread."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

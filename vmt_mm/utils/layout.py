@@ -4,8 +4,6 @@ Ids and file names are compared in Unicode's composed form (NFC), since macOS an
 another one. Ids are case-sensitive, suffixes are not.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections import Counter

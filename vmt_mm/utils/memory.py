@@ -1,7 +1,5 @@
 """Memory of the C library."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

@@ -1,7 +1,5 @@
 """Unwrap modules; set their mode and random generators temporarily."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

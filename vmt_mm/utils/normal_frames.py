@@ -4,8 +4,6 @@ The project's frame is x right, y up, z towards the camera. A frame is written a
 the source that point right, up and towards the camera, with a minus for opposite directions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

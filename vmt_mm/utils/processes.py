@@ -1,7 +1,5 @@
 """Multiprocessing: pools, loader workers, and work of the main process for all others."""
 
-from __future__ import annotations
-
 import multiprocessing
 import multiprocessing.connection
 import os

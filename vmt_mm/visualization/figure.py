@@ -1,7 +1,5 @@
 """Draw labels and predictions as arrays (H, W, 3), RGB uint8, without a display."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Dynamic weight average (DWA): Liu et al., CVPR 2019, https://arxiv.org/abs/1803.10704, Eq. 7."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

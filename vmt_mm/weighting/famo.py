@@ -1,7 +1,5 @@
 """Fast adaptive multitask optimization: Liu et al., NeurIPS 2023, arXiv:2306.03792."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 

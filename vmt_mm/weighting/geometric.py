@@ -1,7 +1,5 @@
 """Geometric mean of the losses, and the sum of their logarithms, which has its direction."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Gradient methods. Notation: J (T, P), gradients of the T tasks' losses by P shared values."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping, Sequence
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Random loss weighting (RLW): Lin et al., TMLR 2022, https://arxiv.org/abs/2111.10603."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Smooth Tchebycheff scalarization (STCH): Lin et al., ICML 2024, arXiv:2402.19078."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

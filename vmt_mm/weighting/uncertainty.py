@@ -1,7 +1,5 @@
 """Uncertainty weighting (UW): Kendall et al., CVPR 2018, https://arxiv.org/abs/1705.07115."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The base classes of task weightings. Notation: T tasks, L_i loss of task i, w_i its weight."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, ClassVar

@@ -4,8 +4,6 @@ They replace the transforms of mmseg and mmcv with the same names, which handle 
 one segmentation map. A :class:`~vmt_mm.tasks.labels.LabelSpec` defines how its label transforms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Load images and labels exactly as stored, refuse invalid files, and pack samples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

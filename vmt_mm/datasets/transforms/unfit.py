@@ -1,7 +1,5 @@
 """Refuse transforms of mmcv and mmseg that would move the image without its labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from vmt_mm.errors import InputError

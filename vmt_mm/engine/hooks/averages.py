@@ -1,7 +1,5 @@
 """Average trainable parameters over steps, and statistics over processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import mmengine.hooks

@@ -1,7 +1,5 @@
 """When to write checkpoints and when to remove older ones."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reports on labels and predictions: warnings, panels, files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

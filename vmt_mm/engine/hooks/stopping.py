@@ -1,7 +1,5 @@
 """Stop training early: on a non-finite loss, or on a signal."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

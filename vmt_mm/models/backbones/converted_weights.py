@@ -1,7 +1,5 @@
 """Convert a pretrained checkpoint of any origin to the backbone's keys, and infer its config."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import isqrt
 from typing import Any, NamedTuple

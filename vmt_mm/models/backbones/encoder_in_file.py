@@ -1,7 +1,5 @@
 """Find the backbone in any checkpoint, by a key that only it has."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

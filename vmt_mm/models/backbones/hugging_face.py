@@ -1,7 +1,5 @@
 """Rename the tensors of Hugging Face's ViTs and Swins to the keys of the original repositories."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

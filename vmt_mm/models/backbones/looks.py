@@ -1,7 +1,5 @@
 """Say what the weights in a file look like, and which backbone takes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from importlib import import_module

@@ -5,8 +5,6 @@ Face, mmpretrain, mmseg. ViT, to mmpretrain's keys: mmpretrain, timm (also the l
 DeiT), DINOv2, Hugging Face. :mod:`vmt_mm.models.backbones.timm_weights` has those of timm's models.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import partial

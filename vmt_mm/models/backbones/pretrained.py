@@ -1,7 +1,5 @@
 """Read pretrained weights from a file, and load them strictly."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Weights for timm's models: files of other origins, and timm's own hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from importlib import import_module

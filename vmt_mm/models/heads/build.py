@@ -1,7 +1,5 @@
 """Build the head of a task: one of this package, or any decode head of mmseg."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """DPT head on the four feature maps of this package's backbones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

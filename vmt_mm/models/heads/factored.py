@@ -6,8 +6,6 @@ columns of the weight at its own resolution, upsampled and added. The function i
 fraction of the FLOPs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
