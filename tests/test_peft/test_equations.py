@@ -94,7 +94,7 @@ def test_dora_scales_the_rows_of_the_updated_weight(options):
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients_of_dora_take_the_norm_as_a_constant(bias):
     linear = torch.nn.Linear(6, 4, bias=bias).double()
-    layer = LoRALinear(linear, [0], 1, rank=2, scale=0.7, dropout=0.0, dora=True).double()
+    layer = LoRALinear(linear, rank=2, scale=0.7, dropout=0.0, dora=True).double()
     for parameter in (layer.lora_A, layer.lora_B, layer.lora_magnitude):
         torch.nn.init.normal_(parameter)
     x = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)

@@ -29,12 +29,12 @@ class LoRALinear(nn.Linear):
     def __init__(
         self,
         linear: nn.Linear,
-        chosen: list,
-        parts: int,
         rank: int,
         scale: float,
         dropout: float,
         dora: bool = False,
+        chosen: Sequence[int] = (0,),
+        parts: int = 1,
     ) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
@@ -100,13 +100,13 @@ class LoRALinear(nn.Linear):
 
 
 def wrap_linear(
-    backbone: Backbone, name: str, kind: type[LoRALinear], *args: Any, **options: Any
+    backbone: Backbone, name: str, kind: type[LoRALinear] = LoRALinear, **options: Any
 ) -> LoRALinear:
-    """Replace a linear layer by ``kind(layer, *args, **options)``, and return that."""
+    """Replace a linear layer by ``kind(layer, **options)``, and return that."""
     owner, _, leaf = name.rpartition(".")
     linear = backbone.get_submodule(name)
     assert isinstance(linear, nn.Linear)
-    wrapped = kind(linear, *args, **options)
+    wrapped = kind(linear, **options)
     setattr(backbone.get_submodule(owner), leaf, wrapped)
     return wrapped
 
@@ -158,11 +158,10 @@ class LoRA(PEFTMethod):
             for names in layers_by_block("LoRA", backbone, role) if chosen else ():
                 if len(parts) > 1 and len(names) == len(parts):  # separate q, k and v
                     for place in chosen:
-                        wrap_linear(backbone, names[place], LoRALinear, [0], 1, **self.options)
+                        wrap_linear(backbone, names[place], **self.options)
                 else:
-                    shape = (chosen, len(parts))
                     for name in names:
-                        wrap_linear(backbone, name, LoRALinear, *shape, **self.options)
+                        wrap_linear(backbone, name, chosen=chosen, parts=len(parts), **self.options)
         for name in layer_names("LoRA", backbone, "norm1") if self.train_norm else ():
             backbone.get_submodule(name).requires_grad_(True)
 

@@ -143,10 +143,10 @@ class MTLoRA(PEFTMethod):
                 last = stages[index + 1 : index + 2] != [stages[index]]
                 for place, name in enumerate(names):
                     if not last or role not in _OF_TASKS:
-                        wrap_linear(backbone, name, LoRALinear, [0], 1, **self.options)
+                        wrap_linear(backbone, name, **self.options)
                         continue
                     tail = dict(self.of_tails, starts=role == "proj", **self.options)
-                    wrapped = wrap_linear(backbone, name, MTLoRALinear, [0], 1, **tail)
+                    wrapped = wrap_linear(backbone, name, MTLoRALinear, **tail)
                     self.layers[index][name] = key = f"{role}_{place}" if place else role
                     sizes = dict(A=(self.task_rank, wrapped.in_features))
                     sizes["B"] = (wrapped.out_features, self.task_rank)
@@ -157,7 +157,7 @@ class MTLoRA(PEFTMethod):
         if self.plus and not merging:
             raise InputError("MTLoRA: `plus` needs patch merging, which this backbone lacks")
         for name in merging if self.plus else ():
-            wrap_linear(backbone, name, LoRALinear, [0], 1, **self.options)
+            wrap_linear(backbone, name, **self.options)
         if self.unfreeze is None:
             found = parameter_groups(backbone).items()
             self.unfreeze = [g for g, own in found if own and not (self.plus and g == "reduction")]

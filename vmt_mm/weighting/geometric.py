@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vmt_mm.registry import WEIGHTINGS
-from vmt_mm.weighting.weighting import Weighting, mean_present, safe_log
+from vmt_mm.weighting.weighting import Weighting, safe_log
 
 
 @WEIGHTINGS.register_module()
@@ -18,7 +18,8 @@ class GeometricMean(Weighting):
 
     def objective(self, losses: Tensor, present: Tensor) -> Tensor:
         """Return the geometric mean of the tasks that are present; 0 without any."""
-        return mean_present(safe_log(losses), present).exp() * present.any()
+        logs = torch.where(present, safe_log(losses), 0)
+        return (logs.sum() / present.sum().clamp(min=1)).exp() * present.any()
 
 
 @WEIGHTINGS.register_module()

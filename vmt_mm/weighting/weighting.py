@@ -143,11 +143,6 @@ class LearnedWeighting(Weighting):
             self.state[name] = torch.where(known, after, before)
 
 
-def mean_present(values: Tensor, present: Tensor) -> Tensor:
-    """Mean of the entries (T,) that are ``present``; 0 without any."""
-    return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)
-
-
 def softmax_present(logits: Tensor, present: Tensor) -> Tensor:
     """Softmax (T,) over the tasks that are present; 0 for the others."""
     return torch.where(present, logits, -torch.inf).softmax(0).nan_to_num(nan=0)
