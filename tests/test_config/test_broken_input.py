@@ -344,6 +344,11 @@ ROWS = [
         {"tasks": {"_delete_": True, "sem-seg": dict(type="Saliency")}, **_NO_TASKS},
         "task name 'sem-seg' must be a valid identifier",
     ),
+    _option(
+        "reserved task name",
+        {"tasks": dict(_delete_=True, items=dict(type="Saliency")), **_NO_TASKS},
+        "task name 'items' must be a valid identifier that is not reserved",
+    ),
     _option("no task", {"tasks": dict(_delete_=True), **_NO_TASKS}, "`tasks` must map names", "{}"),
     _option(
         "tasks that are a list",

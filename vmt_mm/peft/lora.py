@@ -143,7 +143,8 @@ class LoRA(PEFTMethod):
         check_positive(self, rank=rank)
         known = [target for targets in _TARGETS.values() for target in targets]
         several = isinstance(targets, (list, tuple)) and len(targets) > 0
-        if not several or not set(targets) <= set(known) or len(set(targets)) < len(targets):
+        wrong = not several or any(target not in known for target in targets)
+        if wrong or len(set(targets)) < len(targets):
             rule = f"`targets` must be a non-empty list of distinct names from {known}"
             raise InputError(f"LoRA: {rule}, got {targets!r}")
         check_dropout(self, dropout)

@@ -6,8 +6,10 @@ Notation: B images, L tokens, d channels of a block, T tasks.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -208,15 +210,36 @@ def build_method(cfg: Mapping | None) -> PEFTMethod:
         return PEFTMethod()
     if not isinstance(cfg, Mapping):
         raise InputError(f"`peft` must be a dict such as dict(type='VMTAdapter'), got {cfg!r}")
-    kind = cfg.get("type")
-    if kind is None or (isinstance(kind, str) and PEFT_METHODS.get(kind) is None):
+    given = cfg.get("type")
+    kind = PEFT_METHODS.get(given) if isinstance(given, str) else given
+    if not callable(kind):
         known = ", ".join(sorted(PEFT_METHODS.module_dict))
-        raise InputError(f"peft: unknown type {kind!r}; known: {known}")
+        raise InputError(f"peft: unknown type {given!r}; known: {known}")
     cfg = dict(cfg)
     groups = cfg.pop("unfreeze", None)
+    _check_settings(kind, cfg)
     method = PEFT_METHODS.build(cfg)
     method.unfreeze = method.unfreeze if groups is None else groups
     return method
+
+
+def _check_settings(kind: Callable, cfg: Mapping[str, Any]) -> None:
+    """Raise InputError for a flag that is not True or False, or a number that is not finite.
+
+    The annotations of the method's arguments, ``bool``, ``float`` or ``float | None``, decide.
+    """
+    for name, parameter in signature(kind).parameters.items():
+        value, hint = cfg.get(name, parameter.default), parameter.annotation
+        hint = hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+        number = isinstance(value, (int, float)) and type(value) is not bool and isfinite(value)
+        rules = {
+            "bool": ("True or False", type(value) is bool),
+            "float": ("a finite number", number),
+            "float | None": ("a finite number or None", number or value is None),
+        }
+        rule, fits = rules.get(hint, ("", True))
+        if name in cfg and not fits:
+            raise InputError(f"{kind.__name__}: `{name}` must be {rule}, got {value!r}")
 
 
 def attach_method(method: PEFTMethod, backbone: Backbone) -> None:
@@ -225,8 +248,9 @@ def attach_method(method: PEFTMethod, backbone: Backbone) -> None:
     Raises InputError for a group that is unknown, or of which the backbone has no parameter.
     """
     method.attach(backbone)
-    found, groups = parameter_groups(backbone), method.unfreeze or ()
-    if isinstance(groups, str) or not set(groups) <= found.keys():
+    found = parameter_groups(backbone)
+    groups = () if method.unfreeze is None else method.unfreeze
+    if not isinstance(groups, (list, tuple)) or any(g not in [*found] for g in groups):
         raise InputError(f"peft: `unfreeze` must be a list of {[*found]}, got {groups!r}")
     for group in groups:
         if not found[group]:

@@ -47,7 +47,8 @@ class PerTask(PEFTMethod):
         if type(from_stage) is not int or not 0 <= from_stage <= 3:
             raise InputError(f"PerTask: `from_stage` must be 0, 1, 2 or 3, got {from_stage!r}")
         last = 4 if tasks_from_stage is None else tasks_from_stage
-        if tasks_from_stage is not None and (groups is None or last not in range(from_stage, 4)):
+        valid = groups is not None and type(last) is int and from_stage <= last <= 3
+        if tasks_from_stage is not None and not valid:
             rule = f"`tasks_from_stage` needs `groups`, and must be from {from_stage} to 3"
             raise InputError(f"PerTask: {rule}, got {tasks_from_stage!r}")
         self.groups = groups
@@ -89,11 +90,13 @@ class PerTask(PEFTMethod):
         if self.groups is None:
             return {}
         given = self.groups if isinstance(self.groups, Mapping) else {}
-        named = all(isinstance(g, str) and "." not in g and g not in tasks for g in given)
+        taken = {*tasks, *dir(nn.ModuleDict())}
+        named = all(isinstance(g, str) and g.isidentifier() and g not in taken for g in given)
         lists = all(isinstance(own, (list, tuple)) for own in given.values())
         found = [(task, group) for group, own in given.items() if lists for task in own]
         if not named or sorted(task for task, _ in found if task in tasks) != sorted(tasks):
-            rule = f"map names, which are no tasks, to lists with each task of {list(tasks)} once"
+            names = "names (identifiers, not of tasks, not reserved like 'items')"
+            rule = f"map {names} to lists with each task of {list(tasks)} once"
             raise InputError(f"PerTask: `groups` must {rule}, got {self.groups!r}")
         return {task: group for task, group in found if task in tasks}
 

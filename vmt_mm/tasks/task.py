@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import METRICS, TASKS
@@ -60,8 +60,9 @@ class Task:
         suffix: str | None = None,
         loss: Mapping | Sequence[Mapping] | None = None,
     ) -> None:
-        if not name.isidentifier():
-            raise InputError(f"task name {name!r} must be a valid identifier")
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            rule = "must be a valid identifier that is not reserved, like 'items' or 'type'"
+            raise InputError(f"task name {name!r} {rule}")
         if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < inf:
             raise InputError(f"`loss_weight` must be a number >= 0, got {loss_weight!r}")
         self.name = name
