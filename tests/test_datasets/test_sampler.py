@@ -14,6 +14,7 @@ from PIL import Image
 
 from vmt_mm.datasets import MultiTaskDataset, SeededIndex, SeededSampler
 from vmt_mm.datasets.sampler import seeded_by
+from vmt_mm.errors import InputError
 
 COUNT = 5
 
@@ -75,14 +76,14 @@ def _dataset(root, *extra):
     )
 
 
-def _epoch(dataset, epoch=0, workers=0, seed=3, shuffle=True):
+def _epoch(dataset, epoch=0, workers=0, seed=3, shuffle=True, views=None):
     """All samples of an epoch as (id, image, label)."""
     loader = Runner.build_dataloader(
         dict(
             batch_size=2,
             num_workers=workers,
             dataset=dataset,
-            sampler=dict(type="SeededSampler", shuffle=shuffle, seed=seed),
+            sampler=dict(type="SeededSampler", shuffle=shuffle, seed=seed, views=views),
         ),
         seed=0,
     )
@@ -130,6 +131,30 @@ def test_epoch_seed_and_index_decide(root):
         assert torch.equal(image, first[sample_id][0])
     marks = {tuple(image[:, 0, :2].flatten().tolist()) for image, _ in first.values()}
     assert len(marks) == COUNT
+
+
+def test_views_repeat(root):
+    dataset = _dataset(root)
+    epochs = [{i: x for i, x, _ in _epoch(dataset, epoch=epoch, views=2)} for epoch in range(4)]
+    for sample_id, image in epochs[0].items():
+        assert torch.equal(image, epochs[2][sample_id])
+        assert not torch.equal(image, epochs[1][sample_id])
+        assert torch.equal(epochs[1][sample_id], epochs[3][sample_id])
+
+
+def test_views_of_several_draws(root):
+    """A sample that an epoch draws twice has one view per epoch."""
+    sampler = SeededSampler(range(COUNT), seed=3, length=2 * COUNT, views=3)
+    sampler.set_epoch(4)
+    drawn = [*sampler]
+    assert {(index.key, int(index)) for index in drawn} == {((3, 1, i), i) for i in range(COUNT)}
+    assert len(drawn) == 2 * COUNT
+
+
+@pytest.mark.parametrize("views", [0, 1.5, True, "2"])
+def test_views_that_are_refused(views):
+    with pytest.raises(InputError, match="`views` must be a positive integer"):
+        SeededSampler(range(COUNT), views=views)
 
 
 def test_generators_of_the_process_are_restored(root):

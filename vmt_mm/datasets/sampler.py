@@ -74,6 +74,8 @@ class SeededSampler(DefaultSampler):
         balance: shares of a ``ConcatDataset``'s members in an epoch: 'datasets' for equal shares,
             or one positive weight per member; None does not balance.
         length: samples per epoch over all processes; None means the size of the dataset.
+        views: number of different augmentations per sample, which repeat after as many epochs, so
+            that a feature cache can keep their features; None means a new one in every epoch.
 
     The other arguments are those of ``DefaultSampler``.
 
@@ -90,10 +92,13 @@ class SeededSampler(DefaultSampler):
         round_up: bool = True,
         balance: str | Sequence[float] | None = None,
         length: int | None = None,
+        views: int | None = None,
     ) -> None:
+        if views is not None and (type(views) is not int or views < 1):
+            raise InputError(f"SeededSampler: `views` must be a positive integer, got {views!r}")
         if length is not None and (type(length) is not int or length < 1):
             raise InputError(f"SeededSampler: `length` must be a positive integer, got {length!r}")
-        self._size, self._shares = len(dataset), []
+        self._size, self._shares, self._views = len(dataset), [], views
         if balance is not None or length is not None:
             total = length or self._size
             self._shares = _shares_of(dataset, balance, total)
@@ -111,7 +116,9 @@ class SeededSampler(DefaultSampler):
         drawn = self._drawn() if self._shares else range(self._size)
         for place in islice(super().__iter__(), start, None):
             number = drawn[place]
-            yield SeededIndex(number % self._size, (self.seed, self.epoch, number))
+            index = number % self._size
+            key = (self.epoch, number) if self._views is None else (self.epoch % self._views, index)
+            yield SeededIndex(index, (self.seed, *key))
 
     def _drawn(self) -> list[int]:
         """Return indices for this epoch; repeats of a sample are index + len(dataset) * repeat."""
