@@ -263,6 +263,32 @@ def _mtlora(on: Encoder, **options) -> Row:
     )
 
 
+def _side(on: Encoder) -> Row:
+    """SideVMT with d / 4 channels, and 4 of the image."""
+    channels = [on.widths[i] for i in on.last_of_stages]
+    mixing = ("norm", "inner", "depthwise", "outer")
+    trains, count = {f"prior.{x}.{i}" for x in ("convs", "norms") for i in range(3)}, 0
+    count += (27 * 4 + 4) + 2 * (9 * 16 + 4) + 3 * 2 * 4
+
+    def mix(w: int, kernel: int) -> int:
+        return 2 * w + (2 * w * w + 2 * w) + 2 * w * (kernel**2 + 1) + (2 * w * w + w)
+
+    for n, d in enumerate(channels):
+        w, fine, stage = d // 4, n < 2, f"stages.{n}."
+        layers = ["norm", "down", "up", *(f"mixing.{x}" for x in mixing)]
+        layers += ["from_prior", "from_top", *(f"fusion.{x}" for x in mixing)] if fine else []
+        merges = n > 0 and channels[n - 1] != d
+        trains |= {stage + x for x in [*layers, *(["merge"] if merges else [])]}
+        count += 2 * d + (d * w + w) + 1 + mix(w, 5) + (w * d + d) + 2 * T * w
+        count += (4 + 1) * w + (channels[-1] // 4 + 1) * w + mix(w, 3) if fine else 0
+        count += 4 * channels[n - 1] // 4 * w + w if merges else 0
+    names = {f"peft.{name}.{kind}" for name in trains for kind in ("weight", "bias")}
+    for n in range(4):
+        names |= {f"peft.stages.{n}.{part}.{t}" for part in ("alpha", "beta") for t in TASKS}
+        names.add(f"peft.stages.{n}.gate_logit")
+    return Row(dict(type="SideVMT", ratio=4, prior=4), frozenset(names), count, tolerance=1e-6)
+
+
 def _shared(on: Encoder) -> dict[str, Row]:
     """Methods that serve all tasks in one pass."""
     biases = frozenset(name for name in on.sizes if "bias" in name)
@@ -290,6 +316,7 @@ def _shared(on: Encoder) -> dict[str, Row]:
             on.total(lambda d: 2**3 + 2 * d * d // 2 + 2 * d + 2 * T * d),
         ),
         "DecodersOnly": Row(dict(type="DecodersOnly"), frozenset(), 0),
+        "SideVMT": _side(on),
         "FullFineTuning": Row(
             dict(type="FullFineTuning"),
             frozenset(on.sizes),

@@ -42,12 +42,14 @@ SHORT_VIT = {
     "model.backbone.out_indices": (0, 1, 2, 3),
 }
 VIT_CONFIG = "configs/vmt/vmt_vit-s14_photos.py"
+SIDE_CONFIG = "configs/vmt/side_vit-s14_photos.py"
 MTLORA_CONFIG = "configs/peers/mtlora-r16_swin-nano_shapes.py"
 CONFIGS = {
     CONFIG: SHORT_SWIN,
     VIT_CONFIG: SHORT_VIT,
     "configs/baselines/multiple_lora_swin-nano_shapes.py": SHORT_SWIN,
-    MTLORA_CONFIG: SHORT_SWIN,
+    MTLORA_CONFIG: {**SHORT_SWIN, "model.backbone.taps": "merged"},
+    SIDE_CONFIG: SHORT_VIT,
 }
 
 
@@ -179,10 +181,15 @@ def test_a_file_that_differs_from_the_model_before_merging_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("config", "tasks"), [(VIT_CONFIG, ["saliency"]), (MTLORA_CONFIG, ["saliency", "normals"])]
+    ("config", "tasks"),
+    [
+        (VIT_CONFIG, ["saliency"]),
+        (SIDE_CONFIG, ["saliency"]),
+        (MTLORA_CONFIG, ["saliency", "normals"]),
+    ],
 )
 def test_onnx_holds_at_other_sizes(onnx, config, tasks, tmp_path):
-    """Of a ViT, and of a method with a stream per task."""
+    """Of a ViT, of a branch next to it, and of a method with a stream per task."""
     wrapped = TaskOutputs(build(config), tasks).eval().requires_grad_(False)
     example, inputs = example_inputs((56, 70), "all")
     with torch.no_grad():
@@ -219,6 +226,7 @@ HEADS = dict(
         ("swin", "PerTask-LoRA", "fcn", None),  # wrapped layers, one pass per task
         ("vit", "Hyperformer", "hrnet", "all"),  # generated weights, maps on another grid
         ("vit", "Mona", "mlp", "all"),  # convolutions with computed weights
+        ("swin", "SideVMT", "mlp", "all"),  # sums of maps, merging of odd sizes
         ("vit", "DecodersOnly", "dpt", "all"),  # several steps of upsampling
     ],
 )

@@ -8,7 +8,7 @@ from torch import nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.heads import build_head
-from vmt_mm.models.lazy_resize import LazyResize, as_tensor
+from vmt_mm.utils.feature_maps import LazyResize, as_tensor
 
 CHANNELS = (8, 12, 20, 36)
 

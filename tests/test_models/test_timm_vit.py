@@ -9,10 +9,10 @@ import torch
 from methods import Probe
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.peft import PEFTMethod
 from vmt_mm.peft.method import layer_names
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.feature_maps import LazyResize
 
 timm = pytest.importorskip("timm")
 

@@ -12,8 +12,8 @@ from mmpretrain.models import VisionTransformer
 from vmt_mm.analysis.counts import count_parameters
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones import vit
-from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.feature_maps import LazyResize
 
 TASKS = ["semseg", "normals"]
 SMALL = dict(

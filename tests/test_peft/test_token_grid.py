@@ -9,10 +9,10 @@ from methods import ENCODERS, TASKS, ConvolvesPatches
 from naive import run_plain, run_stock
 
 from vmt_mm.export import FORMATS, TaskOutputs, compare_outputs, example_inputs
-from vmt_mm.models.lazy_resize import values_of
 from vmt_mm.peft import TokenGrid
 from vmt_mm.registry import MODELS
 from vmt_mm.utils import compat
+from vmt_mm.utils.feature_maps import tensors_of
 
 SIZE = (61, 83)  # of the images; no multiple of a patch or of a window
 #: Backbone -> grid of each block, for images of ``SIZE``.
@@ -95,7 +95,7 @@ def test_a_convolution_of_the_patches(name):
             expected = convolve_naively(levels[level], weight, (height, width, 0))
             expected = expected.transpose(1, 2).unflatten(2, (height, width))
             for task in TASKS:
-                torch.testing.assert_close(values_of(features[task][level]), expected)
+                torch.testing.assert_close(tensors_of(features[task][level])[0], expected)
 
 
 @pytest.mark.parametrize("name", NAMES)

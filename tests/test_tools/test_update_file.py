@@ -24,7 +24,7 @@ OLD = dict(
     custom_hooks=[dict(type="StepTimeHook"), dict(type="Other", action="stop")],
 )
 NEW = dict(
-    model=dict(backbone=dict(batch_tasks=True), feature_cache_bytes=1e6, eager_backward=False),
+    model=dict(backbone=dict(batch_tasks=True), eager_backward=False),
     train_dataloader=dict(sampler=dict(type="SeededSampler"), dataset=dict(on_error="raise")),
     default_hooks=dict(finite_loss=dict(type="FiniteLossHook", on_error="skip")),
     custom_hooks=[dict(type="Other", action="stop")],

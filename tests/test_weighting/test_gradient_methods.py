@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from vmt_mm.config import load_config
 from vmt_mm.engine.loops import seed_iteration
 from vmt_mm.errors import InputError
-from vmt_mm.models.lazy_resize import values_of
 from vmt_mm.registry import MODELS
 from vmt_mm.structures import MultiTaskDataSample
+from vmt_mm.utils.feature_maps import tensors_of
 from vmt_mm.weighting import build_weighting
 
 pytest.importorskip("torchjd")
@@ -256,7 +256,7 @@ def features_by_hand(model: Any, data: tuple, rank: int = 0) -> np.ndarray:
 
     def keep(*args: Any, **kwargs: Any) -> Any:
         features = run(*args, **kwargs)
-        kept.extend(values_of(x) for x in features["semseg"])
+        kept.extend(tensors_of(x)[0] for x in features["semseg"])
         return dict.fromkeys(features, features["semseg"])  # tasks have copies otherwise
 
     with mock.patch.object(model.backbone, "forward", keep):

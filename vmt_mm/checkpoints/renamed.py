@@ -10,7 +10,6 @@ UPDATE = "python tools/model_converters/update_file.py"
 #: Old key, or ``<type>.<old key>``, -> new key.
 KEYS = {
     "joins_tasks": "batch_tasks",
-    "keep_features": "feature_cache_bytes",
     "immediate_losses": "eager_backward",
     "damaged": "on_error",
     "FiniteLossHook.action": "on_error",
@@ -22,6 +21,8 @@ VALUES: dict[Any, dict[str, str]] = {
 }
 #: Types without a replacement; their dictionaries are dropped.
 REMOVED = {"StepTimeHook"}
+#: Keys that are dropped.
+REMOVED_KEYS = {"keep_features", "feature_cache_bytes"}
 
 
 def with_new_names(node: Any) -> Any:
@@ -32,7 +33,7 @@ def with_new_names(node: Any) -> Any:
         return node
     new: dict[Any, Any] = {}
     for key, child in node.items():
-        if not _is_removed(child):
+        if not _is_removed(child) and key not in REMOVED_KEYS:
             key = KEYS.get(f"{node.get('type')}.{key}") or KEYS.get(key, key)
             child = with_new_names(child)
             new[key] = VALUES.get(key, {}).get(child, child) if isinstance(child, str) else child

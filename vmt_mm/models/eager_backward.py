@@ -1,13 +1,14 @@
 """Run each head's backward pass right after its forward pass, to save activation memory."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vmt_mm.models.lazy_resize import Map, values_of, with_values
 from vmt_mm.utils.compat import autocast_dtype, is_compiling
+from vmt_mm.utils.feature_maps import Map, tensors_of, with_tensors
 
 
 def eager_loss(
@@ -21,7 +22,8 @@ def eager_loss(
     Uses ordinary autograd if no gradients are needed, in a compiled graph, and in float16, whose
     small gradients need the loss scale. ``loss`` may use no parameters but those of ``head``.
     """
-    tensors = [values_of(x) for x in maps]
+    split = [tensors_of(x) for x in maps]
+    tensors = [x for own in split for x in own]
     parameters = [p for p in head.parameters() if p.requires_grad]
     differentiated = torch.is_grad_enabled() and (
         parameters or any(x.requires_grad for x in tensors)
@@ -31,7 +33,9 @@ def eager_loss(
         return loss(maps)
 
     def run(inputs: Sequence[Tensor]) -> Tensor:
-        return loss([with_values(m, x) for m, x in zip(maps, inputs, strict=True)])
+        rest = iter(inputs)
+        pairs = zip(maps, split, strict=True)
+        return loss([with_tensors(m, [*islice(rest, len(own))]) for m, own in pairs])
 
     return cast(Tensor, _Eager.apply(run, len(tensors), *tensors, *parameters))
 

@@ -1,67 +1,189 @@
-"""Cache of the features of a frozen backbone."""
+"""Maps of a frozen backbone, kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from filelock import FileLock
+from mmengine.logging import print_log
 from torch import Tensor
 
+from vmt_mm.checkpoints.tensor_file import tensors_sha256
 from vmt_mm.errors import InputError
-from vmt_mm.models.lazy_resize import Map, values_of, with_values
-from vmt_mm.peft import PEFTMethod
 from vmt_mm.utils.compat import autocast_dtype
+from vmt_mm.utils.feature_maps import SimpleMap, tensors_of, with_values
+from vmt_mm.utils.files import DISK_FULL, check_folder_target
+
+_KEY_BYTES = 16
+#: Arguments of a backbone that do not change its frozen maps; the weights have a fingerprint.
+_IRRELEVANT = {"allow_random_backbone", "batch_tasks", "peft", "pretrained", "tasks", "with_cp"}
 
 
 class FeatureCache:
-    """Cache the four feature maps of each image, up to a ``limit`` in bytes.
+    """Keep the frozen maps of each image in float16, in memory-mapped files.
 
-    The key is a hash of the input pixels, so random augmentation makes the cache useless. A full
-    cache takes no more images: in sequential epochs, LRU would evict the entry needed next.
-    Raises InputError if the backbone has trainable parameters or separate features per task.
+    The key of an image is a hash of its pixels in the batch, so another file, size, pipeline or
+    augmentation makes another image. Below ``folder`` is a folder per backbone, weights and image
+    size, see :class:`_Store`. A full cache, or a full disk, takes no more images: in sequential
+    epochs, LRU would evict the one needed next.
+
+    Args:
+        backbone: the backbone. Raises InputError unless its method is a side method.
+        arguments: the backbone's config.
+        folder: folder of the files; several models and processes may share it.
+        limit: size limit of the files of one backbone and image size, in bytes.
     """
 
-    def __init__(self, limit: float, backbone: Any) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        arguments: Mapping[str, Any],
+        folder: str = "work_dirs/features",
+        limit: float = 8e9,
+    ) -> None:
         if not isinstance(limit, (int, float)) or limit <= 0:
-            raise InputError(f"`feature_cache_bytes` must be a positive number, got {limit!r}")
-        peft: PEFTMethod = backbone.peft
-        if any(p.requires_grad for p in backbone.parameters()) or not peft.shares_features:
-            kind = type(peft).__name__
+            raise InputError(f"feature_cache: `limit` must be a positive number, got {limit!r}")
+        if not backbone.peft.side:
+            kind = type(backbone.peft).__name__
             raise InputError(
-                "`feature_cache_bytes` needs frozen features that all tasks share, as with "
-                f"DecodersOnly, but the backbone has {kind}; remove `feature_cache_bytes`"
+                "`feature_cache` needs a method that sends no gradient into the backbone, such as "
+                f"DecodersOnly or SideVMT, but the backbone has {kind}; remove `feature_cache`"
             )
-        self.limit, self.size = limit, 0
-        self._kept: dict[bytes, tuple[Map, ...]] = {}
-        self._backbone, self._weights = backbone, ()
+        check_folder_target(Path(folder), "feature_cache.folder")
+        self.folder, self.limit, self._backbone = Path(folder), limit, backbone
+        relevant = {key: arguments[key] for key in arguments.keys() - _IRRELEVANT}
+        self._about = json.dumps(relevant, sort_keys=True, default=repr)
+        self._weights: tuple[Any, ...] = ()
+        self._stores: dict[str, _Store] = {}
 
     def get(
-        self, images: Tensor, run: Callable[[Tensor], Mapping[str, Sequence[Map]]]
-    ) -> tuple[Map, ...]:
-        """Return the four maps of images (B, 3, H, W); ``run`` computes those not in the cache."""
-        keys = self._keys(images)
-        found = {key: self._kept[key] for key in keys if key in self._kept}
-        if missing := [row for row, key in enumerate(keys) if key not in found]:
-            levels, *_ = run(images[missing]).values()
-            for place, key in enumerate(keys[row] for row in missing):
-                values = [values_of(x)[place : place + 1].clone() for x in levels]
-                found[key] = tuple(map(with_values, levels, values))
-                size = sum(x.nbytes for x in values)
-                if key not in self._kept and self.size + size <= self.limit:
-                    self._kept[key] = found[key]
-                    self.size += size
-        rows = zip(*(found[key] for key in keys), strict=True)
-        return tuple(with_values(row[0], torch.cat([*map(values_of, row)])) for row in rows)
+        self, images: Tensor, run: Callable[[Tensor], Sequence[SimpleMap]]
+    ) -> tuple[SimpleMap, ...]:
+        """Return the four maps of images (B, 3, H, W), rounded to float16.
 
-    def _keys(self, images: Tensor) -> list[bytes]:
-        """Return the cache key of each image; clear the cache if weights were loaded or moved."""
-        weights = tuple((p.data_ptr(), p._version) for p in self._backbone.parameters())
-        if weights != self._weights:
-            self._weights, self.size = weights, 0
-            self._kept.clear()
-        dtype = autocast_dtype(images.device.type)
-        state = repr((images.shape[1:], images.dtype, images.device, dtype)).encode()
+        ``run`` computes the maps of images that are not in the cache.
+        """
         pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy()
-        return [hashlib.blake2b(state + row.tobytes(), digest_size=16).digest() for row in pixels]
+        keys = [hashlib.blake2b(x.tobytes(), digest_size=_KEY_BYTES).digest() for x in pixels]
+        store = self._store(images, run)
+        rows = {key: row for row, key in enumerate(keys) if key not in store.rows}
+        new = store.pack(run(images[[*rows.values()]])) if rows else ()
+        values = dict(zip(rows, new, strict=True))
+        store.add(values)
+        found = [values[key] if key in values else store.read(key) for key in keys]
+        return store.unpack(torch.from_numpy(np.stack(found)).to(images.device))
+
+    def _store(self, images: Tensor, run: Callable[[Tensor], Sequence[SimpleMap]]) -> _Store:
+        """Return the files for the backbone as it is and images of this size."""
+        state = self._backbone.state_dict()
+        state = {key: x for key, x in state.items() if key not in self._backbone.added_keys}
+        weights = tuple((x.data_ptr(), x._version) for x in state.values())
+        if weights != self._weights:
+            self._weights, self._stores = weights, {}
+            self._sha256 = tensors_sha256(state)
+        kind = images.device.type
+        how = [*images.shape[1:], str(images.dtype), kind, str(autocast_dtype(kind))]
+        content = json.dumps([self._about, self._sha256, how])
+        name = hashlib.sha256(content.encode()).hexdigest()[:12]
+        if name not in self._stores:
+            self._stores[name] = _Store(self.folder / name, run(images[:1]), self.limit)
+        return self._stores[name]
+
+
+class _Store:
+    """Two files: ``maps`` has a float16 record per image, its maps (h, w, C) one after the other.
+
+    ``keys`` has the images' keys in the same order. A record is written before its key, and under a
+    lock, so a process that is killed leaves no broken record, and several may add records.
+
+    Args:
+        folder: folder of the files.
+        levels: maps of any image, as an example of their kind and size.
+        limit: size limit in bytes.
+    """
+
+    def __init__(self, folder: Path, levels: Sequence[SimpleMap], limit: float) -> None:
+        self.folder, self._levels = folder, levels
+        self._shapes = [tuple(x.shape[1:]) for level in levels for x in tensors_of(level)]
+        self._sizes = [c * h * w for c, h, w in self._shapes]
+        self._bytes = 2 * sum(self._sizes)
+        self._room = int(limit // (self._bytes + _KEY_BYTES))
+        self.rows: dict[bytes, int] = {}
+        self._load()
+        free = shutil.disk_usage(next(x for x in folder.absolute().parents if x.exists())).free
+        text = f"feature cache {folder}: {len(self.rows)} images, {self._bytes / 1e6:.2f} MB each, "
+        text += f"at most {self._room} ({limit / 1e9:.3g} GB; {free / 1e9:.3g} GB free)"
+        print_log(text, "current")
+
+    def pack(self, levels: Sequence[SimpleMap]) -> np.ndarray:
+        """Turn the maps of images into records (B, values)."""
+        values = [x.permute(0, 2, 3, 1).flatten(1).half() for m in levels for x in tensors_of(m)]
+        return np.concatenate([x.cpu().numpy() for x in values], 1)
+
+    def unpack(self, records: Tensor) -> tuple[SimpleMap, ...]:
+        """Turn records (B, values) into maps."""
+        levels = []
+        parts = zip(self._levels, self._shapes, records.split(self._sizes, 1), strict=True)
+        for level, (c, h, w), own in parts:
+            values = own.view(-1, h, w, c).permute(0, 3, 1, 2).to(tensors_of(level)[0].dtype)
+            levels.append(with_values(level, values))
+        return tuple(levels)
+
+    def read(self, key: bytes) -> np.ndarray:
+        """Return the record of an image that is in ``rows``."""
+        return self._records[self.rows[key]]
+
+    def add(self, records: Mapping[bytes, np.ndarray]) -> None:
+        """Write the records of images, as many as the limit allows."""
+        if not records or len(self.rows) >= self._room:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock"):
+                self._load()  # what other processes have added
+                new = [key for key in records if key not in self.rows]
+                start, new = len(self.rows), new[: self._room - len(self.rows)]
+                _write(self.folder / "maps", start * self._bytes, [records[key] for key in new])
+                _write(self.folder / "keys", start * _KEY_BYTES, new)
+                self._load()
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                problem = f"feature_cache: {self.folder} cannot be written: {error}"
+                raise InputError(f"{problem}; set another `folder`") from None
+            self._room = 0
+            text = f"the disk of the feature cache {self.folder} is full; no more images are added"
+            print_log(text, "current", logging.WARNING)
+
+    def _load(self) -> None:
+        """Read the keys that are new, and map the records."""
+        path, known = self.folder / "keys", len(self.rows)
+        count = path.stat().st_size // _KEY_BYTES if path.exists() else 0
+        if count == known:
+            return
+        with path.open("rb") as file:
+            file.seek(known * _KEY_BYTES)
+            new = file.read((count - known) * _KEY_BYTES)
+        cut = range(0, len(new), _KEY_BYTES)
+        self.rows.update((new[at : at + _KEY_BYTES], known + n) for n, at in enumerate(cut))
+        shape = (count, self._bytes // 2)
+        try:
+            self._records = np.memmap(self.folder / "maps", np.float16, "r", shape=shape)
+        except (OSError, ValueError):
+            problem = f"{self.folder} is damaged: `maps` has fewer records than `keys`"
+            raise InputError(f"feature_cache: {problem}; delete the folder") from None
+
+
+def _write(path: Path, offset: int, chunks: Sequence[Any]) -> None:
+    """Write chunks from ``offset`` on, over what a killed process may have left there."""
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.seek(offset)
+        for chunk in chunks:
+            file.write(chunk)

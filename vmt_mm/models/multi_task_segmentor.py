@@ -18,12 +18,12 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.eager_backward import eager_loss
 from vmt_mm.models.feature_cache import FeatureCache
 from vmt_mm.models.heads import build_head
-from vmt_mm.models.lazy_resize import Map, as_tensor, resize, values_of
 from vmt_mm.models.new_tasks import check_new_tasks, freeze_existing_tasks
 from vmt_mm.models.sliding import parse_test_cfg, slide
 from vmt_mm.registry import MODELS, own_scope
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
 from vmt_mm.tasks import Task, build_tasks
+from vmt_mm.utils.feature_maps import Map, as_tensor, resize, tensors_of
 from vmt_mm.utils.modules import eval_mode
 from vmt_mm.weighting import FixedWeighting, GradientAggregation, build_weighting
 
@@ -57,8 +57,8 @@ class MultiTaskSegmentor(BaseModel):
             crop_size=(h, w), stride=(h, w))`` averages logits over sliding windows, ``crop_batch``
             windows at a time. By default, images are not cut into windows.
         new_tasks: tasks added to a trained model; only their parameters are trained.
-        feature_cache_bytes: size limit of the :class:`~vmt_mm.models.feature_cache.FeatureCache`;
-            requires a frozen backbone. None disables the cache.
+        feature_cache: dict of the ``folder`` and ``limit`` of a
+            :class:`~vmt_mm.models.feature_cache.FeatureCache`, for training; None means no cache.
         eager_backward: run each head's backward pass before the next head, to save memory.
         weighting: config of the :class:`~vmt_mm.weighting.Weighting`; by default, losses are added.
     """
@@ -86,7 +86,7 @@ class MultiTaskSegmentor(BaseModel):
         test_cfg: Mapping | None = None,
         init_cfg: dict | None = None,
         new_tasks: Sequence[str] | None = None,
-        feature_cache_bytes: float | None = None,
+        feature_cache: Mapping | None = None,
         eager_backward: bool = True,
         weighting: Mapping | None = None,
     ) -> None:
@@ -109,8 +109,8 @@ class MultiTaskSegmentor(BaseModel):
             }
         )
         self.eager_backward = eager_backward
-        caches = feature_cache_bytes is not None
-        self.feature_cache = FeatureCache(feature_cache_bytes, self.backbone) if caches else None
+        keeps, options = feature_cache is not None, feature_cache or {}
+        self.feature_cache = FeatureCache(self.backbone, backbone, **options) if keeps else None
         self.window = parse_test_cfg(test_cfg)
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)
@@ -207,7 +207,8 @@ class MultiTaskSegmentor(BaseModel):
         objective, weights = weighting(sums[0] / sums[1].clamp(min=1e-8), sums[1] > 0)
         weight, total = dict(zip(names, weights, strict=True)), (weights * values).sum()
         if method:
-            sources = self.backbone.parameters() if maps is None else map(values_of, maps)
+            of_maps = [x for level in maps or () for x in tensors_of(level)]
+            sources = self.backbone.parameters() if maps is None else of_maps
             tensors = [*sources, *self.heads.parameters()]
             tensors = [x for x in tensors if x.requires_grad]
             tasks_of = task_of_keys(dict(self.named_parameters()), self.tasks)
@@ -250,14 +251,13 @@ class MultiTaskSegmentor(BaseModel):
         size = inputs.shape[2:]
         labels = {name: _stack_labels(self.tasks[name], data_samples, size) for name in names}
         shares = self._shares(labels, inputs.device)
-        losses, run_backbone = {}, partial(self.backbone, lazy=True)
-        terms = {} if terms is None else terms
+        losses, frozen, terms = {}, None, {} if terms is None else terms
         if shared is not None:
             features = dict.fromkeys(names, shared)
-        elif self.feature_cache is None:
-            features = run_backbone(inputs, names)
         else:
-            features = dict.fromkeys(names, self.feature_cache.get(inputs, run_backbone))
+            if self.feature_cache is not None:
+                frozen = self.feature_cache.get(inputs, self.backbone.frozen_maps)
+            features = self.backbone(inputs, names, lazy=True, frozen=frozen)
         for name in list(features):
             maps = features.pop(name)  # free each task's maps after its loss
             run = partial(self._task_loss, name, *labels.pop(name), shares[name], terms)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.lazy_resize import resize
+from vmt_mm.utils.feature_maps import resize
 
 #: Keys of ``test_cfg``.
 KEYS = ("mode", "tasks", "crop_size", "stride", "crop_batch")

@@ -8,6 +8,8 @@ from vmt_mm.registry import PEFT_METHODS
 class DecodersOnly(PEFTMethod):
     """Keep the backbone frozen and train only the heads."""
 
+    side = True
+
 
 @PEFT_METHODS.register_module()
 class FullFineTuning(PEFTMethod):

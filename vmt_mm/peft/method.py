@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
 from vmt_mm.registry import PEFT_METHODS
+from vmt_mm.utils.feature_maps import Map, SimpleMap
 
 _OF_BLOCK = re.compile(r"^blocks\.(\d+)\.")
 #: Groups of a backbone's parameters: ``unfreeze`` names them, a pattern finds them by name.
@@ -53,10 +54,17 @@ class BlockSpec:
 
 
 class Backbone(BaseModule):
-    """Interface that a method sees of a backbone: a module with blocks and task names."""
+    """Interface that a method sees of a backbone: a module with blocks and task names.
+
+    ``out_channels`` and ``strides`` are those of the four maps, ``image_channels`` those of the
+    images, None if unknown.
+    """
 
     block_specs: tuple[BlockSpec, ...]
     task_names: tuple[str, ...]
+    out_channels: tuple[int, ...]
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    image_channels: Any
 
 
 class SideOutput(NamedTuple):
@@ -96,6 +104,9 @@ class PEFTMethod(nn.Module):
     ``ParameterDict`` or ``ModuleDict`` keyed by task, so that tasks can be added, removed and
     renamed. docs/extend.md has a complete example.
 
+    A ``side`` method sends no gradient into the backbone, which runs once, without gradient, and
+    which the method leaves frozen: :meth:`side_features` gives the tasks their features.
+
     With ``per_task_forward`` the backbone runs once per task, with :meth:`parameters_for` in place;
     otherwise one pass serves all tasks. With ``counts_output_norms``, trainable output norms count
     as part of the backbone, as the paper counts those of BitFit. ``couples_tasks`` are tasks
@@ -105,6 +116,7 @@ class PEFTMethod(nn.Module):
     trained as well, see :func:`unfreeze`. None means the groups of the method's paper.
     """
 
+    side: bool = False
     per_task_forward: bool = False
     counts_output_norms: bool = False
     couples_tasks: tuple[str, ...] = ()
@@ -133,7 +145,8 @@ class PEFTMethod(nn.Module):
     def shares_features(self) -> bool:
         """Whether all tasks have the same features."""
         own, base = type(self), PEFTMethod
-        same = own.task_features is base.task_features and own.tails is base.tails
+        hooks = ("task_features", "tails", "side_features")
+        same = all(getattr(own, hook) is getattr(base, hook) for hook in hooks)
         return same and not self.per_task_forward
 
     def block_of(self, key: str) -> int | None:
@@ -198,6 +211,17 @@ class PEFTMethod(nn.Module):
         """
         return dict.fromkeys(tasks, feature)
 
+    def side_features(
+        self, images: Tensor, maps: Sequence[SimpleMap], tasks: Sequence[str]
+    ) -> dict[str, tuple[Map, ...]]:
+        """Return the four maps (B, C_j, H_j, W_j) of ``tasks``, for a ``side`` method.
+
+        ``images`` (B, 3, H, W) are normalised. ``maps`` are the frozen backbone's; of a plain ViT,
+        they are ``LazyResize`` with the values of its patch grid. They have more channels if
+        :meth:`task_features` adds some to the feature of a stage.
+        """
+        return dict.fromkeys(tasks, tuple(maps))
+
 
 def task_embeddings(backbone: Backbone, length: int) -> nn.ParameterDict:
     """Create one embedding (E,) per task, the input of hypernetworks."""
@@ -252,6 +276,11 @@ def attach_method(method: PEFTMethod, backbone: Backbone) -> None:
     groups = () if method.unfreeze is None else method.unfreeze
     if not isinstance(groups, (list, tuple)) or any(g not in [*found] for g in groups):
         raise InputError(f"peft: `unfreeze` must be a list of {[*found]}, got {groups!r}")
+    if groups and method.side:
+        if not method.shares_features:
+            problem = f"{type(method).__name__} sends no gradient into the backbone"
+            raise InputError(f"peft: {problem}; remove `unfreeze`, got {groups!r}")
+        method.side = False  # the gradients of the heads enter it
     for group in groups:
         if not found[group]:
             have = [name for name, own in found.items() if own]

@@ -17,7 +17,6 @@ from vmt_mm.checkpoints.keys import PEFT
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import read_state_dict
 from vmt_mm.models.backbones.task_streams import PerTaskCall, TaskStreams
-from vmt_mm.models.lazy_resize import Map, as_tensor
 from vmt_mm.peft import (
     Backbone,
     PEFTMethod,
@@ -28,6 +27,7 @@ from vmt_mm.peft import (
 )
 from vmt_mm.peft.parameter_swap import call_with, find_parameter
 from vmt_mm.utils.compat import is_exporting, need
+from vmt_mm.utils.feature_maps import Map, SimpleMap, as_tensor
 
 
 class PEFTBackbone(Backbone):
@@ -75,8 +75,6 @@ class PEFTBackbone(Backbone):
     added_keys: frozenset[str]
     batch_tasks: bool = True
     with_cp: bool
-    out_channels: tuple[int, ...]
-    strides: tuple[int, ...] = (4, 8, 16, 32)
     pretrained_path: str | None = None
     resized_keys: frozenset[str] = frozenset()
     _compiled_loop: Callable[..., Any] | None = None
@@ -187,24 +185,45 @@ class PEFTBackbone(Backbone):
         return block.ffn(x)
 
     def forward(
-        self, images: Tensor, tasks: Sequence[str] | None = None, lazy: bool = False
+        self,
+        images: Tensor,
+        tasks: Sequence[str] | None = None,
+        lazy: bool = False,
+        frozen: Sequence[SimpleMap] | None = None,
     ) -> dict[str, tuple[Map, ...]]:
         """Return four feature maps per task, from one pass or one per task, as the method needs.
 
         Images (B, 3, H, W) are normalised, of any size; ``tasks`` None means all. Per task, the
         maps are (B, C_j, ceil(H / s_j), ceil(W / s_j)); tasks may share them. With ``lazy``, maps
-        may be ``LazyResize``, for heads that start with a 1x1 convolution.
+        may be ``LazyResize`` or ``LazySum``, for heads that start with a 1x1 convolution. A side
+        method takes the maps ``frozen``, or, if None, those of :meth:`frozen_maps`.
         """
         if self.image_channels not in (None, images.shape[1]):
             counts = f"{images.shape[1]} channel(s), but in_channels={self.image_channels}"
             hint = "set model.backbone.in_channels, or color_type of LoadImageFromFile"
             raise InputError(f"the images have {counts}; {hint}")
-        loop = self._compiled_loop or type(self).forward_features
         names = self.select_tasks(tasks)
-        run = self.peft.couples_tasks or names
-        features: dict[str, tuple[Map, ...]] = loop(self, images, run)
+        features: Mapping[str, tuple[Map, ...]]
+        if self.peft.side:
+            frozen = self.frozen_maps(images) if frozen is None else frozen
+            features = self.peft.side_features(images, frozen, names)
+        else:
+            features = self._loop(images, self.peft.couples_tasks or names)
         features = {name: features[name] for name in names}
         return features if lazy else _materialise(features)
+
+    @torch.no_grad()
+    def frozen_maps(self, images: Tensor) -> tuple[SimpleMap, ...]:
+        """Return the four maps of images (B, 3, H, W) that a side method gets, without gradient.
+
+        They have the channels that the method's ``task_features`` returns.
+        """
+        (maps,) = self._loop(images, self.task_names[:1]).values()
+        return maps
+
+    def _loop(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[SimpleMap, ...]]:
+        """Run the backbone, compiled or not."""
+        return (self._compiled_loop or type(self).forward_features)(self, images, names)
 
     @property
     def image_channels(self) -> int | None:
@@ -212,7 +231,9 @@ class PEFTBackbone(Backbone):
         embed = getattr(self, "patch_embed", None)
         return getattr(embed and patch_convolution(embed), "in_channels", None)
 
-    def forward_features(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[Map, ...]]:
+    def forward_features(
+        self, images: Tensor, names: Sequence[str]
+    ) -> dict[str, tuple[SimpleMap, ...]]:
         """Run all parts of the backbone; return the four maps of each task in ``names``."""
         raise NotImplementedError
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.peft_backbone import PEFTBackbone, patch_convolution, patch_grid
-from vmt_mm.models.lazy_resize import LazyResize
 from vmt_mm.peft import BlockSpec, TokenGrid
+from vmt_mm.utils.feature_maps import LazyResize
 
 
 class PlainViT(PEFTBackbone):

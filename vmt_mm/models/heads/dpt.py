@@ -10,8 +10,8 @@ from mmseg.models.decode_heads.dpt_head import PreActResidualConvUnit
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.lazy_resize import Map, project
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.feature_maps import Map, project
 
 
 @MODELS.register_module()

@@ -15,8 +15,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.models.lazy_resize import Map, project
 from vmt_mm.registry import MODELS
+from vmt_mm.utils.feature_maps import Map, project
 
 
 def fuse_pyramid(maps: Sequence[Map], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Feature maps (B, C, H, W) that are resampled only when needed."""
+"""Feature maps (B, C, H, W) that are resampled and summed only when needed."""
 
 from __future__ import annotations
 
@@ -39,27 +39,70 @@ class LazyResize:
         return take_first(take_first(cells, 2, height), 3, width)
 
 
-Map = Tensor | LazyResize
+#: A map that is no sum.
+SimpleMap = Tensor | LazyResize
 
 
-def values_of(x: Map) -> Tensor:
-    """Return the tensor of a feature map; for a LazyResize, its ``grid``."""
-    return x.grid if isinstance(x, LazyResize) else x
+@dataclass(frozen=True)
+class LazySum:
+    """Feature map (B, C, H, W): ``base`` plus a 1x1 convolution, weight (C, w), bias (C,), of w.
+
+    A head multiplies its first 1x1 convolution into the weight, see :func:`project`, so tasks with
+    weights of their own share both maps. ``extra`` is (B, w, H, W).
+    """
+
+    base: SimpleMap
+    extra: SimpleMap
+    weight: Tensor
+    bias: Tensor
 
 
-def with_values(x: Map, values: Tensor) -> Map:
-    """Return a feature map like ``x`` with other values."""
+Map = SimpleMap | LazySum
+
+
+def tensors_of(x: Map) -> tuple[Tensor, ...]:
+    """Return the tensors of a feature map."""
+    if isinstance(x, LazySum):
+        return (*tensors_of(x.base), *tensors_of(x.extra), x.weight, x.bias)
+    return (x.grid if isinstance(x, LazyResize) else x,)
+
+
+def with_tensors(x: Map, tensors: Sequence[Tensor]) -> Map:
+    """Return a feature map like ``x`` with other tensors."""
+    if isinstance(x, LazySum):
+        base, extra, weight, bias = tensors
+        return LazySum(with_values(x.base, base), with_values(x.extra, extra), weight, bias)
+    return with_values(x, *tensors)
+
+
+def with_values(x: SimpleMap, values: Tensor) -> SimpleMap:
+    """Return a feature map like ``x`` with other values (B, C, h, w)."""
     return replace(x, grid=values) if isinstance(x, LazyResize) else values
 
 
 def as_tensor(x: Map) -> Tensor:
-    """Return a feature map as a tensor, resampled if it is a LazyResize."""
+    """Return a feature map as a tensor."""
+    if isinstance(x, LazySum):
+        return as_tensor(x.base) + project(x.extra, x.weight, x.bias)
     return x.tensor() if isinstance(x, LazyResize) else x
+
+
+def resample_like(x: SimpleMap, like: SimpleMap) -> Tensor:
+    """Resample x to the cells of another map of the same images: (B, C, H, W)."""
+    if isinstance(x, LazyResize) and isinstance(like, LazyResize):
+        return replace(like, grid=x.grid).tensor()
+    (target,) = tensors_of(like)
+    return resize(as_tensor(x), (target.shape[2], target.shape[3]))
 
 
 def project(x: Map, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply a 1x1 convolution, weight (D, C) and bias (D,), to a map (B, C, H, W)."""
-    return as_tensor(with_values(x, F.conv2d(values_of(x), weight[:, :, None, None], bias)))
+    if isinstance(x, LazySum):
+        shift = weight @ x.bias
+        extra = project(x.extra, weight @ x.weight, shift if bias is None else bias + shift)
+        return project(x.base, weight) + extra
+    (values,) = tensors_of(x)
+    return as_tensor(with_values(x, F.conv2d(values, weight[:, :, None, None], bias)))
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
