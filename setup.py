@@ -45,6 +45,7 @@ setup(
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "pyright[nodejs]", "ruff"],
         "docs": ["mkdocs", "mkdocstrings[python]"],
         "export": ["onnx", "onnxruntime"],
+        "mat": ["h5py>=3.10"],
         "timm": ["timm>=1.0.31"],
         "torchjd": ["torchjd>=0.18,<0.19"],
         "webapp": ["gradio>=6"],

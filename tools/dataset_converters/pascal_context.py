@@ -12,4 +12,4 @@ from vmt_mm.cli.conversion import run_converter
 from vmt_mm.conversion.pascal_context import pascal_context
 
 if __name__ == "__main__":
-    sys.exit(run_converter(__doc__.splitlines()[0], pascal_context))
+    sys.exit(run_converter(__doc__.splitlines()[0], lambda args: pascal_context(args.normals_axes)))

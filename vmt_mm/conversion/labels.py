@@ -13,6 +13,8 @@ from vmt_mm.utils.normal_frames import encode_normals, to_camera_frame
 
 #: Least length of a vector with a usable direction; least number of pixels to judge the axes.
 _MIN_LENGTH, _ENOUGH = 0.1, 1000
+#: Padding in pixels while borders are thinned.
+_MARGIN = 2
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
@@ -113,3 +115,10 @@ def thin(mask: np.ndarray) -> np.ndarray:
             code = cv2.filter2D(image, cv2.CV_8U, _BITS, borderType=cv2.BORDER_CONSTANT)
             image = image & ~table[code]
     return image.astype(bool)
+
+
+def borders(classes: np.ndarray) -> np.ndarray:
+    """Return one-pixel lines (H, W), bool, where the class changes: nonzero Laplacian, thinned."""
+    # Thinning shortens the ends of lines: pad so that those are outside the image.
+    padded = np.pad(classes.astype(np.float32), _MARGIN, mode="edge")
+    return thin(cv2.Laplacian(padded, cv2.CV_32F) != 0)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]

@@ -12,10 +12,9 @@ camera, or most floors do not face up.
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from vmt_mm.conversion.labels import check_size, judge_axes, normals_label, read_mat, thin
+from vmt_mm.conversion.labels import borders, check_size, judge_axes, normals_label, read_mat
 from vmt_mm.conversion.recipe import Label, LabelRule, Recipe
 from vmt_mm.errors import InputError
 from vmt_mm.utils.label_files import read_classes, read_label, read_mask
@@ -35,8 +34,6 @@ _PARTS = {
     6: "llleg rlleg lfoot rfoot",
 }
 PART_INDEX = {name: index for index, names in _PARTS.items() for name in names.split()}
-#: Padding in pixels while edges are thinned.
-_MARGIN = 2
 #: Indices of PASCAL-Context classes that NYU Depth v2 also has. The network that predicted the
 #: normals was trained on these, and the field uses its normals only there.
 # fmt: off
@@ -94,10 +91,7 @@ def normals(path: Path, context: Path, axes: str) -> Label:
 
 def edge(context: Path) -> Label:
     """Make one-pixel lines where the class changes: nonzero Laplacian, thinned."""
-    # Thinning shortens the ends of lines: pad so that those are outside the image.
-    classes = np.pad(read_context(context).astype(np.float32), _MARGIN, mode="edge")
-    line = thin(cv2.Laplacian(classes, cv2.CV_32F) != 0)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-    return Label(line.astype(np.uint8) * 255)
+    return Label(borders(read_context(context)).astype(np.uint8) * 255)
 
 
 def read_context(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Recipe:
     """A raw dataset and how to convert it.
 
     Changed ``settings`` cause a full conversion. ``judge`` maps sums of notes per task to problems.
+    ``unpack`` writes the content of another archive than a tar file to a folder.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Recipe:
     labels: tuple[LabelRule, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     judge: Callable[[Mapping[str, Mapping[str, int]]], list[str]] | None = None
+    camera: tuple[float, ...] | None = None  # fx, fy, cx, cy in pixels
+    unpack: Callable[[Path, Path], None] | None = None  # may raise InputError
 
     def files_of(self, image_id: str) -> list[str]:
         """List all raw files that may belong to an image, without duplicates."""

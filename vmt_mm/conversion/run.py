@@ -78,7 +78,7 @@ def convert(
     check_outputs(dict(target=target), [source])
     header = dict(recipe=recipe.name, version=_VERSION, settings=dict(recipe.settings))
     journal = _read_journal(target, header)
-    root = _open(source, target, next(iter(recipe.splits.values())))
+    root = _open(recipe, source, target)
     splits = {split: read_ids(root / file) for split, file in recipe.splits.items()}
     ids = list(dict.fromkeys(i for of_split in splits.values() for i in of_split))
 
@@ -123,20 +123,25 @@ def _read_journal(target: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     return {entry["id"]: entry for entry in entries} if found == header else {}
 
 
-def _open(source: Path, target: Path, first_list: str) -> Path:
+def _open(recipe: Recipe, source: Path, target: Path) -> Path:
     """Return the raw dataset's folder: ``source``, or the folder of the unpacked archive."""
+    first_list = next(iter(recipe.splits.values()))
     if source.is_dir():
         if not (source / first_list).is_file():
             raise InputError(f"{source / first_list}: no such file; is {source} the raw dataset?")
         return source
-    if not source.is_file() or not source.name.endswith(_SUFFIXES):
+    if not source.is_file() or not (recipe.unpack or source.name.endswith(_SUFFIXES)):
         raise InputError(f"{source}: expected a folder or an archive ({', '.join(_SUFFIXES)})")
     # reuse the folder of a killed run if the archive is unchanged
-    unpacked = target / _SCRATCH / "-".join(map(str, _stamp(source) or ()))
+    settings = zlib.crc32(json.dumps(dict(recipe.settings)).encode())
+    unpacked = target / _SCRATCH / "-".join(map(str, (*(_stamp(source) or ()), settings)))
+    partial = unpacked.with_name(f"{unpacked.name}.part")
     is_new = not target.exists()
     if not unpacked.is_dir():
         try:
-            _unpack(source, unpacked)
+            shutil.rmtree(partial, ignore_errors=True)
+            (recipe.unpack or _unpack)(source, partial)
+            partial.rename(unpacked)
         except InputError:
             shutil.rmtree(target if is_new else target / _SCRATCH, ignore_errors=True)
             raise
@@ -148,8 +153,6 @@ def _open(source: Path, target: Path, first_list: str) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive into a folder. Raises InputError if it is damaged."""
-    partial = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
         with rich.progress.open(archive, "rb", description="unpacking") as packed:
             start = packed.read(6)
@@ -157,7 +160,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             opener = next((o for m, o in _COMPRESSIONS.items() if start.startswith(m)), None)
             stream = opener(packed) if opener else packed
             with tarfile.open(fileobj=stream, mode="r|") as members:
-                members.extractall(partial, filter="data")
+                members.extractall(folder, filter="data")
             while opener and stream.read(2**20):
                 pass  # a decoder checks the checksum only at the end
             # tarfile takes a cut or a damaged header for the end, which is marked by zeros
@@ -167,7 +170,6 @@ def _unpack(archive: Path, folder: Path) -> None:
         if getattr(error, "errno", None) is not None:  # an error of the disk, not of the decoder
             raise
         raise InputError(f"{archive}: the archive is damaged or truncated ({error})") from None
-    partial.rename(folder)
 
 
 def _stamp(file: Path) -> list[int] | None:
