@@ -12,6 +12,7 @@ from methods import SWIN, TASKS, VIT
 
 from vmt_mm.errors import InputError
 from vmt_mm.models import MultiTaskSegmentor, feature_cache
+from vmt_mm.peft import DecodersOnly
 from vmt_mm.structures import MultiTaskDataSample
 
 DECODERS = dict(type="DecodersOnly")
@@ -118,6 +119,22 @@ def test_training_the_branch_changes_nothing(tmp_path):
     losses_of(build(tmp_path, peft=dict(SIDE, ratio=2)), images)
     assert seen == []
     assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_method_with_other_channels_has_a_folder_of_its_own(tmp_path):
+    class Twice(DecodersOnly):
+        def task_features(self, stage, feature, kept, tasks, grid):
+            return dict.fromkeys(tasks, torch.cat([feature, feature], 2))
+
+        def side_features(self, images, maps, tasks):
+            return dict.fromkeys(tasks, tuple(x[:, : x.shape[1] // 2] for x in maps))
+
+    images = torch.randn(1, 3, 32, 32)
+    losses = [
+        losses_of(build(tmp_path, peft=dict(type=t)), images)[0] for t in (DecodersOnly, Twice)
+    ]
+    assert losses[0] == losses[1]
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def the_store(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vmt_mm.checkpoints.tensor_file import tensors_sha256
 from vmt_mm.errors import InputError
+from vmt_mm.peft import PEFTMethod
 from vmt_mm.utils.compat import autocast_dtype
 from vmt_mm.utils.feature_maps import SimpleMap, tensors_of, with_values
 from vmt_mm.utils.files import DISK_FULL, check_folder_target
@@ -25,6 +26,8 @@ from vmt_mm.utils.files import DISK_FULL, check_folder_target
 _KEY_BYTES = 16
 #: Arguments of a backbone that do not change its frozen maps; the weights have a fingerprint.
 _IRRELEVANT = {"allow_random_backbone", "batch_tasks", "peft", "pretrained", "tasks", "with_cp"}
+#: Hooks by which a method changes the maps, or adds channels to them.
+_HOOKS = ("after_attn", "after_mlp", "after_residual", "parallel_to_mlp", "task_features")
 
 
 class FeatureCache:
@@ -60,6 +63,9 @@ class FeatureCache:
         check_folder_target(Path(folder), "feature_cache.folder")
         self.folder, self.limit, self._backbone = Path(folder), limit, backbone
         relevant = {key: arguments[key] for key in arguments.keys() - _IRRELEVANT}
+        own = type(backbone.peft)
+        if any(getattr(own, hook) is not getattr(PEFTMethod, hook) for hook in _HOOKS):
+            relevant["peft"] = arguments["peft"]
         self._about = json.dumps(relevant, sort_keys=True, default=repr)
         self._weights: tuple[Any, ...] = ()
         self._stores: dict[str, _Store] = {}
