@@ -72,10 +72,7 @@ def naive(backbone, images, up):
     x, priors = images, []
     for conv, norm in zip(method.prior.convs, method.prior.norms, strict=True):
         x = F.conv2d(x, conv.weight, conv.bias, stride=2, padding=1)
-        flat = x.flatten(1)
-        deviation = (flat.var(1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-        x = ((flat - flat.mean(1, keepdim=True)) / deviation).view_as(x)
-        x = F.gelu(x * norm.weight[:, None, None] + norm.bias[:, None, None])
+        x = F.gelu(layer_norm(norm, x))
         priors.append(x)
     features = {task: [] for task in TASKS}
     for level, (stage, state) in enumerate(zip(method.stages, states, strict=True)):

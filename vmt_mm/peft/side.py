@@ -47,22 +47,23 @@ class Mixing(nn.Module):
 
 
 class ImagePrior(nn.Module):
-    """Convolutions with stride 2 on the image: features of strides 4 and 8, of c channels."""
+    """GELU(LN(conv)) with stride 2, three times: features of strides 4 and 8, of c channels."""
 
     def __init__(self, image_channels: int, channels: int) -> None:
         super().__init__()
         inputs = (image_channels, channels, channels)
         self.convs = nn.ModuleList(nn.Conv2d(c, channels, 3, stride=2, padding=1) for c in inputs)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for _ in inputs)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in inputs)
 
     def forward(self, images: Tensor) -> Iterator[Tensor]:
         """Yield cells (B, ceil(H / s), ceil(W / s), c) for s = 4 and 8."""
         x = images
         for level, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = F.gelu(norm(conv(x)))
+            # contiguous: else, how a linear layer rounds depends on whether it is trained
+            cells = F.gelu(norm(_channels_last(conv(x)).contiguous()))
+            x = _channels_first(cells)
             if level:
-                # else, how a linear layer rounds depends on whether it is trained
-                yield x.permute(0, 2, 3, 1).contiguous()
+                yield cells
 
 
 class SideStage(nn.Module):
@@ -152,7 +153,7 @@ class SideVMT(PEFTMethod):
     def reset_from_pretrained(self, backbone: Backbone) -> None:
         """Set Up = 0, which gives the features of the frozen backbone, and draw the rest."""
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm)):
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.LayerNorm)):
                 module.reset_parameters()
         for stage in self.stages:
             nn.init.zeros_(stage.up.weight)
