@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -190,12 +191,56 @@ def test_a_full_disk(tmp_path, monkeypatch):
     assert sum("is full; no more images are added" in text for text in said) == 1
 
 
-def test_lost_records_are_an_error(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda keys, maps: maps.write_bytes(b""),
+        lambda keys, maps: maps.unlink(),
+        lambda keys, maps: keys.write_bytes(bytes(range(160))),
+        lambda keys, maps: keys.write_bytes(bytes(48)),
+        lambda keys, maps: (keys.unlink(), keys.mkdir()),
+    ],
+    ids=["no records", "no maps", "random keys", "equal keys", "a folder"],
+)
+def test_damaged_files_are_an_error(damage, tmp_path):
     images = torch.randn(2, 3, 32, 32)
     losses_of(build(tmp_path), images)
-    (the_store(tmp_path) / "maps").write_bytes(b"")
-    with pytest.raises(InputError, match="is damaged: `maps` has fewer records than `keys`"):
+    damage(the_store(tmp_path) / "keys", the_store(tmp_path) / "maps")
+    with pytest.raises(InputError, match="is damaged, .*; delete the folder"):
         losses_of(build(tmp_path), images)
+
+
+def test_files_that_shrink_in_use_are_an_error(tmp_path):
+    model, images = build(tmp_path), torch.randn(2, 3, 32, 32)
+    losses_of(model, images)
+    (the_store(tmp_path) / "keys").write_bytes(b"")
+    with pytest.raises(InputError, match="or was changed while in use"):
+        losses_of(model, images + 1)
+
+
+def test_maps_above_the_range_of_float16_are_an_error(tmp_path):
+    model, images = build(tmp_path), torch.randn(1, 3, 32, 32)
+    model.backbone.norm3.weight.data.fill_(1e6)
+    with pytest.raises(InputError, match="above 65504, the limit of float16"):
+        losses_of(model, images)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_images_with_other_channels_are_the_same_error_as_without_a_cache(tmp_path):
+    for model in (build(), build(tmp_path)):
+        with pytest.raises(InputError, match="1 channel.s., but in_channels=3"):
+            losses_of(model, torch.randn(1, 1, 32, 32))
+
+
+def test_copies_and_pickles_hold_no_maps(tmp_path):
+    model = build(tmp_path)
+    size, images = len(pickle.dumps(model)), torch.randn(4, 3, 32, 32)
+    expected, _ = losses_of(model, images)
+    kept = (the_store(tmp_path) / "maps").stat().st_size
+    assert len(pickle.dumps(model)) < size + kept / 2
+    copied = copy.deepcopy(model)
+    assert copied.feature_cache is not None and not copied.feature_cache._stores
+    assert losses_of(copied, images)[0] == expected
 
 
 def test_two_at_the_same_time(tmp_path):
@@ -224,6 +269,9 @@ def test_two_at_the_same_time(tmp_path):
     [
         (dict(limit=0), "`limit` must be a positive number, got 0"),
         (dict(limit="all"), "got 'all'"),
+        (dict(limit=True), "got True"),
+        (dict(limit=float("nan")), "got nan"),
+        (dict(limit=float("inf")), "got inf"),
         (dict(peft=dict(type="BitFit")), "but the backbone has BitFit"),
         (dict(peft=dict(type="VMTAdapter")), "but the backbone has VMTAdapter"),
         (dict(peft=dict(type="DecodersOnly", unfreeze=["norm"])), "has DecodersOnly"),
@@ -232,3 +280,19 @@ def test_two_at_the_same_time(tmp_path):
 def test_refused(settings, message, tmp_path):
     with pytest.raises(InputError, match=message):
         build(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (8e9, "must be a dict of `folder` and `limit`, .*; got 8"),
+        (True, "got True"),
+        (dict(foldr="x"), "got {'foldr': 'x'}"),
+        (dict(folder=None), "`folder` must be a path, got None"),
+        (dict(folder=""), "`folder` must be a path, got ''"),
+    ],
+)
+def test_refused_configs(given, message):
+    backbone = dict(allow_random_backbone=True, peft=SIDE, **SWIN.config)
+    with pytest.raises(InputError, match=message):
+        MultiTaskSegmentor(TASKS, backbone, dict(type="MLPHead"), feature_cache=given)

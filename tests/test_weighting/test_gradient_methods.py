@@ -43,6 +43,7 @@ TASKS = dict(
 )
 VMT = dict(type="VMTAdapter", ratio=4)
 LORA = dict(type="LoRA", rank=2)
+SIDE = dict(type="SideVMT")  # has shared parameters without dimensions
 PER_TASK = dict(type="PerTask", method=dict(type="Adapter"))
 Gradients = dict[str, np.ndarray]
 
@@ -217,7 +218,9 @@ def test_the_gradients_of_these_tests_conflict():
     assert (rows @ upgrad(rows)).min() > -1e-10
 
 
-@pytest.mark.parametrize("peft", [LORA, dict(type="Hyperformer", ratio=4)], ids=lambda x: x["type"])
+@pytest.mark.parametrize(
+    "peft", [LORA, SIDE, dict(type="Hyperformer", ratio=4)], ids=lambda x: x["type"]
+)
 @pytest.mark.parametrize("with_cp", [False, True])
 def test_other_methods_and_activation_checkpointing(peft: Mapping, with_cp: bool):
     own = by_hand(make(peft), batch())

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ _KEY_BYTES = 16
 _IRRELEVANT = {"allow_random_backbone", "batch_tasks", "peft", "pretrained", "tasks", "with_cp"}
 #: Hooks by which a method changes the maps, or adds channels to them.
 _HOOKS = ("after_attn", "after_mlp", "after_residual", "parallel_to_mlp", "task_features")
+
+
+def build_feature_cache(
+    cfg: Mapping[str, Any] | None, backbone: Any, arguments: Mapping[str, Any]
+) -> FeatureCache | None:
+    """Build the :class:`FeatureCache` of config ``cfg``; None means no cache."""
+    if cfg is None:
+        return None
+    if not isinstance(cfg, Mapping) or cfg.keys() - {"folder", "limit"}:
+        rule = "must be a dict of `folder` and `limit`, or None for no cache"
+        raise InputError(f"model.feature_cache {rule}; got {cfg!r}")
+    return FeatureCache(backbone, arguments, **cfg)
 
 
 class FeatureCache:
@@ -52,8 +65,10 @@ class FeatureCache:
         folder: str = "work_dirs/features",
         limit: float = 8e9,
     ) -> None:
-        if not isinstance(limit, (int, float)) or limit <= 0:
+        if type(limit) not in (int, float) or not 0 < limit < inf:
             raise InputError(f"feature_cache: `limit` must be a positive number, got {limit!r}")
+        if not isinstance(folder, (str, Path)) or not str(folder):
+            raise InputError(f"feature_cache: `folder` must be a path, got {folder!r}")
         if not backbone.peft.side:
             kind = type(backbone.peft).__name__
             raise InputError(
@@ -69,6 +84,10 @@ class FeatureCache:
         self._about = json.dumps(relevant, sort_keys=True, default=repr)
         self._weights: tuple[Any, ...] = ()
         self._stores: dict[str, _Store] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the maps out of copies and pickles."""
+        return self.__dict__ | dict(_weights=(), _stores={})
 
     def get(
         self, images: Tensor, run: Callable[[Tensor], Sequence[SimpleMap]]
@@ -132,7 +151,11 @@ class _Store:
     def pack(self, levels: Sequence[SimpleMap]) -> np.ndarray:
         """Turn the maps of images into records (B, values)."""
         values = [x.permute(0, 2, 3, 1).flatten(1).half() for m in levels for x in tensors_of(m)]
-        return np.concatenate([x.cpu().numpy() for x in values], 1)
+        records = np.concatenate([x.cpu().numpy() for x in values], 1)
+        if not np.isfinite(records).all():
+            problem = "the backbone's maps are not finite, or above 65504, the limit of float16"
+            raise InputError(f"feature_cache: {problem}; remove `feature_cache`")
+        return records
 
     def unpack(self, records: Tensor) -> tuple[SimpleMap, ...]:
         """Turn records (B, values) into maps."""
@@ -174,16 +197,18 @@ class _Store:
         count = path.stat().st_size // _KEY_BYTES if path.exists() else 0
         if count == known:
             return
-        with path.open("rb") as file:
-            file.seek(known * _KEY_BYTES)
-            new = file.read((count - known) * _KEY_BYTES)
-        cut = range(0, len(new), _KEY_BYTES)
-        self.rows.update((new[at : at + _KEY_BYTES], known + n) for n, at in enumerate(cut))
-        shape = (count, self._bytes // 2)
         try:
+            with path.open("rb") as file:
+                file.seek(known * _KEY_BYTES)
+                new = file.read((count - known) * _KEY_BYTES)
+            cut = range(0, len(new), _KEY_BYTES)
+            self.rows.update((new[at : at + _KEY_BYTES], known + n) for n, at in enumerate(cut))
+            if len(self.rows) != count:
+                raise ValueError("a key occurs twice")
+            shape = (count, self._bytes // 2)
             self._records = np.memmap(self.folder / "maps", np.float16, "r", shape=shape)
-        except (OSError, ValueError):
-            problem = f"{self.folder} is damaged: `maps` has fewer records than `keys`"
+        except (OSError, ValueError) as error:
+            problem = f"{self.folder} is damaged, or was changed while in use: {error}"
             raise InputError(f"feature_cache: {problem}; delete the folder") from None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vmt_mm.checkpoints.keys import task_of_keys
 from vmt_mm.errors import InputError
 from vmt_mm.models.eager_backward import eager_loss
-from vmt_mm.models.feature_cache import FeatureCache
+from vmt_mm.models.feature_cache import build_feature_cache
 from vmt_mm.models.heads import build_head
 from vmt_mm.models.new_tasks import check_new_tasks, freeze_existing_tasks
 from vmt_mm.models.sliding import parse_test_cfg, slide
@@ -109,8 +109,7 @@ class MultiTaskSegmentor(BaseModel):
             }
         )
         self.eager_backward = eager_backward
-        keeps, options = feature_cache is not None, feature_cache or {}
-        self.feature_cache = FeatureCache(self.backbone, backbone, **options) if keeps else None
+        self.feature_cache = build_feature_cache(feature_cache, self.backbone, backbone)
         self.window = parse_test_cfg(test_cfg)
         self.test_tasks = (test_cfg or {}).get("tasks")
         self.backbone.select_tasks(self.test_tasks)

@@ -90,7 +90,7 @@ class GradientAggregation(Weighting):
             gradients.append(given[0] if given else zero)
             if len(given) > 1:
                 filled = [zero if g is None else g for g in own]
-                columns[index] = torch.stack(filled).flatten(1)
+                columns[index] = torch.stack(filled).reshape(len(filled), -1)  # a scalar, too
         if columns:
             vector, values = self._aggregate(torch.cat([*columns.values()], dim=1))
             weights = dict(zip(names, values, strict=False))

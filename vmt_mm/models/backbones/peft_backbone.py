@@ -198,10 +198,6 @@ class PEFTBackbone(Backbone):
         may be ``LazyResize`` or ``LazySum``, for heads that start with a 1x1 convolution. A side
         method takes the maps ``frozen``, or, if None, those of :meth:`frozen_maps`.
         """
-        if self.image_channels not in (None, images.shape[1]):
-            counts = f"{images.shape[1]} channel(s), but in_channels={self.image_channels}"
-            hint = "set model.backbone.in_channels, or color_type of LoadImageFromFile"
-            raise InputError(f"the images have {counts}; {hint}")
         names = self.select_tasks(tasks)
         features: Mapping[str, tuple[Map, ...]]
         if self.peft.side:
@@ -222,7 +218,11 @@ class PEFTBackbone(Backbone):
         return maps
 
     def _loop(self, images: Tensor, names: Sequence[str]) -> dict[str, tuple[SimpleMap, ...]]:
-        """Run the backbone, compiled or not."""
+        """Run the backbone, compiled or not. Raises InputError for another number of channels."""
+        if self.image_channels not in (None, images.shape[1]):
+            counts = f"{images.shape[1]} channel(s), but in_channels={self.image_channels}"
+            hint = "set model.backbone.in_channels, or color_type of LoadImageFromFile"
+            raise InputError(f"the images have {counts}; {hint}")
         return (self._compiled_loop or type(self).forward_features)(self, images, names)
 
     @property
