@@ -226,6 +226,12 @@ def test_maps_above_the_range_of_float16_are_an_error(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_broken_image_is_left_to_the_check_of_the_loss(tmp_path):
+    model, images = build(tmp_path), torch.full((1, 3, 32, 32), float("nan"))
+    for _ in range(2):
+        assert losses_of(model, images)[0]["loss_semseg"].isnan()
+
+
 def test_images_with_other_channels_are_the_same_error_as_without_a_cache(tmp_path):
     for model in (build(), build(tmp_path)):
         with pytest.raises(InputError, match="1 channel.s., but in_channels=3"):

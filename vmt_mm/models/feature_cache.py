@@ -150,12 +150,12 @@ class _Store:
 
     def pack(self, levels: Sequence[SimpleMap]) -> np.ndarray:
         """Turn the maps of images into records (B, values)."""
-        values = [x.permute(0, 2, 3, 1).flatten(1).half() for m in levels for x in tensors_of(m)]
-        records = np.concatenate([x.cpu().numpy() for x in values], 1)
-        if not np.isfinite(records).all():
-            problem = "the backbone's maps are not finite, or above 65504, the limit of float16"
+        full = [x.permute(0, 2, 3, 1).flatten(1) for m in levels for x in tensors_of(m)]
+        half = [x.half() for x in full]
+        if any((y.isinf() & x.isfinite()).any() for x, y in zip(full, half, strict=True)):
+            problem = "the backbone's maps are above 65504, the limit of float16"
             raise InputError(f"feature_cache: {problem}; remove `feature_cache`")
-        return records
+        return np.concatenate([x.cpu().numpy() for x in half], 1)
 
     def unpack(self, records: Tensor) -> tuple[SimpleMap, ...]:
         """Turn records (B, values) into maps."""
