@@ -1,8 +1,9 @@
-"""``~`` in the arguments of the tools."""
+"""``~`` and dicts in the arguments of the tools."""
 
 from pathlib import Path
 
 import pytest
+from mmengine.config import DictAction
 
 from vmt_mm.utils.console import ToolParser, expand_argument
 
@@ -35,6 +36,17 @@ def test_a_command_line(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tool", "~/in", "--out=~/out"])
     args = parser.parse_args()
     assert (args.source, args.out) == (Path("/home/me/in"), Path("/home/me/out"))
+
+
+@pytest.mark.parametrize("value", ["{'x':1}", "{}", "{'m':'s','c':(32,32),'d':(1,1)}"])
+def test_a_dict_is_refused(value, capsys):
+    parser = ToolParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cfg-options", "b=1", f"a.b={value}"])
+    message = "a.b: the value cannot be a dict; set its keys, as in a.b.KEY="
+    assert message in capsys.readouterr().err
+    assert parser.parse_args(["--cfg-options", "a.b=1"]).cfg_options == {"a.b": 1}
 
 
 def test_every_tool_takes_it():

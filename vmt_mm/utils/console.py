@@ -10,13 +10,17 @@ from collections.abc import Sequence
 _SHOWN = 20
 #: The name before a path in an argument: --out=, data_root=, model.backbone.pretrained=.
 _NAME = re.compile(r"(?:-{0,2}[\w.-]+=)?(?=~)")
+#: KEY={, a dict, which mmengine would take for a string, or a list of strings.
+_DICT = re.compile(r"([\w.]+)=\{")
 
 
 class ToolParser(argparse.ArgumentParser):
-    """A parser that expands ``~``, also in ``--out=~/here``, where shells do not."""
+    """A parser that expands ``~``, also in ``--out=~/here``, and refuses dicts in KEY=VALUE."""
 
     def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201, D102
         given = sys.argv[1:] if args is None else args
+        for key in [found[1] for one in given if (found := _DICT.match(one))]:
+            self.error(f"{key}: the value cannot be a dict; set its keys, as in {key}.KEY=VALUE")
         return super().parse_known_args([expand_argument(one) for one in given], namespace)
 
 
