@@ -3,6 +3,9 @@
 The contract table has its counts, start and tasks; test_feature_cache.py has kept maps.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,10 +79,11 @@ def naive(backbone, images, up):
         priors.append(x)
     features = {task: [] for task in TASKS}
     for level, (stage, state) in enumerate(zip(method.stages, states, strict=True)):
-        e = up(level, state)
-        if level < 2:
+        e, stride = up(level, state), backbone.strides[level]
+        if stride < 16:
             top = up(level, linear(stage.from_top, states[-1]))
-            e = mix(stage.fusion, e + top + linear(stage.from_prior, priors[level + 1]), 3)
+            prior = priors[{4: 1, 8: 2}[stride]]
+            e = mix(stage.fusion, e + top + linear(stage.from_prior, prior), 3)
         base = getattr(frozen[level], "tensor", lambda x=frozen[level]: x)()
         for task, own in features.items():
             scaled = stage.alpha[task][:, None, None] * e + stage.beta[task][:, None, None]
@@ -87,11 +91,11 @@ def naive(backbone, images, up):
     return features
 
 
-def upsample(images):
+def upsample(images, strides=(4, 8, 16, 32)):
     """Swin: bilinear resampling to the size of the map."""
 
     def up(level, x):
-        size = [-(-side // (4, 8, 16, 32)[level]) for side in images.shape[2:]]
+        size = [-(-side // strides[level]) for side in images.shape[2:]]
         return F.interpolate(x, size=size, mode="bilinear") if list(x.shape[2:]) != size else x
 
     return up
@@ -115,7 +119,16 @@ def from_patches(images):
     return up
 
 
-@pytest.mark.parametrize(("on", "up"), [(SWIN, upsample), (VIT, from_patches)], ids=["swin", "vit"])
+#: Strides 8, 16, 32, 32, of which only the first reads the image.
+MERGED = replace(SWIN, config={**SWIN.config, "taps": "merged"})
+MERGED_UP = partial(upsample, strides=(8, 16, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("on", "up"),
+    [(SWIN, upsample), (VIT, from_patches), (MERGED, MERGED_UP)],
+    ids=["swin", "vit", "merged"],
+)
 def test_equations(on, up):
     model, images = build(on).eval(), torch.randn(2, 3, 44, 60).double()
     expected = naive(model.backbone, images, up(images))

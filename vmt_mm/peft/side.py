@@ -42,8 +42,8 @@ class Mixing(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, H, W, w) -> (B, H, W, w)."""
-        inner = self.depthwise(self.inner(self.norm(z)).permute(0, 3, 1, 2))
-        return z + self.outer(F.gelu(inner.permute(0, 2, 3, 1)))
+        inner = self.depthwise(_channels_first(self.inner(self.norm(z))))
+        return z + self.outer(F.gelu(_channels_last(inner)))
 
 
 class ImagePrior(nn.Module):
@@ -95,8 +95,8 @@ class SideStage(nn.Module):
         if z is not None and self.merge is not None:
             # no remainders, for ONNX's shape inference
             below, right = (2 * h.shape[axis] - z.shape[axis] for axis in (1, 2))
-            z = F.pad(z.permute(0, 3, 1, 2), (0, right, 0, below))
-            z = self.merge(z).permute(0, 2, 3, 1)
+            z = F.pad(_channels_first(z), (0, right, 0, below))
+            z = _channels_last(self.merge(z))
         return self.mixing(added if z is None else z + added)
 
     def refine(self, state: SimpleMap, top: SimpleMap, level: SimpleMap, prior: Tensor) -> Tensor:
@@ -143,11 +143,11 @@ class SideVMT(PEFTMethod):
         channels, strides, prior = backbone.out_channels, backbone.strides, self.prior_channels
         widths = [hidden_width(self, d, self.ratio) for d in channels]
         self.prior = ImagePrior(backbone.image_channels or 3, prior)
+        self.strides, tasks = strides, backbone.task_names
+        sizes = zip(channels, widths, [None, *widths[:-1]], strides, strict=True)
         self.stages = nn.ModuleList(
             SideStage(d, w, before, widths[-1], prior if stride in _FINE else None, tasks)
-            for d, w, before, stride, tasks in zip(
-                channels, widths, [None, *widths], strides, [backbone.task_names] * 4, strict=False
-            )
+            for d, w, before, stride in sizes
         )
 
     def reset_from_pretrained(self, backbone: Backbone) -> None:
@@ -171,11 +171,14 @@ class SideVMT(PEFTMethod):
         for stage, level in zip(self.stages, maps, strict=True):
             z = stage.advance(z, _cells(level))
             states.append(with_values(level, _channels_first(z)))
-        prior = self.prior(images)
+        priors = dict(zip(_FINE, self.prior(images), strict=True))
         features: dict[str, list[Map]] = {task: [] for task in tasks}
-        for stage, level, state in zip(self.stages, maps, states, strict=True):
-            fine = stage.fusion is not None
-            extra = stage.refine(state, states[-1], level, next(prior)) if fine else state
+        for stage, stride, level, state in zip(
+            self.stages, self.strides, maps, states, strict=True
+        ):
+            extra: SimpleMap = state
+            if stride in priors:
+                extra = stage.refine(state, states[-1], level, priors[stride])
             for task in tasks:
                 weight = stage.up.weight * stage.alpha[task]
                 bias = stage.up.bias + stage.up.weight @ stage.beta[task]

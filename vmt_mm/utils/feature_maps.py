@@ -39,7 +39,7 @@ class LazyResize:
         return take_first(take_first(cells, 2, height), 3, width)
 
 
-#: A map that is no sum.
+#: A map that is not a sum.
 SimpleMap = Tensor | LazyResize
 
 
