@@ -26,7 +26,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["vmt_mm", "vmt_mm.*"]),
-    package_data={"vmt_mm": ["weights/*.safetensors"]},
+    package_data={"vmt_mm": ["weights/*"]},
     # The OpenMMLab packages are left to the user: either the OneDL builds (the extra below) or an
     # existing environment of the original packages, never both.
     install_requires=[

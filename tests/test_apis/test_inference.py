@@ -17,6 +17,9 @@ from vmt_mm.loading.adapters import export_adapter
 from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.visualization.video import VideoReader
 
+#: The adapter that the package includes.
+ADAPTER = "vmt_mm://vmt_swin-nano_shapes"
+
 
 def test_files_arrays_and_lists(model, tmp_path):
     paths = write_images(tmp_path, 3)
@@ -92,11 +95,27 @@ def test_names_in_the_checkpoint_win(checkpoint, tmp_path):
         (("missing.safetensors",), "missing.safetensors: no such adapter"),
         (("a.safetensors", "b.pth"), "needs no checkpoint"),
         (("a.safetensors", None, "cpu", dict(lr=1)), "no option except `pretrained`"),
+        (("vmt_mm://none",), r"weights/none\.safetensors: no such adapter"),
+        ((ADAPTER, None, "cpu", dict(image_size=64)), r"must be \(width, height\) .* got 64"),
+        ((ADAPTER, None, "cpu", dict(image_size=(64, 0))), "`image_size` must be"),
     ],
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         init_model(*arguments)
+
+
+def test_the_size_of_a_shipped_adapters_input():
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    usual, larger = (
+        init_model(ADAPTER, device="cpu", cfg_options=options)
+        for options in ({}, dict(image_size=(168, 140)))
+    )
+    assert InferencePipeline(usual.cfg)(image)["inputs"].shape[1:] == (112, 112)
+    assert InferencePipeline(larger.cfg)(image)["inputs"].shape[1:] == (140, 168)
+    samples = [inference_model(model, image) for model in (usual, larger)]
+    assert not equal(*samples)
+    assert samples[1].prediction("normals").shape == (3, 30, 40)
 
 
 def test_a_checkpoint_of_another_model(checkpoint):

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from waiting import PATIENCE
 
+from vmt_mm.config.tree import data_folders
 from vmt_mm.datasets import MultiTaskDataset, PASCALContextMT, SeededIndex, ShapesMT, shapes
 from vmt_mm.errors import InputError
 
@@ -340,3 +341,17 @@ def test_processes_that_start_together_render_once(tmp_path):
     finally:
         other.kill()
     assert sorted([here, found.get()]) == [(0, 3), (1, 3)]
+
+
+def test_a_task_reads_another_folder(root):
+    (root / "semseg").rename(root / "classes")
+    _refused(
+        r"semseg: no folder .* task 'semseg'; .*, or set the task's `folder`", str(root), TASKS
+    )
+    tasks = TASKS | dict(semseg=dict(type="Segmentation", num_classes=4, folder="classes"))
+    labels = [sample["data_samples"].label("semseg") for sample in _dataset(root, tasks=tasks)]
+    assert [label.unique().tolist() for label in labels] == [[3], [1]]  # lengths of the names
+    dataset = dict(type="MultiTaskDataset", data_root=str(root), tasks=tasks)
+    (read,) = data_folders(dict(train_dataloader=dict(dataset=dataset)))
+    folders = {"images", "classes", "saliency", "normals", "splits"}
+    assert set(read) == {root, *(root / f for f in folders), root / "splits/train.txt"}

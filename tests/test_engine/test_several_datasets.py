@@ -1,15 +1,18 @@
 """A training over two datasets with different labels: losses, gradients, resuming."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from halves import FIRST, SECOND, halves
+from PIL import Image
 from run_hooks import At, Killed, kill
 from small_runs import later, small_config
 
+from vmt_mm.apis import load_config
 from vmt_mm.registry import DATASETS, MODELS
 
 #: Four scenes and eight: three batches of 4, half from each dataset by the sampler.
@@ -63,6 +66,87 @@ def test_every_task_learns_and_a_resumed_run_is_the_same(small_run, options, tmp
     resumed = small_run({**options, "resume": True}).train()
     assert resumed.losses == later(full_run.losses, 4)
     assert resumed.record.images == later(full_run.record.images, 4)
+
+
+@pytest.fixture
+def clashing(scenes, tmp_path):
+    """Two datasets that both have a folder ``semseg``: 8 classes, and 2 classes of the second."""
+    for name, folders in dict(first=["semseg", "normals"], second=["saliency"]).items():
+        (tmp_path / name).mkdir()
+        for folder in ("images", "splits", *folders):
+            (tmp_path / name / folder).symlink_to(scenes / folder)
+    (tmp_path / "second/semseg").mkdir()
+    for file in (scenes / "semseg").iterdir():
+        classes = np.array(Image.open(file))
+        Image.fromarray(np.uint8(classes > 0)).save(tmp_path / "second/semseg" / file.name)
+    (tmp_path / "second/splits").unlink()
+    (tmp_path / "second/splits").mkdir()
+    for split in ("train", "val"):  # fewer images than the first
+        ids = (scenes / f"splits/{split}.txt").read_text().split()
+        (tmp_path / f"second/splits/{split}.txt").write_text("\n".join(ids[:3]))
+    return tmp_path
+
+
+def test_tasks_of_folders_with_one_name(clashing, small_run, tmp_path):
+    cfg = small_config(clashing / "first")
+    names = dict(first=["rooms", "normals"], second=["objects", "saliency"])
+    cfg.tasks = dict(
+        rooms=dict(type="Segmentation", num_classes=8, folder="semseg"),
+        objects=dict(type="Segmentation", num_classes=2, folder="semseg"),
+        normals=dict(type="Normals"),
+        saliency=dict(type="Saliency"),
+    )
+    cfg.reference = cfg.val_evaluator.reference = cfg.test_evaluator.reference = None
+    for owner in (cfg.model, cfg.model.backbone, cfg.val_evaluator, cfg.test_evaluator):
+        owner.tasks = cfg.tasks
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        one = dict(cfg[loader].dataset, type="MultiTaskDataset")
+        for key in ("render", "metainfo"):
+            one.pop(key, None)
+        members = [
+            dict(
+                one,
+                data_root=str(clashing / folder),
+                tasks={task: cfg.tasks[task] for task in tasks},
+                id_prefix=folder,
+            )
+            for folder, tasks in names.items()
+        ]
+        cfg[loader].dataset = dict(type="ConcatDataset", datasets=members)
+    options = {
+        "train_dataloader.sampler.balance": "datasets",
+        "train_dataloader.sampler.length": 4,
+        "train_cfg.max_epochs": 1,
+        "default_hooks.checkpoint.save_best": "rooms/mIoU",
+    }
+    run = small_run(options, cfg=cfg).train()
+    assert list(run.losses) == [1]
+    assert all(run.losses[1][f"loss_{task}"] > 0 for task in cfg.tasks)
+    ((_, scores),) = run.validations
+    counts = {task: scores[f"{task}/images"] for task in cfg.tasks}
+    assert counts == dict(rooms=5, objects=3, normals=5, saliency=3)
+    assert {"rooms/IoU/7", "objects/IoU/1"} <= scores.keys()
+    assert "objects/IoU/2" not in scores
+
+
+def test_the_configs_of_seven_tasks():
+    start = Path(__file__).parents[2] / "configs/vmt/vmt_vit-s14_seven-tasks"
+    both, nyud, photos = (load_config(f"{start}{which}.py") for which in ("", "_nyud", "_photos"))
+    assert set(both.tasks) == set(nyud.tasks) | set(photos.tasks)
+    assert set(nyud.tasks) & set(photos.tasks) == {"normals"}
+    for index, own in enumerate((nyud, photos)):  # as many updates, with as many of its images
+        assert own.train_dataloader.dataset == both.train_dataloader.dataset.datasets[index]
+        assert 2 * own.total_batch_size == both.total_batch_size
+        assert 2 * own.train_dataloader.sampler.length == both.train_dataloader.sampler.length
+        assert own.train_cfg == both.train_cfg
+    swapped = {
+        "test_dataloader.dataset.datasets.0.tasks": ["rooms", "depth", "edge"],
+        "test_dataloader.dataset.datasets.1.tasks": list(photos.tasks),
+    }
+    for options, with_normals in (({}, "data/nyud"), (swapped, "data/photos_mt")):
+        members = load_config(f"{start}.py", options).test_dataloader.dataset.datasets
+        assert [m.data_root for m in members if "normals" in m.tasks] == [with_normals]
+        assert sum(len(m.tasks) for m in members) == 7
 
 
 @pytest.fixture

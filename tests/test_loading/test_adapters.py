@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,13 +15,15 @@ from safetensors.torch import load_file, save_file
 from small_runs import small_config
 
 import vmt_mm
-from vmt_mm.checkpoints.adapter_file import from_json, is_adapter_file, to_json
+from vmt_mm.checkpoints.adapter_file import from_json, is_adapter_file, read_adapter, to_json
 from vmt_mm.checkpoints.files import read_checkpoint, to_plain
 from vmt_mm.checkpoints.frozen import frozen_keys
 from vmt_mm.config.components import check_types
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import export_adapter, load_adapter, merge_adapter
+from vmt_mm.loading.edit import edit_tasks
 from vmt_mm.loading.model import describe
+from vmt_mm.models.backbones.package_index import MADE_FILE
 from vmt_mm.models.backbones.pretrained import locate, read_state_dict
 from vmt_mm.registry import DATASETS, MODELS
 from vmt_mm.tasks import Segmentation
@@ -167,12 +170,30 @@ def test_half_takes_half(adapter, full_run, scenes, tmp_path):
         assert torch.allclose(value, expected, rtol=1e-3, atol=1e-6), name
     for (name, value), expected in zip(model.named_buffers(), exact.buffers(), strict=True):
         assert torch.equal(value, expected), name
+    with torch.no_grad():
+        logits, expected = model(IMAGES), exact(IMAGES)
+    for task, values in expected.items():
+        assert not torch.equal(logits[task], values)
+        assert (logits[task] - values).abs().max() < 2e-3 * values.abs().max(), task
     content = read_checkpoint(str(best))
     content["state_dict"]["heads.semseg.predict.bias"][0] = 1e5
     torch.save(to_plain(content), tmp_path / "large.pth")
     with pytest.raises(InputError, match="heads.semseg.predict.bias has values beyond float16's"):
         export_adapter(full_run.cfg, tmp_path / "large.pth", tmp_path / "no.safetensors", half=True)
     assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_notes_come_along(full_run, run_tool, tmp_path):
+    config, checkpoint = str(tmp_path / "config.py"), str(full_run.folder / "epoch_1.pth")
+    full_run.cfg.dump(config)
+    path, notes = tmp_path / "a.safetensors", dict(license="research use, a = b", data="scenes")
+    given = [word for note in notes.items() for word in ("--note", *note)]
+    run_tool("tools/model_converters/export_adapter.py", config, checkpoint, str(path), *given)
+    assert read_adapter(path).notes == notes
+    edit_tasks(path, tmp_path / "b.safetensors", ["normals"])
+    assert read_adapter(tmp_path / "b.safetensors").notes == notes
+    merge_adapter(path, tmp_path / "c.pth")
+    assert read_checkpoint(str(tmp_path / "c.pth"))["meta"]["notes"] == notes
 
 
 def test_the_backbone_must_be_the_one_of_the_training(adapter, tmp_path):
@@ -207,6 +228,13 @@ def test_a_missing_backbone_is_named(adapter, tmp_path):
     with pytest.raises(InputError, match="those of 'gone/encoder.pth'"):
         load_adapter(path)
     load_adapter(path, pretrained=SOURCE)
+    with pytest.raises(
+        InputError, match=f"'{MADE_FILE}' do not exist; run `make weights`"
+    ) as caught:
+        load_adapter(path, pretrained=MADE_FILE)
+    assert len(str(caught.value).splitlines()) == 1
+    makefile = (Path(vmt_mm.__file__).parents[1] / "Makefile").read_text()
+    assert f"WEIGHTS := {MADE_FILE}" in makefile.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -317,3 +317,12 @@ def test_the_ending_of_label_files_can_be_chosen(task):
     for wrong in ("", "mask", "/a.png", 3):
         with pytest.raises(InputError, match="own: `suffix` must be an ending"):
             build_tasks(dict(own=dict(type=type(task), suffix=wrong, **options)))
+
+
+def test_the_folder_of_label_files_can_be_chosen():
+    plain, chosen = Saliency("own"), Saliency("own", folder="masks/first")
+    assert (plain.label.folder, chosen.label.folder) == ("own", "masks/first")
+    assert chosen.label.identity != plain.label.identity  # they do not share a cache
+    for wrong in ("", ".", "/masks", "../masks", 3):
+        with pytest.raises(InputError, match="own: `folder` must be a folder below the data root"):
+            build_tasks(dict(own=dict(type="Saliency", folder=wrong)))

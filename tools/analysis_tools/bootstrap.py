@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     for name, value in (("--samples", args.samples), ("--min-images", args.min_images)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, got {value}")
-    labels = Path(cfg.test_dataloader.dataset.data_root) / task.name
+    labels = Path(cfg.test_dataloader.dataset.data_root) / task.label.folder
     folders = [*args.first, *args.second]
     check_outputs({"--json": args.json}, [*(f / task.name for f in folders), *files_read(cfg)])
     counts = [

@@ -1,6 +1,7 @@
 """Export the trained parameters, without the frozen backbone, to a file of a few megabytes.
 
-python tools/model_converters/export_adapter.py CONFIG CHECKPOINT OUT.safetensors [--half]
+python tools/model_converters/export_adapter.py CONFIG CHECKPOINT OUT.safetensors \
+    [--half] [--note NAME TEXT]
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint of a training run with this config")
     parser.add_argument("out", type=Path, help="output file, .safetensors")
     parser.add_argument("--half", action="store_true", help="store parameters as float16")
+    parser.add_argument(
+        "--note",
+        nargs=2,
+        action="append",
+        metavar=("NAME", "TEXT"),
+        help="text to store in the file, such as --note license 'research use only'; repeatable",
+    )
     return parser.parse_args()
 
 
@@ -30,7 +38,7 @@ def main() -> None:
     args = parse_args()
     with friendly_errors():
         cfg = load_config(args.config, args.cfg_options, training=False)
-        adapter = export_adapter(cfg, args.checkpoint, args.out, args.half)
+        adapter = export_adapter(cfg, args.checkpoint, args.out, args.half, dict(args.note or ()))
         count = sum(value.numel() for value in adapter.tensors.values())
         print(f"wrote {count:,} values, {args.out.stat().st_size:,} bytes: {args.out}")
         print(f"tasks: {', '.join(adapter.tasks)}")

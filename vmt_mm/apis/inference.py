@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-import vmt_mm
 from vmt_mm.apis.pipeline import Image, InferencePipeline
 from vmt_mm.config.load import load_config
-from vmt_mm.config.tree import LOADERS, dataset_metainfo
+from vmt_mm.config.tree import LOADERS, dataset_metainfo, dicts_in
 from vmt_mm.errors import InputError
 from vmt_mm.loading.adapters import load_adapter
 from vmt_mm.loading.model import build_model, load_file
+from vmt_mm.models.backbones.pretrained import PACKAGE_SCHEME, packaged
 from vmt_mm.structures import MultiTaskDataSample
 
 #: The trained model that ships with the package.
-EMBEDDED_ADAPTER = str(Path(vmt_mm.__file__).parent / "weights/vmt_swin-nano_shapes.safetensors")
+EMBEDDED_ADAPTER = str(packaged("vmt_mm://vmt_swin-nano_shapes"))
 
 
 def init_model(
@@ -38,11 +39,12 @@ def init_model(
 
     Args:
         config_or_adapter: a config file, a config or dictionary, or an adapter file
-            (``.safetensors``), which contains its config.
+            (``.safetensors``, or ``vmt_mm://NAME`` of the package), which contains its config.
         checkpoint: checkpoint of this config, not for adapter files. With None, a warning is logged
             and the heads are untrained.
         device: None takes the best available device.
-        cfg_options: merged into the config; for an adapter file, only ``pretrained``.
+        cfg_options: merged into the config; for an adapter file, only ``pretrained`` and
+            ``image_size``, the (width, height) of the test pipeline's ``Resize``.
 
     Returns the model, with its config as ``cfg`` and the metainfo per task as ``dataset_meta``.
     Raises InputError if the files do not exist or do not match.
@@ -50,14 +52,16 @@ def init_model(
     device = check_device(device)
     if isinstance(config_or_adapter, (str, Path)):
         config_or_adapter = os.path.expanduser(config_or_adapter)
-    if str(config_or_adapter).endswith(".safetensors"):
+    if is_adapter(config_or_adapter):
         options = dict(cfg_options or {})
-        pretrained = options.pop("pretrained", None)
+        pretrained, size = (options.pop(key, None) for key in ("pretrained", "image_size"))
         if checkpoint is not None or options:
-            rule = "an adapter file needs no checkpoint and no option except `pretrained`"
+            rule = "an adapter file needs no checkpoint and no option except `pretrained` and "
             given = checkpoint or ", ".join(options)
-            raise InputError(f"{config_or_adapter}: {rule}, got {given}")
+            raise InputError(f"{config_or_adapter}: {rule}`image_size`, got {given}")
         model = load_adapter(config_or_adapter, pretrained)
+        if size is not None:
+            _set_size(model.cfg, size)
     else:
         cfg = load_config(config_or_adapter, cfg_options, training=False)
         model = build_model(cfg, cfg.filename or "the config")
@@ -74,6 +78,24 @@ def init_model(
         of_datasets |= dataset_metainfo(model.cfg.get(loader))
     model.dataset_meta = of_datasets | stored
     return model.to(device).eval()
+
+
+def is_adapter(source: object) -> bool:
+    """Whether a config or adapter file, given by its name, is an adapter file."""
+    return str(source).startswith(PACKAGE_SCHEME) or str(source).endswith(".safetensors")
+
+
+def _set_size(cfg: Config, size: object) -> None:
+    """Set the image size (width, height) of a config's test pipelines, in place."""
+    sides = size if isinstance(size, (list, tuple)) else ()
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise InputError(f"`image_size` must be (width, height) in pixels, got {size!r}")
+    loader = cfg.get("test_dataloader")
+    steps = [step for step in dicts_in(loader) if step.get("type") == "Resize"]
+    if not steps:
+        raise InputError("`image_size` has no effect: the model's test pipeline has no Resize")
+    for step in steps:
+        step["scale"] = tuple(sides)
 
 
 def inference_model(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ KIND, FORMAT_VERSION = "vmt_mm adapter", 1
 _TUPLE, _PAIRS = "__tuple__", "__pairs__"
 _ENTRIES = {
     *("config", "description", "frozen_encoder", "tasks", "classes", "palettes", "metrics"),
-    *("package_version", "format_version", CHECKSUM),
+    *("notes", "package_version", "format_version", CHECKSUM),
 }
 
 
@@ -31,6 +31,7 @@ class Adapter:
     dataset_meta: Mapping[str, Mapping[str, Any]]  # task -> dict(classes=..., palette=...)
     metrics: Mapping[str, float] | None  # of a validation run of exactly these weights
     version: str  # of the package that wrote it
+    notes: Mapping[str, str] = field(default_factory=dict)  # texts by name, such as the licence
 
     @property
     def tasks(self) -> list[str]:
@@ -64,6 +65,7 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         metrics=adapter.metrics,
         package_version=adapter.version,
         format_version=FORMAT_VERSION,
+        **(dict(notes=dict(adapter.notes)) if adapter.notes else {}),
     )
     metadata = {k: json.dumps(v, default=lambda array: array.tolist()) for k, v in values.items()}
     write_tensors(path, adapter.tensors, dict(metadata, kind=KIND))
@@ -97,6 +99,7 @@ def read_adapter(path: str | Path, device: str = "cpu") -> Adapter:
             },
             metrics=values["metrics"],
             version=str(values["package_version"]),
+            notes=values.get("notes", {}),
         )
         if not all(isinstance(d, dict) for d in (adapter.config, adapter.description)):
             raise TypeError("config and description must be dictionaries")

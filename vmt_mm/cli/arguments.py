@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from vmt_mm.apis.inference import is_adapter
 from vmt_mm.apis.inferencer import MultiTaskInferencer
 from vmt_mm.cli.launch import LAUNCHERS
 from vmt_mm.config.load import load_config
@@ -42,7 +43,7 @@ def add_exif_argument(parser: argparse.ArgumentParser) -> None:
 
 def check_model_arguments(args: argparse.Namespace) -> None:
     """Raise InputError if there is a config without a checkpoint."""
-    if args.checkpoint is None and not str(args.config).endswith(".safetensors"):
+    if args.checkpoint is None and not is_adapter(args.config):
         raise InputError(f"{args.config}: a config needs a checkpoint; an adapter file does not")
 
 

@@ -72,7 +72,9 @@ def data_folders(cfg: Mapping[str, Any]) -> list[Sequence[Path]]:
     found = {}
     for entry in (entry for loader in LOADERS for entry in datasets_in(cfg.get(loader))):
         root = Path(entry["data_root"] or "")
-        parts = ["images", *(entry.get("tasks") or ()), "splits"]
+        tasks = entry.get("tasks") or {}
+        labels = [task.get("folder") or name for name, task in dict(tasks).items()]
+        parts = ["images", *labels, "splits"]
         lists = root / entry.get("ann_file", "splits/train.txt")
         found[str(lists)] = [root, *(root / part for part in parts), lists]
     return list(found.values())

@@ -25,9 +25,9 @@ from vmt_mm.utils.files import check_outputs
 class MultiTaskDataset(BaseDataset):
     """Dataset of images, each labelled for any subset of the tasks.
 
-    Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` per task, and one id per line
-    in ``<root>/splits/<split>.txt``. An image without a label file has no label for that task.
-    Raises InputError if a file does not match the layout or its task.
+    Layout: ``<root>/images/<id>.jpg|png``, ``<root>/<task>/<id>.png`` per task (or its
+    ``folder``), and one id per line in ``<root>/splits/<split>.txt``. An image without a label file
+    has no label for that task. Raises InputError if a file does not match the layout or its task.
 
     Args:
         data_root: root folder.
@@ -136,7 +136,8 @@ class MultiTaskDataset(BaseDataset):
         readers = [t for t in self.pipeline.transforms if isinstance(t, LoadImageFromFile)]
         if not readers:
             raise InputError(f"{self.ann_file}: `cache` needs LoadImageFromFile in the pipeline")
-        root, parts = self._root, ("images", "splits", *self.label_specs)
+        root, parts = self._root, ["images", "splits"]
+        parts += [spec.folder for spec in self.label_specs.values()]
         folder = root / "cache" if self.cache is True else Path(str(self.cache)).expanduser()
         check_outputs(dict(cache=folder), [root / part for part in parts])
         self._stored = SampleCache(folder, root, self.label_specs, readers[0])
@@ -154,7 +155,9 @@ class MultiTaskDataset(BaseDataset):
         if missing := images.missing(ids):
             raise InputError(f"{self.ann_file}: {missing}")
         specs = self.label_specs.items()
-        labels = {name: layout.list_files(root / name, spec.suffixes) for name, spec in specs}
+        labels = {
+            name: layout.list_files(root / spec.folder, spec.suffixes) for name, spec in specs
+        }
         for name, listing in labels.items():
             self._check_labels(name, listing, ids, images.files)
         samples = layout.samples_of(ids, images, labels)
@@ -167,7 +170,8 @@ class MultiTaskDataset(BaseDataset):
         folder = listing.folder
         if not folder.is_dir():
             problem = f"no folder with the labels of task {task!r}"
-            raise InputError(f"{folder}: {problem}; leave the task out of this dataset's `tasks`")
+            advice = "leave the task out of this dataset's `tasks`, or set the task's `folder`"
+            raise InputError(f"{folder}: {problem}; {advice}")
         unused, matched = listing.unused(images), any(i in listing.files for i in ids)
         said = f"{self.ann_file}: no id has a label of task {task!r}"
         if unused and not matched:

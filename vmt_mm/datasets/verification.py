@@ -33,8 +33,9 @@ def look_at_labels(dataset: Any) -> list[str]:
     for member in members:
         end = time.monotonic() + _SECONDS / len(members)
         for name, (counts, problems) in _look(member, end).items():
-            problems += member.label_specs[name].find_suspicion(counts)
-            folder, looked = Path(str(member.data_root)) / name, f"{counts.images} label(s)"
+            spec, looked = member.label_specs[name], f"{counts.images} label(s)"
+            problems += spec.find_suspicion(counts)
+            folder = Path(str(member.data_root)) / spec.folder
             more = f"(based on {looked}; run tools/misc/verify_dataset.py to check all)"
             said += [f"{folder}: {what} {more}" for what in problems]
     return said
@@ -148,10 +149,11 @@ def verify(
             f"compared with pixels {frame} (LoadImageFromFile.turn_by_exif)"
         )
     for task, counts in totals.items():
-        suspicion = tasks[task].label.find_suspicion(counts)
+        spec = tasks[task].label
+        suspicion = spec.find_suspicion(counts)
         if jobs and not counts.images:
             suspicion = ["no image of the splits has a label"]
-        result.problems += [f"{root / task}: {what}" for what in suspicion]
+        result.problems += [f"{root / spec.folder}: {what}" for what in suspicion]
     return result
 
 
@@ -198,7 +200,7 @@ def _list_entries(
         return Listing(folder, suffixes)
 
     images = files("images", IMAGE_SUFFIXES)
-    labels = {name: files(name, task.label.suffixes) for name, task in tasks.items()}
+    labels = {n: files(t.label.folder, t.label.suffixes) for n, t in tasks.items()}
     if images.files:
         result.problems += filter(None, (of.unused(images.files) for of in labels.values()))
     seen: dict[str, str] = {}

@@ -20,6 +20,7 @@ from vmt_mm.config.load import load_config
 from vmt_mm.config.tree import files_read
 from vmt_mm.errors import InputError
 from vmt_mm.loading.model import build_model, describe, load_file, load_model
+from vmt_mm.models.backbones.pretrained import packaged
 from vmt_mm.utils.files import atomic_write, check_file_target, check_outputs
 
 #: Keys of a config that are specific to one run.
@@ -37,10 +38,12 @@ def load_adapter(
 
     >>> model = load_adapter("vmt.safetensors", pretrained="swin_tiny.pth")
 
+    ``path`` may be ``vmt_mm://NAME``, a file that ships with the package.
     ``pretrained`` is the backbone's file, by default the one that the adapter names; parameters
     ``frozen``, by key, replace it. Import the modules of your own classes first. Returns the model
     in eval mode, with ``cfg`` and ``dataset_meta``. Raises InputError if the backbone differs.
     """
+    path = packaged(path)
     adapter = read_adapter(path)
     refuse_old_names(adapter.config, str(path))
     check_types(adapter.config, str(path))
@@ -100,11 +103,18 @@ class AdapterSwitch:
         return model
 
 
-def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = False) -> Adapter:
+def export_adapter(
+    cfg: Config,
+    checkpoint: str | Path,
+    out: Path,
+    half: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> Adapter:
     """Write the trained part of a checkpoint to one ``.safetensors`` file, and return it.
 
     The file also contains the backbone if that in the checkpoint differs from ``pretrained``.
-    ``half`` rounds parameters to float16; running statistics keep their type.
+    ``half`` rounds parameters to float16; running statistics keep their type. ``notes`` are texts
+    to store by name, such as the licence.
     """
     cfg = load_config(cfg, training=False)
     check_out(out, ".safetensors", [checkpoint, *files_read(cfg)])
@@ -131,6 +141,7 @@ def export_adapter(cfg: Config, checkpoint: str | Path, out: Path, half: bool = 
         },
         metrics=_metrics(content, Path(checkpoint)),
         version=vmt_mm.__version__,
+        notes=notes or {},
     )
     write_adapter(out, adapter)
     return adapter
@@ -141,7 +152,7 @@ def merge_adapter(path: str | Path, out: Path, pretrained: str | None = None) ->
     model = load_adapter(path, pretrained)
     check_out(out, ".pth", [path, model.backbone.pretrained_path])
     meta = dict(vmt_mm=describe(model, model.cfg.model), cfg=config_text(model.cfg))
-    meta["dataset_meta"] = model.dataset_meta
+    meta.update(dataset_meta=model.dataset_meta, notes=dict(read_adapter(packaged(path)).notes))
     with atomic_write(out) as partial:
         torch.save(dict(meta=to_plain(meta), state_dict=model.state_dict()), partial)
     return model

@@ -48,6 +48,7 @@ class LabelSpec:
     """
 
     suffix: str = ".png"  # of prediction files
+    folder: str  # of label files, below a dataset's root; set by the task
     #: Accepted suffixes of label files, preferred first; the format is detected by content.
     suffixes: tuple[str, ...] = (".png",)
     #: Meaning of the label values 0, 1, ...; empty if values are plain numbers.

