@@ -1,11 +1,11 @@
-"""Intervals of a difference of mean IoU."""
+"""Intervals of a difference of a metric."""
 
 import cv2
 import numpy as np
 import pytest
 from commands import CONFIG
 
-from vmt_mm.analysis.bootstrap import compare, count_pixels
+from vmt_mm.analysis.bootstrap import compare, measure_files
 from vmt_mm.errors import InputError
 from vmt_mm.tasks import build_tasks
 
@@ -47,7 +47,7 @@ def write(folder, arrays):
 def counts_of(tmp_path, labels, methods):
     folder = write(tmp_path / "labels", labels)
     return [
-        count_pixels(TASK, folder, write(tmp_path / f"out{n}", method))
+        measure_files(TASK, folder, write(tmp_path / f"out{n}", method))
         for n, method in enumerate(methods)
     ]
 
@@ -55,7 +55,7 @@ def counts_of(tmp_path, labels, methods):
 def test_values_are_the_mean_ious_of_the_classes_that_count(tmp_path):
     labels, methods = make()
     first, second = counts_of(tmp_path, labels, methods)
-    result = compare([[first], [second]], min_images=8, samples=200, seed=0)
+    result = compare(TASK, [[first], [second]], min_images=8, samples=200)
     assert result["classes"] == [0, 1, 2]
     assert result["images"] == len(labels)
     expected = [naive_mean_iou(method, labels, (0, 1, 2)) for method in methods]
@@ -68,7 +68,7 @@ def test_values_are_the_mean_ious_of_the_classes_that_count(tmp_path):
 def test_the_interval_is_that_of_resampled_images(tmp_path):
     labels, methods = make(images=9)
     counts = counts_of(tmp_path, labels, methods)
-    result = compare([counts[:1], counts[1:]], min_images=1, samples=2000, seed=1)
+    result = compare(TASK, [counts[:1], counts[1:]], samples=2000, seed=1)
     rng, naive = np.random.default_rng(7), []
     for _ in range(2000):
         drawn = rng.integers(0, 9, 9)
@@ -83,9 +83,10 @@ def test_the_interval_is_that_of_resampled_images(tmp_path):
 def test_trainings_are_averaged_and_a_method_equals_itself(tmp_path):
     labels, methods = make()
     a, b = counts_of(tmp_path, labels, methods)
-    alone = [compare([[x], [b]], 1, 50, 0)["first"] for x in (a, b)]
-    assert compare([[a, b], [b]], 1, 50, 0)["first"] == pytest.approx(np.mean(alone))
-    same = compare([[a], [a]], 1, 50, 0)
+    alone = [compare(TASK, [[x], [b]], samples=50)["first"] for x in (a, b)]
+    both = compare(TASK, [[a, b], [b]], samples=50)
+    assert both["first"] == pytest.approx(np.mean(alone))
+    same = compare(TASK, [[a], [a]], samples=50)
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
 
 
@@ -93,18 +94,51 @@ def test_wrong_input_is_one_message(tmp_path):
     labels, methods = make()
     first, _ = counts_of(tmp_path, labels, methods)
     with pytest.raises(InputError, match="no class occurs in at least 13"):
-        compare([[first], [first]], 13, 10, 0)
-    other = {key: value[:5] for key, value in first.items()}
+        compare(TASK, [[first], [first]], min_images=13)
+    other = {name: first[name] for name in list(first)[:5]}
     with pytest.raises(InputError, match="must be of the same images"):
-        compare([[first], [other]], 1, 10, 0)
+        compare(TASK, [[first], [other]])
+    with pytest.raises(InputError, match=r"parts has no result 'rmse'; it has mIoU, aAcc"):
+        compare(TASK, [[first], [first]], "rmse")
     with pytest.raises(InputError, match="contains no prediction"):
-        count_pixels(TASK, tmp_path / "labels", tmp_path / "none")
+        measure_files(TASK, tmp_path / "labels", tmp_path / "none")
     small = write(tmp_path / "small", [methods[0][0][:3]])
     with pytest.raises(InputError, match=r"00.png: has size \(3, 5\), its label has \(6, 5\)"):
-        count_pixels(TASK, tmp_path / "labels", small)
+        measure_files(TASK, tmp_path / "labels", small)
     unlabelled = write(tmp_path / "unlabelled", [np.full((6, 5), 255, np.uint8)])
     with pytest.raises(InputError, match="no labelled pixel in 1 file"):
-        count_pixels(TASK, unlabelled, tmp_path / "out0")
+        measure_files(TASK, unlabelled, tmp_path / "out0")
+
+
+def test_other_tasks_are_measured_like_the_test(tmp_path):
+    """Depth within its limits, normals, and edges, whose files hold probabilities."""
+    tasks = build_tasks(
+        dict(depth=dict(type="Depth", max_depth=10.0), normals=dict(type="Normals"),
+             edge=dict(type="Edge", tolerance=0.1))
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    metres = rng.uniform(1, 12, (3, 8, 9))
+    guesses = metres * rng.uniform(0.8, 1.2, metres.shape)
+    edges, sure = np.zeros((3, 8, 9), np.uint8), np.zeros((3, 8, 9), np.uint8)
+    edges[:, 4], sure[:, 4] = 255, 100  # found at the thresholds below 100 / 255
+    to_camera = np.full((3, 8, 9, 3), (255, 128, 128), np.uint8)  # OpenCV's order of channels
+    half_right = to_camera.copy()
+    half_right[:, :4] = (128, 128, 255)
+    content = dict(
+        depth=(np.uint16(1000 * metres), np.uint16(1000 * guesses)),
+        normals=(to_camera, half_right),
+        edge=(edges, sure),
+    )
+    found = {}
+    for name, (labels, guess) in content.items():
+        folder = write(tmp_path / f"labels/{name}", labels)
+        counts = measure_files(tasks[name], folder, write(tmp_path / f"out/{name}", guess))
+        found[name] = compare(tasks[name], [[counts], [counts]], samples=20)["first"]
+    g, p = (x / 1000 for x in content["depth"])
+    errors = (np.minimum(p, 10) - g)[g < 10]
+    assert found["depth"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-5)
+    assert found["normals"] == pytest.approx(45, abs=0.5)
+    assert found["edge"] == 100
 
 
 def test_the_command(run_tool, tmp_path):
@@ -117,7 +151,7 @@ def test_the_command(run_tool, tmp_path):
         "--samples", 100, "--json", tmp_path / "result.json",
         "--cfg-options", f"data_root={tmp_path}/data",
     )  # fmt: skip
-    assert "human_parts, 3 classes in 8 or more of 12 images" in output.out
+    assert "human_parts/mIoU, 3 classes in 8 or more of 12 images" in output.out
     assert (tmp_path / "result.json").exists()
-    output = run_tool(*command, "normals", "--first", "a", "--second", "b", code=1)
-    assert "--task must be a segmentation task of" in output.err
+    output = run_tool(*command, "flow", "--first", "a", "--second", "b", code=1)
+    assert "--task must be a task of" in output.err

@@ -14,6 +14,7 @@ from vmt_mm.analysis.comparison import (
     choose_reference,
     compare,
     draw_comparison,
+    draw_progress,
     plan_runs,
     to_markdown,
     train_runs,
@@ -220,3 +221,60 @@ def test_the_plot_shows_every_row(runs):
     assert image.dtype == np.uint8 and image.shape[2] == 3
     found["rows"][1]["encoder"] = 0  # has a place on the logarithmic axis
     assert not np.array_equal(draw_comparison(found), image)
+
+
+def log(run, records):
+    path = run.folder / "20260101_000000/vis_data/scalars.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def validation(epoch, seconds, **scores):
+    names = dict(semseg="semseg/mIoU", normals="normals/mErr")
+    metrics = {names[task]: value for task, value in scores.items()}
+    return dict(step=epoch, train_seconds=seconds, time=0.2, **metrics)
+
+
+def test_cost_and_progress_come_from_the_logs(runs):
+    finish_all(runs)
+    steps = [dict(step=n, epoch=1, iter=n, time=2.0 + n, memory=512 * n) for n in (1, 2, 3)]
+    log(runs[0], [*steps, validation(1, 60, semseg=30.0), validation(2, 120, semseg=40.0)])
+    log(runs[1], [*steps, validation(1, 90, normals=30.0), validation(2, 180, normals=25.0)])
+    log(runs[2], [*steps, validation(1, 50, semseg=50.0, normals=25.0)])
+    found = table(runs)
+    single, shared = found["rows"]
+    assert (single["step"], single["memory"]) == (8.0, 1.5)  # one step of each model
+    assert (shared["step"], shared["memory"]) == (4.0, 1.5)
+    assert [point["minutes"] for point in single["progress"]["0"]] == [2.5, 5.0]
+    (point,) = shared["progress"]["0"]
+    assert point["delta"] == pytest.approx(0)
+    assert single["progress"]["0"][0]["delta"] == pytest.approx((-40 - 20) / 2)
+    assert "| step (s) | memory (GB) |" in to_markdown(found)
+    assert draw_progress(found) is not None
+    single["progress"]["0"].pop()
+    assert draw_progress(found) is None  # one validation is no curve
+    assert "step (s)" not in to_markdown(table(runs[3:]))
+
+
+def test_further_metrics_are_columns(runs):
+    finish_all(runs)
+    path = runs[2].folder / RECORD
+    record = json.loads(path.read_text())
+    record["metrics"]["normals/within_30"] = 1.25
+    write_json(path, record)
+    found = compare(runs, None, {}, "", ["normals/within_30"])
+    single, shared = found["rows"]
+    assert shared["scores"]["normals/within_30"]["values"] == {"0": 1.25}
+    assert "single-normals/seed0 has no normals/within_30" in single["missing"]
+    assert not any("semseg" in text for text in single["missing"])
+    text = to_markdown(found)
+    assert "normals within_30 ↑" in text and "**1.250**" in text and "52.50 ± 3.54" in text
+    with pytest.raises(InputError, match="expected some of semseg/mIoU, .* got 'normals/images'"):
+        compare(runs, None, {}, "", ["normals/images"])
+
+
+def test_validations_do_not_change_a_run(runs, configs, tmp_path):
+    finish_all(runs)
+    often = plan_runs(configs, {"train_cfg.val_interval": 1}, [0, 1], tmp_path / "runs")
+    assert "train_cfg.val_interval=1" in often[0].command(Path("train.py"), [])
+    assert all(run.read()["metrics"] for run in often)

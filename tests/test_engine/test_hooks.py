@@ -270,6 +270,11 @@ def test_the_log_leaves_single_classes_to_their_table() -> None:
     assert scores.items() <= results.items()  # the values for TensorBoard and others
     assert "floor/mIoU: 50.0000  normals/within_11.25: 75.0000" in line
     assert "oak" not in line
+    assert "train_seconds" not in results
+    for seconds in (2.0, 0.5):
+        hub.update_scalar("train/time", seconds)
+    results, _ = LogProcessor(by_epoch=True).get_log_after_epoch(runner, 1, "val")
+    assert results["train_seconds"] == 2.5
 
 
 def test_log_lines_average_the_terms_of_losses(scenes, tmp_path) -> None:

@@ -4,7 +4,8 @@ python tools/analysis_tools/compare.py CONFIG... --work-dir work_dirs/comparison
 
 Writes comparison.md (like the paper's Table 2), comparison.png (like its Fig. 1) and
 comparison.json. A config with a top-level `task` represents one model per task and is the reference
-of Delta. After an interruption, the same command continues.
+of Delta. After an interruption, the same command continues. With `--cfg-options
+train_cfg.val_interval=1`, progress.png shows the scores of every epoch over the time of training.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vmt_mm.analysis.comparison import (
     choose_reference,
     compare,
     draw_comparison,
+    draw_progress,
     plan_runs,
     to_markdown,
     train_runs,
@@ -49,6 +51,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="training runs at the same time")
     parser.add_argument("--reference", metavar="CONFIG", help="reference of Delta")
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="TASK/METRIC",
+                        help="further columns, such as depth/abs_rel")  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder for table and plot; default: work dir")
     parser.add_argument("--title", nargs="+", default=[], metavar="STEM=TEXT",
                         help="title of a config, by its file name without suffix")  # fmt: skip
@@ -111,13 +115,18 @@ def main() -> None:
                 train(runs, args, console)
         except KeyboardInterrupt:
             interrupted = True
-        comparison = compare(runs, reference, titles, shlex.join(["python", *sys.argv]))
+        command = shlex.join(["python", *sys.argv])
+        comparison = compare(runs, reference, titles, command, args.metrics)
         table = to_markdown(comparison)
         write_bytes(folder / "comparison.md", table.encode())
         write_json(folder / "comparison.json", comparison)
         write_image(folder / "comparison.png", draw_comparison(comparison))
+        progress = draw_progress(comparison)
+        if progress is not None:
+            write_image(folder / "progress.png", progress)
         console.print(table, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"wrote comparison.md, .json and .png to {folder}", soft_wrap=True)
+        also = "" if progress is None else ", and progress.png"
+        console.print(f"wrote comparison.md, .json and .png{also} to {folder}", soft_wrap=True)
     if interrupted:
         console.print("interrupted; run the same command to continue")
         sys.exit(_INTERRUPTED)

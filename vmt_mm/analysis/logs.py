@@ -85,4 +85,5 @@ def train_times(
     return dict(
         slowest=slowest, slowest_s=means[slowest], fastest=fastest, fastest_s=means[fastest],
         std_s=float(np.std(list(means.values()))), mean_s=float(seconds.mean()),
+        median_s=float(np.median(seconds)),
     )  # fmt: skip

@@ -1,13 +1,10 @@
 """Measure time and peak memory."""
 
-import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,7 +14,7 @@ from scipy.stats import binom
 from torch.utils.benchmark import Timer
 
 from vmt_mm.errors import InputError
-from vmt_mm.utils.memory import keep_freed_memory
+from vmt_mm.utils.memory import keep_freed_memory, peak_resident
 
 
 def matrix_product_rate(dtype: torch.dtype, side: int = 1024) -> float:
@@ -72,7 +69,7 @@ def _run_and_measure(threads: int, work: Callable[..., object], args: tuple) -> 
     work(*args)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    if sys.platform != "linux":
+    peak = peak_resident()
+    if peak is None:
         raise InputError("peak memory is measured only on Linux and on GPUs; use --no-memory")
-    # ru_maxrss would include the peak of the parent process
-    return 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])
+    return peak

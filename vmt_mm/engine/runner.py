@@ -27,6 +27,7 @@ from vmt_mm.evaluation.task_metric import is_of_class
 from vmt_mm.loading.model import describe, load_model
 from vmt_mm.registry import LOG_PROCESSORS, RUNNERS, SCOPE, own_scope
 from vmt_mm.utils.files import atomic_write, remove_partial, write_bytes
+from vmt_mm.utils.memory import peak_resident
 from vmt_mm.utils.modules import unwrap
 from vmt_mm.utils.processes import on_main, start_worker
 
@@ -38,18 +39,34 @@ _START_NEW = "to start a new run from its weights, set load_from={} without --re
 class LogProcessor(mmengine.runner.LogProcessor):
     """mmengine's ``LogProcessor``: also averages the terms of losses, ``<task>.<name>``.
 
-    Log lines omit per-class metrics, which are logged as a table.
+    Log lines omit per-class metrics, which are logged as a table. The JSON log has the peak
+    ``memory`` (MB) of the main process also without a GPU, and in the records of validations
+    ``train_seconds``, the time of all training steps so far, with loading.
     """
 
     def __init__(self, *args: Any, mean_pattern: str = _AVERAGED, **kwargs: Any) -> None:
         super().__init__(*args, mean_pattern=mean_pattern, **kwargs)
 
-    def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
+    def get_log_after_iter(
+        self, runner: mmengine.runner.Runner, batch_idx: int, mode: str
+    ) -> tuple[dict[str, Any], str]:
+        """Return the values by name, and the log line."""
+        values, line = super().get_log_after_iter(runner, batch_idx, mode)
+        if peak := peak_resident():
+            values.setdefault("memory", peak // 2**20)
+        return values, line
+
+    def get_log_after_epoch(
+        self, runner: mmengine.runner.Runner, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], str]:
         """Return the metrics by name, and the log line."""
-        metrics, line = super().get_log_after_epoch(*args, **kwargs)
+        metrics, line = super().get_log_after_epoch(runner, *args, **kwargs)
         for name, value in metrics.items():
             if is_of_class(name) and isinstance(value, float):
                 line = line.replace(f"  {name}: {value:.{self.num_digits}f}", "", 1)
+        steps = runner.message_hub.log_scalars.get("train/time")  # checkpoints contain it
+        if steps is not None:
+            metrics["train_seconds"] = float(steps.data[0].sum())
         return metrics, line
 
 

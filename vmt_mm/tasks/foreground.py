@@ -10,7 +10,14 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.tasks.labels import LabelSpec
 from vmt_mm.tasks.task import Task
-from vmt_mm.utils.label_files import LOSSLESS, LOSSY, MASK_VALUES, read_mask
+from vmt_mm.utils.label_files import (
+    LOSSLESS,
+    LOSSY,
+    MASK_VALUES,
+    read_mask,
+    read_stored,
+    with_channels,
+)
 
 #: The usual probability thresholds: 0.05, 0.1, ..., 0.95.
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -40,8 +47,9 @@ class ForegroundMask(LabelSpec):
         return np.rint(np.clip(values[0], 0, 1) * 255).astype(np.uint8)
 
     def decode_prediction(self, path: str | Path) -> np.ndarray:
-        """Read the probabilities 0..255 of a file as foreground 0/1, (H, W) uint8."""
-        return ForegroundMask().decode(path)
+        """Read the probabilities 0..255 of a file as 0..1, (H, W) float32."""
+        rule = "probabilities 0..255 in one channel"
+        return with_channels(read_stored(path, rule)[0], 1, path, rule) / np.float32(255)
 
 
 class ForegroundTask(Task):

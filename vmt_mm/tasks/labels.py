@@ -79,7 +79,7 @@ class LabelSpec:
         raise NotImplementedError
 
     def decode_prediction(self, path: str | Path) -> np.ndarray:
-        """Read a prediction written with :meth:`encode` as a label, (H, W[, C])."""
+        """Read what :meth:`encode` wrote: like a label, (H, W[, C]), or probabilities 0..1."""
         return self.decode(path)
 
     def check_file(self, path: str | Path, share: float = 0.0) -> None:

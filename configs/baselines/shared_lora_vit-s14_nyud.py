@@ -1,0 +1,6 @@
+# Shared LoRA: low-rank updates of queries, keys and values, shared by all tasks.
+# DINOv2 ViT-S/14, NYUD-v2.
+#   python tools/train.py configs/baselines/shared_lora_vit-s14_nyud.py \
+#       --cfg-options data_root=FOLDER pretrained=pretrain/vit_s14.safetensors
+_base_ = '../_base_/vit-s14_nyud.py'
+model = dict(backbone=dict(peft=dict(type='LoRA', rank=5, targets=('q', 'k', 'v'))))

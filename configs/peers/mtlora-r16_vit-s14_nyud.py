@@ -1,0 +1,6 @@
+# MTLoRA (rank 16, CVPR 2024, arXiv:2403.20320), with the decoders, optimizer and schedule of the
+# other methods. DINOv2 ViT-S/14, NYUD-v2.
+#   python tools/train.py configs/peers/mtlora-r16_vit-s14_nyud.py \
+#       --cfg-options data_root=FOLDER pretrained=pretrain/vit_s14.safetensors
+_base_ = '../_base_/vit-s14_nyud.py'
+model = dict(backbone=dict(peft=dict(type='MTLoRA', rank=16)))

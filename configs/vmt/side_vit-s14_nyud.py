@@ -1,0 +1,5 @@
+# SideVMT: a branch next to a backbone that gets no gradient. DINOv2 ViT-S/14, NYUD-v2.
+#   python tools/train.py configs/vmt/side_vit-s14_nyud.py \
+#       --cfg-options data_root=FOLDER pretrained=pretrain/vit_s14.safetensors
+_base_ = '../_base_/vit-s14_nyud.py'
+model = dict(backbone=dict(peft=dict(type='SideVMT')))
