@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output-file", help="video to write, .mp4 or .avi")
     parser.add_argument("--output-fourcc", help="codec; default: by the file extension")
     parser.add_argument("--output-fps", type=float, default=-1, help="default: the input's")
-    parser.add_argument("--output-height", type=int, default=-1, help="default: the input's")
+    parser.add_argument("--output-height", type=int, default=-1, help="default: the panel's")
     parser.add_argument(
         "--opacity", type=float, default=0.5, help="opacity of the predictions, 0..1"
     )
@@ -52,13 +52,13 @@ def check_args(args: argparse.Namespace) -> None:
         check_display()
     for name, value in (("fps", args.output_fps), ("height", args.output_height)):
         if value != -1 and value <= 0:
-            raise InputError(f"--output-{name} must be positive or -1 (input's), got {value}")
+            raise InputError(f"--output-{name} must be positive or -1 (default), got {value}")
 
 
 def strips(
     inferencer: MultiTaskInferencer, reader: VideoReader, args: argparse.Namespace
 ) -> Iterator[np.ndarray]:
-    """Frames next to their predictions, RGB, all of one size."""
+    """Panels of frames and their predictions, RGB, all of one size."""
     model = inferencer.model
     height = None if args.output_height == -1 else args.output_height
     for frame in track(reader, "predicting", total=len(reader) or None):

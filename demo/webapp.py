@@ -38,11 +38,12 @@ _SUFFIXES = [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"]
 
 
 class Prediction(NamedTuple):
-    """An image's name, its pixels (H, W, 3) RGB uint8, and its predictions."""
+    """An image's name, its pixels (H, W, 3) RGB uint8, its predictions, and their time."""
 
     name: str
     image: np.ndarray
     sample: MultiTaskDataSample
+    seconds: float  # from pixels to predictions
 
 
 def import_gradio() -> ModuleType:
@@ -87,8 +88,11 @@ def predict(
             f"{path.name} has {megapixels:.1f} megapixels; at most {max_megapixels:g} are allowed."
         )
     image = inferencer.pipeline.reader.decode(content, path.name)
+    shown = cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB)
+    started = time.perf_counter()
     [sample] = inferencer.forward([inferencer.pipeline.prepare(image, path.stem)], tasks)
-    return Prediction(path.stem, cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB), sample.cpu())
+    sample = sample.cpu()
+    return Prediction(path.stem, shown, sample, time.perf_counter() - started)
 
 
 def draw(
@@ -127,7 +131,7 @@ def build_page(
 ) -> Any:
     """The page as ``gradio.Blocks``; examples and archives go into ``folder``."""
     gr = import_gradio()
-    names = list(inferencer.model.tasks)
+    names, device = list(inferencer.model.tasks), next(inferencer.model.parameters()).device
     examples = render_examples(folder / "examples")
 
     def run(path: str | None, tasks: list[str]) -> Prediction | None:
@@ -138,10 +142,12 @@ def build_page(
 
     def show(found: Prediction | None, percent: float) -> tuple:
         if found is None:
-            return None, []
+            return None, [], ""
         panel, overlays = draw(inferencer, found, percent / 100)
         pictures = [(picture, name) for name, picture in overlays.items()]
-        return panel, [(found.image, found.name), *pictures]
+        size = f"{found.image.shape[1]} x {found.image.shape[0]} pixels"
+        text = f"{found.name}, {size}: {len(overlays)} task(s) in {found.seconds:.2f} s on {device}"
+        return panel, [(found.image, found.name), *pictures], text
 
     def pick(event: Any) -> tuple[str, None]:
         return str(examples[event.index]), None
@@ -171,9 +177,10 @@ def build_page(
                 button = gr.Button("Write predictions as zip")
                 file = gr.File(label="Download", interactive=False)
             with gr.Column(scale=4, min_width=320):
+                time_taken = gr.Markdown()
                 overlays = gr.Gallery(label="Predictions over the image", columns=3, format="png")
                 panel = gr.Image(label="Predictions with legends", format="png")
-        drawing = dict(fn=show, inputs=[found, opacity], outputs=[panel, overlays])
+        drawing = dict(fn=show, inputs=[found, opacity], outputs=[panel, overlays, time_taken])
         running = dict(fn=run, inputs=[path, tasks], outputs=found)
         page.load(**running).success(**drawing)
         upload.upload(lambda given: given, upload, path).success(**running).success(**drawing)

@@ -15,6 +15,7 @@ from vmt_mm.cli.launch import distributed
 from vmt_mm.config.inputs import check_inputs
 from vmt_mm.config.tree import files_read
 from vmt_mm.engine.runner import MultiTaskRunner
+from vmt_mm.errors import InputError
 from vmt_mm.structures.predictions import check_predictions
 from vmt_mm.tasks import build_tasks
 from vmt_mm.utils.files import check_folder_target, check_outputs, write_json
@@ -27,6 +28,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", help="write all predictions to OUT/<task>/")
     parser.add_argument("--show-dir", help="write a panel of each image to this folder")
     parser.add_argument(
+        "--maps-only", action="store_true", help="panels without the image, for private images"
+    )
+    parser.add_argument(
         "--tta", action="store_true", help="average over resized and flipped images"
     )
     return parser.parse_args()
@@ -35,12 +39,15 @@ def parse_args() -> argparse.Namespace:
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line into the config."""
     cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.maps_only and not args.show_dir:
+        raise InputError("--maps-only needs --show-dir, the folder for panels")
     for name, folder in (("--out", args.out), ("--show-dir", args.show_dir)):
         if folder:
             check_folder_target(Path(folder), name)
     hooks = list(cfg.get("custom_hooks", []))
     if args.show_dir:
-        hooks.append(dict(type="MultiTaskVisualizationHook", show_dir=args.show_dir))
+        panels = dict(show_dir=args.show_dir, draw_image=not args.maps_only)
+        hooks.append(dict(type="MultiTaskVisualizationHook", **panels))
     if args.out:
         hooks.append(dict(type="PredictionWriterHook", out_dir=args.out))
     cfg.custom_hooks = hooks

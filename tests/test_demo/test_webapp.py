@@ -113,11 +113,13 @@ def test_the_page_predicts_an_example_and_an_upload(inferencer, tmp_path):
         for name in ("run", "show", "archive")
     )
     found = run(str(tmp_path / "examples/scene_1.png"), list(TASKS))
-    panel, overlays = show(found, 70)
+    panel, overlays, text = show(found, 70)
     assert panel.dtype == np.uint8
     assert [name for _, name in overlays] == ["scene_1", *TASKS]
     assert zipfile.is_zipfile(archive(found, 70))
-    assert show(run(None, list(TASKS)), 70) == (None, [])
+    assert text == f"scene_1, 224 x 224 pixels: 4 task(s) in {found.seconds:.2f} s on cpu"
+    assert 0 < found.seconds < 60
+    assert show(run(None, list(TASKS)), 70) == (None, [], "")
     (tmp_path / "text.png").write_text("this is text")
     with pytest.raises(Exception, match="text.png cannot be read as an image"):
         run(str(tmp_path / "text.png"), list(TASKS))

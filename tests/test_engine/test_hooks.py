@@ -180,6 +180,21 @@ def test_test_writes_one_panel_an_image(tmp_path: Path) -> None:
     assert runner.visualizer.added == []
 
 
+def test_panels_without_image_do_not_depend_on_it(tmp_path: Path) -> None:
+    files = {}
+    for draw_image in (True, False):
+        for grey in (0, 200):
+            sample, folder = _sample("a", tmp_path), tmp_path / f"{draw_image}_{grey}"
+            cv2.imwrite(sample.img_path, np.full((*_SIZE, 3), grey, np.uint8))
+            hook = MultiTaskVisualizationHook(show_dir=str(folder), draw_image=draw_image)
+            hook.after_test_iter(_runner(), 0, outputs=[sample])
+            files[draw_image, grey] = (folder / "a.png").read_bytes()
+    assert files[False, 0] == files[False, 200]
+    assert files[True, 0] != files[True, 200]
+    Path(sample.img_path).unlink()
+    hook.after_test_iter(_runner(), 0, outputs=[sample])  # reads no image
+
+
 def test_no_outputs_and_no_folder(tmp_path: Path) -> None:
     hook = MultiTaskVisualizationHook(show_dir=str(tmp_path / "show"))
     hook.after_test_iter(_runner(), 0)

@@ -119,6 +119,47 @@ def test_predictions_come_at_the_original_size():
     torch.testing.assert_close(result.prediction("normals").norm(dim=0), torch.ones(50, 61))
 
 
+def interpolate(values, size):
+    """Naive bilinear interpolation (C, h, w) to (H, W): pixel centres, clamped at the border."""
+    for axis, count in ((1, size[0]), (2, size[1])):
+        old = values.shape[axis]
+        matrix = torch.zeros(count, old, dtype=torch.float64)
+        for new in range(count):
+            place = min(max((new + 0.5) * old / count - 0.5, 0), old - 1)
+            low = int(place)
+            matrix[new, low] += 1 - (place - low)
+            matrix[new, min(low + 1, old - 1)] += place - low
+        values = torch.tensordot(values, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return values
+
+
+def test_predictions_are_those_of_logits_at_the_image_size():
+    model, images = build().eval(), torch.randn(1, 3, 32, 48)
+    samples = [MultiTaskDataSample(metainfo=dict(img_shape=(32, 40), ori_shape=(101, 127)))]
+    with torch.no_grad():
+        raw = model(images[..., :40], mode="tensor")
+        (result,) = model(images, samples, mode="predict")
+    assert raw["semseg"].shape[2:] == (8, 10)
+    logits = {
+        k: interpolate(interpolate(x[0].double(), (32, 40)), (101, 127)) for k, x in raw.items()
+    }
+    torch.testing.assert_close(
+        result.prediction("saliency").double(), logits["saliency"].sigmoid(), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        result.prediction("depth").double(), logits["depth"].clamp(min=0), rtol=1e-5, atol=1e-5
+    )
+    first, second = logits["semseg"].topk(2, dim=0)[0]
+    clear = first - second > 1e-4
+    classes = logits["semseg"].argmax(dim=0)
+    assert clear.float().mean() > 0.99
+    assert torch.equal(result.prediction("semseg")[0][clear].long(), classes[clear])
+    # classes that are enlarged after the argmax differ: they have steps
+    small = model.tasks["semseg"].to_prediction(raw["semseg"]).float()
+    steps = torch.nn.functional.interpolate(small, (101, 127))[0, 0].long()
+    assert (steps != classes).float().mean() > 0.01
+
+
 def test_native_labels_in_training_are_refused():
     sample_ = MultiTaskDataSample(metainfo=dict(img_shape=(32, 32), ori_shape=(50, 50)))
     sample_.set_label("semseg", torch.zeros(1, 50, 50, dtype=torch.uint8))

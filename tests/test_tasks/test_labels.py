@@ -228,6 +228,26 @@ def test_every_task_draws_rgb_labels_and_predictions():
     assert not TASKS["normals"].draw(np.zeros((3, H, W)), {}).any()
 
 
+def test_the_colours_of_keys_are_those_of_drawings():
+    task = Depth("depth", max_depth=20)
+    bar, texts = task.key({})
+    assert [text for *_, text in texts] == ["1", "2", "4", "10", "20 m"]
+    for x, _, text in texts:
+        metres = np.full((1, 1, 1), float(text.removesuffix(" m")))
+        column = bar[0, round(x * (bar.shape[1] - 1))]
+        assert np.abs(task.draw(metres, {})[0, 0].astype(int) - column).max() < 6, text
+    assert bar.any(axis=-1).all()  # black is no depth
+    ball, texts = TASKS["normals"].key({})
+    height, width = ball.shape[:2]
+    facing = {(0.5, 0.5): (0, 0, 1), (0.5, 0.1): (0, 0.8, 0.6), (0.9, 0.5): (0.8, 0, 0.6)}
+    for (x, y), normal in facing.items():
+        color = TASKS["normals"].draw(np.float32(normal).reshape(3, 1, 1), {})[0, 0]
+        assert np.abs(ball[round(y * height), round(x * width)].astype(int) - color).max() < 6
+    assert {text: (x, y) for x, y, text in texts}["to camera"] == (0.5, 0.5)
+    assert (ball[0, 0] == 255).all()
+    assert TASKS["semseg"].key({}) is None
+
+
 def test_segmentation_drawing_and_legend():
     task = Segmentation("semseg", num_classes=4)
     values = np.uint8([[[2, 2, 2, 1], [1, 3, 255, 255], [255, 255, 255, 255]]])

@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 from commands import CONFIG, ROOT, SMALL, options, run_process
 from processes import run_forked
@@ -70,7 +71,8 @@ def test_test_writes_metrics_and_every_prediction(run_tool, trained, tmp_path):
     folder, _ = trained
     output = run_tool(
         *(TEST, CONFIG, folder / "run/epoch_1.pth", "--work-dir", tmp_path),
-        *("--out", tmp_path / "out", "--show-dir", tmp_path / "panels", *options(folder)),
+        *("--out", tmp_path / "out", "--show-dir", tmp_path / "panels", "--maps-only"),
+        *options(folder),
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     names = {"semseg/mIoU", "human_parts/mIoU", "saliency/mIoU", "saliency/maxF", "normals/mErr"}
@@ -78,6 +80,11 @@ def test_test_writes_metrics_and_every_prediction(run_tool, trained, tmp_path):
     assert f"{metrics['normals/mErr']:.2f}" in output.out
     ids = (folder / "shapes/splits/val.txt").read_text().split()
     assert sorted(p.stem for p in (tmp_path / "panels").iterdir()) == ids
+    # two rows of four columns, without the image
+    height, width = cv2.imread(str(tmp_path / f"panels/{ids[0]}.png")).shape[:2]
+    assert 1.3 < width / height < 1.8
+    wrong = run_tool(TEST, CONFIG, folder / "run/epoch_1.pth", "--maps-only", code=1)
+    assert "--maps-only needs --show-dir" in wrong.text
     tasks = build_tasks(
         dict(
             semseg=dict(type="Segmentation", num_classes=8),

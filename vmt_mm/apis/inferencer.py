@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.progress import Progress
 from torch import nn
@@ -120,10 +119,10 @@ class MultiTaskInferencer:
         return [*self._files, *files_read(self.cfg)]
 
     def draw(
-        self, image: np.ndarray, sample: MultiTaskDataSample, opacity: float = 1.0
+        self, image: np.ndarray | None, sample: MultiTaskDataSample, opacity: float = 1.0
     ) -> np.ndarray:
-        """Draw an image (H, W[, C]), as the pipeline reads it, and its predictions: RGB, uint8."""
-        model, shown = self.model, cv2.cvtColor(displayable(image), cv2.COLOR_BGR2RGB)
+        """Draw predictions, and the image (H, W[, C]) of the pipeline unless None: RGB, uint8."""
+        model, shown = self.model, None if image is None else displayable(image)[..., ::-1]
         tasks = {k: v for k, v in model.tasks.items() if sample.prediction(k) is not None}
         return draw_panel(shown, sample, tasks, model.dataset_meta, opacity)
 

@@ -1,5 +1,6 @@
 """Depth along the optical axis, in metres."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from math import inf
@@ -13,12 +14,14 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
 from vmt_mm.tasks.labels import LabelCounts, LabelSpec
-from vmt_mm.tasks.task import Task
+from vmt_mm.tasks.task import Key, Task
 from vmt_mm.tasks.warps import Geometry
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
 
 _PER_METRE, _MOST = 1000, 65535  # integer files: values per metre, largest value
-_DRAWN = 10.0  # metres at the far end of the colour scale without `max_depth`
+#: Colour scale: metres at the far end without `max_depth`, far over near end, darkest colour, which
+#: differs from the black of pixels without depth.
+_DRAWN, _RATIO, _DARKEST = 10.0, 20, 30
 _FINE = 100  # least file values per metre for which predictions are written as integers
 #: Depths in metres outside of which a value is suspect, and the tolerated shares of such pixels.
 _NEAR, _FAR, _SHARES = 0.05, 500.0, dict(near=0.5, far=0.01, most=0.01)
@@ -161,7 +164,16 @@ class Depth(Task):
         return dict(type="DepthMetric", task=self.name, **self.options)
 
     def draw(self, values: np.ndarray, meta: Mapping) -> np.ndarray:
-        """Draw near pixels bright, far pixels dark, and pixels without depth black."""
-        near = np.clip(1 - values[0] / (self.label.most or _DRAWN), 0, 1)
-        image = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+        """Draw near pixels bright, far ones dark, by their logarithm; black means no depth."""
+        share = np.clip(values[0] / (self.label.most or _DRAWN), 1 / _RATIO, 1)
+        codes = _DARKEST - (255 - _DARKEST) * np.log(share) / math.log(_RATIO)
+        image = cv2.applyColorMap(codes.astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
         return image * (values[0] > 0)[..., None]
+
+    def key(self, meta: Mapping) -> Key:
+        """Return the colour scale, with depths in metres."""
+        far, ratios = self.label.most or _DRAWN, (20, 10, 5, 2, 1)
+        bar = self.draw(np.tile(far * np.geomspace(1 / _RATIO, 1, 512), (1, 32, 1)), meta)
+        places = [(1 - math.log(ratio, _RATIO), 1.7) for ratio in ratios]
+        texts = [*(f"{far / ratio:.3g}" for ratio in ratios[:-1]), f"{far:.3g} m"]
+        return bar, [(*place, text) for place, text in zip(places, texts, strict=True)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from vmt_mm.errors import InputError
 from vmt_mm.registry import TASKS
 from vmt_mm.tasks.labels import LabelCounts, LabelSpec, channels_first
-from vmt_mm.tasks.task import Task
+from vmt_mm.tasks.task import Key, Task
 from vmt_mm.tasks.warps import BatchWarp, Geometry, Warp
 from vmt_mm.utils import normal_frames as frames
 from vmt_mm.utils.label_files import FLOATS, LOSSY, read_stored, with_channels
@@ -219,7 +219,11 @@ class Normals(Task):
         """Draw normals as RGB codes in the project's frame; black means no normal."""
         return NormalMap().encode(values)
 
-    def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
-        """Name the colours of the main directions."""
-        right, up, camera = (255, 128, 128), (128, 255, 128), (128, 128, 255)
-        return [("right", right), ("up", up), ("to camera", camera)]
+    def key(self, meta: Mapping) -> Key:
+        """Return a ball: the colours of its surface are those of its normals."""
+        x, y = np.meshgrid(*[np.linspace(-1, 1, 256, dtype=np.float32)] * 2)
+        z = 1 - x * x - y * y
+        ball = self.draw(np.stack([x, -y, np.sqrt(z.clip(0))]), meta)
+        ball[z < 0] = 255
+        sides = [(0.5, -0.11, "up"), (0.5, 1.11, "down"), (-0.25, 0.5, "left"), (1.3, 0.5, "right")]
+        return ball, [*sides, (0.5, 0.5, "to camera")]

@@ -23,6 +23,10 @@ from vmt_mm.tasks.losses import build_losses
 from vmt_mm.tasks.warps import Geometry, Warp
 from vmt_mm.utils.layout import leads_outside
 
+#: A picture (h, w, 3), RGB uint8, and texts, centred at (x, y) in shares of its sides. Above and
+#: below is space for a line.
+Key = tuple[np.ndarray, list[tuple[float, float, str]]]
+
 
 class Task:
     """Base class of dense prediction tasks.
@@ -151,6 +155,10 @@ class Task:
     def legend(self, values: np.ndarray, meta: Mapping) -> list[tuple[str, tuple[int, int, int]]]:
         """Return the legend of ``draw`` for these values: names and RGB colours."""
         return []
+
+    def key(self, meta: Mapping) -> Key | None:
+        """Return a picture that explains the colours of ``draw``, if there is one."""
+        return None
 
     def check_metainfo(self, meta: Mapping, source: str) -> None:
         """Raise InputError if the metainfo of the dataset ``source`` contradicts this task."""

@@ -92,11 +92,14 @@ def _look(runner: Runner, *loops: BaseLoop | None) -> None:
 class MultiTaskVisualizationHook(Hook):
     """Draws panels of image, predictions and labels, with legends.
 
-    The first ``num_images`` of each validation go to the visualizer, test images to ``show_dir``.
+    The first ``num_images`` of each validation go to the visualizer, test images to ``show_dir``;
+    without ``draw_image``, only their predictions and labels.
     """
 
-    def __init__(self, num_images: int = 2, show_dir: str | None = None) -> None:
-        self.num_images, self._shown = num_images, 0
+    def __init__(
+        self, num_images: int = 2, show_dir: str | None = None, draw_image: bool = True
+    ) -> None:
+        self.num_images, self.draw_image, self._shown = num_images, draw_image, 0
         self.show_dir = Path(show_dir) if show_dir else None
 
     def before_run(self, runner: Runner) -> None:
@@ -113,14 +116,19 @@ class MultiTaskVisualizationHook(Hook):
         for sample in _predicted(outputs)[:first]:
             self._shown += 1
             name = f"val_{sample.sample_id}".replace("/", "_")
-            panel = _panel(runner, sample, runner.val_dataloader)
+            panel = self._draw(runner, sample, runner.val_dataloader)
             runner.visualizer.add_image(name, panel, runner.epoch)
 
     def after_test_iter(self, runner: Runner, *_: Any, outputs: Any = None, **__: Any) -> None:
         """Write the panels of the batch to ``show_dir``."""
         for sample in _predicted(outputs) if self.show_dir else ():
-            panel = _panel(runner, sample, runner.test_dataloader)
+            panel = self._draw(runner, sample, runner.test_dataloader)
             write_image(self.show_dir / f"{sample.sample_id}.png", panel)
+
+    def _draw(self, runner: Runner, sample: MultiTaskDataSample, loader: DataLoader) -> np.ndarray:
+        reader, meta = reader_of(loader.dataset), runner.visualizer.dataset_meta or {}
+        image = displayable(reader.read(sample.img_path))[..., ::-1] if self.draw_image else None
+        return draw_panel(image, sample, unwrap(runner.model).tasks, meta)
 
 
 @HOOKS.register_module()
@@ -143,9 +151,3 @@ class PredictionWriterHook(Hook):
 def _predicted(outputs: Sequence[MultiTaskDataSample] | None) -> list[MultiTaskDataSample]:
     """Return the samples of a batch, without placeholders of skipped files."""
     return [sample for sample in outputs or () if not sample.is_stand_in]
-
-
-def _panel(runner: Runner, sample: MultiTaskDataSample, loader: DataLoader) -> np.ndarray:
-    image = displayable(reader_of(loader.dataset).read(sample.img_path))[..., ::-1]
-    meta = runner.visualizer.dataset_meta or {}
-    return draw_panel(image, sample, unwrap(runner.model).tasks, meta)
