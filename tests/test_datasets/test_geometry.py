@@ -275,3 +275,9 @@ def test_nearest_resize_takes_existing_pixels(target):
     columns = np.int64((np.arange(target[1]) + 0.5) * 17 / target[1])
     for task, label in labels.items():
         np.testing.assert_array_equal(found[task], label[rows][:, columns])
+
+
+def test_a_size_of_an_option_keeps_the_ratio():
+    resize = TRANSFORMS.build(dict(type="Resize", scale=[40, 30], keep_ratio=True))  # a list
+    for size, expected in (((60, 80), (30, 40)), ((90, 60), (40, 27))):
+        assert resize(dict(img=np.zeros((*size, 3), np.uint8)))["img"].shape[:2] == expected

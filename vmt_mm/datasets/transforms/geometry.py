@@ -145,6 +145,8 @@ class Resize(mmcv.transforms.Resize):
     def __init__(self, *args: Any, nearest_labels: bool = False, **kwargs: Any) -> None:
         refuse_unread(Resize, kwargs)
         super().__init__(*args, **kwargs)
+        if isinstance(self.scale, list):  # of an option; `keep_ratio` needs a tuple
+            self.scale = tuple(self.scale)
         self.nearest_labels = nearest_labels
 
     def transform(self, results: dict) -> dict:
