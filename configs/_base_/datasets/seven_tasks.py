@@ -12,7 +12,7 @@ tasks = dict(
     human_parts=dict(type='Segmentation', num_classes=7, loss_weight=2.0),
     saliency=dict(type='Saliency', loss_weight=5.0),
     rooms=dict(type='Segmentation', num_classes=40, folder='semseg'),
-    depth=dict(type='Depth', max_depth=10.0),
+    depth=dict(type='Depth', max_depth=10.0, zoom_divides=True),  # metres, at `image_size`
     normals=dict(type='Normals', loss_weight=10.0),
     edge=dict(type='Edge', loss_weight=50.0, tolerance=0.011))  # NYUD's usual tolerance
 
@@ -20,7 +20,7 @@ crop = (252, 252)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='RandomResize', ratio_range=(0.75, 1.33), keep_ratio=True),
+    dict(type='RandomResize', ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', size=crop),
     dict(type='RandomFlip', prob=0.5),
     dict(type='Pad', size=crop, pad_val=dict(img=(104, 116, 124))),  # ImageNet's mean colour
