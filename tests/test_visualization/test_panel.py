@@ -284,16 +284,18 @@ def test_a_panel_without_image() -> None:
 
 
 def test_frames_of_a_video_have_equal_even_sizes() -> None:
-    image, tasks = np.zeros((25, 33, 3), np.uint8), build_tasks(_TASKS)
+    image, tasks = np.zeros((25, 33, 3), np.uint8), build_tasks(dict(semseg=_TASKS["semseg"]))
+    meta = dict(semseg=dict(classes=["a long name of a class", "another long name", "lamp"]))
     frames = []
     for classes in (1, 3):
         sample = _sample((), _ALL, (25, 33))
         sample.set_prediction("semseg", sample.prediction("semseg").clip(max=classes - 1))
-        frames += [draw_strip(image, sample, tasks, _META, 0.5, height) for height in (None, 81)]
+        frames += [draw_strip(image, sample, tasks, meta, 0.5, height) for height in (None, 81)]
     assert frames[0].shape == frames[2].shape
     assert frames[1].shape == frames[3].shape
     assert frames[1].shape[0] == 82
     assert not any(side % 2 for frame in frames for side in frame.shape[:2])
+    assert all((frame[-1] == 255).all() and (frame[:, -1] == 255).all() for frame in frames)
 
 
 def test_overlays_have_the_size_of_the_image() -> None:

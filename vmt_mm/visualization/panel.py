@@ -106,7 +106,8 @@ def draw_strip(
     if height is not None:
         width = max(1, round(strip.shape[1] * height / strip.shape[0]))
         strip = _resize(strip, (width, height), cv2.INTER_CUBIC)
-    return np.pad(strip, [*((0, side % 2) for side in strip.shape[:2]), (0, 0)])
+    margins = [*((0, side % 2) for side in strip.shape[:2]), (0, 0)]
+    return np.pad(strip, margins, constant_values=255)
 
 
 def draw_contact_sheet(
