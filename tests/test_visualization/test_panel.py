@@ -126,6 +126,11 @@ def test_missing_labels_are_named(two: np.ndarray, written: list[str]) -> None:
     assert "no prediction" not in written
 
 
+def test_tasks_that_are_not_shown_have_no_legend(written: list[str]) -> None:
+    _panel(("saliency",), ())
+    assert [x for x in written if x not in _ALL and x] == ["0001", "label", *["no label"] * 4]
+
+
 def test_missing_predictions_are_named(written: list[str]) -> None:
     _panel(_ALL, ("semseg", "saliency", "normals", "edge"))
     assert written.count("no prediction") == 1

@@ -161,7 +161,7 @@ def _draw_legend(
     font, line = _font(size), round(_LINE * size)
     pixels = [values.reshape(len(values), 1, -1) for values in found]
     entries = task.legend(np.concatenate(pixels, axis=-1), meta) if found else []
-    names, key = _wrap(entries, width, font, lines or _MOST), task.key(meta)
+    names, key = _wrap(entries, width, font, lines or _MOST), task.key(meta) if found else None
     picture, texts = key or (np.zeros((0, 0, 3), np.uint8), [])
     scale = min(k * width / max(n, 1) for k, n in zip(_KEY, picture.shape[1::-1], strict=True))
     across, down = (round(scale * side) for side in picture.shape[1::-1])
