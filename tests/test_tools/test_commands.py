@@ -15,6 +15,7 @@ import cv2
 import pytest
 from commands import CONFIG, ROOT, SMALL, options, run_process
 from processes import run_forked
+from recompute import recompute
 from waiting import free_port
 
 from vmt_mm.tasks import build_tasks
@@ -183,7 +184,7 @@ def test_no_thread_of_a_process_group_is_left(groups, tool, end):
 
 @pytest.mark.slow
 @pytest.mark.processes
-def test_more_processes_give_the_metrics_of_one(run_tool, trained, own, groups, tmp_path):
+def test_more_processes_give_the_metrics_of_one(run_tool, trained, partial, own, groups, tmp_path):
     small = options(trained[0])
     arguments = own, trained[0] / "run/epoch_1.pth"
     run_tool(TEST, *arguments, "--work-dir", tmp_path / "1", *small)
@@ -192,7 +193,8 @@ def test_more_processes_give_the_metrics_of_one(run_tool, trained, own, groups, 
         with contextlib.suppress(OSError):  # torchrun's default port is in use already
             stack.enter_context(socket.create_server(("127.0.0.1", 29500)))
         run_process(
-            *("bash", "tools/dist_test.sh", *arguments, "2", "--work-dir", tmp_path / "2"), *small
+            *("bash", "tools/dist_test.sh", *arguments, "2", "--work-dir", tmp_path / "2"),
+            *("--out", tmp_path / "out", *small),
         )
     one, two, four = [
         json.loads((folder / "metrics.json").read_text())
@@ -203,6 +205,10 @@ def test_more_processes_give_the_metrics_of_one(run_tool, trained, own, groups, 
     assert {"semseg/mIoU", "human_parts/mIoU", "saliency/maxF", "normals/mErr"} <= set(one)
     for more in (two, four):
         assert more == pytest.approx(one, abs=1e-9, rel=0)
+    # both processes wrote their predictions
+    again = recompute(partial, tmp_path / "out", ["semseg", "normals"])
+    for key in ("semseg/mIoU", "semseg/images", "normals/mErr", "normals/images"):
+        assert again[key] == pytest.approx(one[key], abs=0.1)
 
 
 def test_a_checkpoint_of_another_model_is_refused(run_tool, trained, tmp_path):
