@@ -44,7 +44,7 @@ def test_the_demo_can_be_run_twice(run_tool, tmp_path):
     demo, small = tmp_path / "demo", options(tmp_path)
     first = run_process(
         *("make", "demo-run", f"BIN={Path(sys.executable).parent}", f"DEMO_DIR={demo}"),
-        f"DEMO_OPTIONS={' '.join(small)}",
+        *(f"DEMO_CONFIG={CONFIG}", f"DEMO_OPTIONS={' '.join(small)}"),
     )
     assert "UserWarning" not in first
     panel = Path(re.search(r"a panel to look at: (\S+\.png)", first)[1])
@@ -61,6 +61,29 @@ def test_the_demo_can_be_run_twice(run_tool, tmp_path):
         assert "Delta" not in output  # these scenes have no reference
         assert size > 10_000
     assert list(demo.rglob("vis_image/*.png"))  # drawn during validation
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("index", ["has it", "has it not"])
+def test_the_demo_takes_the_pretrained_vit_of_the_package_index_if_it_is_there(tmp_path, index):
+    python = tmp_path / "bin/python"  # prints its arguments instead of running a tool
+    python.parent.mkdir()
+    download = 'touch "$3"' if index == "has it" else "exit 1"
+    python.write_text(f'#!/bin/sh\necho "ran $*"\ncase $1 in *import_vit.py) {download};; esac\n')
+    python.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    (tmp_path / "last_checkpoint").write_text("epoch_1.pth")
+    (tmp_path / "panels").mkdir()
+    command = ("make", "demo", f"VENV={tmp_path}", f"DEMO_DIR={tmp_path}")
+    output = run_process(*command, f"WEIGHTS={tmp_path}/vit.safetensors")
+    ran = re.findall(r"ran tools/(?:\w+/)?(\w+)\.py \S*?([\w-]+)(?:\.py)?[ =]", output)
+    model = "vmt_vit-s14_shapes" if index == "has it" else "vmt_swin-nano_shapes"
+    assert [name for name, _ in ran] == ["import_vit", "train", "test"]
+    assert [config for _, config in ran[1:]] == [model, model]
+    timed = re.findall(r"^(.+): \d+ seconds$", output, re.MULTILINE)
+    fetched = ["pretrained weights"] if index == "has it" else []
+    assert timed == ["setup", *fetched, "training", "test"]
+    assert output.count("the demo continues with Swin-nano") == (index == "has it not")
 
 
 def test_training_logs_the_trainable_parameters(trained):
