@@ -23,7 +23,7 @@ train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1)
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 train_cfg = dict(max_epochs=6, val_interval=6)
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(save_best='semseg/mIoU'))

@@ -4,3 +4,5 @@
 #       --cfg-options data_root=FOLDER pretrained=pretrain/vit_s14.safetensors
 _base_ = '../_base_/vit-s14_nyud.py'
 model = dict(backbone=dict(peft=dict(type='Adapter', ratio=2)))
+# The heads start from random weights and use the base learning rate; the backbone uses a fraction.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.03))))
