@@ -130,7 +130,7 @@ def test_tasks_of_folders_with_one_name(clashing, small_run, tmp_path):
 
 
 def test_the_configs_of_seven_tasks():
-    start = Path(__file__).parents[2] / "configs/vmt/vmt_vit-s14_seven-tasks"
+    start = Path(__file__).parents[2] / "configs/vmt/side_vit-s14_seven-tasks"
     both, nyud, photos = (load_config(f"{start}{which}.py") for which in ("", "_nyud", "_photos"))
     assert set(both.tasks) == set(nyud.tasks) | set(photos.tasks)
     assert set(nyud.tasks) & set(photos.tasks) == {"normals"}

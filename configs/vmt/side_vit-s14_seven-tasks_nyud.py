@@ -1,7 +1,7 @@
-# The NYUD-v2 part of vmt_vit-s14_seven-tasks.py alone, for comparison: four tasks, with as many updates
+# The NYUD-v2 part of side_vit-s14_seven-tasks.py alone, for comparison: four tasks, with as many updates
 # and images of NYUD-v2.
-#   python tools/train.py configs/vmt/vmt_vit-s14_seven-tasks_nyud.py
-_base_ = './vmt_vit-s14_seven-tasks.py'
+#   python tools/train.py configs/vmt/side_vit-s14_seven-tasks_nyud.py
+_base_ = './side_vit-s14_seven-tasks.py'
 tasks = dict(_delete_=True, **{name: _base_.tasks[name] for name in _base_.nyud.tasks})
 total_batch_size = 6
 train_dataloader = dict(

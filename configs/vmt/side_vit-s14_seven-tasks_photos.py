@@ -1,7 +1,7 @@
-# The photographs of vmt_vit-s14_seven-tasks.py alone, for comparison: four tasks, with as many updates and
+# The photographs of side_vit-s14_seven-tasks.py alone, for comparison: four tasks, with as many updates and
 # images of them.
-#   python tools/train.py configs/vmt/vmt_vit-s14_seven-tasks_photos.py
-_base_ = './vmt_vit-s14_seven-tasks.py'
+#   python tools/train.py configs/vmt/side_vit-s14_seven-tasks_photos.py
+_base_ = './side_vit-s14_seven-tasks.py'
 tasks = dict(_delete_=True, **{name: _base_.tasks[name] for name in _base_.photos.tasks})
 total_batch_size = 6
 train_dataloader = dict(
