@@ -3,9 +3,14 @@
 #   python tools/train.py configs/vmt/side_vit-s14_seven-tasks_nyud.py
 _base_ = './side_vit-s14_seven-tasks.py'
 tasks = dict(_delete_=True, **{name: _base_.tasks[name] for name in _base_.nyud.tasks})
+train = dict(_base_.train)
+train.update(pipeline=[
+    step for step in train['pipeline']
+    if step['type'] != 'DeriveLabel' or {step['task'], step['source']} <= {*tasks}
+])
 total_batch_size = 6
 train_dataloader = dict(
     sampler=dict(balance=None, length=768),
-    dataset=dict(_delete_=True, **_base_.nyud, **_base_.train))
+    dataset=dict(_delete_=True, **_base_.nyud, **train))
 val_dataloader = dict(dataset=dict(_delete_=True, **_base_.nyud, **_base_.val))
 test_dataloader = val_dataloader

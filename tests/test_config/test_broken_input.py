@@ -70,6 +70,12 @@ def _option(name: str, options: dict[str, Any], *fragments: str, **more: Any) ->
     return Row(name, fragments, options=options, **more)
 
 
+def _derive(task: str, source: str, classes: list[int]) -> dict[str, Any]:
+    step = dict(type="DeriveLabel", task=task, source=source, classes=classes)
+    first, last = [dict(type="LoadImageFromFile"), dict(type="LoadLabels")], "PackMultiTaskInputs"
+    return {"train_dataloader.dataset.pipeline": [*first, step, dict(type=last)]}
+
+
 def _file(name: str, config: str, *fragments: str, **more: Any) -> Row:
     return Row(name, fragments, config=config, **more)
 
@@ -383,6 +389,22 @@ ROWS = [
         {"train_dataloader.dataset.tasks": _EDGE},
         "train_dataloader (data) has unknown task(s) ['edge']",
         f"the model has {list(TASKS)}",
+    ),
+    _option(
+        "derived label of an absent task",
+        _derive(task="foo", source="semseg", classes=[0] * 21),
+        "train_dataloader: DeriveLabel has unknown task(s) ['foo']",
+        f"the model has {list(TASKS)}",
+    ),
+    _option(
+        "derived classes beyond those of the tasks",
+        _derive(task="human_parts", source="semseg", classes=[0] * 19 + [255, 7]),
+        "train_dataloader: DeriveLabel: class 7 in `classes`, but task 'human_parts' has 7 classes",
+    ),
+    _option(
+        "derived classes of another number",
+        _derive(task="human_parts", source="semseg", classes=[0]),
+        "DeriveLabel: `classes` has 1 value(s), but task 'semseg' has 21 classes",
     ),
     _option(
         "model and data disagree on a task",

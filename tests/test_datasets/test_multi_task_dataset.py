@@ -20,6 +20,7 @@ TASKS = dict(
     saliency=dict(type="Saliency"),
     normals=dict(type="Normals"),
 )
+EDGE = dict(type="Edge")
 #: mmengine runs the garbage collector before it serializes a list of samples.
 QUICK = dict(serialize_data=False)
 PIPELINE = [dict(type=t) for t in ("LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs")]
@@ -76,10 +77,51 @@ def test_samples_carry_the_labels_that_exist(root):
 
 
 def test_tasks_may_be_a_subset_of_the_folders(root):
-    dataset = _dataset(root, tasks=dict(edge=dict(type="Edge")))
+    dataset = _dataset(root, tasks=dict(edge=EDGE))
     assert list(dataset.tasks) == ["edge"]
     assert set(dataset[1]["data_samples"].keys()) == {"gt_edge"}
     assert set(dataset[0]["data_samples"].keys()) == set()
+
+
+def _deriving(root, *steps, **kwargs):
+    steps = [dict(type="DeriveLabel", **step) for step in steps]
+    return _dataset(root, pipeline=[*PIPELINE[:2], *steps, PIPELINE[-1]], **kwargs)
+
+
+def test_a_label_follows_from_that_of_another_task(root):
+    """No other test has a label without a file."""
+    values = np.array([[0, 1, 2, 3, 3, 3, 255, 0]] * 6, np.uint8)
+    Image.fromarray(values).save(root / "semseg" / "d.png")
+    Image.fromarray(np.full_like(values, 2)).save(root / "semseg" / "a" / "b.c.png")
+    _save(root / "parts" / "a" / "b.c.png", 6, 8, value=4)
+    parts = dict(task="parts", source="semseg", classes=[0, 6, 255, 255])
+    absent = dict(task="rooms", source="semseg", classes=[255, 9, 5, 255])  # not in this dataset
+    tasks = TASKS | dict(parts=dict(type="Segmentation", num_classes=7))
+    nested, drawn = (s["data_samples"] for s in _deriving(root, parts, absent, tasks=tasks))
+    assert drawn.label("parts")[0, 0].tolist() == [0, 6, 255, 255, 255, 255, 255, 0]
+    assert drawn.label("rooms")[0, 0].tolist() == [255, 9, 5, 255, 255, 255, 255, 255]
+    assert drawn.label("semseg")[0, 0].tolist() == values[0].tolist()
+    assert nested.label("parts").unique().tolist() == [4], "a label from a file counts more"
+    assert nested.label("rooms").unique().tolist() == [5]
+    (_, without) = (s["data_samples"] for s in _deriving(root, parts, tasks=dict(edge=EDGE)))
+    assert set(without.keys()) == {"gt_edge"}
+
+
+@pytest.mark.parametrize("classes", [{0: 1}, [], [0, -1], [0, 256], [0.0], 3, [0] * 256])
+def test_classes_that_follow_are_a_list(root, classes):
+    rule = r"DeriveLabel: `classes` must list an integer in \[0, 255\] for each class of `source`"
+    with pytest.raises(InputError, match=rule):
+        _deriving(root, dict(task="parts", source="semseg", classes=classes))
+
+
+def test_only_classes_give_another_label(root):
+    (root / "semseg" / "d.png").unlink()
+    dataset = _deriving(root, dict(task="semseg", source="saliency", classes=[0, 1]))
+    with pytest.raises(InputError, match="DeriveLabel: task 'saliency' is not a segmentation task"):
+        dataset[1]
+    early = [PIPELINE[0], dict(type="DeriveLabel", task="a", source="semseg", classes=[0])]
+    with pytest.raises(InputError, match="DeriveLabel must come after LoadLabels"):
+        _dataset(root, pipeline=early)[0]
 
 
 def test_label_of_another_size_is_refused(root):

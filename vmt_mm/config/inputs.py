@@ -1,7 +1,7 @@
 """Check values, files and tasks of a config before anything is built."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vmt_mm.errors import InputError
 from vmt_mm.models.backbones.pretrained import locate
 from vmt_mm.registry import DATASETS
 from vmt_mm.tasks import build_tasks
+from vmt_mm.tasks.labels import IGNORE
 
 
 def check_inputs(cfg: Config, training: bool) -> None:
@@ -28,7 +29,7 @@ def check_inputs(cfg: Config, training: bool) -> None:
         raise InputError(f"{cfg.filename or 'the config'}: no `model`; see configs/_base_/models")
     faults = [*_values(cfg, loaders)]
     for name in loaders:
-        faults += _tasks(cfg, name)
+        faults += [*_tasks(cfg, name), *_derived_labels(cfg, name)]
         for entry in datasets_in(cfg.get(name)):
             find_problem = getattr(DATASETS.get(entry["type"]), "find_problem", lambda **_: None)
             keys = {key: entry[key] for key in ("data_root", "ann_file") if key in entry}
@@ -87,6 +88,26 @@ def _tasks(cfg: Config, name: str) -> Iterator[str]:
                 have, wanted = other.describe_output(), own[task].describe_output()
                 if have != wanted:
                     yield f"{place}: task {task!r} is {have}, but {wanted} in the model"
+
+
+def _derived_labels(cfg: Config, name: str) -> Iterator[str]:
+    """Yield tasks and classes of ``DeriveLabel`` that do not match the model's tasks."""
+    own = build_tasks(cfg.model.get("tasks") or {})
+    steps = [step for d in datasets_in(cfg.get(name)) for step in dicts_in(d.get("pipeline"))]
+    for step in (step for step in steps if step.get("type") == "DeriveLabel"):
+        place, classes = f"{name}: DeriveLabel", step.get("classes")
+        used = [step.get("task"), step.get("source")]
+        unknown = [task for task in used if task not in own]
+        if unknown and not cfg.get("task"):
+            yield f"{place} has unknown task(s) {unknown}; the model has {list(own)}"
+        elif not unknown and isinstance(classes, Sequence):
+            target, source = (own[task].out_channels for task in used)
+            if len(classes) != source:
+                have = f"{len(classes)} value(s), but task {used[1]!r} has {source} classes"
+                yield f"{place}: `classes` has {have}"
+            if over := [n for n in classes if target <= n < IGNORE]:
+                have = f"task {used[0]!r} has {target} classes"
+                yield f"{place}: class {over[0]} in `classes`, but {have}"
 
 
 def _weights(cfg: Config, training: bool) -> Iterator[str]:

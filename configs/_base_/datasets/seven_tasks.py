@@ -9,17 +9,25 @@ image_size = (336, 252)
 tasks = dict(
     _delete_=True,
     objects=dict(type='Segmentation', num_classes=21, folder='semseg'),
-    human_parts=dict(type='Segmentation', num_classes=7, loss_weight=2.0),
+    human_parts=dict(type='Segmentation', num_classes=7, loss_weight=5.0),
     saliency=dict(type='Saliency', loss_weight=5.0),
     rooms=dict(type='Segmentation', num_classes=40, folder='semseg'),
     depth=dict(type='Depth', max_depth=10.0, zoom_divides=True),  # metres, at `image_size`
     normals=dict(type='Normals', loss_weight=10.0),
     edge=dict(type='Edge', loss_weight=50.0, tolerance=0.011))  # NYUD's usual tolerance
 
+# What the labels of one task say about another: where there is no person, there are no human parts;
+# a person, chair, sofa, table or screen is one in `rooms` too.
+no_person = [255 if c == 15 else 0 for c in range(21)]
+no_person_nyu = [255 if c == 30 else 0 for c in range(40)]
+to_rooms = [{9: 4, 11: 6, 15: 30, 18: 5, 20: 24}.get(c, 255) for c in range(21)]
 crop = (252, 252)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
+    dict(type='DeriveLabel', task='human_parts', source='objects', classes=no_person),
+    dict(type='DeriveLabel', task='human_parts', source='rooms', classes=no_person_nyu),
+    dict(type='DeriveLabel', task='rooms', source='objects', classes=to_rooms),
     dict(type='RandomResize', ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', size=crop),
     dict(type='RandomFlip', prob=0.5),

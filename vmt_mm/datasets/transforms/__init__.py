@@ -10,7 +10,12 @@ from vmt_mm.datasets.transforms.geometry import (
     TestTimeAug,
     make_warp,
 )
-from vmt_mm.datasets.transforms.load import LoadImageFromFile, LoadLabels, PackMultiTaskInputs
+from vmt_mm.datasets.transforms.load import (
+    DeriveLabel,
+    LoadImageFromFile,
+    LoadLabels,
+    PackMultiTaskInputs,
+)
 
 __all__ = ["Pad", "RandomCrop", "RandomFlip", "RandomResize", "RandomWarp", "Resize", "TestTimeAug"]
-__all__ += ["LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs", "make_warp"]
+__all__ += ["DeriveLabel", "LoadImageFromFile", "LoadLabels", "PackMultiTaskInputs", "make_warp"]

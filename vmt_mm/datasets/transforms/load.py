@@ -16,7 +16,7 @@ from mmengine import fileio
 from vmt_mm.errors import CorruptFileError, InputError, refuse_unread
 from vmt_mm.registry import TRANSFORMS
 from vmt_mm.structures import DeferredWarp, MultiTaskDataSample
-from vmt_mm.tasks.labels import channels_first
+from vmt_mm.tasks.labels import IGNORE, channels_first
 from vmt_mm.utils.compat import from_numpy
 from vmt_mm.utils.image_files import decode_stored, orientation_of
 
@@ -220,6 +220,42 @@ class LoadLabels(BaseTransform):
         if problem := size_problem(path, label.shape[:2], results["img_path"], native):
             raise InputError(problem)
         return label
+
+
+@TRANSFORMS.register_module()
+class DeriveLabel(BaseTransform):
+    """Add a label that follows from the same image's label of another segmentation task.
+
+    Example: pixels that ``objects`` labels as not a person are background of ``human_parts``. The
+    dataset need not have ``task``. Images with a label of ``task``, or without one of ``source``,
+    are not changed. Used in training pipelines, after ``LoadLabels``.
+
+    Args:
+        task: segmentation task that gets a label.
+        source: segmentation task whose label is read.
+        classes: for each class of ``source``, the class of ``task``, or 255 for no label.
+    """
+
+    def __init__(self, task: str, source: str, classes: Sequence[int]) -> None:
+        listed = isinstance(classes, (list, tuple)) and 0 < len(classes) <= IGNORE
+        if not listed or not all(isinstance(n, int) and 0 <= n <= IGNORE for n in classes):
+            rule = f"must list an integer in [0, {IGNORE}] for each class of `source`"
+            raise InputError(f"DeriveLabel: `classes` {rule}, got {classes!r}")
+        self.task, self.source = task, source
+        self.table = np.full(IGNORE + 1, IGNORE, np.uint8)
+        self.table[: len(classes)] = classes
+
+    def transform(self, results: dict) -> dict:
+        """Add ``labels[task]``, with the label spec of ``source`` if the dataset lacks ``task``."""
+        if "labels" not in results:
+            raise InputError("DeriveLabel must come after LoadLabels")
+        labels, specs = results["labels"], results["label_specs"]
+        if self.source in labels and self.task not in labels:
+            if not specs[self.source].categorical:
+                raise InputError(f"DeriveLabel: task {self.source!r} is not a segmentation task")
+            labels[self.task] = self.table[labels[self.source]]
+            results["label_specs"] = {self.task: specs[self.source], **specs}
+        return results
 
 
 def size_problem(
