@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vmt_mm.peft.bottleneck import Bottleneck, check_positive, hidden_width
+from vmt_mm.peft.bottleneck import Bottleneck, check_factor, check_positive, hidden_width
 from vmt_mm.peft.method import Backbone, PEFTMethod, SideOutput, TokenGrid
 from vmt_mm.registry import PEFT_METHODS
 
@@ -33,6 +33,7 @@ class Adapter(PEFTMethod):
         up_bias: bool = True,
     ) -> None:
         super().__init__()
+        check_factor(self, scale=scale)
         self.ratio, self.scale = ratio, scale
         self.options: dict[str, Any] = dict(norm=norm, down_bias=down_bias, up_bias=up_bias)
 

@@ -32,6 +32,15 @@ def check_positive(method: nn.Module, **settings: int) -> None:
             )
 
 
+def check_factor(method: nn.Module, **settings: float) -> None:
+    """Raise InputError if one of these factors is 0: what it scales would not be trained."""
+    for name, value in settings.items():
+        if value == 0:
+            raise InputError(
+                f"{type(method).__name__}: `{name}` must not be 0; nothing would train"
+            )
+
+
 def check_dropout(method: nn.Module, dropout: float) -> None:
     """Raise InputError unless the probability of dropout is in [0, 1)."""
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.bottleneck import check_dropout, check_positive
+from vmt_mm.peft.bottleneck import check_dropout, check_factor, check_positive
 from vmt_mm.peft.method import Backbone, PEFTMethod, layer_names, layers_by_block
 from vmt_mm.registry import PEFT_METHODS
 
@@ -148,7 +148,9 @@ class LoRA(PEFTMethod):
             rule = f"`targets` must be a non-empty list of distinct names from {known}"
             raise InputError(f"LoRA: {rule}, got {targets!r}")
         check_dropout(self, dropout)
-        scale = (rank if alpha is None else alpha) / (sqrt(rank) if use_rslora else rank)
+        alpha = rank if alpha is None else alpha
+        check_factor(self, alpha=alpha)
+        scale = alpha / (sqrt(rank) if use_rslora else rank)
         self.options: dict[str, Any] = dict(rank=rank, scale=scale, dropout=dropout, dora=use_dora)
         self.targets, self.train_norm = set(targets), train_norm
 

@@ -274,8 +274,10 @@ def attach_method(method: PEFTMethod, backbone: Backbone) -> None:
     method.attach(backbone)
     found = parameter_groups(backbone)
     groups = () if method.unfreeze is None else method.unfreeze
-    if not isinstance(groups, (list, tuple)) or any(g not in [*found] for g in groups):
-        raise InputError(f"peft: `unfreeze` must be a list of {[*found]}, got {groups!r}")
+    known = isinstance(groups, (list, tuple)) and all(g in [*found] for g in groups)
+    if not known or len(set(groups)) < len(groups):
+        rule = f"must be a list of distinct names from {[*found]}"
+        raise InputError(f"peft: `unfreeze` {rule}, got {groups!r}")
     if groups and method.side:
         if not method.shares_features:
             problem = f"{type(method).__name__} sends no gradient into the backbone"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmt_mm.errors import InputError
-from vmt_mm.peft.bottleneck import check_dropout, check_positive
+from vmt_mm.peft.bottleneck import check_dropout, check_factor, check_positive
 from vmt_mm.peft.lora import LoRALinear, merge_layers, wrap_linear
 from vmt_mm.peft.method import Backbone, PEFTMethod, layers_by_block, parameter_groups
 from vmt_mm.registry import PEFT_METHODS
@@ -124,6 +124,7 @@ class MTLoRA(PEFTMethod):
     ) -> None:
         super().__init__()
         check_positive(self, rank=rank, task_rank=task_rank)
+        check_factor(self, scale=scale, task_scale=task_scale)
         check_dropout(self, dropout)
         if mode not in _MODES:
             raise InputError(f"MTLoRA: `mode` must be in {[*_MODES]}, got {mode!r}")
