@@ -150,9 +150,15 @@ class MultiTaskRunner(mmengine.runner.Runner):
         load_model(model, checkpoint, str(filename), own, done, start_new)
         if self._resume:
             _follow_names(self, checkpoint)
-            self._restore_state(checkpoint["meta"].get("processes", ()))
+            meta, here = (
+                checkpoint["meta"],
+                getattr(self.train_dataloader.dataset, "metainfo", None),
+            )
+            if repr(meta.get("dataset_meta")) == repr(here):
+                meta["dataset_meta"] = here  # pickles, which mmengine compares, may differ
+            self._restore_state(meta.get("processes", ()))
             if weighting := getattr(model, "weighting", None):
-                weighting.load_state_dict(checkpoint["meta"].get("weighting", {}))
+                weighting.load_state_dict(meta.get("weighting", {}))
         self._has_loaded = True
         return checkpoint
 
