@@ -33,12 +33,11 @@ _GATED = dict(_COMMON, fc1="ffn.w12", fc2="ffn.w3")  # with SwiGLU
 
 @MODELS.register_module()
 class MultiTaskViT(PlainViT, VisionTransformer):
-    """Plain ViT with four feature maps per task; its PEFT method decides what is trained.
+    """Plain ViT of mmpretrain's modules; its PEFT method decides what is trained.
 
-    ViT: https://arxiv.org/abs/2010.11929; LayerScale: https://arxiv.org/abs/2103.17239. The blocks
-    form four groups. The last block of each group gives a feature map: final norm, patch tokens on
-    their grid, bilinear resampling to stride 4, 8, 16 or 32. The class token takes part in
-    attention, but heads do not get it. State-dict keys are mmpretrain's, plus those of the method.
+    :class:`PlainViT` says how blocks give feature maps. State-dict keys are mmpretrain's, plus
+    those of the method. ViT: https://arxiv.org/abs/2010.11929; LayerScale:
+    https://arxiv.org/abs/2103.17239.
 
     Args:
         arch: name in mmpretrain's ``VisionTransformer.arch_zoo``, or a dict of ``embed_dims``,
