@@ -7,7 +7,7 @@
 #       work_dirs/side_vit-s14_seven-tasks/epoch_20.pth seven-tasks.safetensors --half
 # Data: data/nyud and data/photos_mt (docs/data.md).
 _base_ = [
-    '../_base_/models/vit_mlp.py', '../_base_/datasets/seven_tasks.py', '../_base_/schedules/adam_60e.py',
+    '../_base_/models/vit_mlp.py', '../_base_/datasets/seven_tasks.py', '../_base_/schedules/adamw_warm-up.py',
     '../_base_/default_runtime.py'
 ]
 pretrained = 'pretrain/vit_s14.safetensors'
