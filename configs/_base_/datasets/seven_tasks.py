@@ -8,26 +8,39 @@ from vmt_mm.datasets import NYUDMT  # noqa: E402
 image_size = (336, 252)
 tasks = dict(
     _delete_=True,
-    objects=dict(type='Segmentation', num_classes=21, folder='semseg'),
-    human_parts=dict(type='Segmentation', num_classes=7, loss_weight=5.0),
+    objects=dict(type='Segmentation', num_classes=21, folder='semseg', loss_weight=2.0),
+    human_parts=dict(type='Segmentation', num_classes=7, loss_weight=4.0),
     saliency=dict(type='Saliency', loss_weight=5.0),
     rooms=dict(type='Segmentation', num_classes=40, folder='semseg'),
     depth=dict(type='Depth', max_depth=10.0, zoom_divides=True),  # metres, at `image_size`
     normals=dict(type='Normals', loss_weight=10.0),
     edge=dict(type='Edge', loss_weight=50.0, tolerance=0.011))  # NYUD's usual tolerance
 
-# What the labels of one task say about another: where there is no person, there are no human parts;
-# a person, chair, sofa, table or screen is one in `rooms` too.
-no_person = [255 if c == 15 else 0 for c in range(21)]
-no_person_nyu = [255 if c == 30 else 0 for c in range(40)]
-to_rooms = [{9: 4, 11: 6, 15: 30, 18: 5, 20: 24}.get(c, 255) for c in range(21)]
+# What the labels of one task say about another:
+# - without a person there are no human parts;
+# - in `rooms`, a person is a person, and an animal, a bottle, a plant or a vehicle is another prop;
+#   furniture and background of the photographs have no label there;
+# - in `objects`, rooms are background, people, chairs, sofas or screens; tables, desks and what is
+#   only called `other` have no label.
+voc, nyu = list(_base_.metainfo.semseg.classes), list(NYUDMT.METAINFO['semseg']['classes'])
+same = dict(person='person', chair='chair', sofa='sofa', television='tvmonitor')
+unsure = ('table', 'desk', 'other structure', 'other furniture', 'other prop')
+furniture = ('background', 'chair', 'diningtable', 'sofa', 'tvmonitor')
+without_person = [255 if c == 'person' else 0 for c in voc]
+to_rooms = [
+    nyu.index('person') if c == 'person' else 255 if c in furniture else nyu.index('other prop')
+    for c in voc
+]
+to_objects = [
+    voc.index(same[c]) if c in same else 255 if c in unsure else voc.index('background') for c in nyu
+]
 crop = (252, 252)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadLabels'),
-    dict(type='DeriveLabel', task='human_parts', source='objects', classes=no_person),
-    dict(type='DeriveLabel', task='human_parts', source='rooms', classes=no_person_nyu),
+    dict(type='DeriveLabel', task='human_parts', source='objects', classes=without_person),
     dict(type='DeriveLabel', task='rooms', source='objects', classes=to_rooms),
+    dict(type='DeriveLabel', task='objects', source='rooms', classes=to_objects),
     dict(type='RandomResize', ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', size=crop),
     dict(type='RandomFlip', prob=0.5),
@@ -50,7 +63,7 @@ photos = dict(
     data_root='data/photos_mt',
     tasks=['objects', 'human_parts', 'saliency', 'normals'],
     metainfo=dict(objects=_base_.metainfo.semseg, human_parts=_base_.metainfo.human_parts))
-del NYUDMT  # a config has no classes
+del NYUDMT, voc, nyu, same, unsure, furniture  # not settings
 train = dict(ann_file='splits/train.txt', pipeline=train_pipeline)
 val = dict(ann_file='splits/val.txt', pipeline=test_pipeline, test_mode=True)
 
